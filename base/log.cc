@@ -1,0 +1,35 @@
+#include "base/log.h"
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace tidepool {
+namespace {
+
+std::atomic<LogLevel> minimum_level{LogLevel::kInfo};
+
+char Letter(LogLevel level) {
+  switch (level) {
+    case LogLevel::kInfo: return 'I';
+    case LogLevel::kWarning: return 'W';
+    case LogLevel::kError: return 'E';
+  }
+  return '?';
+}
+
+}  // namespace
+
+void SetLogLevel(LogLevel level) { minimum_level = level; }
+
+void WriteLog(LogLevel level, std::string_view module, std::string_view message) {
+  if (level < minimum_level.load(std::memory_order_relaxed)) return;
+  const std::string line = absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
+                                        std::string(1, Letter(level)), " ", module, ": ", message, "\n");
+  std::fwrite(line.data(), 1, line.size(), stderr);  // one call, so lines of several threads do not mix
+}
+
+}  // namespace tidepool

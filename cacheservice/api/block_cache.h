@@ -1,0 +1,85 @@
+// What a worker sees of the cache service: embedded (same process) and remote (gRPC) are the same to it.
+// A block is a cache: losing one costs time, never correctness silently. Implementations are thread-safe.
+#ifndef TIDEPOOL_CACHESERVICE_API_BLOCK_CACHE_H_
+#define TIDEPOOL_CACHESERVICE_API_BLOCK_CACHE_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "policies/kv/block_key.h"
+
+namespace tidepool {
+
+// One stored value: a block in one layer.
+struct BlockId {
+  BlockKey key;
+  int32_t layer = 0;
+  friend bool operator==(const BlockId&, const BlockId&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const BlockId& id) {
+    return H::combine(std::move(h), id.key, id.layer);
+  }
+};
+
+// Rows of one block and kv head: bit t of row_mask wants token t of the block.
+struct RowSelection {
+  BlockId block;
+  int32_t kv_head = 0;
+  uint64_t row_mask = 0;
+};
+
+// Rows in the order of the selections and, within one, of ascending token. `found[i]` says which bits of selection i came;
+// the missing ones are left out of `rows` and `row_checksums` (lost, expired or corrupt: counted by the service).
+struct RecalledRows {
+  std::vector<uint64_t> found;
+  std::string rows;                     // [rows found][row_bytes]
+  std::vector<uint32_t> row_checksums;  // as written by the producer, [rows found]; the consumer verifies
+};
+
+struct OffloadOptions {
+  bool durable = false;  // acknowledged only when on disk; else when in any tier
+};
+
+// Counters of one client of the cache, all since it was made.
+struct BlockCacheStats {
+  int64_t offloaded_blocks = 0, offloaded_bytes = 0;    // acknowledged
+  int64_t offload_failures = 0;                         // blocks not stored although asked for
+  int64_t recalled_rows = 0, recalled_bytes = 0, missing_rows = 0;
+  int64_t fetched_blocks = 0, fetched_bytes = 0;
+  int64_t reconnects = 0;
+};
+
+class BlockCache {
+ public:
+  virtual ~BlockCache() = default;
+
+  // How many leading keys of the chain have their blocks of all layers stored. Also refreshes their recency.
+  virtual absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) = 0;
+
+  // Queues a block value (BlockBuilder) for storage and returns at once; waits only while the bounded write-behind buffer is
+  // full. Idempotent by id. `done` is called once, from another thread, when it is acknowledged or has failed.
+  virtual void Offload(BlockId id, std::string value, OffloadOptions options,
+                       std::function<void(absl::Status)> done) = 0;
+
+  // Gathers rows. `done` is called once, from another thread or this one. DeadlineExceeded or Unavailable when nothing came.
+  virtual void Recall(std::vector<RowSelection> selections, absl::Time deadline,
+                      std::function<void(absl::StatusOr<RecalledRows>)> done) = 0;
+
+  // Whole block values, in the order asked; nullopt for a miss. Values are header-checked; rows are for the caller to verify.
+  virtual absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
+                                                                              absl::Time deadline) = 0;
+
+  virtual BlockCacheStats Stats() const = 0;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_API_BLOCK_CACHE_H_

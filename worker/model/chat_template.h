@@ -1,0 +1,34 @@
+// Messages to prompt text by the template that the model carries. We recognise the templates of the supported families
+// (docs/models.md lists them); an unknown one is an error that names the model.
+#ifndef TIDEPOOL_WORKER_MODEL_CHAT_TEMPLATE_H_
+#define TIDEPOOL_WORKER_MODEL_CHAT_TEMPLATE_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace tidepool {
+
+struct ChatMessage {
+  std::string role;  // system, user, assistant
+  std::string content;
+};
+
+class ChatTemplate {
+ public:
+  virtual ~ChatTemplate() = default;
+  // `source`: tokenizer.chat_template of the file. Unimplemented with the first 60 characters of an unknown template.
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Recognize(std::string_view source, std::string_view bos,
+                                                                 std::string_view eos);
+  virtual std::string_view name() const = 0;  // chatml, smollm2, llama3, llama2, mistral, qwen2, qwen3
+  // InvalidArgument naming messages[i].role when it is unknown or out of order, or when there are no messages.
+  virtual absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages, bool add_generation_prompt) const = 0;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_MODEL_CHAT_TEMPLATE_H_
