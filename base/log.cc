@@ -28,7 +28,8 @@ void SetLogLevel(LogLevel level) { minimum_level = level; }
 void WriteLog(LogLevel level, std::string_view module, std::string_view message) {
   if (level < minimum_level.load(std::memory_order_relaxed)) return;
   const std::string line = absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
-                                        std::string(1, Letter(level)), " ", module, ": ", message, "\n");
+                                        std::string(1, Letter(level)), " ", std::string(module), ": ",
+                                        std::string(message), "\n");  // the packaged StrCat takes no std::string_view
   std::fwrite(line.data(), 1, line.size(), stderr);  // one call, so lines of several threads do not mix
 }
 
