@@ -1,5 +1,6 @@
-// Checksums of stored and transferred bytes: the low 32 bits of XXH3-64 (libxxhash). Chosen over CRC32C because Debian 12
-// packages no CRC32C library with a hardware path; both detect the errors we guard against (docs/decisions/0003-checksum.md).
+// Checksums of stored and transferred bytes: the low 32 bits of XXH3-64 (libxxhash). Chosen over CRC32C because Debian
+// 12 packages no CRC32C library with a hardware path; both detect the errors we guard against
+// (docs/decisions/0003-checksum.md).
 #ifndef TIDEPOOL_BASE_CHECKSUM_H_
 #define TIDEPOOL_BASE_CHECKSUM_H_
 

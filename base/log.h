@@ -1,5 +1,6 @@
 // Structured lines on stderr: time, level, where, message. TP_LOG(Info, "cache", "loaded ", n, " blocks"). Thread-safe.
-// Debian 12's Abseil has no absl/log. Logs are written at the edges (rpc, engine, tiers); policies and kernels say nothing.
+// Debian 12's Abseil has no absl/log. Logs are written at the edges (rpc, engine, tiers); policies and kernels say
+// nothing.
 #ifndef TIDEPOOL_BASE_LOG_H_
 #define TIDEPOOL_BASE_LOG_H_
 

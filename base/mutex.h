@@ -1,5 +1,5 @@
-// Annotated wrapper of std::mutex and std::condition_variable. Not absl::Mutex: the packaged Abseil is not instrumented, so
-// ThreadSanitizer reports correct programs that use it (docs/decisions/0002-mutex.md).
+// Annotated wrapper of std::mutex and std::condition_variable. Not absl::Mutex: the packaged Abseil is not
+// instrumented, so ThreadSanitizer reports correct programs that use it (docs/decisions/0002-mutex.md).
 #ifndef TIDEPOOL_BASE_MUTEX_H_
 #define TIDEPOOL_BASE_MUTEX_H_
 

@@ -1,5 +1,5 @@
-// Propagates absl::Status through early returns. Debian 12's Abseil (20220623) has no such macros; these carry the names that
-// later releases use with our prefix, so they can be deleted when it does.
+// Propagates absl::Status through early returns. Debian 12's Abseil (20220623) has no such macros; these carry the
+// names that later releases use with our prefix, so they can be deleted when it does.
 #ifndef TIDEPOOL_BASE_STATUS_MACROS_H_
 #define TIDEPOOL_BASE_STATUS_MACROS_H_
 
@@ -12,10 +12,10 @@
 #define TP_CONCAT_(a, b) TP_CONCAT_INNER_(a, b)
 
 // Evaluates `expr` (an absl::Status) and returns it from the enclosing function when it is not OK.
-#define TP_RETURN_IF_ERROR(expr)                 \
-  do {                                           \
-    ::absl::Status tp_status_ = (expr);          \
-    if (!tp_status_.ok()) return tp_status_;     \
+#define TP_RETURN_IF_ERROR(expr)             \
+  do {                                       \
+    ::absl::Status tp_status_ = (expr);      \
+    if (!tp_status_.ok()) return tp_status_; \
   } while (false)
 
 // TP_ASSIGN_OR_RETURN(auto x, F()): assigns the value of a StatusOr or returns its status.

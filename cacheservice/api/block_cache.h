@@ -36,8 +36,8 @@ struct RowSelection {
   uint64_t row_mask = 0;
 };
 
-// Rows in the order of the selections and, within one, of ascending token. `found[i]` says which bits of selection i came;
-// the missing ones are left out of `rows` and `row_checksums` (lost, expired or corrupt: counted by the service).
+// Rows in the order of the selections and, within one, of ascending token. `found[i]` says which bits of selection i
+// came; the missing ones are left out of `rows` and `row_checksums` (lost, expired or corrupt: counted by the service).
 struct RecalledRows {
   std::vector<uint64_t> found;
   std::string rows;                     // [rows found][row_bytes]
@@ -50,8 +50,8 @@ struct OffloadOptions {
 
 // Counters of one client of the cache, all since it was made.
 struct BlockCacheStats {
-  int64_t offloaded_blocks = 0, offloaded_bytes = 0;    // acknowledged
-  int64_t offload_failures = 0;                         // blocks not stored although asked for
+  int64_t offloaded_blocks = 0, offloaded_bytes = 0;  // acknowledged
+  int64_t offload_failures = 0;                       // blocks not stored although asked for
   int64_t recalled_rows = 0, recalled_bytes = 0, missing_rows = 0;
   int64_t fetched_blocks = 0, fetched_bytes = 0;
   int64_t reconnects = 0;
@@ -64,16 +64,19 @@ class BlockCache {
   // How many leading keys of the chain have their blocks of all layers stored. Also refreshes their recency.
   virtual absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) = 0;
 
-  // Queues a block value (BlockBuilder) for storage and returns at once; waits only while the bounded write-behind buffer is
-  // full. Idempotent by id. `done` is called once, from another thread, when it is acknowledged or has failed.
+  // Queues a block value (BlockBuilder) for storage and returns at once; waits only while the bounded write-behind
+  // buffer is full. Idempotent by id. `done` is called once, from another thread, when it is acknowledged or has
+  // failed.
   virtual void Offload(BlockId id, std::string value, OffloadOptions options,
                        std::function<void(absl::Status)> done) = 0;
 
-  // Gathers rows. `done` is called once, from another thread or this one. DeadlineExceeded or Unavailable when nothing came.
+  // Gathers rows. `done` is called once, from another thread or this one. DeadlineExceeded or Unavailable when nothing
+  // came.
   virtual void Recall(std::vector<RowSelection> selections, absl::Time deadline,
                       std::function<void(absl::StatusOr<RecalledRows>)> done) = 0;
 
-  // Whole block values, in the order asked; nullopt for a miss. Values are header-checked; rows are for the caller to verify.
+  // Whole block values, in the order asked; nullopt for a miss. Values are header-checked; rows are for the caller to
+  // verify.
   virtual absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
                                                                               absl::Time deadline) = 0;
 

@@ -19,12 +19,12 @@ struct SessionManifest {
   std::string tenant;
   std::string session_id;
   std::string model_fingerprint;
-  int64_t revision = 0;                  // 1 for the first Put, then +1 for each: a stale writer is refused (Aborted)
-  int64_t updated_unix_ms = 0;           // set by the store
-  std::vector<int32_t> token_ids;        // prompt and generated, all turns
-  std::vector<BlockKey> block_keys;      // of the tokens whose KV is computed; the last block may be partial
-  std::string preset;                    // for people; the truth is in engine_state
-  std::string engine_state;              // opaque to the cache: policy state, residents, merged rows, sampler (worker/kv)
+  int64_t revision = 0;              // 1 for the first Put, then +1 for each: a stale writer is refused (Aborted)
+  int64_t updated_unix_ms = 0;       // set by the store
+  std::vector<int32_t> token_ids;    // prompt and generated, all turns
+  std::vector<BlockKey> block_keys;  // of the tokens whose KV is computed; the last block may be partial
+  std::string preset;                // for people; the truth is in engine_state
+  std::string engine_state;          // opaque to the cache: policy state, residents, merged rows, sampler (worker/kv)
 
   friend bool operator==(const SessionManifest&, const SessionManifest&) = default;
 };

@@ -14,8 +14,8 @@
 //       24     4*H*T          Checksum32 of each row, [kv_head][token]
 //       ...    row_bytes*H*T  rows, [kv_head][token][K row, V row]
 //
-// The row checksums are computed where the KV was produced and verified where it is installed again, so no tier and no wire
-// between can alter a row unseen (promise P1).
+// The row checksums are computed where the KV was produced and verified where it is installed again, so no tier and no
+// wire between can alter a row unseen (promise P1).
 #ifndef TIDEPOOL_POLICIES_KV_BLOCK_CODEC_H_
 #define TIDEPOOL_POLICIES_KV_BLOCK_CODEC_H_
 

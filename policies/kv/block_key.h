@@ -1,5 +1,6 @@
-// Content address of a block: the first 128 bits of SHA-256 over (tenant salt, model fingerprint, KV type, lineage, parent key,
-// token ids). Equal keys mean equal keys and values; another tenant's salt gives unrelated keys, so tenants cannot probe.
+// Content address of a block: the first 128 bits of SHA-256 over (tenant salt, model fingerprint, KV type, lineage,
+// parent key, token ids). Equal keys mean equal keys and values; another tenant's salt gives unrelated keys, so tenants
+// cannot probe.
 #ifndef TIDEPOOL_POLICIES_KV_BLOCK_KEY_H_
 #define TIDEPOOL_POLICIES_KV_BLOCK_KEY_H_
 
@@ -27,8 +28,8 @@ struct BlockKey {
   }
 };
 
-// The lineage of KV computed with full attention over its prefix. Other lineages name the policy and the session's nonce,
-// because KV computed under eviction depends on what was evicted.
+// The lineage of KV computed with full attention over its prefix. Other lineages name the policy and the session's
+// nonce, because KV computed under eviction depends on what was evicted.
 inline constexpr std::string_view kExactLineage = "exact";
 
 // Key of the block that holds `tokens` (1 to kBlockTokens of them) after the block `parent`.

@@ -19,7 +19,7 @@ struct KvLayout {
   std::string model_fingerprint;  // hex SHA-256 of what determines the keys and values (config, tensors, rope)
   int layers = 0;
   int kv_heads = 0;
-  int head_dim = 0;               // elements of one K (or V) row
+  int head_dim = 0;  // elements of one K (or V) row
   KvType type = KvType::kF16;
 
   size_t row_bytes() const { return 2 * static_cast<size_t>(head_dim) * ElementBytes(type); }

@@ -1,5 +1,6 @@
-// What a request asks of compression: a preset name and every number behind it. The four stages (policies.md section 11):
-// layer budget, head budget, token score, fate of the evicted; and the schedule on which they act. Presets are combinations.
+// What a request asks of compression: a preset name and every number behind it. The four stages (policies.md section
+// 11): layer budget, head budget, token score, fate of the evicted; and the schedule on which they act. Presets are
+// combinations.
 #ifndef TIDEPOOL_POLICIES_RETAIN_COMPRESSION_SPEC_H_
 #define TIDEPOOL_POLICIES_RETAIN_COMPRESSION_SPEC_H_
 
@@ -29,12 +30,12 @@ struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
   RecallIndex index = RecallIndex::kK4;
   IndexPlacement placement = IndexPlacement::kHost;  // kDevice: the codes count in the device budget
-  double share = 0.5;             // of the budgeted rows that are recall slots, 0 to 0.75 (1 when recall_rows is set)
-  int rows = 0;                   // recall slots per (layer, kv head); 0: share decides. Large enough: everything is recalled
-  double ema_beta = 0.7;          // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
-  double ema_margin = 1.0;        // wanted when w > margin * theta, >= 1
-  int max_rows_per_step = 0;      // per (layer, kv head), async; 0: half of the recall slots
-  int budget_ms = 20;             // async: rows that take longer are counted late and discarded
+  double share = 0.5;       // of the budgeted rows that are recall slots, 0 to 0.75 (1 when recall_rows is set)
+  int rows = 0;             // recall slots per (layer, kv head); 0: share decides. Large enough: everything is recalled
+  double ema_beta = 0.7;    // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
+  double ema_margin = 1.0;  // wanted when w > margin * theta, >= 1
+  int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
+  int budget_ms = 20;         // async: rows that take longer are counted late and discarded
   OnRecallLoss on_loss = OnRecallLoss::kContinue;
 
   friend bool operator==(const RecallSpec&, const RecallSpec&) = default;
@@ -48,19 +49,19 @@ struct CompressionSpec {
   Schedule schedule = Schedule::kNever;
   Fate fate = Fate::kDrop;
 
-  // The device budget per (layer, kv head), on average. Exactly one is set unless preset is full: a fraction of the tokens
-  // seen (0 < f <= 1), or tokens (>= 1).
+  // The device budget per (layer, kv head), on average. Exactly one is set unless preset is full: a fraction of the
+  // tokens seen (0 < f <= 1), or tokens (>= 1).
   double budget_fraction = 0.2;
-  int budget_tokens = 0;          // 0: budget_fraction decides
+  int budget_tokens = 0;  // 0: budget_fraction decides
 
-  int sink_tokens = 4;            // streaming, d2o: first positions that are never evicted
-  int window_tokens = 32;         // snapkv family: observation window, always kept
-  int pool_kernel = 7;            // odd
+  int sink_tokens = 4;     // streaming, d2o: first positions that are never evicted
+  int window_tokens = 32;  // snapkv family: observation window, always kept
+  int pool_kernel = 7;     // odd
   Pooling pooling = Pooling::kMax;
   GroupReduce group_reduce = GroupReduce::kMean;
-  double recent_share = 0.5;      // h2o, d2o: recent / (heavy + recent); heavy is the rest
+  double recent_share = 0.5;  // h2o, d2o: recent / (heavy + recent); heavy is the rest
 
-  double merge_ema_alpha = 0.5;   // d2o: tau' = alpha * tau + beta * mean similarity (arXiv 2406.13035, official code)
+  double merge_ema_alpha = 0.5;  // d2o: tau' = alpha * tau + beta * mean similarity (arXiv 2406.13035, official code)
   double merge_ema_beta = 0.5;
   std::vector<int> dense_layers;  // never compressed; d2o adds 0, 1 and the last unless dense_layers_override
   bool dense_layers_override = false;

@@ -31,27 +31,28 @@ struct EngineOptions {
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences
   KvType kv_type = KvType::kF16;
   std::string tenant = "default";
-  std::string tenant_salt;                   // secret that keys the tenant's blocks
+  std::string tenant_salt;                            // secret that keys the tenant's blocks
   absl::Duration cache_deadline = absl::Seconds(20);  // for one cache operation outside decode
 };
 
 struct GenerationRequest {
-  std::string request_id;           // for logs
-  std::vector<int32_t> prompt;      // token ids, each < vocabulary; with session_id the tokens of this turn only
+  std::string request_id;       // for logs
+  std::vector<int32_t> prompt;  // token ids, each < vocabulary; with session_id the tokens of this turn only
   SamplingParams sampling;
   StopParams stop;
-  int logprobs = -1;                // alternatives per generated token; -1: none at all
-  std::string session_id;           // empty: nothing is kept
-  CompressionSpec compression;      // of a resumed session: must equal the stored one, or have preset empty
-  bool reuse_prefix = true;         // look stored prefixes up
-  // Score: these tokens are fed instead of sampled ones, and their log-probabilities reported. max_tokens is their count.
+  int logprobs = -1;            // alternatives per generated token; -1: none at all
+  std::string session_id;       // empty: nothing is kept
+  CompressionSpec compression;  // of a resumed session: must equal the stored one, or have preset empty
+  bool reuse_prefix = true;     // look stored prefixes up
+  // Score: these tokens are fed instead of sampled ones, and their log-probabilities reported. max_tokens is their
+  // count.
   std::vector<int32_t> forced_tokens;
   absl::Time deadline = absl::InfiniteFuture();
 };
 
 struct TokenLogprob {
   int32_t token = 0;
-  float logprob = 0;                // natural log of the softmax over the whole vocabulary, before penalties
+  float logprob = 0;                           // natural log of the softmax over the whole vocabulary, before penalties
   std::vector<std::pair<int32_t, float>> top;  // best alternatives, descending
 };
 
@@ -66,25 +67,25 @@ enum class FinishReason { kStop, kLength, kCancelled, kDeadline };
 
 struct GenerationUsage {
   int64_t prompt_tokens = 0;
-  int64_t cached_prompt_tokens = 0;     // not recomputed: stored prefix or resumed session
+  int64_t cached_prompt_tokens = 0;  // not recomputed: stored prefix or resumed session
   int64_t generated_tokens = 0;
-  int64_t context_tokens = 0;           // all tokens whose KV exists somewhere
-  int64_t resident_rows = 0;            // (layer, kv head, token) rows on the device at the end, recall slots included
+  int64_t context_tokens = 0;  // all tokens whose KV exists somewhere
+  int64_t resident_rows = 0;   // (layer, kv head, token) rows on the device at the end, recall slots included
   int64_t evicted_rows = 0, merged_rows = 0, recalled_rows = 0, late_rows = 0, lost_rows = 0;
   int64_t recalled_bytes = 0, offloaded_bytes = 0;
-  int64_t resident_kv_bytes = 0;        // slot pages held at the end
-  int64_t peak_kv_bytes = 0;            // slot pages, highest during the request
-  int64_t index_bytes = 0;              // recall index, where it lies
+  int64_t resident_kv_bytes = 0;  // slot pages held at the end
+  int64_t peak_kv_bytes = 0;      // slot pages, highest during the request
+  int64_t index_bytes = 0;        // recall index, where it lies
   bool index_on_device = false;
-  int64_t full_kv_bytes = 0;            // what an uncompressed cache of context_tokens would hold
+  int64_t full_kv_bytes = 0;  // what an uncompressed cache of context_tokens would hold
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
-  bool degraded = false;                // rows were lost and the answer was computed without them
+  bool degraded = false;  // rows were lost and the answer was computed without them
 };
 
 struct GenerationResult {
-  absl::Status status;                  // not OK: the request failed, the rest is what is known
+  absl::Status status;  // not OK: the request failed, the rest is what is known
   FinishReason reason = FinishReason::kStop;
-  std::string stop_string;              // which one, when one ended it
+  std::string stop_string;  // which one, when one ended it
   GenerationUsage usage;
 };
 
@@ -115,8 +116,8 @@ class Engine {
                                                         BlockCache* cache, ManifestStore* manifests);
   virtual ~Engine() = default;
 
-  // InvalidArgument naming the field; ResourceExhausted when the queue is full. On OK the sink is kept until OnFinished.
-  // Returns a number for Cancel.
+  // InvalidArgument naming the field; ResourceExhausted when the queue is full. On OK the sink is kept until
+  // OnFinished. Returns a number for Cancel.
   virtual absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
   // The pages are free at the next step. OnFinished(kCancelled) follows. Unknown numbers are ignored.
   virtual void Cancel(uint64_t request) = 0;

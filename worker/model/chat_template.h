@@ -26,7 +26,8 @@ class ChatTemplate {
                                                                  std::string_view eos);
   virtual std::string_view name() const = 0;  // chatml, smollm2, llama3, llama2, mistral, qwen2, qwen3
   // InvalidArgument naming messages[i].role when it is unknown or out of order, or when there are no messages.
-  virtual absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages, bool add_generation_prompt) const = 0;
+  virtual absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages,
+                                             bool add_generation_prompt) const = 0;
 };
 
 }  // namespace tidepool

@@ -20,30 +20,31 @@ class GgufFile;
 
 // Shapes: [output][input] as matrices. Empty views where the architecture has none.
 struct LayerTensors {
-  TensorView attention_norm;                     // [width] F32
-  TensorView q, k, v;                            // [heads*head_dim][width], [kv_heads*head_dim][width] twice
-  TensorView q_bias, k_bias, v_bias;             // qwen2
-  TensorView q_norm, k_norm;                     // qwen3, [head_dim] F32
-  TensorView output;                             // [width][heads*head_dim]
-  TensorView ffn_norm;                           // [width] F32
-  TensorView gate, up, down;                     // [ffn_width][width] twice, [width][ffn_width]
+  TensorView attention_norm;          // [width] F32
+  TensorView q, k, v;                 // [heads*head_dim][width], [kv_heads*head_dim][width] twice
+  TensorView q_bias, k_bias, v_bias;  // qwen2
+  TensorView q_norm, k_norm;          // qwen3, [head_dim] F32
+  TensorView output;                  // [width][heads*head_dim]
+  TensorView ffn_norm;                // [width] F32
+  TensorView gate, up, down;          // [ffn_width][width] twice, [width][ffn_width]
 };
 
 class Model {
  public:
-  // Checks every tensor's presence, type and shape. NotFound, InvalidArgument or DataLoss naming the file and the key or tensor.
+  // Checks every tensor's presence, type and shape. NotFound, InvalidArgument or DataLoss naming the file and the key
+  // or tensor.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& path);
   ~Model();
 
   const std::string& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
-  // Hex SHA-256 over config, rope and the bytes of all tensors that determine keys and values (sampled per tensor: head, tail
-  // and evenly spaced pages, so that loading stays fast).
+  // Hex SHA-256 over config, rope and the bytes of all tensors that determine keys and values (sampled per tensor:
+  // head, tail and evenly spaced pages, so that loading stays fast).
   const std::string& fingerprint() const { return fingerprint_; }
   size_t tensor_bytes() const { return tensor_bytes_; }
   const TensorView& token_embedding() const { return token_embedding_; }  // [vocabulary][width]
   const TensorView& output_norm() const { return output_norm_; }          // [width]
-  const TensorView& output() const { return output_; }                    // [vocabulary][width]; the embedding when tied
+  const TensorView& output() const { return output_; }  // [vocabulary][width]; the embedding when tied
   const LayerTensors& layer(int index) const { return layers_[index]; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   // The error that Recognize gave when the file has no template or an unknown one.

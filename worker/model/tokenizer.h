@@ -1,5 +1,5 @@
-// Text to token ids and back, from a GGUF vocabulary: byte-level BPE (tokenizer.ggml.model gpt2) or SentencePiece BPE (llama).
-// Immutable and thread-safe.
+// Text to token ids and back, from a GGUF vocabulary: byte-level BPE (tokenizer.ggml.model gpt2) or SentencePiece BPE
+// (llama). Immutable and thread-safe.
 #ifndef TIDEPOOL_WORKER_MODEL_TOKENIZER_H_
 #define TIDEPOOL_WORKER_MODEL_TOKENIZER_H_
 

@@ -9,7 +9,8 @@ namespace tidepool {
 // out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]; out may be x.
 void RmsNorm(const float* x, const float* weight, float epsilon, int64_t size, float* out);
 
-// cos and sin of one position: [pairs] each, pairs = rope_dims / 2. Computed in double, so positions far out stay exact.
+// cos and sin of one position: [pairs] each, pairs = rope_dims / 2. Computed in double, so positions far out stay
+// exact.
 void RopeTable(const float* frequencies, int pairs, float magnitude, int64_t position, float* cosine, float* sine);
 // Rotates the first 2*pairs elements of `head` in place: neighbours (2i, 2i+1), or halves (i, i+pairs) when neox.
 void RopeRotate(float* head, const float* cosine, const float* sine, int pairs, bool neox);

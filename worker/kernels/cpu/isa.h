@@ -11,7 +11,8 @@ enum class Isa { kBaseline, kAvx2, kAvx512 };  // kAvx512 includes VNNI, VBMI (I
 const char* IsaName(Isa isa);
 // From the slowest to the fastest; kBaseline is always there.
 std::vector<Isa> SupportedIsas();
-// The fastest, or the one that the environment variable TIDEPOOL_ISA names (baseline, avx2, avx512) when it is supported.
+// The fastest, or the one that the environment variable TIDEPOOL_ISA names (baseline, avx2, avx512) when it is
+// supported.
 Isa ActiveIsa();
 
 }  // namespace tidepool

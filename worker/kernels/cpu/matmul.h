@@ -1,7 +1,7 @@
 // Matrices packed for the CPU's int8 dot products, activations quantised for them, and their product.
-// Quantised weights stay quantised (4, 5, 6 or 8 bits as in the file, 5 and 6 bits in bytes); scales keep their precision.
-// A row of the result depends only on the matrix and that row's activations: never on the other rows of a batch, on the
-// number of threads, or on how a call was split.
+// Quantised weights stay quantised (4, 5, 6 or 8 bits as in the file, 5 and 6 bits in bytes); scales keep their
+// precision. A row of the result depends only on the matrix and that row's activations: never on the other rows of a
+// batch, on the number of threads, or on how a call was split.
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_H_
 
@@ -27,7 +27,7 @@ class PackedMatrix {
   int64_t rows() const;     // outputs
   int64_t columns() const;  // inputs
   size_t bytes() const;
-  bool is_float() const;    // multiplies float32 activations; else int8 ones
+  bool is_float() const;  // multiplies float32 activations; else int8 ones
 
   struct Data;
   const Data& data() const { return *data_; }

@@ -1,5 +1,5 @@
-// A fixed team of threads that run one function together. The caller is thread 0; the others wait by spinning briefly, then
-// sleeping, because a step has hundreds of short parallel regions. Not re-entrant; one caller at a time.
+// A fixed team of threads that run one function together. The caller is thread 0; the others wait by spinning briefly,
+// then sleeping, because a step has hundreds of short parallel regions. Not re-entrant; one caller at a time.
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_THREAD_TEAM_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_THREAD_TEAM_H_
 
@@ -24,7 +24,8 @@ class ThreadTeam {
   int size() const { return size_; }
   // Calls body(thread) for thread 0 .. size-1 at once and returns when all have returned.
   void Run(absl::FunctionRef<void(int)> body);
-  // Splits [0, count) into chunks of `grain` handed out in order to whoever is free. Results must not depend on who ran what.
+  // Splits [0, count) into chunks of `grain` handed out in order to whoever is free. Results must not depend on who ran
+  // what.
   void ForEach(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body);
 
  private:
