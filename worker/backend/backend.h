@@ -1,0 +1,84 @@
+// Where a model runs: owns the weights as the device wants them and the memory of the slot pages, runs batch steps over
+// ragged resident rows, and gives a policy the few operations it needs on them. One caller thread.
+#ifndef TIDEPOOL_WORKER_BACKEND_BACKEND_H_
+#define TIDEPOOL_WORKER_BACKEND_BACKEND_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "policies/kv/kv_layout.h"
+#include "worker/kv/page_pool.h"
+#include "worker/kv/resident_rows.h"
+
+namespace tidepool {
+
+class Model;
+
+// New tokens of one sequence. Before the step the caller has called rows->Extend for them.
+struct StepSlice {
+  SequenceRows* rows = nullptr;
+  absl::Span<const int32_t> tokens;
+  int32_t first_position = 0;
+  int32_t logits_rows = 0;  // logits are computed for the last so many tokens
+  float* logits = nullptr;  // [logits_rows][vocabulary]
+};
+
+// Rotated queries of one slice in one layer, on the host.
+struct SliceQueries {
+  const float* data = nullptr;  // [tokens][stride]: heads * head_dim elements each
+  int64_t stride = 0;
+  const float* Head(int token, int head, int head_dim) const {
+    return data + token * stride + int64_t{head} * head_dim;
+  }
+};
+
+// What happens inside a step, between a layer's projections and its attention: the new rows are in their pages already.
+// Recall installs rows here, policies remember queries here.
+class StepHook {
+ public:
+  virtual ~StepHook() = default;
+  virtual void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) = 0;
+};
+
+struct BackendOptions {
+  int threads = 2;
+  size_t kv_bytes = size_t{1} << 30;  // all slot pages
+  KvType kv_type = KvType::kF16;
+  bool f32_weights = false;  // dequantise everything to float32: debugging and reference tests
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const KvLayout& layout() const = 0;
+  virtual PagePool& pool() = 0;
+
+  // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
+  virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;
+
+  // Copies rows, layout().row_bytes() each: the K row then the V row in the layout's element type.
+  virtual void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
+                        char* out) = 0;
+  virtual void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) = 0;
+  // Moves the rows of a head to the slots 0, 1, ... by ascending position and frees the pages that this empties.
+  virtual void Repack(SequenceRows& rows, int layer, int kv_head) = 0;
+  // Attention probabilities of given queries (heads of this kv head's group) over its resident rows by ascending
+  // position: out[query][rows]. visible[i]: how many leading rows query i sees.
+  virtual void Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                             absl::Span<const int32_t> visible, float* out) = 0;
+  // Runs body(0 .. count-1) over the backend's host threads, in any order.
+  virtual void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) = 0;
+};
+
+// The `cpu` backend. InvalidArgument naming the option.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
+                                                          const BackendOptions& options);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_BACKEND_BACKEND_H_

@@ -1,0 +1,389 @@
+#include "worker/backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/elementwise.h"
+
+namespace tidepool {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+constexpr int kTileTokens = 8;  // query tokens of one attention task: times the group size they share a page's keys
+
+int64_t TotalTokens(absl::Span<const StepSlice> slices) {
+  int64_t tokens = 0;
+  for (const StepSlice& slice : slices) tokens += static_cast<int64_t>(slice.tokens.size());
+  return tokens;
+}
+
+void Attend(KvType type, const AttentionTask& task, void* scratch) {
+  if (type == KvType::kF16) {
+    AttendF16(task, scratch);
+  } else {
+    AttendF32(task, scratch);
+  }
+}
+
+}  // namespace
+
+CpuBackend::Buffer::~Buffer() {
+  if (data_ != nullptr) ::operator delete(data_, kAlignment);
+}
+
+float* CpuBackend::Buffer::Floats(size_t count) {
+  if (count * sizeof(float) > bytes_) {
+    if (data_ != nullptr) ::operator delete(data_, kAlignment);
+    bytes_ = count * sizeof(float) * 5 / 4;
+    data_ = ::operator new(bytes_, kAlignment);
+  }
+  return static_cast<float*>(data_);
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
+                                                          const BackendOptions& options) {
+  if (options.threads < 1 || options.threads > 256) {
+    return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 256"));
+  }
+  const ModelConfig& config = model->config();
+  if (config.head_dim > kMaxHeadDim || config.head_dim % 16 != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim: ", config.head_dim, " is not a multiple of 16 up to ", kMaxHeadDim));
+  }
+  KvLayout layout;
+  layout.model_fingerprint = model->fingerprint();
+  layout.layers = config.layers;
+  layout.kv_heads = config.kv_heads;
+  layout.head_dim = config.head_dim;
+  layout.type = options.kv_type;
+  const size_t page_bytes = PageMemory::PageBytes(layout);
+  const size_t least = page_bytes * static_cast<size_t>(config.layers) * config.kv_heads;
+  const size_t pages = options.kv_bytes / page_bytes;
+  if (options.kv_bytes < least || pages > INT32_MAX) {
+    return absl::InvalidArgumentError(absl::StrCat("device_kv_bytes: ", options.kv_bytes, " is not in ", least,
+                                                   " (one page for each layer and kv head) to ",
+                                                   page_bytes * size_t{INT32_MAX}));
+  }
+  auto memory = PageMemory::Create(layout, static_cast<int32_t>(pages));
+  if (!memory.ok()) return memory.status();
+  return std::unique_ptr<Backend>(
+      new CpuBackend(std::move(model), options, layout, static_cast<int32_t>(pages), *std::move(memory)));
+}
+
+CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions& options, KvLayout layout,
+                       int32_t pages, std::unique_ptr<PageMemory> memory)
+    : model_(std::move(model)),
+      config_(model_->config()),
+      f32_weights_(options.f32_weights),
+      layout_(std::move(layout)),
+      team_(options.threads),
+      weights_(*model_, options.f32_weights, team_),
+      memory_(std::move(memory)),
+      pool_(pages, PageMemory::PageBytes(layout_)) {
+  for (int i = 0; i < options.threads; ++i) scratch_.push_back(std::make_unique<Buffer>());
+}
+
+void CpuBackend::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) {
+  team_.ForEach(count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+void CpuBackend::Embed(absl::Span<const StepSlice> slices, float* x) {
+  std::vector<int32_t> tokens;
+  for (const StepSlice& slice : slices) tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
+  team_.ForEach(static_cast<int64_t>(tokens.size()), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) DequantizeRow(model_->token_embedding(), tokens[i], x + i * config_.width);
+  });
+}
+
+void CpuBackend::Rotate(int layer, int64_t tokens) {
+  const CpuLayerWeights& weights = weights_.layers[layer];
+  const int pairs = config_.rope_dims / 2, head_dim = config_.head_dim;
+  float* q = q_.Floats(0);
+  float* k = k_.Floats(0);
+  const float* cosine = cosine_.Floats(0);
+  const float* sine = sine_.Floats(0);
+  team_.ForEach(tokens, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      auto rotate = [&](float* heads, int count, const std::vector<float>& norm) {
+        for (int h = 0; h < count; ++h) {
+          float* head = heads + int64_t{h} * head_dim;
+          if (!norm.empty()) RmsNorm(head, norm.data(), config_.rms_epsilon, head_dim, head);
+          RopeRotate(head, cosine + i * pairs, sine + i * pairs, pairs, config_.rope_neox);
+        }
+      };
+      rotate(q + i * config_.heads * head_dim, config_.heads, weights.q_norm);
+      rotate(k + i * config_.kv_heads * head_dim, config_.kv_heads, weights.k_norm);
+    }
+  });
+}
+
+void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
+  const int head_dim = config_.head_dim;
+  const int64_t stride = int64_t{config_.kv_heads} * head_dim;
+  const float* k = k_.Floats(0);
+  const float* v = v_.Floats(0);
+  int64_t first = 0;
+  for (const StepSlice& slice : slices) {
+    const int64_t count = static_cast<int64_t>(slice.tokens.size());
+    team_.ForEach(count, 16, [&](int64_t begin, int64_t end) {
+      alignas(64) char row[2 * kMaxHeadDim * sizeof(float)];
+      for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
+        const HeadRows& head = slice.rows->head(layer, kv_head);
+        for (int64_t i = begin; i < end; ++i) {
+          const float* key = k + (first + i) * stride + int64_t{kv_head} * head_dim;
+          const float* value = v + (first + i) * stride + int64_t{kv_head} * head_dim;
+          if (layout_.type == KvType::kF16) {
+            uint16_t* halves = reinterpret_cast<uint16_t*>(row);
+            FloatToHalf(key, head_dim, halves);
+            FloatToHalf(value, head_dim, halves + head_dim);
+          } else {
+            std::memcpy(row, key, head_dim * sizeof(float));
+            std::memcpy(row + head_dim * sizeof(float), value, head_dim * sizeof(float));
+          }
+          const int32_t slot = head.order()[head.rows() - count + i];
+          memory_->Write(head.pages()[slot / kPageSlots], slot % kPageSlots, row);
+        }
+      }
+    });
+    first += count;
+  }
+}
+
+std::vector<const void*> CpuBackend::PageAddresses(const HeadRows& head) const {
+  std::vector<const void*> addresses;
+  addresses.reserve(head.pages().size());
+  for (int32_t page : head.pages()) addresses.push_back(memory_->page(page));
+  return addresses;
+}
+
+void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
+  const int head_dim = config_.head_dim, group = config_.heads / config_.kv_heads;
+  const int64_t stride = int64_t{config_.heads} * head_dim;
+  const float* q = q_.Floats(0);
+  float* attended = attended_.Floats(0);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+
+  // A unit of work: query heads [first_head, first_head + heads) of a group for tokens [begin, end) of a slice. Where
+  // column sums are kept, one unit sees all tokens of one query head in order, so that the sums add up in one order.
+  struct Unit {
+    const StepSlice* slice;
+    const std::vector<const void*>* pages;
+    int64_t first_row;
+    int kv_head, first_head, heads, begin, end;
+  };
+  std::vector<std::vector<const void*>> pages;
+  pages.reserve(slices.size() * config_.kv_heads);
+  std::vector<Unit> units;
+  int64_t first_row = 0;
+  for (const StepSlice& slice : slices) {
+    const int count = static_cast<int>(slice.tokens.size());
+    for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
+      const HeadRows& head = slice.rows->head(layer, kv_head);
+      pages.push_back(PageAddresses(head));
+      if (head.keeps_column_sums()) {
+        for (int g = 0; g < group; ++g) units.push_back({&slice, &pages.back(), first_row, kv_head, g, 1, 0, count});
+      } else {
+        for (int end = count; end > 0; end -= kTileTokens) {  // the longest first: threads end together
+          units.push_back({&slice, &pages.back(), first_row, kv_head, 0, group, std::max(0, end - kTileTokens), end});
+        }
+      }
+    }
+    first_row += count;
+  }
+
+  std::atomic<size_t> next{0};
+  team_.Run([&](int thread) {
+    constexpr int kMostQueries = 64;
+    const float* query[kMostQueries];
+    float* out[kMostQueries];
+    float* sums[kMostQueries];
+    int32_t visible[kMostQueries];
+    for (size_t u = next.fetch_add(1); u < units.size(); u = next.fetch_add(1)) {
+      const Unit& unit = units[u];
+      HeadRows& head = unit.slice->rows->head(layer, unit.kv_head);
+      const int count = static_cast<int>(unit.slice->tokens.size());
+      const int tokens_at_once = std::max(1, std::min(kTileTokens, kMostQueries / unit.heads));
+      for (int begin = unit.begin; begin < unit.end; begin += tokens_at_once) {
+        const int end = std::min(unit.end, begin + tokens_at_once);
+        int queries = 0;
+        for (int i = begin; i < end; ++i) {
+          for (int g = unit.first_head; g < unit.first_head + unit.heads; ++g) {
+            const int64_t at = (unit.first_row + i) * stride + int64_t{unit.kv_head * group + g} * head_dim;
+            query[queries] = q + at;
+            out[queries] = attended + at;
+            visible[queries] = head.rows() - count + i + 1;
+            if (head.keeps_column_sums()) sums[queries] = head.column_sums()[g].data();
+            ++queries;
+          }
+        }
+        AttentionTask task;
+        task.pages = unit.pages->data();
+        task.order = head.in_order() ? nullptr : head.order().data();
+        task.rows = visible[queries - 1];
+        task.slots = head.in_order() ? task.rows : head.slots();
+        task.head_dim = head_dim;
+        task.scale = scale;
+        task.queries = queries;
+        task.q = query;
+        task.visible = visible;
+        task.out = out;
+        task.column_sums = head.keeps_column_sums() ? sums : nullptr;
+        Attend(layout_.type, task,
+               scratch_[thread]->Floats(AttentionScratchBytes(queries, task.slots) / sizeof(float)));
+      }
+    }
+  });
+}
+
+void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
+  const int64_t tokens = TotalTokens(slices);
+  if (tokens == 0) return;
+  const int64_t width = config_.width, q_width = int64_t{config_.heads} * config_.head_dim,
+                kv_width = int64_t{config_.kv_heads} * config_.head_dim, ffn = config_.ffn_width;
+  const int pairs = config_.rope_dims / 2;
+  float* x = x_.Floats(tokens * width);
+  float* normed = normed_.Floats(tokens * std::max(width, q_width));
+  float* q = q_.Floats(tokens * q_width);
+  float* k = k_.Floats(tokens * kv_width);
+  float* v = v_.Floats(tokens * kv_width);
+  float* attended = attended_.Floats(tokens * q_width);
+  float* gate = gate_.Floats(tokens * ffn);
+  float* up = up_.Floats(tokens * ffn);
+  float* cosine = cosine_.Floats(tokens * pairs);
+  float* sine = sine_.Floats(tokens * pairs);
+
+  Embed(slices, x);
+  std::vector<SliceQueries> queries;
+  int64_t first = 0;
+  for (const StepSlice& slice : slices) {
+    queries.push_back({q + first * q_width, q_width});
+    for (size_t i = 0; i < slice.tokens.size(); ++i, ++first) {
+      RopeTable(config_.rope_frequencies.data(), pairs, config_.rope_magnitude,
+                slice.first_position + static_cast<int64_t>(i), cosine + first * pairs, sine + first * pairs);
+    }
+  }
+
+  auto norm_rows = [&](const float* from, const std::vector<float>& weight) {
+    team_.ForEach(tokens, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        RmsNorm(from + i * width, weight.data(), config_.rms_epsilon, width, normed + i * width);
+      }
+    });
+  };
+  auto add_rows = [&](const float* from) {
+    team_.ForEach(tokens, 32, [&](int64_t begin, int64_t end) {
+      AddInPlace(x + begin * width, from + begin * width, (end - begin) * width);
+    });
+  };
+  auto bias = [](const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); };
+
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    const CpuLayerWeights& w = weights_.layers[layer];
+    norm_rows(x, w.attention_norm);
+    activations_.Set(normed, tokens, width, !w.q.is_float() || !w.k.is_float() || !w.v.is_float(), team_);
+    const MatMulTask qkv[] = {
+        {&w.q, bias(w.q_bias), q, q_width}, {&w.k, bias(w.k_bias), k, kv_width}, {&w.v, bias(w.v_bias), v, kv_width}};
+    MatMul(qkv, activations_, team_);
+    Rotate(layer, tokens);
+    StoreNewRows(slices, layer);
+    if (hook != nullptr) hook->BeforeAttention(layer, queries);
+    Attention(slices, layer);
+    activations_.Set(attended, tokens, q_width, !w.output.is_float(), team_);
+    const MatMulTask output[] = {{&w.output, nullptr, normed, width}};
+    MatMul(output, activations_, team_);
+    add_rows(normed);
+    norm_rows(x, w.ffn_norm);
+    activations_.Set(normed, tokens, width, !w.gate.is_float() || !w.up.is_float(), team_);
+    const MatMulTask gate_up[] = {{&w.gate, nullptr, gate, ffn}, {&w.up, nullptr, up, ffn}};
+    MatMul(gate_up, activations_, team_);
+    team_.ForEach(tokens, 4, [&](int64_t begin, int64_t end) {
+      SiluMultiply(gate + begin * ffn, up + begin * ffn, (end - begin) * ffn);
+    });
+    activations_.Set(gate, tokens, ffn, !w.down.is_float(), team_);
+    const MatMulTask down[] = {{&w.down, nullptr, normed, width}};
+    MatMul(down, activations_, team_);
+    add_rows(normed);
+  }
+  Logits(slices);
+}
+
+void CpuBackend::Logits(absl::Span<const StepSlice> slices) {
+  const int64_t width = config_.width, vocabulary = config_.vocabulary;
+  int64_t wanted = 0;
+  for (const StepSlice& slice : slices) wanted += slice.logits_rows;
+  if (wanted == 0) return;
+  const float* x = x_.Floats(0);
+  float* normed = normed_.Floats(0);  // wanted <= tokens
+  float* logits = logits_.Floats(wanted * vocabulary);
+  int64_t end_of_slice = 0, row = 0;
+  for (const StepSlice& slice : slices) {
+    end_of_slice += static_cast<int64_t>(slice.tokens.size());
+    for (int64_t i = end_of_slice - slice.logits_rows; i < end_of_slice; ++i, ++row) {
+      RmsNorm(x + i * width, weights_.output_norm.data(), config_.rms_epsilon, width, normed + row * width);
+    }
+  }
+  activations_.Set(normed, wanted, width, !weights_.output.is_float(), team_);
+  const MatMulTask task[] = {{&weights_.output, nullptr, logits, vocabulary}};
+  MatMul(task, activations_, team_);
+  for (const StepSlice& slice : slices) {
+    std::memcpy(slice.logits, logits, slice.logits_rows * vocabulary * sizeof(float));
+    logits += slice.logits_rows * vocabulary;
+  }
+}
+
+void CpuBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
+                          char* out) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  for (int32_t slot : slots) {
+    memory_->Read(head.pages()[slot / kPageSlots], slot % kPageSlots, out);
+    out += layout_.row_bytes();
+  }
+}
+
+void CpuBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {
+  memory_->Write(rows.head(layer, kv_head).pages()[slot / kPageSlots], slot % kPageSlots, row);
+}
+
+void CpuBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
+  HeadRows& head = rows.head(layer, kv_head);
+  if (!head.in_order()) {
+    std::vector<char> copy(head.rows() * layout_.row_bytes());
+    ReadRows(rows, layer, kv_head, head.order(), copy.data());
+    for (int32_t i = 0; i < head.rows(); ++i) WriteRow(rows, layer, kv_head, i, copy.data() + i * layout_.row_bytes());
+  }
+  head.Renumber(pool_);
+}
+
+void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                               absl::Span<const int32_t> visible, float* out) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  const std::vector<const void*> pages = PageAddresses(head);
+  Buffer scratch;
+  constexpr int kAtOnce = 16;  // bounds the scratch
+  for (size_t first = 0; first < queries.size(); first += kAtOnce) {
+    AttentionTask task;
+    task.pages = pages.data();
+    task.slots = head.slots();
+    task.order = head.in_order() ? nullptr : head.order().data();
+    task.rows = head.rows();
+    task.head_dim = config_.head_dim;
+    task.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+    task.queries = static_cast<int32_t>(std::min<size_t>(kAtOnce, queries.size() - first));
+    task.q = queries.data() + first;
+    task.visible = visible.data() + first;
+    task.probabilities = out + first * head.rows();
+    task.probability_stride = head.rows();
+    Attend(layout_.type, task, scratch.Floats(AttentionScratchBytes(task.queries, task.slots) / sizeof(float)));
+  }
+}
+
+}  // namespace tidepool

@@ -1,0 +1,70 @@
+// The `cpu` backend: transformer steps on the host's cores with the kernels of worker/kernels/cpu.
+#ifndef TIDEPOOL_WORKER_BACKEND_CPU_CPU_BACKEND_H_
+#define TIDEPOOL_WORKER_BACKEND_CPU_CPU_BACKEND_H_
+
+#include <memory>
+#include <vector>
+
+#include "worker/backend/backend.h"
+#include "worker/backend/cpu/cpu_weights.h"
+#include "worker/backend/cpu/page_memory.h"
+#include "worker/kernels/cpu/matmul.h"
+#include "worker/kernels/cpu/thread_team.h"
+#include "worker/model/model.h"
+
+namespace tidepool {
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(std::shared_ptr<const Model> model, const BackendOptions& options, KvLayout layout, int32_t pages,
+             std::unique_ptr<PageMemory> memory);
+
+  const KvLayout& layout() const override { return layout_; }
+  PagePool& pool() override { return pool_; }
+  void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
+  void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
+  void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
+  void Repack(SequenceRows& rows, int layer, int kv_head) override;
+  void Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                     absl::Span<const int32_t> visible, float* out) override;
+  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) override;
+
+ private:
+  // A growing aligned buffer that keeps its memory from step to step.
+  class Buffer {
+   public:
+    ~Buffer();
+    Buffer() = default;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    float* Floats(size_t count);
+
+   private:
+    void* data_ = nullptr;
+    size_t bytes_ = 0;
+  };
+
+  void Embed(absl::Span<const StepSlice> slices, float* x);
+  void Rotate(int layer, int64_t tokens);
+  void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
+  void Attention(absl::Span<const StepSlice> slices, int layer);
+  void Logits(absl::Span<const StepSlice> slices);
+  std::vector<const void*> PageAddresses(const HeadRows& head) const;
+
+  const std::shared_ptr<const Model> model_;
+  const ModelConfig& config_;
+  const bool f32_weights_;
+  const KvLayout layout_;
+  ThreadTeam team_;
+  CpuWeights weights_;
+  std::unique_ptr<PageMemory> memory_;
+  PagePool pool_;
+
+  Activations activations_;
+  Buffer x_, normed_, q_, k_, v_, attended_, gate_, up_, cosine_, sine_, logits_;
+  std::vector<std::unique_ptr<Buffer>> scratch_;  // one for each thread
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_BACKEND_CPU_CPU_BACKEND_H_

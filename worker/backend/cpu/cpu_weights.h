@@ -1,0 +1,28 @@
+// A model's tensors as the CPU kernels want them.
+#ifndef TIDEPOOL_WORKER_BACKEND_CPU_CPU_WEIGHTS_H_
+#define TIDEPOOL_WORKER_BACKEND_CPU_CPU_WEIGHTS_H_
+
+#include <vector>
+
+#include "worker/kernels/cpu/matmul.h"
+#include "worker/kernels/cpu/thread_team.h"
+#include "worker/model/model.h"
+
+namespace tidepool {
+
+struct CpuLayerWeights {
+  std::vector<float> attention_norm, ffn_norm, q_bias, k_bias, v_bias, q_norm, k_norm;  // empty where there is none
+  PackedMatrix q, k, v, output, gate, up, down;
+};
+
+struct CpuWeights {
+  CpuWeights(const Model& model, bool as_f32, ThreadTeam& team);
+
+  std::vector<CpuLayerWeights> layers;
+  std::vector<float> output_norm;
+  PackedMatrix output;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_BACKEND_CPU_CPU_WEIGHTS_H_

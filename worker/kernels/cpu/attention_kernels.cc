@@ -1,0 +1,296 @@
+// Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+#include "worker/kernels/cpu/attention.h"
+
+namespace tidepool::TIDEPOOL_ISA {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr int kSlots = 16;
+constexpr int kQueryTile = 4;  // queries that share one load of a key or value
+using D = hn::CappedTag<float, kSlots>;
+using V = hn::Vec<D>;
+
+HWY_INLINE V LoadElements(D d, const float* from) { return hn::LoadU(d, from); }
+HWY_INLINE V LoadElements(D d, const hwy::float16_t* from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
+}
+
+// Scores of kTile queries for the 16 slots of a page whose keys are `keys` [head_dim][16].
+template <int kTile>
+HWY_INLINE void PageScores(const float* HWY_RESTRICT keys, int head_dim, const float* const* q, float scale,
+                           float* const* scores, int64_t first_slot) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int part = 0; part < kSlots; part += lanes) {
+    V sum[kTile];
+    for (int j = 0; j < kTile; ++j) sum[j] = hn::Zero(d);
+    for (int c = 0; c < head_dim; ++c) {
+      const V key = hn::Load(d, keys + c * kSlots + part);
+      for (int j = 0; j < kTile; ++j) sum[j] = hn::MulAdd(hn::Set(d, q[j][c]), key, sum[j]);
+    }
+    for (int j = 0; j < kTile; ++j) {
+      hn::Store(hn::Mul(sum[j], hn::Set(d, scale)), d, scores[j] + first_slot + part);
+    }
+  }
+}
+
+float MaximumOf(const float* x, int32_t count) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  V best = hn::Set(d, x[0]);
+  int32_t i = 0;
+  for (; i + lanes <= count; i += lanes) best = hn::Max(best, hn::LoadU(d, x + i));
+  float maximum = hn::GetLane(hn::MaxOfLanes(d, best));
+  for (; i < count; ++i) maximum = x[i] > maximum ? x[i] : maximum;
+  return maximum;
+}
+
+// Sixteen partial sums by index modulo 16 on every instruction set, added up in one order.
+float SumOf16(const float* partial) {
+  float s[8];
+  for (int i = 0; i < 8; ++i) s[i] = partial[i] + partial[i + 8];
+  for (int i = 0; i < 4; ++i) s[i] += s[i + 4];
+  return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+float ExpAndSumImpl(float* x, int32_t count) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V maximum = hn::Set(d, MaximumOf(x, count));
+  HWY_ALIGN float partial[kSlots] = {};
+  int32_t i = 0;
+  for (; i + kSlots <= count; i += kSlots) {
+    for (int part = 0; part < kSlots; part += lanes) {
+      const V e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i + part), maximum));
+      hn::StoreU(e, d, x + i + part);
+      hn::Store(hn::Add(hn::Load(d, partial + part), e), d, partial + part);
+    }
+  }
+  if (i < count) {
+    HWY_ALIGN float tail[kSlots];
+    const int rest = count - i;
+    for (int k = 0; k < kSlots; ++k) tail[k] = k < rest ? x[i + k] : -hwy::HighestValue<float>();
+    for (int part = 0; part < kSlots; part += lanes) {
+      hn::Store(hn::Exp(d, hn::Sub(hn::Load(d, tail + part), maximum)), d, tail + part);
+    }
+    for (int k = 0; k < rest; ++k) {
+      x[i + k] = tail[k];
+      partial[k] += tail[k];
+    }
+  }
+  return SumOf16(partial);
+}
+
+// Output of kTile queries: sum over rows of probability * value, in ascending position.
+template <typename T, int kTile>
+HWY_INLINE void WeightedValues(const AttentionTask& task, int32_t rows, const float* const* weight, int first_query) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  constexpr int kVectors = 4;
+  const int head_dim = task.head_dim;
+  for (int first = 0; first < head_dim; first += kVectors * lanes) {
+    const int vectors = (head_dim - first) / lanes < kVectors ? (head_dim - first) / lanes : kVectors;
+    V sum[kTile][kVectors];
+    for (int j = 0; j < kTile; ++j) {
+      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
+    }
+    auto row_values = [&](int32_t i) {
+      const int32_t slot = task.order != nullptr ? task.order[i] : i;
+      const T* page = static_cast<const T*>(task.pages[slot / kSlots]);
+      return page + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim + first;
+    };
+    if (vectors == kVectors) {
+      for (int32_t i = 0; i < rows; ++i) {
+        const T* values = row_values(i);
+        for (int v = 0; v < kVectors; ++v) {
+          const V value = LoadElements(d, values + v * lanes);
+          for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
+        }
+      }
+    } else {
+      for (int32_t i = 0; i < rows; ++i) {
+        const T* values = row_values(i);
+        for (int v = 0; v < vectors; ++v) {
+          const V value = LoadElements(d, values + v * lanes);
+          for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
+        }
+      }
+    }
+    for (int j = 0; j < kTile; ++j) {
+      for (int v = 0; v < vectors; ++v) hn::StoreU(sum[j][v], d, task.out[first_query + j] + first + v * lanes);
+    }
+  }
+}
+
+template <typename T>
+void Attend(const AttentionTask& task, void* scratch) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const int64_t row_floats = (static_cast<int64_t>(task.slots) + kSlots - 1) / kSlots * kSlots;
+  float* keys = static_cast<float*>(scratch);
+  float* ordered = keys + kSlots * kMaxHeadDim;
+  float* all_scores = ordered + row_floats;
+
+  // All scores, page by page: a page's keys are converted once for all queries.
+  const int64_t pages = row_floats / kSlots;
+  for (int64_t p = 0; p < pages; ++p) {
+    const T* page = static_cast<const T*>(task.pages[p]);
+    for (int i = 0; i < task.head_dim * kSlots; i += lanes) hn::Store(LoadElements(d, page + i), d, keys + i);
+    int j = 0;
+    for (; j < task.queries; j += kQueryTile) {
+      float* scores[kQueryTile];
+      for (int k = 0; k < kQueryTile; ++k) scores[k] = all_scores + (j + k) * row_floats;
+      switch (task.queries - j) {
+        case 1: PageScores<1>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
+        case 2: PageScores<2>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
+        case 3: PageScores<3>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
+        default: PageScores<4>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
+      }
+    }
+  }
+
+  // Softmax of each query over the rows it sees, in ascending position.
+  for (int j = 0; j < task.queries; ++j) {
+    float* scores = all_scores + j * row_floats;
+    const int32_t visible = task.visible[j];
+    if (task.order != nullptr) {
+      for (int32_t i = 0; i < visible; ++i) ordered[i] = scores[task.order[i]];
+      for (int32_t i = 0; i < visible; ++i) scores[i] = ordered[i];
+    }
+    const float sum = ExpAndSumImpl(scores, visible);
+    const V inverse = hn::Set(d, 1.0f / sum);
+    int32_t i = 0;
+    for (; i + lanes <= visible; i += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, scores + i), inverse), d, scores + i);
+    for (; i < visible; ++i) scores[i] *= hn::GetLane(inverse);
+    for (; i < task.rows; ++i) scores[i] = 0;  // a zero weight leaves a sum as it is, bit for bit
+    if (task.column_sums != nullptr) {
+      float* sums = task.column_sums[j];
+      if (task.order != nullptr) {
+        for (int32_t k = 0; k < visible; ++k) sums[task.order[k]] += scores[k];
+      } else {
+        for (int32_t k = 0; k < visible; ++k) sums[k] += scores[k];
+      }
+    }
+    if (task.probabilities != nullptr) {
+      float* to = task.probabilities + j * task.probability_stride;
+      for (int32_t k = 0; k < task.rows; ++k) to[k] = scores[k];
+    }
+  }
+  if (task.out == nullptr) return;
+
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    const float* weight[kQueryTile];
+    int32_t rows = 0;
+    const int tile = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
+    for (int k = 0; k < tile; ++k) {
+      weight[k] = all_scores + (j + k) * row_floats;
+      rows = task.visible[j + k] > rows ? task.visible[j + k] : rows;
+    }
+    switch (tile) {
+      case 1: WeightedValues<T, 1>(task, rows, weight, j); break;
+      case 2: WeightedValues<T, 2>(task, rows, weight, j); break;
+      case 3: WeightedValues<T, 3>(task, rows, weight, j); break;
+      default: WeightedValues<T, 4>(task, rows, weight, j); break;
+    }
+  }
+}
+
+void AttendF16Impl(const AttentionTask& task, void* scratch) { Attend<hwy::float16_t>(task, scratch); }
+void AttendF32Impl(const AttentionTask& task, void* scratch) { Attend<float>(task, scratch); }
+
+void ScoreK4Impl(const K4Task& task) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const hn::Rebind<uint8_t, D> d8;
+  const hn::RebindToSigned<D> di;
+  HWY_ALIGN uint8_t codes[kMaxHeadDim * kSlots];
+  for (int tile = 0; tile < task.tiles; ++tile) {
+    const uint8_t* packed = task.codes + static_cast<int64_t>(tile) * task.head_dim * 8;
+    for (int c = 0; c < task.head_dim; ++c) {
+      uint64_t word;
+      __builtin_memcpy(&word, packed + c * 8, 8);
+      const uint64_t low = word & 0x0f0f0f0f0f0f0f0fULL, high = (word >> 4) & 0x0f0f0f0f0f0f0f0fULL;
+      __builtin_memcpy(codes + c * kSlots, &low, 8);
+      __builtin_memcpy(codes + c * kSlots + 8, &high, 8);
+    }
+    for (int first = 0; first < task.queries; first += kQueryTile) {
+      const int count = task.queries - first < kQueryTile ? task.queries - first : kQueryTile;
+      for (int part = 0; part < kSlots; part += lanes) {
+        V sum[kQueryTile];
+        for (int j = 0; j < kQueryTile; ++j) sum[j] = hn::Set(d, j < count ? task.bias[first + j] : 0.0f);
+        for (int c = 0; c < task.head_dim; ++c) {
+          const V code = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, codes + c * kSlots + part)));
+          for (int j = 0; j < kQueryTile; ++j) {
+            if (j < count) sum[j] = hn::MulAdd(hn::Set(d, task.scaled_query[first + j][c]), code, sum[j]);
+          }
+        }
+        for (int j = 0; j < count; ++j) hn::StoreU(sum[j], d, task.scores[first + j] + tile * kSlots + part);
+      }
+    }
+  }
+}
+
+#if !defined(__F16C__)
+// Round to nearest even in integer arithmetic: Highway's emulation of the conversion on SSE4 does not round so.
+uint16_t HalfBits(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude >= 0x7f800000u) return static_cast<uint16_t>(sign | 0x7c00u | (magnitude > 0x7f800000u ? 0x200u : 0u));
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to infinity
+  if (magnitude < 0x38800000u) {                                               // subnormal half: multiples of 2^-24
+    const float scaled = __builtin_fabsf(value) * 16777216.0f;                 // exact
+    const float rounded = (scaled + 8388608.0f) - 8388608.0f;
+    return static_cast<uint16_t>(sign | static_cast<uint32_t>(rounded));
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+#endif
+
+void FloatToHalfImpl(const float* in, int64_t count, uint16_t* out) {
+#if defined(__F16C__)
+  const D d;
+  const hn::Rebind<hwy::float16_t, D> d16;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  hwy::float16_t* to = reinterpret_cast<hwy::float16_t*>(out);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) hn::StoreU(hn::DemoteTo(d16, hn::LoadU(d, in + i)), d16, to + i);
+  if (i < count) {
+    HWY_ALIGN float rest[kSlots] = {};
+    HWY_ALIGN hwy::float16_t halves[kSlots];
+    __builtin_memcpy(rest, in + i, (count - i) * sizeof(float));
+    hn::StoreU(hn::DemoteTo(d16, hn::Load(d, rest)), d16, halves);
+    __builtin_memcpy(out + i, halves, (count - i) * sizeof(uint16_t));
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) out[i] = HalfBits(in[i]);
+#endif
+}
+
+void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const hwy::float16_t* from = reinterpret_cast<const hwy::float16_t*>(in);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) hn::StoreU(LoadElements(d, from + i), d, out + i);
+  if (i < count) {
+    HWY_ALIGN uint16_t rest[kSlots] = {};
+    HWY_ALIGN float values[kSlots];
+    __builtin_memcpy(rest, in + i, (count - i) * sizeof(uint16_t));
+    hn::Store(LoadElements(d, reinterpret_cast<const hwy::float16_t*>(rest)), d, values);
+    __builtin_memcpy(out + i, values, (count - i) * sizeof(float));
+  }
+}
+
+}  // namespace
+
+extern const AttentionKernels kAttentionKernels;
+const AttentionKernels kAttentionKernels = {AttendF16Impl, AttendF32Impl,   ScoreK4Impl,
+                                            ExpAndSumImpl, FloatToHalfImpl, HalfToFloatImpl};
+
+}  // namespace tidepool::TIDEPOOL_ISA
