@@ -6,7 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 namespace tidepool {
+
+class GgufFile;
 
 struct ModelConfig {
   std::string architecture;  // llama, qwen2, qwen3
@@ -29,6 +33,11 @@ struct ModelConfig {
   bool qkv_bias = false;  // qwen2
   bool qk_norm = false;   // qwen3: RMS norm of each head's q and k before the rotation
 };
+
+// Reads and checks the keys ARCHITECTURE.* and the tensor rope_freqs.weight. Unimplemented naming an architecture or
+// feature that we do not compute; InvalidArgument naming a key, its value and the allowed range; NotFound naming a
+// missing key.
+absl::StatusOr<ModelConfig> ReadModelConfig(const GgufFile& file);
 
 }  // namespace tidepool
 
