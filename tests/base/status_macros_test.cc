@@ -13,7 +13,7 @@ absl::Status Forward(const absl::Status& status, bool* went_on) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> Sum(absl::StatusOr<int> a, absl::StatusOr<int> b) {
+absl::StatusOr<int> Sum(const absl::StatusOr<int>& a, const absl::StatusOr<int>& b) {
   TP_ASSIGN_OR_RETURN(const int x, a);
   TP_ASSIGN_OR_RETURN(const int y, b);
   return x + y;

@@ -7,8 +7,8 @@
 namespace tidepool {
 namespace {
 
-constexpr int kSpins =
-    4000;  // some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice
+// Some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice.
+constexpr int kSpins = 4000;
 
 inline void Pause() {
 #if defined(__x86_64__)
