@@ -1,0 +1,240 @@
+#include "worker/engine/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/check.h"
+#include "worker/engine/portable_exp.h"
+
+namespace tidepool {
+namespace {
+
+constexpr float kLargestFloat = std::numeric_limits<float>::max();
+
+// State bytes: version, 4 x 64 bits of the generator (little-endian), number of tokens, then for each token in
+// ascending order the distance from the one before (first: from -1) and its count. All numbers but the generator are
+// varints (LEB128).
+constexpr char kStateVersion = 1;
+
+void AppendVarint(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
+  out.push_back(static_cast<char>(value));
+}
+
+std::optional<uint64_t> ReadVarint(std::string_view& bytes) {
+  uint64_t value = 0;
+  for (int shift = 0; shift < 35 && !bytes.empty(); shift += 7) {
+    const auto byte = static_cast<uint8_t>(bytes.front());
+    bytes.remove_prefix(1);
+    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+    if (byte == 0 && shift > 0) return std::nullopt;  // longer than needed: one encoding for each state
+    if (byte < 0x80) return value;
+  }
+  return std::nullopt;
+}
+
+absl::Status BadState(absl::string_view what) { return absl::DataLossError(absl::StrCat("sampler state: ", what)); }
+
+// The index of the weight on which `unit` of the total falls; never one of weight 0 (their sum is not 0).
+size_t Pick(absl::Span<const double> weights, double total, double unit) {
+  const double target = unit * total;
+  double sum = 0;
+  size_t last = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] == 0) continue;
+    sum += weights[i];
+    last = i;
+    if (sum > target) break;
+  }
+  return last;
+}
+
+}  // namespace
+
+RandomBits::RandomBits(uint64_t seed) {
+  for (uint64_t& word : state_) {
+    seed += 0x9e3779b97f4a7c15;
+    uint64_t z = seed;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    word = z ^ (z >> 31);
+  }
+}
+
+uint64_t RandomBits::Next() {
+  const uint64_t result = std::rotl(state_[1] * 5, 7) * 9;
+  const uint64_t shifted = state_[1] << 17;
+  state_[2] ^= state_[0];
+  state_[3] ^= state_[1];
+  state_[1] ^= state_[2];
+  state_[0] ^= state_[3];
+  state_[2] ^= shifted;
+  state_[3] = std::rotl(state_[3], 45);
+  return result;
+}
+
+double RandomBits::NextUnit() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
+
+Sampler::Sampler(SamplingParams params, int vocabulary)
+    : params_(std::move(params)), vocabulary_(vocabulary), random_(params_.seed) {
+  TIDEPOOL_CHECK(vocabulary > 0);
+  for (const auto& [token, bias] : params_.logit_bias) TIDEPOOL_CHECK(token >= 0 && token < vocabulary);
+}
+
+void Sampler::Observe(absl::Span<const int32_t> tokens) {
+  for (const int32_t token : tokens) {
+    TIDEPOOL_CHECK(token >= 0 && token < vocabulary_);
+    generated_.try_emplace(token, 0);
+  }
+}
+
+void Sampler::Accept(int32_t token) {
+  TIDEPOOL_CHECK(token >= 0 && token < vocabulary_);
+  ++generated_[token];
+}
+
+absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, SamplerScratch& scratch) {
+  TIDEPOOL_CHECK(logits.size() == static_cast<size_t>(vocabulary_));
+  const absl::Span<const float> adjusted = adjusts() ? Adjust(logits, scratch.logits) : logits;
+  const int32_t best = ArgMax(adjusted);
+  if (best < 0) return absl::InternalError("no token can be chosen: every logit is NaN or -inf");
+  const int32_t token = params_.temperature == 0 ? best : Draw(adjusted, best, scratch);
+  Accept(token);
+  return token;
+}
+
+bool Sampler::adjusts() const {
+  return !params_.logit_bias.empty() || params_.repetition_penalty != 1 || params_.presence_penalty != 0 ||
+         params_.frequency_penalty != 0;
+}
+
+absl::Span<const float> Sampler::Adjust(absl::Span<const float> logits, std::vector<float>& out) const {
+  out.assign(logits.begin(), logits.end());
+  for (const auto& [token, bias] : params_.logit_bias) out[token] += bias;
+  if (params_.repetition_penalty == 1 && params_.presence_penalty == 0 && params_.frequency_penalty == 0) return out;
+  for (const auto& [token, count] : generated_) {
+    float& logit = out[token];
+    logit = logit < 0 ? logit * params_.repetition_penalty : logit / params_.repetition_penalty;
+    if (count > 0) logit -= params_.presence_penalty + params_.frequency_penalty * static_cast<float>(count);
+  }
+  return out;
+}
+
+// Softmax numerator relative to the best token's, which has weight 1.
+double Sampler::Weight(float logit, double largest) const {
+  const float finite = logit > kLargestFloat ? kLargestFloat : logit;  // keeps NaN, whose weight is 0
+  return PortableExp((finite - largest) / params_.temperature);
+}
+
+int32_t Sampler::Draw(absl::Span<const float> logits, int32_t best, SamplerScratch& scratch) {
+  const double largest = std::min(logits[best], kLargestFloat);
+  const bool cuts_by_rank = (params_.top_k > 0 && params_.top_k < vocabulary_) || params_.top_p < 1;
+  return cuts_by_rank ? DrawFromBest(logits, largest, scratch) : DrawFromAll(logits, largest, scratch);
+}
+
+int32_t Sampler::DrawFromAll(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
+  std::vector<double>& weights = scratch.weights;
+  weights.resize(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = Weight(logits[i], largest);
+  double total = 0;
+  for (double& weight : weights) {
+    if (weight < params_.min_p) weight = 0;
+    total += weight;
+  }
+  return static_cast<int32_t>(Pick(weights, total, random_.NextUnit()));
+}
+
+int32_t Sampler::DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
+  std::vector<TokenLogit>& candidates = scratch.candidates;
+  size_t sorted = 0;
+  if (params_.top_k > 0 && params_.top_k < vocabulary_) {
+    TopLogits(logits, params_.top_k, candidates);
+    sorted = candidates.size();
+  } else {
+    candidates.clear();
+    for (size_t i = 0; i < logits.size(); ++i) {
+      if (logits[i] > -std::numeric_limits<float>::infinity())
+        candidates.push_back({logits[i], static_cast<int32_t>(i)});
+    }
+  }
+  // The whole of which top_p is a part, summed before any sorting moves the candidates.
+  double whole = 0;
+  if (params_.top_p < 1) {
+    for (const TokenLogit& candidate : candidates) whole += Weight(candidate.logit, largest);
+  }
+
+  std::vector<double>& weights = scratch.weights;
+  weights.clear();
+  double total = 0;
+  while (weights.size() < candidates.size()) {
+    if (weights.size() == sorted) {  // sort further, twice as far each time: mostly a few dozen are enough
+      const size_t next = std::min(std::max<size_t>(64, 2 * sorted), candidates.size());
+      const auto begin = candidates.begin() + static_cast<ptrdiff_t>(sorted);
+      const auto end = candidates.begin() + static_cast<ptrdiff_t>(next);
+      std::nth_element(begin, end - 1, candidates.end(), Better);
+      std::sort(begin, end, Better);
+      sorted = next;
+    }
+    const double weight = Weight(candidates[weights.size()].logit, largest);
+    if (weight < params_.min_p) break;
+    weights.push_back(weight);
+    total += weight;
+    if (params_.top_p < 1 && total >= params_.top_p * whole) break;
+  }
+  return candidates[Pick(weights, total, random_.NextUnit())].token;
+}
+
+std::string Sampler::SaveState() const {
+  std::string out(1, kStateVersion);
+  for (const uint64_t word : random_.state()) {
+    for (int shift = 0; shift < 64; shift += 8) out.push_back(static_cast<char>(word >> shift));
+  }
+  std::vector<std::pair<int32_t, uint32_t>> entries(generated_.begin(), generated_.end());
+  std::sort(entries.begin(), entries.end());
+  AppendVarint(out, entries.size());
+  int32_t before = -1;
+  for (const auto& [token, count] : entries) {
+    AppendVarint(out, static_cast<uint64_t>(token - before));
+    AppendVarint(out, count);
+    before = token;
+  }
+  return out;
+}
+
+absl::Status Sampler::LoadState(std::string_view bytes) {
+  constexpr size_t kFixedBytes = 1 + sizeof(RandomBits::State);
+  if (bytes.size() < kFixedBytes) return BadState("cut short");
+  if (bytes[0] != kStateVersion) return BadState("unknown version");
+  RandomBits::State state{};
+  for (size_t i = 0; i < sizeof(state); ++i) {
+    state[i / 8] |= static_cast<uint64_t>(static_cast<uint8_t>(bytes[1 + i])) << (8 * (i % 8));
+  }
+  if (state == RandomBits::State{}) return BadState("the generator's state is zero");
+  bytes.remove_prefix(kFixedBytes);
+
+  const std::optional<uint64_t> tokens = ReadVarint(bytes);
+  if (!tokens.has_value() || *tokens > static_cast<uint64_t>(vocabulary_)) return BadState("bad number of tokens");
+  absl::flat_hash_map<int32_t, uint32_t> generated;
+  int64_t token = -1;
+  for (uint64_t i = 0; i < *tokens; ++i) {
+    const std::optional<uint64_t> distance = ReadVarint(bytes);
+    const std::optional<uint64_t> count = ReadVarint(bytes);
+    if (!distance.has_value() || !count.has_value()) return BadState("cut short");
+    if (*distance == 0 || *count > std::numeric_limits<uint32_t>::max()) return BadState("bad token entry");
+    token += static_cast<int64_t>(*distance);
+    if (token >= vocabulary_) return BadState("token outside the vocabulary");
+    generated.emplace(static_cast<int32_t>(token), static_cast<uint32_t>(*count));
+  }
+  if (!bytes.empty()) return BadState("bytes left over");
+  random_.set_state(state);
+  generated_ = std::move(generated);
+  return absl::OkStatus();
+}
+
+}  // namespace tidepool
