@@ -8,6 +8,8 @@ if(TIDEPOOL_WERROR)
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND TIDEPOOL_WARNINGS -Wthread-safety)
+elseif(TIDEPOOL_SANITIZE)
+  list(APPEND TIDEPOOL_WARNINGS -Wno-maybe-uninitialized)  # g++ documents false ones under -fsanitize
 endif()
 
 function(tidepool_flags target)
