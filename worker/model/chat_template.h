@@ -1,5 +1,5 @@
 // Messages to prompt text by the template that the model carries. We recognise the templates of the supported families
-// (docs/models.md lists them); an unknown one is an error that names the model.
+// (docs/models.md lists them) and write what they would; an unknown one is an error that shows how it begins.
 #ifndef TIDEPOOL_WORKER_MODEL_CHAT_TEMPLATE_H_
 #define TIDEPOOL_WORKER_MODEL_CHAT_TEMPLATE_H_
 
@@ -10,11 +10,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "worker/model/text_segment.h"
 
 namespace tidepool {
 
 struct ChatMessage {
-  std::string role;  // system, user, assistant
+  std::string role;  // system, user, assistant; tool where the template frames it like the others
   std::string content;
 };
 
@@ -26,8 +27,12 @@ class ChatTemplate {
                                                                  std::string_view eos);
   virtual std::string_view name() const = 0;  // chatml, smollm2, llama3, llama2, mistral, qwen2, qwen3
   // InvalidArgument naming messages[i].role when it is unknown or out of order, or when there are no messages.
-  virtual absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages,
-                                             bool add_generation_prompt) const = 0;
+  // The text holds the begin-of-sequence token where the template writes it, so encode it without add_special.
+  // What users wrote is untrusted (parse_special false) in the segments: encoded with EncodeSegments it cannot end its
+  // turn or open another one. Render joins the segments; encoded with parse_special it can.
+  virtual absl::StatusOr<std::vector<TextSegment>> RenderSegments(absl::Span<const ChatMessage> messages,
+                                                                  bool add_generation_prompt) const = 0;
+  absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages, bool add_generation_prompt) const;
 };
 
 }  // namespace tidepool

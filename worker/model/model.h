@@ -52,6 +52,7 @@ class Model {
 
  private:
   Model();
+  absl::Status ReadAll();
 
   std::string path_, fingerprint_;
   std::unique_ptr<GgufFile> file_;

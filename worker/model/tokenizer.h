@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "worker/model/text_segment.h"
 
 namespace tidepool {
 
@@ -26,7 +27,9 @@ class Tokenizer {
 
   // parse_special: the text's special tokens are recognised (templates); else they are plain text (user input).
   // add_bos / add_eos of the file are applied only when add_special is true.
-  virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special, bool add_special) const = 0;
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special, bool add_special) const;
+  // The same for text of mixed trust, joined: what chat prompts should be encoded with (ChatTemplate::RenderSegments).
+  virtual std::vector<int32_t> EncodeSegments(absl::Span<const TextSegment> segments, bool add_special) const = 0;
   // The bytes of one token; empty for control tokens unless `render_special`. May be part of a UTF-8 character.
   virtual std::string Piece(int32_t token, bool render_special = false) const = 0;
   std::string Decode(absl::Span<const int32_t> tokens, bool render_special = false) const;
