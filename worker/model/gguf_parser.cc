@@ -84,15 +84,22 @@ bool GgufParser::Read(T* value) {
   return true;
 }
 
-absl::Status GgufParser::ReadString(std::string_view what, std::string_view* text) {
+bool GgufParser::ReadString(std::string_view* text) {
+  const size_t begin = at_;
   uint64_t size = 0;
-  if (!Read(&size)) return Truncated(what);
-  if (size > left()) {
-    return Corrupt(absl::StrCat(std::string(what), " claims ", size, " bytes where ", left(), " are left in the file"));
+  if (!Read(&size) || size > left()) {
+    at_ = begin;
+    return false;
   }
   *text = {reinterpret_cast<const char*>(bytes_.data() + at_), static_cast<size_t>(size)};
   at_ += size;
-  return absl::OkStatus();
+  return true;
+}
+
+absl::Status GgufParser::BadString(std::string_view what) {
+  uint64_t size = 0;
+  if (!Read(&size)) return Truncated(what);
+  return Corrupt(absl::StrCat(std::string(what), " claims ", size, " bytes where ", left(), " are left in the file"));
 }
 
 absl::Status GgufParser::ReadArray(std::string_view key, GgufFile::Value* value) {
@@ -112,7 +119,7 @@ absl::Status GgufParser::ReadArray(std::string_view key, GgufFile::Value* value)
     value->data = bytes_.data() + at_;
     std::string_view ignored;
     for (uint64_t i = 0; i < value->count; ++i) {
-      TP_RETURN_IF_ERROR(ReadString(absl::StrCat("element ", i, " of ", what), &ignored));
+      if (!ReadString(&ignored)) return BadString(absl::StrCat("element ", i, " of ", what));
     }
     return absl::OkStatus();
   }
@@ -129,7 +136,7 @@ absl::Status GgufParser::ReadArray(std::string_view key, GgufFile::Value* value)
 
 absl::Status GgufParser::ReadKeyValue(uint64_t index) {
   std::string_view key;
-  TP_RETURN_IF_ERROR(ReadString(absl::StrCat("the name of key ", index), &key));
+  if (!ReadString(&key)) return BadString(absl::StrCat("the name of key ", index));
   if (key.empty() || key.size() > kMaxNameBytes) {
     return Corrupt(
         absl::StrCat("the name of key ", index, " has ", key.size(), " bytes; allowed 1 to ", kMaxNameBytes));
@@ -143,7 +150,7 @@ absl::Status GgufParser::ReadKeyValue(uint64_t index) {
   } else if (value.type == GgufType::kString) {
     value.data = bytes_.data() + at_;
     std::string_view ignored;
-    TP_RETURN_IF_ERROR(ReadString(what, &ignored));
+    if (!ReadString(&ignored)) return BadString(what);
   } else {
     const size_t size = GgufScalarBytes(value.type);
     if (size == 0) return Corrupt(absl::StrCat(what, " has unknown type ", type));
@@ -157,7 +164,7 @@ absl::Status GgufParser::ReadKeyValue(uint64_t index) {
 
 absl::Status GgufParser::ReadTensor(uint64_t index) {
   std::string_view name;
-  TP_RETURN_IF_ERROR(ReadString(absl::StrCat("the name of tensor ", index), &name));
+  if (!ReadString(&name)) return BadString(absl::StrCat("the name of tensor ", index));
   if (name.empty() || name.size() > kMaxNameBytes) {
     return Corrupt(
         absl::StrCat("the name of tensor ", index, " has ", name.size(), " bytes; allowed 1 to ", kMaxNameBytes));

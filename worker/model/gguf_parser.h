@@ -26,7 +26,8 @@ class GgufParser {
   size_t left() const { return bytes_.size() - at_; }
   template <typename T>
   bool Read(T* value);
-  absl::Status ReadString(std::string_view what, std::string_view* text);
+  bool ReadString(std::string_view* text);        // false, and nothing read, when it does not fit into the file
+  absl::Status BadString(std::string_view what);  // says why the string here does not fit
   absl::Status ReadKeyValue(uint64_t index);
   absl::Status ReadArray(std::string_view key, GgufFile::Value* value);
   absl::Status ReadTensor(uint64_t index);
