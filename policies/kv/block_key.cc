@@ -1,0 +1,29 @@
+#include "policies/kv/block_key.h"
+
+#include <cstring>
+
+#include "absl/strings/escaping.h"
+#include "base/check.h"
+#include "base/sha256.h"
+
+namespace tidepool {
+
+std::string BlockKey::ToHex() const {
+  return absl::BytesToHexString({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+BlockKey ChildBlockKey(std::string_view tenant_salt, const KvLayout& layout, std::string_view lineage,
+                       const BlockKey& parent, absl::Span<const int32_t> tokens) {
+  TIDEPOOL_CHECK(!tokens.empty() && static_cast<int>(tokens.size()) <= kBlockTokens);
+  Sha256 hash;
+  hash.AddField("tidepool block key 1").AddField(tenant_salt).AddField(layout.model_fingerprint);
+  const int32_t shape[] = {static_cast<int32_t>(layout.type), layout.layers, layout.kv_heads, layout.head_dim};
+  hash.Add(shape, sizeof shape).AddField(lineage).AddField(parent.AsString());
+  hash.AddField({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)});
+  const Sha256::Digest digest = hash.Finish();
+  BlockKey key;
+  std::memcpy(key.bytes.data(), digest.data(), key.bytes.size());
+  return key;
+}
+
+}  // namespace tidepool

@@ -1,0 +1,36 @@
+// Which evicted rows to bring and which recall slots may be taken for them (recall.md sections 5 to 7).
+#ifndef TIDEPOOL_POLICIES_RECALL_SELECT_ROWS_H_
+#define TIDEPOOL_POLICIES_RECALL_SELECT_ROWS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace tidepool {
+
+// Candidates are the rows that the policy does not keep, by ascending position. Indices below are into them.
+struct RecallCandidates {
+  absl::Span<const float> weight;      // softmax share, mean over the group's query heads
+  absl::Span<const uint8_t> resident;  // it holds a recall slot now
+  absl::Span<const float> average;     // averaged weight of resident ones; others are not looked at
+};
+
+struct RecallChoice {
+  std::vector<int32_t> wanted;   // not resident, best first
+  std::vector<int32_t> victims;  // resident and not chosen in this step, lowest average first
+};
+
+// The k-th largest weight; the smallest when there are fewer than k, 0 when there are none.
+float KthLargest(absl::Span<const float> weight, int k);
+
+// sync: the `slots` best candidates are to be resident, ties to the lower position.
+RecallChoice ChooseBest(const RecallCandidates& candidates, int slots);
+
+// async: rows above margin * theta that are not resident, at most `most`. Slots of residents below the slots-th best
+// weight may be taken.
+RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_POLICIES_RECALL_SELECT_ROWS_H_

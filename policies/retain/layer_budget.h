@@ -1,0 +1,45 @@
+// How the rows of a sequence are shared out over layers and heads (policies.md sections 4 and 5).
+#ifndef TIDEPOOL_POLICIES_RETAIN_LAYER_BUDGET_H_
+#define TIDEPOOL_POLICIES_RETAIN_LAYER_BUDGET_H_
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "policies/retain/compression_spec.h"
+#include "policies/retain/select.h"
+
+namespace tidepool {
+
+struct LayerBudget {
+  bool dense = false;  // never compressed
+  RowBudget rows;      // of each kv head, on average
+};
+
+struct LayerBudgetInput {
+  int layers = 0;
+  int tokens = 0;     // seen so far
+  int kept_rows = 0;  // per (layer, kv head), on average: what the device budget leaves to the policy
+  absl::Span<const double> variance_concentration;  // kVariance: F of each layer; else empty
+};
+
+// One for each layer.
+std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
+
+// D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:
+// one array [tokens] for each query head of the layer. F = mean over heads of (x - min) / (max - min + 1e-6), x the
+// unbiased variance.
+double VarianceConcentration(absl::Span<const absl::Span<const float>> column_sums);
+
+// ratio_l = clamp(softmax(-F)_l * layers * rho, 0.01, 1).
+std::vector<double> VarianceRatios(absl::Span<const double> concentration, double rho);
+
+// Layers that are never compressed: spec.dense_layers, and for kVariance 0, 1 and the last unless overridden.
+bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers);
+
+// Budgets of the heads of one layer: `total` rows each on average. scores: pooled scores of each head's past rows.
+std::vector<RowBudget> HeadBudgets(HeadBudgetRule rule, const RowBudget& average,
+                                   absl::Span<const std::vector<float>> scores);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_POLICIES_RETAIN_LAYER_BUDGET_H_

@@ -1,0 +1,134 @@
+#include "policies/retain/merge.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace tidepool {
+namespace {
+
+// Rows scaled to length 1, transposed to [head_dim][rows] when `transposed`: products then run over rows without a
+// horizontal sum.
+std::vector<float> Normalized(const float* rows, int count, int head_dim, bool transposed) {
+  std::vector<float> out(static_cast<size_t>(count) * head_dim);
+  for (int i = 0; i < count; ++i) {
+    double squares = 0;
+    for (int c = 0; c < head_dim; ++c) squares += double{rows[i * head_dim + c]} * rows[i * head_dim + c];
+    const double inverse = 1.0 / std::max(std::sqrt(squares), 1e-12);
+    for (int c = 0; c < head_dim; ++c) {
+      const float x = static_cast<float>(rows[i * head_dim + c] * inverse);
+      if (transposed) {
+        out[static_cast<size_t>(c) * count + i] = x;
+      } else {
+        out[static_cast<size_t>(i) * head_dim + c] = x;
+      }
+    }
+  }
+  return out;
+}
+
+void FindTargets(const MergeHead& head, int evicted, int head_dim, std::vector<float>& similarity,
+                 std::vector<int32_t>& target) {
+  const std::vector<float> kept = Normalized(head.kept_keys, head.kept, head_dim, true);
+  const std::vector<float> gone = Normalized(head.evicted_keys, evicted, head_dim, false);
+  similarity.resize(evicted);
+  target.resize(evicted);
+  std::vector<float> cosine(head.kept);
+  for (int e = 0; e < evicted; ++e) {
+    std::fill(cosine.begin(), cosine.end(), 0.0f);
+    for (int c = 0; c < head_dim; ++c) {
+      const float x = gone[static_cast<size_t>(e) * head_dim + c];
+      const float* row = kept.data() + static_cast<size_t>(c) * head.kept;
+      for (int i = 0; i < head.kept; ++i) cosine[i] += x * row[i];
+    }
+    const auto best = std::max_element(cosine.begin(), cosine.end());
+    similarity[e] = *best;
+    target[e] = static_cast<int32_t>(best - cosine.begin());
+  }
+}
+
+void MergeHeadRows(const MergeHead& head, int evicted, int head_dim, const MergeOptions& options,
+                   const std::vector<float>& similarity, const std::vector<int32_t>& target,
+                   const std::vector<uint8_t>& merged) {
+  // Weighted sums and divisors of the targets that take something in.
+  std::vector<int32_t> order;
+  for (int e = 0; e < evicted; ++e) {
+    if (merged[e]) order.push_back(e);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return target[a] < target[b]; });
+  std::vector<double> key(head_dim), value(head_dim);
+  for (size_t first = 0; first < order.size();) {
+    const int32_t to = target[order[first]];
+    float* to_key = head.kept_keys + static_cast<size_t>(to) * head_dim;
+    float* to_value = head.kept_values + static_cast<size_t>(to) * head_dim;
+    const double own = options.mode == MergeMode::kOfficial ? 1.0 : options.merge_e;
+    double divisor = own;
+    for (int c = 0; c < head_dim; ++c) {
+      key[c] = own * to_key[c];
+      value[c] = own * to_value[c];
+    }
+    size_t last = first;
+    for (; last < order.size() && target[order[last]] == to; ++last) {
+      const int32_t e = order[last];
+      const double weight = options.mode == MergeMode::kOfficial ? similarity[e] : std::exp(double{similarity[e]});
+      divisor += options.mode == MergeMode::kOfficial ? 1.0 : weight;
+      for (int c = 0; c < head_dim; ++c) {
+        key[c] += weight * head.evicted_keys[static_cast<size_t>(e) * head_dim + c];
+        value[c] += weight * head.evicted_values[static_cast<size_t>(e) * head_dim + c];
+      }
+    }
+    for (int c = 0; c < head_dim; ++c) {
+      to_key[c] = static_cast<float>(key[c] / divisor);
+      to_value[c] = static_cast<float>(value[c] / divisor);
+    }
+    first = last;
+  }
+}
+
+}  // namespace
+
+MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
+                         MergeState& state) {
+  TIDEPOOL_CHECK(evicted >= 1 && !heads.empty());
+  const size_t count = heads.size();
+  MergeResult result;
+  result.similarity.resize(count);
+  result.target.resize(count);
+  result.merged.assign(count, std::vector<uint8_t>(evicted, 0));
+  for (size_t h = 0; h < count; ++h) FindTargets(heads[h], evicted, head_dim, result.similarity[h], result.target[h]);
+
+  if (options.mode == MergeMode::kOfficial) {
+    std::vector<double> slot(evicted, 0.0);
+    double mean = 0;
+    for (const std::vector<float>& similarity : result.similarity) {
+      for (int e = 0; e < evicted; ++e) slot[e] += similarity[e];
+    }
+    for (double& s : slot) mean += s /= static_cast<double>(count);
+    mean /= evicted;
+    const double tau = state.tau.empty() ? mean : options.alpha * state.tau[0] + options.beta * mean;
+    state.tau.assign(1, tau);
+    // A single slot at the first compression is its own mean: equal, whatever the rounding.
+    for (int e = 0; e < evicted; ++e) {
+      for (std::vector<uint8_t>& merged : result.merged) merged[e] = slot[e] >= tau;
+    }
+  } else {
+    const bool first = state.tau.empty();
+    state.tau.resize(count);
+    for (size_t h = 0; h < count; ++h) {
+      const std::vector<float>& similarity = result.similarity[h];
+      double mean = 0;
+      for (float s : similarity) mean += s;
+      mean /= evicted;
+      const double most = *std::max_element(similarity.begin(), similarity.end());
+      state.tau[h] = first ? mean : options.paper_beta * most + (1 - options.paper_beta) * state.tau[h];
+      for (int e = 0; e < evicted; ++e) result.merged[h][e] = similarity[e] >= state.tau[h];
+    }
+  }
+  for (size_t h = 0; h < count; ++h) {
+    MergeHeadRows(heads[h], evicted, head_dim, options, result.similarity[h], result.target[h], result.merged[h]);
+  }
+  return result;
+}
+
+}  // namespace tidepool

@@ -1,0 +1,52 @@
+// D2O's discrimination and merging (arXiv 2406.13035; policies.md section 6.4): of the rows that one compression of a
+// layer evicts, those that resemble a kept one are merged into it, the others are dropped (or recalled later).
+#ifndef TIDEPOOL_POLICIES_RETAIN_MERGE_H_
+#define TIDEPOOL_POLICIES_RETAIN_MERGE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace tidepool {
+
+// kOfficial: the published code. One threshold for the layer, a slot of evicted rows is merged in all heads or in none,
+// and the divisor counts sources without their weights. kPaper: the paper's formulas, each head for itself.
+enum class MergeMode { kOfficial, kPaper };
+
+struct MergeOptions {
+  MergeMode mode = MergeMode::kOfficial;
+  double alpha = 0.5, beta = 0.5;      // official: tau' = alpha * tau + beta * mean similarity
+  double paper_beta = 0.7;             // paper: tau' = beta * max similarity + (1 - beta) * tau
+  double merge_e = 2.718281828459045;  // paper: weight of the target
+};
+
+// Threshold of one layer, for the life of a sequence: one value, or one for each head in paper mode. Empty until the
+// first time.
+struct MergeState {
+  std::vector<double> tau;
+};
+
+// Rows of one head, float32, [rows][head_dim]. Kept rows are changed in place.
+struct MergeHead {
+  float* kept_keys = nullptr;
+  float* kept_values = nullptr;
+  int kept = 0;
+  const float* evicted_keys = nullptr;
+  const float* evicted_values = nullptr;
+};
+
+struct MergeResult {
+  // [heads][evicted]
+  std::vector<std::vector<float>> similarity;  // cosine to the most similar kept row
+  std::vector<std::vector<int32_t>> target;    // that row
+  std::vector<std::vector<uint8_t>> merged;
+};
+
+// Every head evicts the same number of rows, in ascending position; `evicted` >= 1, kept >= 1.
+MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
+                         MergeState& state);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_POLICIES_RETAIN_MERGE_H_

@@ -1,0 +1,71 @@
+#include "policies/retain/token_scores.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace tidepool {
+
+std::vector<float> PoolScores(absl::Span<const float> scores, int kernel, Pooling pooling) {
+  std::vector<float> out(scores.begin(), scores.end());
+  if (pooling == Pooling::kNone || kernel == 1) return out;
+  TIDEPOOL_CHECK(kernel >= 1 && kernel % 2 == 1);
+  const int size = static_cast<int>(scores.size()), half = kernel / 2;
+  for (int i = 0; i < size; ++i) {
+    const int first = std::max(0, i - half), last = std::min(size - 1, i + half);
+    if (pooling == Pooling::kMax) {
+      out[i] = *std::max_element(scores.begin() + first, scores.begin() + last + 1);
+    } else {
+      double sum = 0;
+      for (int j = first; j <= last; ++j) sum += scores[j];
+      out[i] = static_cast<float>(sum / kernel);
+    }
+  }
+  return out;
+}
+
+std::vector<float> ReduceGroup(absl::Span<const float> scores, int group, GroupReduce reduce) {
+  TIDEPOOL_CHECK(group >= 1 && scores.size() % group == 0);
+  const size_t size = scores.size() / group;
+  std::vector<float> out(scores.begin(), scores.begin() + static_cast<int64_t>(size));
+  for (int g = 1; g < group; ++g) {
+    for (size_t i = 0; i < size; ++i) {
+      const float score = scores[g * size + i];
+      out[i] = reduce == GroupReduce::kMax ? std::max(out[i], score) : out[i] + score;
+    }
+  }
+  if (reduce == GroupReduce::kMean) {
+    for (float& score : out) score /= static_cast<float>(group);
+  }
+  return out;
+}
+
+std::vector<float> WindowScores(absl::Span<const float> probabilities, int group, int window_rows, int keys, int past,
+                                GroupReduce reduce, int kernel, Pooling pooling) {
+  TIDEPOOL_CHECK(past <= keys && probabilities.size() == static_cast<size_t>(group) * window_rows * keys);
+  std::vector<float> scores(static_cast<size_t>(group) * past);
+  for (int g = 0; g < group; ++g) {
+    std::vector<double> sum(past, 0.0);
+    for (int row = 0; row < window_rows; ++row) {
+      const float* from = probabilities.data() + (static_cast<size_t>(g) * window_rows + row) * keys;
+      for (int i = 0; i < past; ++i) sum[i] += from[i];
+    }
+    for (int i = 0; i < past; ++i) scores[static_cast<size_t>(g) * past + i] = static_cast<float>(sum[i] / window_rows);
+  }
+  return PoolScores(ReduceGroup(scores, group, reduce), kernel, pooling);
+}
+
+std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
+  std::vector<int32_t> index(scores.size());
+  std::iota(index.begin(), index.end(), 0);
+  if (count >= static_cast<int>(index.size())) return index;
+  if (count <= 0) return {};
+  std::nth_element(index.begin(), index.begin() + count, index.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] > scores[b] || (scores[a] == scores[b] && a < b); });
+  index.resize(count);
+  std::sort(index.begin(), index.end());
+  return index;
+}
+
+}  // namespace tidepool

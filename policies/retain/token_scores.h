@@ -1,0 +1,31 @@
+// Arithmetic on token scores that the policies share. Scores come from attention probabilities that the backend has
+// computed; sources and shapes: arXiv 2404.14469 (SnapKV), arXiv 2306.14048 (H2O).
+#ifndef TIDEPOOL_POLICIES_RETAIN_TOKEN_SCORES_H_
+#define TIDEPOOL_POLICIES_RETAIN_TOKEN_SCORES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "policies/retain/compression_spec.h"
+
+namespace tidepool {
+
+// One-dimensional pooling, stride 1, same length, odd kernel. kAvg pads with zeros and always divides by the kernel
+// size; kMax ignores padding.
+std::vector<float> PoolScores(absl::Span<const float> scores, int kernel, Pooling pooling);
+
+// Scores of the G query heads of a kv head, [G][size], to one of [size].
+std::vector<float> ReduceGroup(absl::Span<const float> scores, int group, GroupReduce reduce);
+
+// SnapKV: probabilities [group][window rows][keys] of the last queries; the mean over rows of the first `past` keys,
+// reduced over the group, then pooled. Returns [past].
+std::vector<float> WindowScores(absl::Span<const float> probabilities, int group, int window_rows, int keys, int past,
+                                GroupReduce reduce, int kernel, Pooling pooling);
+
+// Indices of the `count` largest, ascending; ties to the lower index. All of them when count >= size.
+std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_POLICIES_RETAIN_TOKEN_SCORES_H_
