@@ -1,7 +1,7 @@
 """Forward pass of a llama, qwen2 or qwen3 GGUF file in NumPy, float64, in the conventions of the file itself.
 
-Knows nothing of transformers: it reads keys and tensors as an engine must (rows of llama's q and k in neighbouring pairs,
-rope_freqs.weight as divisors, linear and yarn scaling). make_tiny_models.py compares it with transformers before it writes.
+Knows nothing of transformers: it reads keys and tensors as an engine must (rows of llama's q and k in neighbouring
+pairs, rope_freqs.weight as divisors, linear and yarn scaling). make_tiny_models.py keeps no file on which the two differ.
 Needs numpy and gguf.
 """
 
@@ -46,8 +46,8 @@ class GgufModel:
         factor = self.key("rope.scaling.factor")
         if kind == "linear":
             return frequencies / factor, 1.0
-        # YaRN (arXiv 2309.00071, section 3.2): pairs that turn often over the trained length keep their frequency, those that
-        # turn less than once are slowed down, linear between the two pair numbers; attention temperature 0.1 ln s + 1.
+        # YaRN (arXiv 2309.00071, section 3.2): pairs that turn often over the trained length keep their frequency, those
+        # that turn less than once are slowed down, linear between the two pair numbers; magnitude 0.1 ln s + 1.
         original = self.key("rope.scaling.original_context_length")
         base = self.key("rope.freq_base")
         pair_of = lambda turns: self.head_dim * np.log(original / (turns * 2 * np.pi)) / (2 * np.log(base))
@@ -63,7 +63,10 @@ class GgufModel:
         angles = np.arange(x.shape[0])[:, None, None] * self.frequencies
         cos, sin = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
         half = self.head_dim // 2
-        first, second = (slice(0, None, 2), slice(1, None, 2)) if self.arch == "llama" else (slice(0, half), slice(half, None))
+        if self.arch == "llama":
+            first, second = slice(0, None, 2), slice(1, None, 2)
+        else:
+            first, second = slice(0, half), slice(half, None)
         out = np.empty_like(x)
         out[..., first] = x[..., first] * cos - x[..., second] * sin
         out[..., second] = x[..., first] * sin + x[..., second] * cos

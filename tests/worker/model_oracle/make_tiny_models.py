@@ -3,8 +3,9 @@
     python3 -m venv venv && venv/bin/pip install torch transformers gguf
     venv/bin/python tests/worker/model_oracle/make_tiny_models.py tests/data/tiny_models
 
-The logits come from transformers in float32 with exactly the weights of the file (rounded to F16 or Q8_0 where the file is).
-A second computation, gguf_forward.py, reads the written file; nothing is kept unless both agree. README.md there has the format.
+The logits come from transformers in float32 with exactly the weights of the file (rounded to F16 or Q8_0 where the file
+is). A second computation, gguf_forward.py, reads the written file; nothing is kept unless both agree. README.md there has
+the format.
 Made with torch 2.15.0, transformers 5.23.0, gguf 0.19.0, numpy 2.4.6.
 """
 
@@ -18,7 +19,8 @@ import torch
 import transformers
 from gguf_forward import GgufModel
 
-TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16,
+         "q8_0": gguf.GGMLQuantizationType.Q8_0}
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                   "original_max_position_embeddings": 64}
 YARN_SCALING = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -48,7 +50,8 @@ CLASSES = {
 MERGES = ["t h", "i n", "e r", "a n", "o n", "th e", "Ġ t", "Ġ a", "Ġ the", "r e", "in g", "Ġ s", "a t"]
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-                 "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+                 "'<|im_end|>' + '\n'}}{% endfor %}"
+                 "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
 def byte_characters():
@@ -206,7 +209,8 @@ def make(name, out):
     second = GgufModel(path)
     difference = max(float(np.abs(second.logits(ids) - row).max()) for ids, row in zip(prompts, logits))
     spread = float(np.std(logits[0]))
-    print(f"{name}: {path.stat().st_size} bytes, logits' standard deviation {spread:.2f}, largest difference {difference:.1e}")
+    size = path.stat().st_size
+    print(f"{name}: {size} bytes, standard deviation of the logits {spread:.2f}, largest difference {difference:.1e}")
     if difference > 5e-5:
         path.unlink()
         sys.exit(f"{name}: transformers and gguf_forward.py disagree by {difference}")
