@@ -1,5 +1,6 @@
 #include "worker/model/chatml_template.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -100,9 +101,10 @@ class Qwen3Template final : public ChatTemplate {
   }
 };
 
-// The literal text between <|im_start|>system and <|im_end|> in the template's source; empty when there is none. A
-// stretch with quotes or braces is code. Sources write the line break as the escape \n or as itself.
-std::string DefaultSystem(std::string_view source) {
+// The literal text between <|im_start|>system and <|im_end|> in the template's source; empty when there is none.
+// Sources write the line break as the escape \n or as itself. A quote right after it begins code; a text with escapes
+// or code in it is one that we cannot repeat: then nothing.
+std::optional<std::string> DefaultSystem(std::string_view source) {
   constexpr std::string_view kOpen = "<|im_start|>system", kClose = "<|im_end|>";
   for (size_t at = source.find(kOpen); at != std::string_view::npos; at = source.find(kOpen, at + 1)) {
     std::string_view rest = source.substr(at + kOpen.size());
@@ -113,8 +115,11 @@ std::string DefaultSystem(std::string_view source) {
     } else {
       continue;
     }
-    const std::string_view text = rest.substr(0, rest.find(kClose));
-    if (text.size() == rest.size() || text.empty() || text.find_first_of("'\"{}\\") != std::string_view::npos) continue;
+    if (rest.starts_with("'") || rest.starts_with("\"")) continue;
+    const size_t end = rest.find(kClose);
+    if (end == 0 || end == std::string_view::npos) return std::nullopt;
+    const std::string_view text = rest.substr(0, end);
+    if (text.find_first_of("'\"{}\\") != std::string_view::npos) return std::nullopt;
     return std::string(text);
   }
   return "";
@@ -126,13 +131,17 @@ std::unique_ptr<ChatTemplate> RecognizeChatml(std::string_view source, std::stri
   if (!Contains(source, "<|im_start|>") || !Contains(source, "<|im_end|>")) return nullptr;
   if (Contains(source, "enable_thinking") && Contains(source, "last_query_index"))
     return std::make_unique<Qwen3Template>();
-  // Other templates that rewrite the content, and those that open the answer with a thought.
-  if (Contains(source, "strip(") || Contains(source, "trim ") || Contains(source, "<think>")) return nullptr;
-  const std::string system = DefaultSystem(source);
+  // Templates that rewrite the content, that open the answer with a thought or that close the prompt with another
+  // token.
+  for (const char* other : {"strip(", "|trim", "| trim", "<think>", "eos_token"}) {
+    if (Contains(source, other)) return nullptr;
+  }
+  const std::optional<std::string> system = DefaultSystem(source);
+  if (!system) return nullptr;
   std::string name = "chatml";
-  if (Contains(system, "SmolLM")) name = "smollm2";
-  if (Contains(system, "Qwen") || Contains(source, "<tool_call>")) name = "qwen2";
-  return std::make_unique<ChatmlTemplate>(name, Contains(source, "bos_token") ? std::string(bos) : "", system);
+  if (Contains(*system, "SmolLM")) name = "smollm2";
+  if (Contains(*system, "Qwen") || Contains(source, "<tool_call>")) name = "qwen2";
+  return std::make_unique<ChatmlTemplate>(name, Contains(source, "bos_token") ? std::string(bos) : "", *system);
 }
 
 }  // namespace tidepool

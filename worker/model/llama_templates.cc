@@ -95,11 +95,12 @@ class InstTemplate final : public ChatTemplate {
   void AppendUser(std::string_view content, std::optional<std::string_view> system, ChatPrompt* prompt) const {
     if (style_.bos_each_turn) prompt->Template(bos_);
     prompt->Template(style_.user_open);
-    // Llama 2 trims the system part and the message together; the marker keeps their inner ends.
     std::string_view text = content;
     if (system && style_.system == InstStyle::System::kFirstMarked) {
-      prompt->Template("<<SYS>>\n").Content(*system).Template("\n<</SYS>>\n\n");
+      // Llama 2 trims the system part and the message together, so of a blank message not even the line breaks before
+      // it stay.
       if (style_.trim_user) text = TrimRight(content);
+      prompt->Template("<<SYS>>\n").Content(*system).Template(text.empty() ? "\n<</SYS>>" : "\n<</SYS>>\n\n");
     } else if (system) {
       prompt->Content(*system).Template("\n\n");
     } else if (style_.trim_user) {
@@ -126,9 +127,13 @@ bool HasLiteral(std::string_view source, const std::string& text) {
 }  // namespace
 
 std::unique_ptr<ChatTemplate> RecognizeLlama3(std::string_view source, std::string_view bos) {
-  if (!Contains(source, "<|start_header_id|>") || !Contains(source, "<|end_header_id|>") ||
-      !Contains(source, "<|eot_id|>") || !Contains(source, "trim") || Contains(source, "<think>")) {
+  // Derived models (thinking, tools by other means) keep this frame and add to it.
+  if (!Contains(source, "'<|start_header_id|>' + message['role'] + '<|end_header_id|>") ||
+      !Contains(source, "<|eot_id|>") || !Contains(source, "message['content'] | trim")) {
     return nullptr;
+  }
+  for (const char* other : {"<think>", "eos_token", ">>>"}) {
+    if (Contains(source, other)) return nullptr;
   }
   return std::make_unique<Llama3Template>(bos, Contains(source, "Cutting Knowledge Date"),
                                           !Contains(source, "add_generation_prompt"));
@@ -136,7 +141,9 @@ std::unique_ptr<ChatTemplate> RecognizeLlama3(std::string_view source, std::stri
 
 std::unique_ptr<ChatTemplate> RecognizeInst(std::string_view source, std::string_view bos, std::string_view eos) {
   using System = InstStyle::System;
-  if (!Contains(source, "[INST]") || Contains(source, "[SYSTEM_PROMPT]")) return nullptr;
+  if (!Contains(source, "[INST]") || Contains(source, "[SYSTEM_PROMPT]") || !Contains(source, "bos_token"))
+    return nullptr;
+  const bool strips = Contains(source, "strip(");  // only Llama 2's does; others that do are of derived models
   InstStyle style;
   if (Contains(source, "<<SYS>>")) {
     if (!Contains(source, "bos_token + '[INST] ' + content.strip() + ' [/INST]'")) return nullptr;
@@ -149,6 +156,8 @@ std::unique_ptr<ChatTemplate> RecognizeInst(std::string_view source, std::string
              .trim_user = true,
              .trim_answer = true,
              .system = System::kFirstMarked};
+  } else if (strips) {
+    return nullptr;
   } else if (HasLiteral(source, " [INST] ") && HasLiteral(source, " [/INST]")) {
     style = {.name = "mistral",
              .user_open = " [INST] ",
