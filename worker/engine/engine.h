@@ -30,6 +30,7 @@ struct EngineOptions {
   size_t device_kv_bytes = size_t{1} << 30;  // slot pool: all resident keys and values
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences
   KvType kv_type = KvType::kF16;
+  bool f32_weights = false;  // weights dequantised to float32 (debugging, reference tests)
   std::string tenant = "default";
   std::string tenant_salt;                            // secret that keys the tenant's blocks
   absl::Duration cache_deadline = absl::Seconds(20);  // for one cache operation outside decode

@@ -1,0 +1,95 @@
+// What a sequence is between steps and between the turns of a session: its tokens, the rows on the device, the log of
+// what went to the cache service, and the state of its compression and recall.
+#ifndef TIDEPOOL_WORKER_ENGINE_CONTEXT_H_
+#define TIDEPOOL_WORKER_ENGINE_CONTEXT_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "policies/retain/compression_spec.h"
+#include "worker/backend/backend.h"
+#include "worker/kv/block_log.h"
+#include "worker/kv/compressor.h"
+#include "worker/kv/query_ring.h"
+#include "worker/kv/row_recall.h"
+
+namespace tidepool {
+
+struct ContextOptions {
+  CompressionSpec spec;
+  std::string session_id;  // empty: no session
+  std::string tenant_salt;
+  std::string nonce;    // makes the lineage of blocks computed after a compression this sequence's own
+  int query_heads = 0;  // of the model
+};
+
+class Context {
+ public:
+  // `cache` may be null: nothing is stored, nothing recalled.
+  Context(Backend* backend, BlockCache* cache, ContextOptions options);
+
+  const ContextOptions& options() const { return options_; }
+  const CompressionSpec& spec() const { return options_.spec; }
+  // All tokens so far; the last few may wait for their keys and values.
+  const std::vector<int32_t>& token_ids() const { return token_ids_; }
+  int32_t computed() const { return computed_; }  // leading tokens whose keys and values exist
+  int32_t uncomputed() const { return static_cast<int32_t>(token_ids_.size()) - computed_; }
+  void AddTokens(absl::Span<const int32_t> tokens) {
+    token_ids_.insert(token_ids_.end(), tokens.begin(), tokens.end());
+  }
+
+  // How many of the waiting tokens the next step takes: `limit`, or 1 where every token's own queries choose what to
+  // recall.
+  int32_t NextChunk(int32_t limit) const;
+  // Before a step over the next `count` waiting tokens: makes room for their rows.
+  void BeginStep(int32_t count);
+  // After it: logs the new rows, then lets the policy's per-step rule act unless more of the prompt is to come.
+  void EndStep(int32_t count, bool prompt_continues);
+  // The turn's prompt is complete: the policy decides what stays.
+  void EndPrefill();
+
+  // A new context starts with the blocks of a stored prefix: values [block][layer], verified, of the exact lineage.
+  void AdoptPrefix(absl::Span<const BlockKey> keys, absl::Span<const std::string> values);
+  // Counters of usage start again: the next turn reports its own.
+  void ResetCounters();
+
+  SequenceRows& rows() { return rows_; }
+  const SequenceRows& rows() const { return rows_; }
+  BlockLog& log() { return log_; }
+  const BlockLog& log() const { return log_; }
+  Compressor& compressor() { return compressor_; }
+  const Compressor& compressor() const { return compressor_; }
+  QueryRing* ring() { return ring_ ? &*ring_ : nullptr; }
+  const QueryRing* ring() const { return ring_ ? &*ring_ : nullptr; }
+  RowRecall* recall() { return recall_ ? &*recall_ : nullptr; }
+  const RowRecall* recall() const { return recall_ ? &*recall_ : nullptr; }
+  bool stores() const { return cache_ != nullptr; }
+
+  int64_t revision = 0;  // of the session's manifest
+  int64_t peak_pages = 0;
+
+ private:
+  friend class ContextCodec;
+
+  // Writes a block's rows into the slots that hold their positions (merged rows stay as they are) and indexes them.
+  void InstallBlock(const std::string& value, int layer, int32_t block);
+
+  Backend* const backend_;
+  BlockCache* const cache_;
+  const ContextOptions options_;
+  std::vector<int32_t> token_ids_;
+  int32_t computed_ = 0;
+  SequenceRows rows_;
+  BlockLog log_;
+  Compressor compressor_;
+  std::optional<QueryRing> ring_;
+  std::optional<RowRecall> recall_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_ENGINE_CONTEXT_H_

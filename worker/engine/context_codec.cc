@@ -1,0 +1,219 @@
+#include "worker/engine/context_codec.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "base/status_macros.h"
+#include "policies/kv/block_codec.h"
+
+namespace tidepool {
+namespace {
+
+constexpr uint32_t kVersion = 1;
+
+void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
+  out.PutBytes(spec.preset);
+  out.Put(spec.layer_budget);
+  out.Put(spec.head_budget);
+  out.Put(spec.score);
+  out.Put(spec.schedule);
+  out.Put(spec.fate);
+  out.Put(spec.budget_fraction);
+  out.Put(spec.budget_tokens);
+  out.Put(spec.sink_tokens);
+  out.Put(spec.window_tokens);
+  out.Put(spec.pool_kernel);
+  out.Put(spec.pooling);
+  out.Put(spec.group_reduce);
+  out.Put(spec.recent_share);
+  out.Put(spec.merge_ema_alpha);
+  out.Put(spec.merge_ema_beta);
+  out.PutVector(std::vector<int32_t>(spec.dense_layers.begin(), spec.dense_layers.end()));
+  out.Put(spec.dense_layers_override);
+  const RecallSpec& recall = spec.recall;
+  out.Put(recall.mode);
+  out.Put(recall.index);
+  out.Put(recall.placement);
+  out.Put(recall.share);
+  out.Put(recall.rows);
+  out.Put(recall.ema_beta);
+  out.Put(recall.ema_margin);
+  out.Put(recall.max_rows_per_step);
+  out.Put(recall.budget_ms);
+  out.Put(recall.on_loss);
+}
+
+CompressionSpec GetSpec(ByteReader& in) {
+  CompressionSpec spec;
+  spec.preset = std::string(in.GetBytes());
+  spec.layer_budget = in.Get<LayerBudgetRule>();
+  spec.head_budget = in.Get<HeadBudgetRule>();
+  spec.score = in.Get<ScoreRule>();
+  spec.schedule = in.Get<Schedule>();
+  spec.fate = in.Get<Fate>();
+  spec.budget_fraction = in.Get<double>();
+  spec.budget_tokens = in.Get<int>();
+  spec.sink_tokens = in.Get<int>();
+  spec.window_tokens = in.Get<int>();
+  spec.pool_kernel = in.Get<int>();
+  spec.pooling = in.Get<Pooling>();
+  spec.group_reduce = in.Get<GroupReduce>();
+  spec.recent_share = in.Get<double>();
+  spec.merge_ema_alpha = in.Get<double>();
+  spec.merge_ema_beta = in.Get<double>();
+  const std::vector<int32_t> dense = in.GetVector<int32_t>();
+  spec.dense_layers.assign(dense.begin(), dense.end());
+  spec.dense_layers_override = in.Get<bool>();
+  RecallSpec& recall = spec.recall;
+  recall.mode = in.Get<RecallMode>();
+  recall.index = in.Get<RecallIndex>();
+  recall.placement = in.Get<IndexPlacement>();
+  recall.share = in.Get<double>();
+  recall.rows = in.Get<int>();
+  recall.ema_beta = in.Get<double>();
+  recall.ema_margin = in.Get<double>();
+  recall.max_rows_per_step = in.Get<int>();
+  recall.budget_ms = in.Get<int>();
+  recall.on_loss = in.Get<OnRecallLoss>();
+  return spec;
+}
+
+absl::Status Damaged(const SessionManifest& manifest, absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("session '", manifest.session_id, "': its engine state is damaged: ", what));
+}
+
+}  // namespace
+
+SessionManifest ContextCodec::Save(Context& context) {
+  SessionManifest manifest;
+  manifest.session_id = context.options().session_id;
+  manifest.token_ids = context.token_ids();
+  manifest.block_keys = context.log().keys();
+  if (context.log().tail_tokens() > 0) manifest.block_keys.push_back(context.log().TailKey());
+  manifest.preset = context.spec().preset;
+
+  ByteWriter out;
+  out.Put(kVersion);
+  PutSpec(out, context.spec());
+  out.PutBytes(context.options().nonce);
+  out.Put<int32_t>(context.computed());
+  out.Put<bool>(context.log().exact());
+  Backend& backend = *context.backend_;
+  const KvLayout& layout = backend.layout();
+  std::string row(layout.row_bytes(), '\0');
+  for (int layer = 0; layer < layout.layers; ++layer) {
+    for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
+      const HeadRows& head = context.rows().head(layer, kv_head);
+      out.Put<int32_t>(head.rows());
+      for (int32_t slot : head.order()) {
+        out.Put<int32_t>(head.position(slot));
+        out.Put(head.kind(slot));
+        out.Put<uint8_t>(head.merged()[slot]);
+        for (const std::vector<float>& sums : head.column_sums()) out.Put(sums[slot]);
+        if (head.merged()[slot]) {
+          backend.ReadRows(context.rows(), layer, kv_head, {slot}, row.data());
+          out.PutBytes(row);
+        }
+      }
+    }
+  }
+  context.compressor().Save(out);
+  if (const QueryRing* ring = context.ring(); ring != nullptr) ring->Save(out);
+  if (const RowRecall* recall = context.recall(); recall != nullptr) recall->Save(out);
+  manifest.engine_state = std::move(out).Take();
+  return manifest;
+}
+
+absl::StatusOr<CompressionSpec> ContextCodec::SpecOf(const SessionManifest& manifest) {
+  ByteReader in(manifest.engine_state);
+  if (in.Get<uint32_t>() != kVersion) return Damaged(manifest, "unknown version");
+  CompressionSpec spec = GetSpec(in);
+  if (!in.ok()) return Damaged(manifest, "it ends early");
+  if (absl::Status status = ValidateCompression(spec); !status.ok()) return Damaged(manifest, status.message());
+  return spec;
+}
+
+absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionManifest& manifest,
+                                                               absl::Span<const std::string> values,
+                                                               ContextOptions options, Backend* backend,
+                                                               BlockCache* cache) {
+  ByteReader in(manifest.engine_state);
+  in.Get<uint32_t>();
+  options.spec = GetSpec(in);
+  options.nonce = std::string(in.GetBytes());
+  const int32_t computed = in.Get<int32_t>();
+  const bool exact = in.Get<bool>();
+  const KvLayout& layout = backend->layout();
+  const int32_t blocks = static_cast<int32_t>(manifest.block_keys.size());
+  if (!in.ok() || computed < 0 || computed > static_cast<int32_t>(manifest.token_ids.size()) ||
+      (computed + kBlockTokens - 1) / kBlockTokens != blocks ||
+      values.size() != manifest.block_keys.size() * layout.layers) {
+    return Damaged(manifest, "token and block counts differ");
+  }
+  for (int32_t block = 0; block < blocks; ++block) {
+    const int tokens = std::min(kBlockTokens, computed - block * kBlockTokens);
+    for (int layer = 0; layer < layout.layers; ++layer) {
+      TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(values[block * layout.layers + layer]));
+      if (view.tokens() != tokens || view.layer() != layer || view.first_position() != block * kBlockTokens) {
+        return Damaged(manifest, absl::StrCat("block ", block, " is another one"));
+      }
+    }
+  }
+
+  auto context = std::make_unique<Context>(backend, cache, std::move(options));
+  context->revision = manifest.revision;
+  context->token_ids_ = manifest.token_ids;
+  context->computed_ = computed;
+  std::vector<std::vector<std::pair<int32_t, std::string>>> merged(static_cast<size_t>(layout.layers) *
+                                                                   layout.kv_heads);
+  for (int layer = 0; layer < layout.layers; ++layer) {
+    for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
+      HeadRows& head = context->rows_.head(layer, kv_head);
+      const int32_t count = in.Get<int32_t>();
+      if (!in.ok() || count < 0 || count > computed) return Damaged(manifest, "row count");
+      int32_t last = -1;
+      for (int32_t i = 0; i < count; ++i) {
+        const int32_t position = in.Get<int32_t>();
+        const RowKind kind = in.Get<RowKind>();
+        const bool is_merged = in.Get<uint8_t>() != 0;
+        if (!in.ok() || position <= last || position >= computed || kind == RowKind::kFree)
+          return Damaged(manifest, "row position");
+        last = position;
+        const int32_t slot = head.Add(context->rows_.pool(), position, kind);
+        for (std::vector<float>& sums : head.column_sums()) sums[slot] = in.Get<float>();
+        if (!is_merged) continue;
+        head.merged()[slot] = 1;
+        const std::string_view row = in.GetBytes();
+        if (row.size() != layout.row_bytes()) return Damaged(manifest, "merged row");
+        backend->WriteRow(context->rows_, layer, kv_head, slot, row.data());
+      }
+    }
+  }
+  const bool rest = context->compressor_.Load(in) && (!context->ring_.has_value() || context->ring_->Load(in)) &&
+                    (!context->recall_.has_value() || context->recall_->Load(in));
+  if (!rest || !in.done()) return Damaged(manifest, "policy state");
+
+  const bool has_tail = computed % kBlockTokens != 0;
+  const absl::Span<const BlockKey> keys = absl::MakeConstSpan(manifest.block_keys);
+  context->log_.AdoptStored(has_tail ? keys.subspan(0, keys.size() - 1) : keys, exact);
+  backend->ParallelFor(layout.layers, [&](int64_t layer) {
+    for (int32_t block = 0; block < blocks; ++block) {
+      context->InstallBlock(values[block * layout.layers + layer], static_cast<int>(layer), block);
+    }
+  });
+  if (has_tail) {
+    const int tail = computed % kBlockTokens;
+    context->log_.Append(absl::MakeConstSpan(manifest.token_ids).subspan(computed - tail, tail), exact,
+                         [&](int layer, int kv_head, char* out) {
+                           const BlockView view = *BlockView::Parse(values[(blocks - 1) * layout.layers + layer]);
+                           std::memcpy(out, view.Row(kv_head, 0).data(), tail * layout.row_bytes());
+                         });
+  }
+  return context;
+}
+
+}  // namespace tidepool

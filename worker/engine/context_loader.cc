@@ -1,0 +1,97 @@
+#include "worker/engine/context_loader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "policies/kv/block_codec.h"
+
+namespace tidepool {
+namespace {
+
+constexpr int kBlocksAtOnce = 8;  // bounds the bytes of one fetch
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const BlockKey> keys) const {
+  std::vector<std::string> values;
+  values.reserve(keys.size() * layout_.layers);
+  for (size_t first = 0; first < keys.size(); first += kBlocksAtOnce) {
+    const absl::Span<const BlockKey> part = keys.subspan(first, std::min<size_t>(kBlocksAtOnce, keys.size() - first));
+    std::vector<BlockId> ids;
+    for (const BlockKey& key : part) {
+      for (int layer = 0; layer < layout_.layers; ++layer) ids.push_back({key, layer});
+    }
+    TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, absl::Now() + deadline_));
+    for (size_t i = 0; i < fetched.size(); ++i) {
+      if (!fetched[i].has_value()) {
+        return absl::NotFoundError(
+            absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " is not stored"));
+      }
+      TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
+      TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
+      TP_RETURN_IF_ERROR(view.VerifyRows());
+      values.push_back(*std::move(fetched[i]));
+    }
+  }
+  return values;
+}
+
+LoadedContext ContextLoader::LoadSession(const std::string& session_id, int64_t resident_revision) const {
+  LoadedContext loaded;
+  absl::StatusOr<std::optional<SessionManifest>> manifest =
+      manifests_->Get(tenant_, session_id, absl::Now() + deadline_);
+  if (!manifest.ok()) {
+    loaded.status = manifest.status();
+    return loaded;
+  }
+  if (!manifest->has_value()) return loaded;
+  loaded.manifest = *std::move(manifest);
+  if (loaded.manifest->model_fingerprint != layout_.model_fingerprint) {
+    loaded.status = absl::FailedPreconditionError(absl::StrCat(
+        "session_id: '", session_id, "' was made with another model (fingerprint ",
+        loaded.manifest->model_fingerprint.substr(0, 16), ", here ", layout_.model_fingerprint.substr(0, 16), ")"));
+    return loaded;
+  }
+  if (loaded.manifest->revision == resident_revision) {
+    loaded.resident_is_current = true;
+    return loaded;
+  }
+  absl::StatusOr<std::vector<std::string>> values = Fetch(loaded.manifest->block_keys);
+  if (values.ok()) {
+    loaded.keys = loaded.manifest->block_keys;
+    loaded.values = *std::move(values);
+  } else if (absl::IsNotFound(values.status()) || absl::IsDataLoss(values.status())) {
+    TP_LOG(Warning, "engine", "session ", session_id, " is computed again: ", values.status().message());
+    loaded.blocks_missing = true;
+  } else {
+    loaded.status = values.status();
+  }
+  return loaded;
+}
+
+LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const {
+  LoadedContext loaded;
+  std::vector<BlockKey> chain;
+  for (int32_t first = 0; first + kBlockTokens <= most_tokens; first += kBlockTokens) {
+    chain.push_back(ChildBlockKey(tenant_salt_, layout_, kExactLineage, chain.empty() ? BlockKey{} : chain.back(),
+                                  prompt.subspan(first, kBlockTokens)));
+  }
+  if (chain.empty()) return loaded;
+  absl::StatusOr<int> hit = cache_->LookupPrefix(chain, absl::Now() + deadline_);
+  if (!hit.ok() || *hit == 0) return loaded;
+  chain.resize(*hit);
+  absl::StatusOr<std::vector<std::string>> values = Fetch(chain);
+  if (!values.ok()) {
+    TP_LOG(Warning, "engine", "a stored prefix of ", *hit, " blocks is computed again: ", values.status().message());
+    return loaded;
+  }
+  loaded.keys = std::move(chain);
+  loaded.values = *std::move(values);
+  return loaded;
+}
+
+}  // namespace tidepool

@@ -1,0 +1,59 @@
+// Fetches what a request can build on - its session's state or a stored prefix of its prompt - from the cache service
+// into host memory. Blocking: runs in the background. Installing it on the device is the engine thread's.
+#ifndef TIDEPOOL_WORKER_ENGINE_CONTEXT_LOADER_H_
+#define TIDEPOOL_WORKER_ENGINE_CONTEXT_LOADER_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "cacheservice/api/block_cache.h"
+#include "cacheservice/api/manifest_store.h"
+
+namespace tidepool {
+
+struct LoadedContext {
+  absl::Status status;                      // not OK: the request fails with it
+  std::optional<SessionManifest> manifest;  // of the session, when it is stored
+  bool resident_is_current = false;         // the context that the worker still holds has this manifest's revision
+  bool blocks_missing = false;              // the session's tokens must be computed again
+  std::vector<BlockKey> keys;               // of `values`
+  std::vector<std::string> values;          // [block][layer], verified
+};
+
+class ContextLoader {
+ public:
+  ContextLoader(KvLayout layout, std::string tenant, std::string tenant_salt, absl::Duration deadline,
+                BlockCache* cache, ManifestStore* manifests)
+      : layout_(std::move(layout)),
+        tenant_(std::move(tenant)),
+        tenant_salt_(std::move(tenant_salt)),
+        deadline_(deadline),
+        cache_(cache),
+        manifests_(manifests) {}
+
+  // `resident_revision`: of the context that the worker holds, or -1.
+  LoadedContext LoadSession(const std::string& session_id, int64_t resident_revision) const;
+  // The longest stored prefix of `prompt` of at most `most_tokens` tokens. A cache that fails or is slow gives an empty
+  // one.
+  LoadedContext LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const;
+
+ private:
+  // All layers of the blocks, verified and of this layout; NotFound naming the first block that is not there.
+  absl::StatusOr<std::vector<std::string>> Fetch(absl::Span<const BlockKey> keys) const;
+
+  const KvLayout layout_;
+  const std::string tenant_, tenant_salt_;
+  const absl::Duration deadline_;
+  BlockCache* const cache_;
+  ManifestStore* const manifests_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_ENGINE_CONTEXT_LOADER_H_

@@ -1,0 +1,586 @@
+#include "worker/engine/engine_loop.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "worker/engine/context_codec.h"
+
+namespace tidepool {
+namespace {
+
+std::string RandomNonce() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model, std::unique_ptr<Backend> backend,
+                       BlockCache* cache, ManifestStore* manifests)
+    : options_(std::move(options)),
+      model_(std::move(model)),
+      backend_(std::move(backend)),
+      cache_(cache),
+      manifests_(manifests),
+      recall_(backend_.get(), cache, model_->config().heads, options_.cache_deadline),
+      background_(std::make_unique<Background>(2)),
+      thread_([this] { Loop(); }) {}
+
+EngineLoop::~EngineLoop() {
+  {
+    MutexLock lock(&mutex_);
+    stop_ = true;
+    woken_ = true;
+    wake_.SignalAll();
+  }
+  thread_.join();
+  background_.reset();  // its last jobs post to an inbox that nobody reads any more
+}
+
+absl::Status EngineLoop::Validate(GenerationRequest& request) const {
+  const ModelConfig& config = model_->config();
+  auto bad = [](auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
+  TP_RETURN_IF_ERROR(ValidateSampling(request.sampling, config.vocabulary));
+  if (!request.forced_tokens.empty()) {
+    request.stop = StopParams();
+    request.stop.max_tokens = static_cast<int>(request.forced_tokens.size());
+    request.stop.ignore_eos = true;
+  }
+  TP_RETURN_IF_ERROR(ValidateStop(request.stop, config.vocabulary));
+  auto check_tokens = [&](const char* field, const std::vector<int32_t>& tokens) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] < 0 || tokens[i] >= config.vocabulary) {
+        return bad(field, "[", i, "]: ", tokens[i], " is not in 0 to ", config.vocabulary - 1);
+      }
+    }
+    return absl::OkStatus();
+  };
+  TP_RETURN_IF_ERROR(check_tokens("prompt", request.prompt));
+  TP_RETURN_IF_ERROR(check_tokens("forced_tokens", request.forced_tokens));
+  if (request.prompt.empty() && request.session_id.empty()) return bad("prompt: has no tokens, at least 1 is needed");
+  if (static_cast<int64_t>(request.prompt.size() + request.forced_tokens.size()) > config.context_tokens) {
+    return bad("prompt: ", request.prompt.size() + request.forced_tokens.size(), " tokens, the model's context holds ",
+               config.context_tokens);
+  }
+  if (request.logprobs < -1 || request.logprobs > kMaxLogprobs) {
+    return bad("logprobs: ", request.logprobs, " is not in -1 to ", kMaxLogprobs);
+  }
+  if (request.session_id.size() > kMaxSessionIdBytes) {
+    return bad("session_id: ", request.session_id.size(), " bytes, at most ", kMaxSessionIdBytes);
+  }
+  for (unsigned char c : request.session_id) {
+    if (c < 0x21 || c > 0x7e)
+      return bad("session_id: holds byte ", int{c}, ", only visible ASCII characters are allowed");
+  }
+  if (!request.session_id.empty() && (cache_ == nullptr || manifests_ == nullptr)) {
+    return absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)");
+  }
+  if (!(request.session_id.size() > 0 && request.compression.preset.empty())) {
+    TP_RETURN_IF_ERROR(ValidateCompression(request.compression));
+    if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
+      return absl::FailedPreconditionError(
+          "compression.recall.mode: this worker has no cache service to recall from (start it with --cache)");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> EngineLoop::Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) {
+  TP_RETURN_IF_ERROR(Validate(request));
+  MutexLock lock(&mutex_);
+  if (stop_) return absl::UnavailableError("the worker is shutting down");
+  if (queued_ >= kMaxQueuedRequests) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("queue: ", queued_, " requests are waiting, at most ", kMaxQueuedRequests));
+  }
+  const uint64_t id = next_id_++;
+  incoming_.push_back(std::make_unique<Generation>(id, std::move(request), std::move(sink), model_.get()));
+  ++queued_;
+  woken_ = true;
+  wake_.Signal();
+  return id;
+}
+
+void EngineLoop::Cancel(uint64_t request) {
+  MutexLock lock(&mutex_);
+  cancels_.push_back(request);
+  woken_ = true;
+  wake_.Signal();
+}
+
+EngineStats EngineLoop::Stats() const {
+  EngineStats stats;
+  {
+    MutexLock lock(&mutex_);
+    stats = stats_;
+  }
+  if (cache_ != nullptr) stats.cache = cache_->Stats();
+  return stats;
+}
+
+void EngineLoop::Post(std::function<void()> job) {
+  MutexLock lock(&mutex_);
+  posted_.push_back(std::move(job));
+  woken_ = true;
+  wake_.Signal();
+}
+
+Generation* EngineLoop::Find(uint64_t id) {
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->id() == id) return generation.get();
+  }
+  return nullptr;
+}
+
+void EngineLoop::Loop() {
+  for (;;) {
+    TakeInbox();
+    EndCancelledAndLate();
+    StartLoads();
+    AdmitLoaded();
+    const bool stepped = Step();
+    StoreFinished();
+    active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
+    PublishStats();
+    MutexLock lock(&mutex_);
+    if (!stepped) {
+      // Deadlines of waiting requests are looked at now and then.
+      const auto tick = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+      while (!woken_ && !stop_) {
+        if (active_.empty() && waiting_.empty()) {
+          wake_.Wait(&mutex_);
+        } else if (!wake_.WaitUntil(&mutex_, tick)) {
+          break;
+        }
+      }
+    }
+    woken_ = false;
+    if (stop_) break;
+  }
+  TakeInbox();
+  for (std::unique_ptr<Generation>& generation : waiting_)
+    Close(*generation, absl::UnavailableError("the worker is shutting down"), FinishReason::kCancelled);
+  for (std::unique_ptr<Generation>& generation : active_) {
+    Close(*generation, absl::UnavailableError("the worker is shutting down"), FinishReason::kCancelled);
+  }
+  waiting_.clear();
+  active_.clear();
+  idle_.clear();
+  PublishStats();
+}
+
+void EngineLoop::TakeInbox() {
+  std::vector<std::unique_ptr<Generation>> incoming;
+  std::vector<uint64_t> cancels;
+  std::vector<std::function<void()>> posted;
+  {
+    MutexLock lock(&mutex_);
+    incoming.swap(incoming_);
+    cancels.swap(cancels_);
+    posted.swap(posted_);
+  }
+  for (std::unique_ptr<Generation>& generation : incoming) waiting_.push_back(std::move(generation));
+  for (uint64_t id : cancels) {
+    if (Generation* generation = Find(id); generation != nullptr) generation->cancelled = true;
+    for (std::unique_ptr<Generation>& generation : waiting_) {
+      if (generation->id() == id) generation->cancelled = true;
+    }
+  }
+  for (std::function<void()>& job : posted) job();
+}
+
+void EngineLoop::EndCancelledAndLate() {
+  const absl::Time now = absl::Now();
+  auto end_if_due = [&](Generation& generation) {
+    // What is being stored has been answered in full already.
+    if (generation.phase == Generation::Phase::kStoring || generation.phase == Generation::Phase::kDone) return;
+    if (generation.cancelled) {
+      Close(generation, absl::OkStatus(), FinishReason::kCancelled);
+    } else if (generation.request().deadline < now) {
+      Close(generation, absl::OkStatus(), FinishReason::kDeadline);
+    }
+  };
+  for (std::unique_ptr<Generation>& generation : active_) end_if_due(*generation);
+  for (std::unique_ptr<Generation>& generation : waiting_) end_if_due(*generation);
+  std::erase_if(waiting_, [](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
+  active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
+}
+
+void EngineLoop::StartLoads() {
+  for (auto at = waiting_.begin();
+       at != waiting_.end() && static_cast<int>(active_.size()) < options_.max_active_sequences;) {
+    const std::string session = (*at)->request().session_id;
+    if (!session.empty() && busy_sessions_.contains(session)) {  // turns of a session follow one another
+      ++at;
+      continue;
+    }
+    active_.push_back(std::move(*at));
+    at = waiting_.erase(at);
+    Generation& generation = *active_.back();
+    const GenerationRequest& request = generation.request();
+    generation.phase = Generation::Phase::kLoading;
+    const uint64_t id = generation.id();
+    ContextLoader loader(backend_->layout(), options_.tenant, options_.tenant_salt, options_.cache_deadline, cache_,
+                         manifests_);
+    if (!session.empty()) {
+      busy_sessions_.insert(session);
+      int64_t resident = -1;
+      for (const std::unique_ptr<Context>& context : idle_) {
+        if (context->options().session_id == session) resident = context->revision;
+      }
+      background_->Run([this, id, session, resident, loader = std::move(loader)] {
+        auto loaded = std::make_shared<LoadedContext>(loader.LoadSession(session, resident));
+        Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
+      });
+    } else if (const int32_t most =
+                   Compressor::ReusablePrefix(request.compression, static_cast<int32_t>(request.prompt.size()));
+               cache_ != nullptr && request.reuse_prefix && most >= kBlockTokens) {
+      background_->Run([this, id, prompt = request.prompt, most, loader = std::move(loader)] {
+        auto loaded = std::make_shared<LoadedContext>(loader.LoadPrefix(prompt, most));
+        Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
+      });
+    } else {
+      OnLoaded(id, LoadedContext());
+    }
+  }
+}
+
+void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
+  Generation* generation = Find(id);
+  if (generation == nullptr || generation->phase != Generation::Phase::kLoading) return;  // cancelled meanwhile
+  if (!loaded.status.ok()) return Close(*generation, loaded.status, FinishReason::kStop);
+  if (loaded.manifest.has_value()) {
+    absl::StatusOr<CompressionSpec> stored = ContextCodec::SpecOf(*loaded.manifest);
+    if (!stored.ok()) return Close(*generation, stored.status(), FinishReason::kStop);
+    if (!generation->request().compression.preset.empty() && !(generation->request().compression == *stored)) {
+      return Close(*generation,
+                   absl::InvalidArgumentError(
+                       absl::StrCat("compression: differs from that of session '", generation->request().session_id,
+                                    "', which is ", CompressionFingerprint(*stored), "; leave it out to keep it")),
+                   FinishReason::kStop);
+    }
+    generation->mutable_request().compression = *std::move(stored);
+  } else if (generation->request().compression.preset.empty()) {
+    generation->mutable_request().compression = CompressionSpec();
+  }
+  const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
+  const int64_t tokens = before + static_cast<int64_t>(generation->request().prompt.size());
+  if (tokens == 0) {
+    return Close(*generation, absl::InvalidArgumentError("prompt: has no tokens, and the session is new"),
+                 FinishReason::kStop);
+  }
+  if (tokens + static_cast<int64_t>(generation->request().forced_tokens.size()) > model_->config().context_tokens) {
+    return Close(*generation,
+                 absl::InvalidArgumentError(
+                     absl::StrCat("prompt: ", tokens, " tokens with those of the session, the model's context holds ",
+                                  model_->config().context_tokens)),
+                 FinishReason::kStop);
+  }
+  generation->phase = Generation::Phase::kLoaded;
+  loaded_[id] = std::move(loaded);
+  generation->need_pages = PagesNeeded(*generation);
+  if (generation->need_pages > backend_->pool().total()) {
+    Close(*generation,
+          absl::ResourceExhaustedError(absl::StrCat("prompt: needs ", generation->need_pages, " slot pages of ",
+                                                    backend_->pool().page_bytes(), " bytes, the worker has ",
+                                                    backend_->pool().total(), " (device_kv_bytes)")),
+          FinishReason::kStop);
+  }
+}
+
+int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
+  const LoadedContext& loaded = loaded_.at(generation.id());
+  const GenerationRequest& request = generation.request();
+  const CompressionSpec& spec = request.compression;
+  const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
+  const int64_t tokens = before + static_cast<int64_t>(request.prompt.size());
+  const int64_t most = std::min<int64_t>(tokens + request.stop.max_tokens, model_->config().context_tokens);
+  // The largest resident set of a head: all of the prompt before it is compressed, or what was kept and grows
+  // afterwards.
+  int64_t rows = most;
+  const bool resumed = before > 0 && !loaded.blocks_missing;
+  if (resumed && spec.schedule != Schedule::kNever) {
+    const int64_t kept = Compressor::MostKeptRows(spec, most) + Compressor::RecallSlots(spec, most);
+    rows = std::min<int64_t>(most, kept + static_cast<int64_t>(request.prompt.size()) + request.stop.max_tokens);
+  } else if (spec.schedule != Schedule::kNever) {
+    rows = std::min<int64_t>(most,
+                             std::max<int64_t>(tokens, Compressor::MostKeptRows(spec, most) + request.stop.max_tokens) +
+                                 Compressor::RecallSlots(spec, most));
+  }
+  const KvLayout& layout = backend_->layout();
+  return ((rows + kPageSlots - 1) / kPageSlots + 1) * layout.layers * layout.kv_heads;
+}
+
+bool EngineLoop::DropIdleSession() {
+  if (idle_.empty()) return false;
+  idle_.pop_front();
+  return true;
+}
+
+void EngineLoop::AdmitLoaded() {
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->phase != Generation::Phase::kLoaded) continue;
+    auto idle_pages = [this] {
+      int64_t pages = 0;
+      for (const std::unique_ptr<Context>& context : idle_) pages += context->rows().total_pages();
+      return pages;
+    };
+    // Its own idle context becomes part of what it reserves.
+    std::unique_ptr<Context> own;
+    const std::string& session = generation->request().session_id;
+    if (!session.empty()) {
+      for (auto at = idle_.begin(); at != idle_.end(); ++at) {
+        if ((*at)->options().session_id != session) continue;
+        own = std::move(*at);
+        idle_.erase(at);
+        break;
+      }
+    }
+    while (reserved_pages_ + idle_pages() + generation->need_pages > backend_->pool().total() && DropIdleSession()) {
+    }
+    if (reserved_pages_ + generation->need_pages > backend_->pool().total()) {
+      if (own != nullptr) idle_.push_back(std::move(own));
+      break;  // first come, first served
+    }
+    LoadedContext loaded = std::move(loaded_[generation->id()]);
+    loaded_.erase(generation->id());
+    absl::StatusOr<std::unique_ptr<Context>> context = std::unique_ptr<Context>();
+    int64_t cached = 0;
+    const GenerationRequest& request = generation->request();
+    if (loaded.resident_is_current && own != nullptr) {
+      context = std::move(own);
+      cached = (*context)->computed();
+    } else {
+      own.reset();  // another worker has gone on with the session
+      if (loaded.manifest.has_value() && !loaded.resident_is_current && !loaded.blocks_missing) {
+        context = ContextCodec::Restore(*loaded.manifest, loaded.values, MakeContextOptions(request, ""),
+                                        backend_.get(), cache_);
+        if (context.ok()) cached = (*context)->computed();
+      } else {
+        context = std::make_unique<Context>(backend_.get(), cache_, MakeContextOptions(request, RandomNonce()));
+        if (loaded.manifest.has_value()) {
+          (*context)->AddTokens(loaded.manifest->token_ids);
+          (*context)->revision = loaded.manifest->revision;
+        }
+        if (!loaded.values.empty()) {
+          (*context)->AdoptPrefix(loaded.keys, loaded.values);
+          cached = (*context)->computed();
+        }
+      }
+    }
+    if (!context.ok()) {
+      Close(*generation, context.status(), FinishReason::kStop);
+      continue;
+    }
+    generation->reserved_pages = generation->need_pages;
+    reserved_pages_ += generation->reserved_pages;
+    (*context)->AddTokens(request.prompt);
+    generation->usage.prompt_tokens = static_cast<int64_t>((*context)->token_ids().size());
+    generation->Start(*std::move(context), cached);
+    generation->phase = Generation::Phase::kPrefill;
+    LeaveQueue(*generation);
+    counted_.prompt_tokens += generation->usage.prompt_tokens;
+    counted_.cached_prompt_tokens += cached;
+    if (generation->context()->uncomputed() == 0) {
+      End(*generation, absl::InvalidArgumentError("prompt: has no tokens, and all of the session's are computed"),
+          FinishReason::kStop);
+    }
+  }
+}
+
+ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, std::string nonce) const {
+  ContextOptions options;
+  options.spec = request.compression;
+  options.session_id = request.session_id;
+  options.tenant_salt = options_.tenant_salt;
+  options.nonce = std::move(nonce);
+  options.query_heads = model_->config().heads;
+  return options;
+}
+
+bool EngineLoop::Step() {
+  // Every decoding sequence gives one token; prompts share what is left of the chunk, first come, first served.
+  std::vector<StepSlice> slices;
+  std::vector<Generation*> generations;
+  std::vector<Context*> contexts;
+  int32_t room = options_.prefill_chunk_tokens;
+  auto add = [&](Generation& generation, int32_t count) {
+    Context& context = *generation.context();
+    context.BeginStep(count);
+    StepSlice slice;
+    slice.rows = &context.rows();
+    slice.tokens = absl::MakeConstSpan(context.token_ids()).subspan(context.computed(), count);
+    slice.first_position = context.computed();
+    slice.logits_rows = context.uncomputed() == count && !generation.nothing_to_generate() ? 1 : 0;
+    slices.push_back(slice);
+    generations.push_back(&generation);
+    contexts.push_back(&context);
+    room -= count;
+  };
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->phase == Generation::Phase::kDecode) add(*generation, 1);
+  }
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->phase != Generation::Phase::kPrefill || room <= 0) continue;
+    add(*generation, generation->context()->NextChunk(room));
+  }
+  if (slices.empty()) return false;
+
+  const int64_t vocabulary = model_->config().vocabulary;
+  logits_.resize(slices.size() * vocabulary);
+  for (size_t i = 0; i < slices.size(); ++i) slices[i].logits = logits_.data() + i * vocabulary;
+  std::vector<RecallSlice> recall_slices;
+  for (size_t i = 0; i < contexts.size(); ++i) {
+    Context& context = *contexts[i];
+    recall_slices.push_back({&context.rows(), &context.log(), context.recall(), context.ring(),
+                             slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()),
+                             generations[i]->phase == Generation::Phase::kPrefill});
+  }
+  recall_.Begin(std::move(recall_slices));
+  backend_->Step(slices, &recall_);
+  recall_.End();
+  ++counted_.steps;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    AfterStep(*generations[i], absl::MakeConstSpan(slices[i].logits, slices[i].logits_rows * vocabulary),
+              static_cast<int32_t>(slices[i].tokens.size()));
+  }
+  return true;
+}
+
+void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logits, int32_t tokens) {
+  Context& context = *generation.context();
+  const bool prefill = generation.phase == Generation::Phase::kPrefill;
+  const bool prompt_continues = prefill && context.uncomputed() > tokens;
+  context.EndStep(tokens, prompt_continues);
+  if (RowRecall* recall = context.recall(); recall != nullptr && !recall->failure().ok()) {
+    return End(generation, recall->failure(), FinishReason::kStop);
+  }
+  if (prefill) {
+    generation.ReportProgress(context.computed());
+    if (prompt_continues) return;
+    context.EndPrefill();
+    generation.phase = Generation::Phase::kDecode;
+    if (generation.nothing_to_generate()) return End(generation, absl::OkStatus(), FinishReason::kLength);
+  }
+  absl::StatusOr<std::optional<FinishReason>> reason = generation.Next(logits, scratch_);
+  if (!reason.ok()) return End(generation, reason.status(), FinishReason::kStop);
+  ++counted_.generated_tokens;
+  if (reason->has_value()) return End(generation, absl::OkStatus(), **reason);
+  if (static_cast<int64_t>(context.token_ids().size()) >= model_->config().context_tokens) {
+    return End(generation, absl::OkStatus(), FinishReason::kLength);
+  }
+}
+
+void EngineLoop::End(Generation& generation, absl::Status status, FinishReason reason) {
+  if (!status.ok() || generation.request().session_id.empty()) return Close(generation, std::move(status), reason);
+  generation.finish_reason = reason;
+  generation.phase = Generation::Phase::kStoring;
+  Context& context = *generation.context();
+  context.log().set_on_idle([this] { Post([] {}); });
+  context.log().StoreTail();
+}
+
+// A session is answered as finished when its manifest is durable, which needs its blocks to be acknowledged on disk
+// first.
+void EngineLoop::StoreFinished() {
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->phase != Generation::Phase::kStoring || generation->storing_manifest) continue;
+    Context& context = *generation->context();
+    if (context.log().pending() > 0) continue;
+    if (context.log().failed_blocks() > 0) {
+      Close(*generation,
+            absl::UnavailableError(
+                absl::StrCat("session_id: ", context.log().failed_blocks(),
+                             " blocks of the session could not be stored: ", context.log().first_failure().message())),
+            *generation->finish_reason);
+      continue;
+    }
+    generation->storing_manifest = true;
+    auto manifest = std::make_shared<SessionManifest>(ContextCodec::Save(context));
+    manifest->tenant = options_.tenant;
+    manifest->model_fingerprint = backend_->layout().model_fingerprint;
+    manifest->revision = context.revision + 1;
+    background_->Run([this, id = generation->id(), manifest] {
+      const absl::Status status = manifests_->Put(*manifest, absl::Now() + options_.cache_deadline);
+      Post([this, id, status, manifest] {
+        Generation* stored = Find(id);
+        if (stored == nullptr) return;
+        if (status.ok()) stored->context()->revision = manifest->revision;
+        Close(*stored, status, *stored->finish_reason);
+      });
+    });
+  }
+}
+
+void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason reason) {
+  if (generation.phase == Generation::Phase::kDone) return;
+  const bool session_stored = generation.phase == Generation::Phase::kStoring && status.ok();
+  if (generation.phase != Generation::Phase::kWaiting && !generation.request().session_id.empty()) {
+    busy_sessions_.erase(generation.request().session_id);
+  }
+  loaded_.erase(generation.id());
+  reserved_pages_ -= generation.reserved_pages;
+  generation.reserved_pages = 0;
+  if (Context* context = generation.context(); context != nullptr) {
+    generation.RecordUsage(*backend_, backend_->pool().page_bytes());
+    counted_.evicted_rows += generation.usage.evicted_rows;
+    counted_.merged_rows += generation.usage.merged_rows;
+    counted_.recalled_rows += generation.usage.recalled_rows;
+    counted_.late_rows += generation.usage.late_rows;
+    counted_.lost_rows += generation.usage.lost_rows;
+    std::unique_ptr<Context> taken = generation.TakeContext();
+    if (session_stored) {
+      taken->log().set_on_idle(nullptr);
+      taken->ResetCounters();
+      idle_.push_back(std::move(taken));
+    }  // else its pages are free now; a session goes on from its last manifest
+  }
+  if (!status.ok()) {
+    ++counted_.requests_failed;
+  } else if (reason == FinishReason::kCancelled || reason == FinishReason::kDeadline) {
+    ++counted_.requests_cancelled;
+  } else {
+    ++counted_.requests_finished;
+  }
+  LeaveQueue(generation);
+  PublishStats();
+  generation.Finish(std::move(status), reason);
+}
+
+void EngineLoop::LeaveQueue(Generation& generation) {
+  if (!generation.queued) return;
+  generation.queued = false;
+  MutexLock lock(&mutex_);
+  --queued_;
+}
+
+void EngineLoop::PublishStats() {
+  counted_.running_sequences = 0;
+  int64_t waiting = static_cast<int64_t>(waiting_.size());
+  for (const std::unique_ptr<Generation>& generation : active_) {
+    switch (generation->phase) {
+      case Generation::Phase::kWaiting:
+      case Generation::Phase::kLoading:
+      case Generation::Phase::kLoaded: ++waiting; break;
+      case Generation::Phase::kPrefill:
+      case Generation::Phase::kDecode:
+      case Generation::Phase::kStoring: ++counted_.running_sequences; break;
+      case Generation::Phase::kDone: break;
+    }
+  }
+  counted_.waiting_requests = waiting;
+  counted_.total_pages = backend_->pool().total();
+  counted_.used_pages = backend_->pool().used();
+  counted_.page_bytes = static_cast<int64_t>(backend_->pool().page_bytes());
+  MutexLock lock(&mutex_);
+  stats_ = counted_;
+}
+
+}  // namespace tidepool

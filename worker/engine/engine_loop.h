@@ -1,0 +1,97 @@
+// The engine's thread: admission, batching, steps, and the ends of requests.
+#ifndef TIDEPOOL_WORKER_ENGINE_ENGINE_LOOP_H_
+#define TIDEPOOL_WORKER_ENGINE_ENGINE_LOOP_H_
+
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "base/mutex.h"
+#include "worker/backend/backend.h"
+#include "worker/engine/background.h"
+#include "worker/engine/context_loader.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/generation.h"
+#include "worker/engine/sampler.h"
+#include "worker/kv/batch_recall.h"
+
+namespace tidepool {
+
+class EngineLoop : public Engine {
+ public:
+  EngineLoop(EngineOptions options, std::shared_ptr<const Model> model, std::unique_ptr<Backend> backend,
+             BlockCache* cache, ManifestStore* manifests);
+  // Ends all requests as cancelled.
+  ~EngineLoop() override;
+
+  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override;
+  void Cancel(uint64_t request) override;
+  EngineStats Stats() const override;
+  const Model& model() const override { return *model_; }
+
+ private:
+  absl::Status Validate(GenerationRequest& request) const;
+
+  // All below run on the engine thread.
+  void Loop();
+  void TakeInbox();
+  void EndCancelledAndLate();
+  void StartLoads();
+  void OnLoaded(uint64_t id, LoadedContext loaded);
+  void AdmitLoaded();
+  int64_t PagesNeeded(const Generation& generation) const;
+  bool DropIdleSession();
+  bool Step();
+  void AfterStep(Generation& generation, absl::Span<const float> logits, int32_t tokens);
+  void End(Generation& generation, absl::Status status, FinishReason reason);
+  void StoreFinished();
+  void Close(Generation& generation, absl::Status status, FinishReason reason);
+  void Post(std::function<void()> job);
+  void LeaveQueue(Generation& generation);
+  void PublishStats();
+  Generation* Find(uint64_t id);
+  ContextOptions MakeContextOptions(const GenerationRequest& request, std::string nonce) const;
+
+  const EngineOptions options_;
+  const std::shared_ptr<const Model> model_;
+  const std::unique_ptr<Backend> backend_;
+  BlockCache* const cache_;
+  ManifestStore* const manifests_;
+
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::vector<std::unique_ptr<Generation>> incoming_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> cancels_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> posted_ ABSL_GUARDED_BY(mutex_);
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  int64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // submitted and not admitted
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+
+  // Engine thread only.
+  EngineStats counted_;
+  std::deque<std::unique_ptr<Generation>> waiting_;
+  std::list<std::unique_ptr<Generation>> active_;  // in order of arrival
+  absl::flat_hash_map<uint64_t, LoadedContext> loaded_;
+  absl::flat_hash_set<std::string> busy_sessions_;
+  std::list<std::unique_ptr<Context>> idle_;  // sessions that stay resident while pages allow, the least recent first
+  int64_t reserved_pages_ = 0;                // of active generations
+  std::vector<float> logits_;
+  SamplerScratch scratch_;
+  BatchRecall recall_;
+
+  std::unique_ptr<Background> background_;
+  std::thread thread_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_ENGINE_ENGINE_LOOP_H_

@@ -1,0 +1,101 @@
+#include "worker/engine/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "worker/engine/logprobs.h"
+
+namespace tidepool {
+
+Generation::Generation(uint64_t id, GenerationRequest request, std::shared_ptr<GenerationSink> sink, const Model* model)
+    : id_(id),
+      request_(std::move(request)),
+      sink_(std::move(sink)),
+      model_(model),
+      sampler_(request_.sampling, model->config().vocabulary),
+      stop_(request_.stop, model->tokenizer().end_of_generation()) {
+  usage.prompt_tokens = static_cast<int64_t>(request_.prompt.size());
+}
+
+void Generation::Start(std::unique_ptr<Context> context, int64_t cached_prompt_tokens) {
+  context_ = std::move(context);
+  sampler_.Observe(context_->token_ids());
+  usage.cached_prompt_tokens = cached_prompt_tokens;
+  started_ = absl::Now();
+  usage.queue_seconds = absl::ToDoubleSeconds(started_ - submitted_);
+}
+
+absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const float> logits, SamplerScratch& scratch) {
+  if (usage.generated_tokens == 0) usage.time_to_first_token_seconds = absl::ToDoubleSeconds(absl::Now() - submitted_);
+  int32_t token = 0;
+  if (forced_ < request_.forced_tokens.size()) {
+    token = request_.forced_tokens[forced_++];
+    sampler_.Accept(token);
+  } else {
+    absl::StatusOr<int32_t> sampled = sampler_.Sample(logits, scratch);
+    if (!sampled.ok()) return sampled.status();
+    token = *sampled;
+  }
+  ++usage.generated_tokens;
+  context_->AddTokens({token});
+
+  TokenDelta delta;
+  delta.tokens.push_back(token);
+  if (request_.logprobs >= 0) delta.logprobs.push_back(LogprobOf(logits, token, request_.logprobs));
+  StopCondition::Verdict verdict = stop_.Accept(token, model_->tokenizer().Piece(token));
+  delta.text = std::move(verdict.text);
+  sink_->OnTokens(std::move(delta));
+  switch (verdict.reason) {
+    case StopReason::kNone: return std::nullopt;
+    case StopReason::kLength: return FinishReason::kLength;
+    case StopReason::kToken: return FinishReason::kStop;
+    case StopReason::kString: stop_string_ = std::move(verdict.stop_string); return FinishReason::kStop;
+  }
+  return std::nullopt;
+}
+
+void Generation::ReportProgress(int64_t prefilled) { sink_->OnProgress(prefilled, usage.prompt_tokens); }
+
+void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
+  const Context& context = *context_;
+  const KvLayout& layout = backend.layout();
+  usage.context_tokens = context.computed();
+  usage.resident_rows = context.rows().total_rows();
+  usage.resident_kv_bytes = context.rows().total_pages() * static_cast<int64_t>(page_bytes);
+  usage.peak_kv_bytes = context.peak_pages * static_cast<int64_t>(page_bytes);
+  usage.full_kv_bytes = static_cast<int64_t>(layout.token_bytes()) * context.computed();
+  usage.offloaded_bytes = context.log().stored_bytes();
+  const CompressionCounters& compression = context.compressor().counters();
+  usage.evicted_rows = compression.evicted_rows;
+  usage.merged_rows = compression.merged_rows;
+  if (const RowRecall* recall = context.recall(); recall != nullptr) {
+    usage.recalled_rows = recall->counters().recalled_rows;
+    usage.recalled_bytes = recall->counters().recalled_bytes;
+    usage.late_rows = recall->counters().late_rows;
+    usage.lost_rows = recall->counters().lost_rows;
+    usage.index_bytes = recall->index_bytes();
+    usage.index_on_device = context.spec().recall.placement == IndexPlacement::kDevice;
+    usage.degraded = usage.lost_rows > 0;
+  }
+}
+
+void Generation::Finish(absl::Status status, FinishReason reason) {
+  if (phase == Phase::kDone) return;
+  phase = Phase::kDone;
+  if (std::string rest = stop_.Finish(); !rest.empty()) {
+    TokenDelta delta;
+    delta.text = std::move(rest);
+    sink_->OnTokens(std::move(delta));
+  }
+  usage.total_seconds = absl::ToDoubleSeconds(absl::Now() - submitted_);
+  GenerationResult result;
+  result.status = std::move(status);
+  result.reason = reason;
+  result.stop_string = stop_string_;
+  result.usage = usage;
+  sink_->OnFinished(std::move(result));
+  sink_.reset();
+}
+
+}  // namespace tidepool

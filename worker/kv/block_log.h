@@ -1,0 +1,99 @@
+// The exact keys and values of one sequence outside the device: what was computed, block after block, as it goes to the
+// cache service. Rows of the block that is being filled, and of blocks whose storage is not acknowledged yet, are kept
+// in host memory: until then they are recalled from here. So a row is always either resident, or here, or stored - or
+// counted as lost.
+#ifndef TIDEPOOL_WORKER_KV_BLOCK_LOG_H_
+#define TIDEPOOL_WORKER_KV_BLOCK_LOG_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "cacheservice/api/block_cache.h"
+#include "policies/kv/block_key.h"
+#include "policies/kv/kv_layout.h"
+
+namespace tidepool {
+
+struct BlockLogOptions {
+  std::string tenant_salt;
+  std::string session_lineage;  // lineage of blocks computed after a compression
+  bool durable = false;         // blocks are acknowledged on disk (sessions)
+};
+
+class BlockLog {
+ public:
+  // `cache` may be null: then nothing is stored and only the keys are made. Lives as long as the engine.
+  BlockLog(const KvLayout& layout, BlockLogOptions options, BlockCache* cache);
+  // Waits for nothing: late acknowledgements find nobody.
+  ~BlockLog();
+  BlockLog(const BlockLog&) = delete;
+  BlockLog& operator=(const BlockLog&) = delete;
+
+  int32_t tokens() const { return tokens_; }  // whose rows are in the log
+  int32_t full_blocks() const { return static_cast<int32_t>(keys_.size()); }
+  int32_t tail_tokens() const { return tokens_ % kBlockTokens; }
+  int32_t room_in_tail() const { return kBlockTokens - tail_tokens(); }
+  bool exact() const { return exact_; }                        // everything so far is of the exact lineage
+  const std::vector<BlockKey>& keys() const { return keys_; }  // of the full blocks
+
+  // Takes over blocks that are stored already (a reused prefix or a resumed session). `exact`: of the exact lineage.
+  void AdoptStored(absl::Span<const BlockKey> keys, bool exact);
+
+  // Appends up to room_in_tail() tokens: fill(layer, kv_head, out) writes their rows, row_bytes each. `exact`: computed
+  // with full attention. A block that becomes full is keyed and offloaded; before that on_full(block, layer, kv_head,
+  // rows) sees its kBlockTokens rows, if it is set.
+  void Append(absl::Span<const int32_t> token_ids, bool exact,
+              absl::FunctionRef<void(int layer, int kv_head, char* out)> fill);
+  using FullBlockObserver = std::function<void(int32_t block, int layer, int kv_head, const char* rows)>;
+  void set_on_full(FullBlockObserver observer) { on_full_ = std::move(observer); }
+
+  // Stores the block being filled as it is (a session's end), under a key of its own. Nothing when the tail is empty.
+  void StoreTail();
+  // Key under which StoreTail stores: the manifest's last key.
+  BlockKey TailKey() const;
+  // Rows of the tail for a layer and kv head: tail_tokens() of them.
+  const char* TailRows(int layer, int kv_head) const;
+
+  // The row when it is in host memory still.
+  bool CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const;
+  // The block's rows of this layer were refused or lost: they cannot be recalled.
+  bool IsLost(int32_t block, int layer) const;
+  void MarkLost(int32_t block, int layer);
+
+  // Offloads neither acknowledged nor failed. Thread-safe, like the three below.
+  int64_t pending() const;
+  int64_t stored_bytes() const;   // acknowledged
+  int64_t failed_blocks() const;  // (block, layer) values refused
+  absl::Status first_failure() const;
+  // Called (from any thread) whenever pending() becomes zero.
+  void set_on_idle(std::function<void()> on_idle);
+
+ private:
+  struct Shared;
+
+  size_t TailOffset(int layer, int kv_head, int token) const;
+  std::string BuildValue(int layer, int32_t first_position, int tokens) const;
+  void Store(const BlockKey& key, int32_t block, int layer, std::string value);
+  std::string_view Lineage() const;
+
+  const KvLayout layout_;
+  const BlockLogOptions options_;
+  BlockCache* const cache_;
+  int32_t tokens_ = 0;
+  bool exact_ = true;  // everything so far
+  std::vector<BlockKey> keys_;
+  std::vector<int32_t> tail_ids_;
+  std::string tail_;  // [layer][kv_head][kBlockTokens][row_bytes]
+  FullBlockObserver on_full_;
+  std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KV_BLOCK_LOG_H_

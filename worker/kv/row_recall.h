@@ -1,0 +1,93 @@
+// Recall for one sequence: the index of what may be recalled, which rows the current queries want, and the running
+// thresholds. Which rows: recall.md section 5 (weights: softmax over the rows that are not kept, mean over the group's
+// query heads) and section 6 (EMA threshold); arithmetic of selection in policies/recall.
+#ifndef TIDEPOOL_WORKER_KV_ROW_RECALL_H_
+#define TIDEPOOL_WORKER_KV_ROW_RECALL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "base/bytes.h"
+#include "policies/kv/kv_layout.h"
+#include "policies/recall/ema_threshold.h"
+#include "policies/retain/compression_spec.h"
+#include "worker/kv/block_log.h"
+#include "worker/kv/resident_rows.h"
+
+namespace tidepool {
+
+struct RecallCounters {
+  int64_t recalled_rows = 0, recalled_bytes = 0;
+  int64_t late_rows = 0;  // asked for and not there in time
+  int64_t lost_rows = 0;  // asked for and not to be had: the answer was computed without them
+};
+
+// What a (layer, kv head) wants for a step.
+struct RowChoice {
+  std::vector<int32_t> wanted;   // positions to install, best first
+  std::vector<int32_t> victims;  // positions whose recall slots may be taken, in this order
+};
+
+class RowRecall {
+ public:
+  RowRecall(const KvLayout& layout, int group, const RecallSpec& spec);
+
+  const RecallSpec& spec() const { return spec_; }
+  // Recall slots for each (layer, kv head); 0 until something was evicted.
+  int32_t slots() const { return slots_; }
+  void set_slots(int32_t rows) { slots_ = rows; }
+
+  // Indexes a full block: kBlockTokens rows of the layout. Calls for different (layer, kv head) may run at once; blocks
+  // of one come in order.
+  void AddBlock(int32_t block, int layer, int kv_head, const char* rows);
+  int64_t index_bytes() const;
+
+  // Scores everything before `positions` that is not kept for the group's queries [group][head_dim] and chooses.
+  // `exact`: the best `slots` rows, whatever the threshold (sync). Calls for different (layer, kv head) may run at
+  // once.
+  RowChoice Choose(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                   absl::Span<const float* const> queries, int32_t positions, bool exact);
+
+  RecallCounters& counters() { return counters_; }
+  const RecallCounters& counters() const { return counters_; }
+  void ResetCounters() { counters_ = RecallCounters(); }
+  // Set when rows were lost and the request asked to fail then.
+  const absl::Status& failure() const { return failure_; }
+  void set_failure(absl::Status status) { failure_ = std::move(status); }
+
+  void Save(ByteWriter& out) const;
+  bool Load(ByteReader& in);
+
+  // An asynchronous request under way: filled by the cache's thread, taken at the beginning of the next step.
+  struct Inflight;
+  std::shared_ptr<Inflight> inflight;
+
+ private:
+  struct HeadState {
+    std::vector<uint8_t> codes;  // [block][kBlockTokens / 16 tiles][head_dim][8]
+    std::vector<float> ranges;   // [block][minimum [head_dim], scale [head_dim]]
+    EmaThreshold threshold;
+    absl::flat_hash_map<int32_t, float> average;  // recalled position -> averaged weight
+  };
+
+  HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
+  void ScoreBlocks(const HeadState& state, absl::Span<const float* const> queries, int32_t blocks,
+                   float* const* scores) const;
+
+  const KvLayout layout_;
+  const int group_;
+  const RecallSpec spec_;
+  int32_t slots_ = 0;
+  std::vector<HeadState> heads_;
+  RecallCounters counters_;
+  absl::Status failure_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KV_ROW_RECALL_H_
