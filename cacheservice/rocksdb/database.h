@@ -1,0 +1,86 @@
+// The one RocksDB database of a cache, as byte strings in a few families: the only place that knows RocksDB, whose
+// headers stay in the .cc. Thread-safe.
+//
+// Files: <data_dir>/db. Background errors of the disk (full, read-only) refuse writes until one succeeds again; reads
+// go on.
+#ifndef TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
+#define TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace rocksdb {
+class Env;
+}
+
+namespace tidepool {
+
+// Column families. The names are part of the stored format.
+enum class Family : uint8_t { kBlockIndex = 0, kBlockValues = 1, kManifests = 2 };
+
+struct DatabaseOptions {
+  std::string data_dir;
+  uint64_t write_buffer_bytes = 32 << 20;  // of block values in memory before they become a file; 64 KiB to 1 GiB
+  rocksdb::Env* env = nullptr;  // for tests that make the disk fail; null: the system's. Outlives the database
+};
+
+// One change. The bytes are the caller's until Write returns.
+struct Mutation {
+  Family family;
+  std::string_view key;
+  std::string_view value;  // ignored when erasing
+  bool erase = false;
+};
+
+enum class Durability : uint8_t {
+  kUnlogged,  // survives an orderly close; a crash may lose it (a whole Write or nothing of it)
+  kSynced,    // survives SIGKILL and power loss once Write has returned; concurrent writers share a sync
+};
+
+class Database {
+ public:
+  // Makes the directory when it is absent. FailedPrecondition: in use by another process, or another format version.
+  static absl::StatusOr<std::unique_ptr<Database>> Open(const DatabaseOptions& options);
+  ~Database();
+  Database(const Database&) = delete;
+  Database& operator=(const Database&) = delete;
+
+  // All or nothing. ResourceExhausted: the disk takes no writes (the message says why).
+  absl::Status Write(absl::Span<const Mutation> mutations, Durability durability);
+
+  // nullopt: absent. DataLoss: RocksDB's checksum differs. Unavailable: the disk could not be read.
+  using ReadResult = absl::StatusOr<std::optional<std::string>>;
+  ReadResult Get(Family family, std::string_view key) const;
+  std::vector<ReadResult> MultiGet(Family family, absl::Span<const std::string> keys) const;
+
+  // Calls visit(key, value) in order of keys in [first, end) until it returns false; an empty `end` means no end.
+  absl::Status Scan(Family family, std::string_view first, std::string_view end,
+                    absl::FunctionRef<bool(std::string_view key, std::string_view value)> visit) const;
+
+  // Deletes the files all of whose keys are below `end`, without reading them. Keys below `end` in other files stay.
+  absl::Status DropFilesBelow(Family family, std::string_view end);
+
+  // Everything written so far is in files.
+  absl::Status Flush();
+
+  uint64_t UsedBytes() const;  // of all files
+  bool writable() const;       // the last write did not fail
+
+ private:
+  class Impl;
+  explicit Database(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_

@@ -1,0 +1,40 @@
+// Counters of the tiers, as plain values. All counts are since the store was opened.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_TIER_STATS_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_TIER_STATS_H_
+
+#include <cstdint>
+
+namespace tidepool {
+
+struct TierStats {
+  uint64_t limit_bytes = 0;
+  uint64_t bytes = 0;  // values and what keeping them costs
+  uint64_t objects = 0;
+  uint64_t hits = 0;  // block reads that this tier answered
+  uint64_t misses = 0;
+  uint64_t puts = 0;            // values newly stored here
+  uint64_t repeated_puts = 0;   // values that were here already
+  uint64_t evictions = 0;       // values that left to make room
+  uint64_t corrupt = 0;         // values whose checksums differed when read: dropped, answered as misses
+  uint64_t write_failures = 0;  // values that could not be stored
+};
+
+struct CacheStats {
+  TierStats memory;
+  TierStats disk;
+  uint64_t pinned_objects = 0;
+  uint64_t pinned_bytes = 0;
+  uint64_t demotions = 0;  // values written to disk because memory had no room for them
+  uint64_t promotions = 0;
+  uint64_t dropped = 0;               // values that left memory and could not be written to disk: gone
+  uint64_t demotion_queue_bytes = 0;  // waiting to be written
+  uint64_t recalled_rows = 0;
+  uint64_t recalled_bytes = 0;
+  uint64_t missing_rows = 0;     // asked for in a gather and not there
+  uint64_t disk_used_bytes = 0;  // files of the database, manifests included
+  bool disk_writable = true;     // false after a failed write until one succeeds
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_TIER_STATS_H_

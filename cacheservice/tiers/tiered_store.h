@@ -1,0 +1,109 @@
+// Block values over two tiers: memory in front, disk behind. A value enters memory; what memory evicts is written to
+// disk by one background thread through a bounded queue; what is read from disk is copied back into memory. A durable
+// put is on disk, synced, before it returns. Values are content-addressed, so a repeated put changes nothing but
+// recency.
+//
+//   memory --evicted--> demotion queue --written--> disk --oldest--> dropped
+//     ^---------------------promoted-----------------'
+//
+// A reader looks in that order, so a value on its way down is always found. Thread-safe; calls may wait for the disk.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_TIERED_STORE_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_TIERED_STORE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "cacheservice/api/block_cache.h"
+#include "cacheservice/tiers/block_value.h"
+#include "cacheservice/tiers/cache_options.h"
+#include "cacheservice/tiers/tier_stats.h"
+
+namespace tidepool {
+
+class Database;
+
+enum class Tier : uint8_t { kMemory = 1, kDisk = 2 };
+
+inline constexpr size_t kMaxBlockValueBytes = size_t{8} << 20;
+
+struct BlockPut {
+  BlockId id;
+  std::string value;
+  bool durable = false;
+};
+
+class TieredStore {
+ public:
+  // `database` is open and outlives the store. Loads the disk tier's index (one sequential scan, no values).
+  static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const CacheOptions& options, Database* database);
+  // Writes what waits for demotion, then closes.
+  ~TieredStore();
+  TieredStore(const TieredStore&) = delete;
+  TieredStore& operator=(const TieredStore&) = delete;
+
+  // Stores a value and says which tier holds it: kDisk for a durable one, else where it went. Waits while the demotion
+  // queue is full. InvalidArgument: no block value, of another layer than id.layer, or too large. DataLoss: its
+  // checksums differ. ResourceExhausted: it had to go to disk and the disk is full or read-only; nothing was stored.
+  absl::StatusOr<Tier> Put(const BlockId& id, std::string value, bool durable);
+  // The same for many: all durable ones share one sync. One result per put, in order.
+  std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
+
+  // The value, or null: a miss. Unavailable only when the disk cannot be read and no tier above has the value.
+  absl::StatusOr<BlockValue> Get(const BlockId& id);
+  // The same for many, in order; the disk is read in batches. Blocks still to be read when `deadline` passes are
+  // misses.
+  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids,
+                                                  absl::Time deadline = absl::InfiniteFuture());
+
+  // Copies the rows asked for; each block is read once however many selections name it. Rows of blocks that are lost,
+  // or not read by `deadline`, are left out. InvalidArgument: a kv head outside its block, or blocks with rows of
+  // different sizes. DeadlineExceeded, Unavailable: nothing came for that reason.
+  absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections,
+                                          absl::Time deadline = absl::InfiniteFuture());
+
+  // How many leading keys of the chain have layers 0 to layers - 1 stored; refreshes their recency in memory. Reads no
+  // value.
+  int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
+  bool Contains(const BlockId& id) const;
+
+  // A pinned value stays in memory until it is unpinned as often as it was pinned (promise P8). NotFound: not stored.
+  // ResourceExhausted: more than half of the memory tier would be pinned.
+  absl::Status Pin(const BlockId& id);
+  void Unpin(const BlockId& id);
+
+  // Returns when all that was put before is on disk: writes values that live in memory only, too (an orderly shutdown).
+  absl::Status Drain();
+
+  CacheStats Stats() const;
+
+ private:
+  class Impl;
+  explicit TieredStore(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// A pin for the length of a scope: a lease that ends with the stream that holds it.
+class BlockLease {
+ public:
+  static absl::StatusOr<BlockLease> Take(TieredStore* store, const BlockId& id);
+  BlockLease(BlockLease&& other) noexcept : store_(std::exchange(other.store_, nullptr)), id_(other.id_) {}
+  BlockLease& operator=(BlockLease&&) = delete;
+  ~BlockLease();
+
+ private:
+  BlockLease(TieredStore* store, const BlockId& id) : store_(store), id_(id) {}
+  TieredStore* store_;
+  BlockId id_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_TIERED_STORE_H_
