@@ -27,7 +27,9 @@ class ChatmlTemplate final : public ChatTemplate {
     TP_RETURN_IF_ERROR(CheckRoles(messages, /*tool_allowed=*/name_ != "qwen2"));  // Qwen wraps them in its own tags
     ChatPrompt prompt;
     prompt.Template(bos_);
-    if (!default_system_.empty() && messages[0].role != "system") AppendMessage("system", default_system_, &prompt);
+    if (!default_system_.empty() && messages[0].role != "system") {
+      prompt.Template("<|im_start|>system\n").Template(default_system_).Template("<|im_end|>\n");
+    }
     for (const ChatMessage& message : messages) AppendMessage(message.role, message.content, &prompt);
     if (add_generation_prompt) prompt.Template("<|im_start|>assistant\n");
     return std::move(prompt).Finish();

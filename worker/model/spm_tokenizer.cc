@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+#include <charconv>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -19,6 +20,15 @@ namespace {
 
 // The vocabulary writes a space as U+2581.
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+
+// The byte that a token like <0x41> stands for.
+std::optional<uint8_t> ByteNamed(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
+  uint8_t byte = 0;
+  const auto [end, error] = std::from_chars(text.data() + 3, text.data() + 5, byte, 16);
+  if (error != std::errc() || end != text.data() + 5) return std::nullopt;
+  return byte;
+}
 
 class SpmTokenizer final : public Tokenizer {
  public:
@@ -73,16 +83,14 @@ absl::Status SpmTokenizer::ReadBytes(const GgufFile& file) {
   byte_of_.assign(vocabulary_.size(), -1);
   for (int32_t token = 0; token < vocabulary_.size(); ++token) {
     if (vocabulary_.kind(token) != TokenKind::kByte) continue;
-    unsigned byte = 0;
-    int used = 0;
-    const std::string& text = vocabulary_.text(token);
-    if (text.size() != 6 || std::sscanf(text.c_str(), "<0x%2X>%n", &byte, &used) != 1 || used != 6) {
+    const std::optional<uint8_t> byte = ByteNamed(vocabulary_.text(token));
+    if (!byte) {
       return file.Error(
           absl::StatusCode::kInvalidArgument,
           absl::StrCat("key tokenizer.ggml.tokens[", token, "] is a byte token but not of the form <0x41>"));
     }
-    byte_of_[token] = static_cast<int16_t>(byte);
-    if (byte_tokens_[byte] < 0) byte_tokens_[byte] = token;
+    byte_of_[token] = *byte;
+    if (byte_tokens_[*byte] < 0) byte_tokens_[*byte] = token;
   }
   return absl::OkStatus();
 }

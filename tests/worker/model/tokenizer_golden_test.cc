@@ -41,11 +41,12 @@ TEST_P(SplitTest, PiecesAreThoseOfTheFamilysPattern) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SplitTest, testing::Values("gpt-2", "smollm", "llama-bpe", "qwen2"), [](const auto& info) {
-  std::string name = info.param;
-  for (char& c : name) c = c == '-' ? '_' : c;
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, SplitTest, testing::Values("gpt-2", "smollm", "llama-bpe", "qwen2"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) c = c == '-' ? '_' : c;
+                           return name;
+                         });
 
 TEST(BpeGoldenTest, EveryTextGivesTheLibrarysTokens) {
   const std::unique_ptr<Tokenizer> tokenizer = Load("bpe.gguf");
