@@ -33,7 +33,8 @@ inline double PortableExp(double x) {
   sum = sum * r + 1.0;
   sum = sum * r + 1.0;
   const double power = std::bit_cast<double>((std::bit_cast<uint64_t>(shifted) + 1023) << 52);  // 2^k
-  return x > -708 ? sum * power : 0.0;
+  const double value = sum * power;
+  return x > -708 ? value : 0.0;
 }
 
 }  // namespace tidepool

@@ -140,54 +140,61 @@ int32_t Sampler::Draw(absl::Span<const float> logits, int32_t best, SamplerScrat
 
 int32_t Sampler::DrawFromAll(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
   std::vector<double>& weights = scratch.weights;
-  weights.resize(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) weights[i] = Weight(logits[i], largest);
-  double total = 0;
-  for (double& weight : weights) {
-    if (weight < params_.min_p) weight = 0;
-    total += weight;
+  double total = SumWeights(logits, largest, weights);
+  if (params_.min_p > 0) {
+    total = 0;
+    for (double& weight : weights) {
+      if (weight < params_.min_p) weight = 0;
+      total += weight;
+    }
   }
   return static_cast<int32_t>(Pick(weights, total, random_.NextUnit()));
 }
 
-int32_t Sampler::DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
-  std::vector<TokenLogit>& candidates = scratch.candidates;
-  size_t sorted = 0;
-  if (params_.top_k > 0 && params_.top_k < vocabulary_) {
-    TopLogits(logits, params_.top_k, candidates);
-    sorted = candidates.size();
-  } else {
-    candidates.clear();
-    for (size_t i = 0; i < logits.size(); ++i) {
-      if (logits[i] > -std::numeric_limits<float>::infinity())
-        candidates.push_back({logits[i], static_cast<int32_t>(i)});
-    }
-  }
-  // The whole of which top_p is a part, summed before any sorting moves the candidates.
-  double whole = 0;
-  if (params_.top_p < 1) {
-    for (const TokenLogit& candidate : candidates) whole += Weight(candidate.logit, largest);
-  }
+// The sum of all weights, in the order of the ids: the whole of which top_p is a part.
+double Sampler::SumWeights(absl::Span<const float> logits, double largest, std::vector<double>& weights) const {
+  weights.resize(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = Weight(logits[i], largest);
+  double sum = 0;
+  for (const double weight : weights) sum += weight;
+  return sum;
+}
 
+int32_t Sampler::DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
+  const bool cuts_top_k = params_.top_k > 0 && params_.top_k < vocabulary_;
+  const std::vector<TokenLogit>& best = scratch.candidates;
   std::vector<double>& weights = scratch.weights;
+  double whole = 0;
+  if (cuts_top_k) {
+    TopLogits(logits, params_.top_k, scratch.candidates);
+    for (const TokenLogit& token : best) whole += Weight(token.logit, largest);
+  } else {
+    whole = SumWeights(logits, largest, weights);
+  }
+  const double needed = params_.top_p < 1 ? params_.top_p * whole : std::numeric_limits<double>::infinity();
+
+  // Without top_k: a few hundred tokens nearly always reach top_p; eight times as many whenever they do not.
+  for (int limit = std::min(256, vocabulary_);;
+       limit = static_cast<int>(std::min<int64_t>(int64_t{8} * limit, vocabulary_))) {
+    if (!cuts_top_k) TopLogits(logits, limit, scratch.candidates);
+    double total = 0;
+    const bool cut = CutByWeight(best, largest, needed, weights, total);
+    if (cut || cuts_top_k || limit == vocabulary_) return best[Pick(weights, total, random_.NextUnit())].token;
+  }
+}
+
+// Weights of the leading tokens of `best` up to where top_p is reached or min_p not; false when neither happened.
+bool Sampler::CutByWeight(absl::Span<const TokenLogit> best, double largest, double needed,
+                          std::vector<double>& weights, double& total) const {
   weights.clear();
-  double total = 0;
-  while (weights.size() < candidates.size()) {
-    if (weights.size() == sorted) {  // sort further, twice as far each time: mostly a few dozen are enough
-      const size_t next = std::min(std::max<size_t>(64, 2 * sorted), candidates.size());
-      const auto begin = candidates.begin() + static_cast<ptrdiff_t>(sorted);
-      const auto end = candidates.begin() + static_cast<ptrdiff_t>(next);
-      std::nth_element(begin, end - 1, candidates.end(), Better);
-      std::sort(begin, end, Better);
-      sorted = next;
-    }
-    const double weight = Weight(candidates[weights.size()].logit, largest);
-    if (weight < params_.min_p) break;
+  for (const TokenLogit& token : best) {
+    const double weight = Weight(token.logit, largest);
+    if (weight < params_.min_p) return true;
     weights.push_back(weight);
     total += weight;
-    if (params_.top_p < 1 && total >= params_.top_p * whole) break;
+    if (total >= needed) return true;
   }
-  return candidates[Pick(weights, total, random_.NextUnit())].token;
+  return false;
 }
 
 std::string Sampler::SaveState() const {

@@ -73,6 +73,9 @@ class Sampler {
   int32_t Draw(absl::Span<const float> logits, int32_t best, SamplerScratch& scratch);
   int32_t DrawFromAll(absl::Span<const float> logits, double largest, SamplerScratch& scratch);
   int32_t DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch);
+  bool CutByWeight(absl::Span<const TokenLogit> best, double largest, double needed, std::vector<double>& weights,
+                   double& total) const;
+  double SumWeights(absl::Span<const float> logits, double largest, std::vector<double>& weights) const;
   double Weight(float logit, double largest) const;
 
   SamplingParams params_;

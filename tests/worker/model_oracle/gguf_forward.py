@@ -1,7 +1,7 @@
 """Forward pass of a llama, qwen2 or qwen3 GGUF file in NumPy, float64, in the conventions of the file itself.
 
 Knows nothing of transformers: it reads keys and tensors as an engine must (rows of llama's q and k in neighbouring
-pairs, rope_freqs.weight as divisors, linear and yarn scaling). make_tiny_models.py keeps no file on which the two differ.
+pairs, rope_freqs.weight as divisors, linear and yarn scaling). make_tiny_models.py keeps no file on which they differ.
 Needs numpy and gguf.
 """
 
@@ -46,8 +46,8 @@ class GgufModel:
         factor = self.key("rope.scaling.factor")
         if kind == "linear":
             return frequencies / factor, 1.0
-        # YaRN (arXiv 2309.00071, section 3.2): pairs that turn often over the trained length keep their frequency, those
-        # that turn less than once are slowed down, linear between the two pair numbers; magnitude 0.1 ln s + 1.
+        # YaRN (arXiv 2309.00071, section 3.2): pairs that turn often over the trained length keep their frequency,
+        # those that turn less than once are slowed down, linear between the two pair numbers; magnitude 0.1 ln s + 1.
         original = self.key("rope.scaling.original_context_length")
         base = self.key("rope.freq_base")
         pair_of = lambda turns: self.head_dim * np.log(original / (turns * 2 * np.pi)) / (2 * np.log(base))
