@@ -1,6 +1,8 @@
 #include "policies/kv/block_codec.h"
 
+#include <bit>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,9 @@
 
 namespace tidepool {
 namespace {
+
+// Fields are copied as they lie in memory.
+static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[4] = {'T', 'P', 'B', '1'};
 constexpr size_t kChecksumOffset = 20;
@@ -42,6 +47,10 @@ size_t BlockValueBytes(const KvLayout& layout, int tokens) {
 BlockBuilder::BlockBuilder(const KvLayout& layout, int layer, int32_t first_position, int tokens)
     : layout_(layout), tokens_(tokens), value_(BlockValueBytes(layout, tokens), '\0') {
   TIDEPOOL_CHECK(tokens >= 1 && tokens <= kBlockTokens);
+  constexpr int kMost = std::numeric_limits<uint16_t>::max();
+  TIDEPOOL_CHECK(layer >= 0 && layer <= kMost);
+  TIDEPOOL_CHECK(layout.kv_heads >= 1 && layout.kv_heads <= kMost);
+  TIDEPOOL_CHECK(layout.head_dim >= 1 && layout.head_dim <= kMost);
   std::memcpy(value_.data(), kMagic, sizeof kMagic);
   Put<uint8_t>(value_, 4, static_cast<uint8_t>(layout.type));
   Put<uint16_t>(value_, 6, static_cast<uint16_t>(layer));
@@ -85,6 +94,7 @@ absl::StatusOr<BlockView> BlockView::Parse(std::string_view value) {
   view.head_dim_ = Get<uint16_t>(value, 10);
   view.tokens_ = Get<uint16_t>(value, 12);
   view.first_position_ = Get<int32_t>(value, 16);
+  if (Get<uint8_t>(value, 5) != 0 || Get<uint16_t>(value, 14) != 0) return bad("reserved bytes are not 0");
   if (view.tokens_ < 1 || view.tokens_ > kBlockTokens)
     return bad("tokens ", view.tokens_, " is not in 1 to ", kBlockTokens);
   if (view.kv_heads_ < 1 || view.head_dim_ < 1)
@@ -120,6 +130,7 @@ absl::Status BlockView::CheckLayout(const KvLayout& layout) const {
 }
 
 std::string_view BlockView::Row(int kv_head, int token) const {
+  TIDEPOOL_CHECK(kv_head >= 0 && kv_head < kv_heads_ && token >= 0 && token < tokens_);
   const size_t rows = static_cast<size_t>(kv_heads_) * tokens_;
   const size_t row = static_cast<size_t>(kv_head) * tokens_ + token;
   return value_.substr(kBlockHeaderBytes + rows * sizeof(uint32_t) + row * row_bytes(), row_bytes());

@@ -1,7 +1,6 @@
 #include "policies/recall/k4_code.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace tidepool {
@@ -21,9 +20,9 @@ void EncodeK4(const float* keys, int tokens, int head_dim, uint8_t* codes, float
     uint8_t* tile = codes + static_cast<size_t>(t / kK4TileTokens) * head_dim * 8;
     const int lane = t % kK4TileTokens;
     for (int c = 0; c < head_dim; ++c) {
-      if (scale[c] == 0) continue;
-      const float level = std::nearbyint((keys[t * head_dim + c] - minimum[c]) / scale[c]);
-      const int code = static_cast<int>(std::clamp(level, 0.0f, 15.0f));
+      const float level = (keys[t * head_dim + c] - minimum[c]) / scale[c];
+      // Not a number where the channel is constant or a key is: code 0.
+      const int code = level > 0 ? static_cast<int>(std::min(level, 15.0f) + 0.5f) : 0;
       tile[c * 8 + lane % 8] |= static_cast<uint8_t>(lane < 8 ? code : code << 4);
     }
   }

@@ -4,6 +4,9 @@
 #include <functional>
 #include <numeric>
 
+#include "base/check.h"
+#include "policies/retain/token_scores.h"
+
 namespace tidepool {
 namespace {
 
@@ -11,7 +14,7 @@ namespace {
 std::vector<int32_t> Best(absl::Span<const float> weight, int count) {
   std::vector<int32_t> index(weight.size());
   std::iota(index.begin(), index.end(), 0);
-  auto better = [&](int32_t a, int32_t b) { return weight[a] > weight[b] || (weight[a] == weight[b] && a < b); };
+  const BestFirst better(weight);
   if (count < static_cast<int>(index.size())) {
     std::nth_element(index.begin(), index.begin() + count, index.end(), better);
     index.resize(std::max(count, 0));
@@ -21,25 +24,28 @@ std::vector<int32_t> Best(absl::Span<const float> weight, int count) {
 }
 
 std::vector<int32_t> Victims(const RecallCandidates& candidates, absl::Span<const int32_t> chosen) {
+  TIDEPOOL_CHECK(candidates.resident.size() == candidates.weight.size() &&
+                 candidates.average.size() == candidates.weight.size());
   std::vector<uint8_t> is_chosen(candidates.weight.size(), 0);
   for (int32_t i : chosen) is_chosen[i] = 1;
   std::vector<int32_t> victims;
   for (size_t i = 0; i < is_chosen.size(); ++i) {
     if (candidates.resident[i] && !is_chosen[i]) victims.push_back(static_cast<int32_t>(i));
   }
-  std::stable_sort(victims.begin(), victims.end(),
-                   [&](int32_t a, int32_t b) { return candidates.average[a] < candidates.average[b]; });
+  std::stable_sort(victims.begin(), victims.end(), [&](int32_t a, int32_t b) {
+    return BestFirst::Rank(candidates.average[a]) < BestFirst::Rank(candidates.average[b]);
+  });
   return victims;
 }
 
 }  // namespace
 
 float KthLargest(absl::Span<const float> weight, int k) {
-  if (weight.empty() || k < 1) return 0;
-  std::vector<float> copy(weight.begin(), weight.end());
-  const size_t at = std::min<size_t>(k, copy.size()) - 1;
-  std::nth_element(copy.begin(), copy.begin() + static_cast<int64_t>(at), copy.end(), std::greater<float>());
-  return copy[at];
+  if (k < 1 || static_cast<size_t>(k) > weight.size()) return 0;
+  std::vector<float> ranks(weight.size());
+  std::transform(weight.begin(), weight.end(), ranks.begin(), BestFirst::Rank);
+  std::nth_element(ranks.begin(), ranks.begin() + k - 1, ranks.end(), std::greater<float>());
+  return ranks[k - 1];
 }
 
 RecallChoice ChooseBest(const RecallCandidates& candidates, int slots) {

@@ -21,7 +21,7 @@ struct RecallChoice {
   std::vector<int32_t> victims;  // resident and not chosen in this step, lowest average first
 };
 
-// The k-th largest weight; the smallest when there are fewer than k, 0 when there are none.
+// The k-th largest weight; 0 when there are fewer than k: a slot for each, nothing to beat.
 float KthLargest(absl::Span<const float> weight, int k);
 
 // sync: the `slots` best candidates are to be resident, ties to the lower position.

@@ -66,7 +66,12 @@ std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBu
   };
   std::vector<LayerBudget> budgets(input.layers);
   for (int layer = 0; layer < input.layers; ++layer) budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
-  if (spec.layer_budget == LayerBudgetRule::kVariance && input.tokens > 0) {
+  // The other rules have no preset yet (ValidateCompression).
+  TIDEPOOL_CHECK(spec.layer_budget == LayerBudgetRule::kAll || spec.layer_budget == LayerBudgetRule::kUniform ||
+                 spec.layer_budget == LayerBudgetRule::kVariance);
+  // What fits is kept whole: unequal layers would evict from some of them for nothing.
+  if (spec.layer_budget == LayerBudgetRule::kVariance && input.kept_rows < input.tokens) {
+    TIDEPOOL_CHECK(static_cast<int>(input.variance_concentration.size()) == input.layers);
     // D2O: rho is the whole ratio, heavy and recent take their shares of it and are cut to whole tokens one by one.
     const double rho = static_cast<double>(input.kept_rows) / input.tokens;
     const std::vector<double> ratios = VarianceRatios(input.variance_concentration, rho);

@@ -22,7 +22,8 @@ struct LayerBudgetInput {
   absl::Span<const double> variance_concentration;  // kVariance: F of each layer; else empty
 };
 
-// One for each layer.
+// One for each layer. kVariance: the layers share kept_rows by VarianceRatios, or each has kept_rows when the tokens
+// fit.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
 
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:

@@ -9,6 +9,7 @@
 namespace tidepool {
 
 Selection SelectRows(int rows, absl::Span<const float> scores, const RowBudget& budget) {
+  TIDEPOOL_CHECK(rows >= 0 && budget.sinks >= 0 && budget.heavy >= 0 && budget.recent >= 0);
   Selection selection;
   selection.kept.reserve(std::min(rows, budget.total()));
   if (rows <= budget.total()) {

@@ -8,9 +8,9 @@
 namespace tidepool {
 
 std::vector<float> PoolScores(absl::Span<const float> scores, int kernel, Pooling pooling) {
+  TIDEPOOL_CHECK(kernel >= 1 && kernel % 2 == 1);
   std::vector<float> out(scores.begin(), scores.end());
   if (pooling == Pooling::kNone || kernel == 1) return out;
-  TIDEPOOL_CHECK(kernel >= 1 && kernel % 2 == 1);
   const int size = static_cast<int>(scores.size()), half = kernel / 2;
   for (int i = 0; i < size; ++i) {
     const int first = std::max(0, i - half), last = std::min(size - 1, i + half);
@@ -61,8 +61,7 @@ std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
   std::iota(index.begin(), index.end(), 0);
   if (count >= static_cast<int>(index.size())) return index;
   if (count <= 0) return {};
-  std::nth_element(index.begin(), index.begin() + count, index.end(),
-                   [&](int32_t a, int32_t b) { return scores[a] > scores[b] || (scores[a] == scores[b] && a < b); });
+  std::nth_element(index.begin(), index.begin() + count, index.end(), BestFirst(scores));
   index.resize(count);
   std::sort(index.begin(), index.end());
   return index;

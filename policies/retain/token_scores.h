@@ -3,7 +3,9 @@
 #ifndef TIDEPOOL_POLICIES_RETAIN_TOKEN_SCORES_H_
 #define TIDEPOOL_POLICIES_RETAIN_TOKEN_SCORES_H_
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -23,7 +25,22 @@ std::vector<float> ReduceGroup(absl::Span<const float> scores, int group, GroupR
 std::vector<float> WindowScores(absl::Span<const float> probabilities, int group, int window_rows, int keys, int past,
                                 GroupReduce reduce, int kernel, Pooling pooling);
 
-// Indices of the `count` largest, ascending; ties to the lower index. All of them when count >= size.
+// Orders indices by their score: descending, ties to the lower index, not-a-number last (so that a model that computes
+// NaN cannot break a sort).
+class BestFirst {
+ public:
+  explicit BestFirst(absl::Span<const float> scores) : scores_(scores) {}
+  bool operator()(int32_t a, int32_t b) const {
+    const float score_a = Rank(scores_[a]), score_b = Rank(scores_[b]);
+    return score_a > score_b || (score_a == score_b && a < b);
+  }
+  static float Rank(float score) { return std::isnan(score) ? -std::numeric_limits<float>::infinity() : score; }
+
+ private:
+  absl::Span<const float> scores_;
+};
+
+// Indices of the `count` largest, ascending; ties to the lower index. All of them when count >= size. O(size).
 std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count);
 
 }  // namespace tidepool
