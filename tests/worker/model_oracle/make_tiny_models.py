@@ -4,8 +4,8 @@
     venv/bin/python tests/worker/model_oracle/make_tiny_models.py tests/data/tiny_models
 
 The logits come from transformers in float32 with exactly the weights of the file (rounded to F16 or Q8_0 where it
-is). A second computation, gguf_forward.py, reads the written file; nothing is kept unless both agree. README.md there has
-the format.
+is). A second computation, gguf_forward.py, reads the written file; nothing is kept unless both agree. README.md there
+has the format.
 Made with torch 2.15.0, transformers 5.23.0, gguf 0.19.0, numpy 2.4.6.
 """
 
