@@ -1,0 +1,119 @@
+// The int8 dot product of one instruction set. Included by kernel sources only, each compiled with TIDEPOOL_ISA.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_DOT_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_DOT_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+
+namespace tidepool::TIDEPOOL_ISA {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF32 = hn::CappedTag<float, 16>;
+using DI32 = hn::RebindToSigned<DF32>;
+using DU8 = hn::Repartition<uint8_t, DI32>;
+using F32 = hn::Vec<DF32>;
+using I32 = hn::Vec<DI32>;
+using U8 = hn::Vec<DU8>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF32()));
+
+HWY_INLINE I32 BroadcastInputs(const int8_t* inputs) {
+  int32_t four;
+  std::memcpy(&four, inputs, sizeof four);
+  return hn::Set(DI32(), four);
+}
+
+// kOffset is a power of two or zero.
+template <int kOffset>
+HWY_INLINE I32 TimesOffset(int32_t negative_sum) {
+  if constexpr (kOffset == 0) {
+    return hn::Zero(DI32());
+  } else {
+    return hn::ShiftLeft<__builtin_ctz(kOffset)>(hn::Set(DI32(), negative_sum));
+  }
+}
+
+// Lane by lane, exactly: sum over kGroups groups of 4 inputs of (w - kOffset) * input, with 0 <= w <= kMaximum and
+// |input| <= 127. negative_sum = - sum of the inputs.
+#if defined(__AVX512VNNI__)
+
+template <int kMaximum, int kOffset, int kGroups>
+HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
+  __m512i sum = TimesOffset<kOffset>(negative_sum).raw;
+  for (int g = 0; g < kGroups; ++g) sum = _mm512_dpbusd_epi32(sum, w[g].raw, BroadcastInputs(inputs + 4 * g).raw);
+  return I32{sum};
+}
+
+#elif defined(__SSSE3__)
+
+#if defined(__AVX2__)
+using Raw = __m256i;
+HWY_INLINE Raw PairProducts(Raw w, Raw x) { return _mm256_maddubs_epi16(w, x); }
+HWY_INLINE Raw AddPairs(Raw sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+HWY_INLINE Raw Add16(Raw a, Raw b) { return _mm256_add_epi16(a, b); }
+HWY_INLINE Raw Add32(Raw a, Raw b) { return _mm256_add_epi32(a, b); }
+HWY_INLINE Raw Magnitude(Raw a) { return _mm256_abs_epi8(a); }
+HWY_INLINE Raw WithSignOf(Raw x, Raw sign) { return _mm256_sign_epi8(x, sign); }
+HWY_INLINE Raw FlipTopBits(Raw a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+#else
+using Raw = __m128i;
+HWY_INLINE Raw PairProducts(Raw w, Raw x) { return _mm_maddubs_epi16(w, x); }
+HWY_INLINE Raw AddPairs(Raw sums) { return _mm_madd_epi16(sums, _mm_set1_epi16(1)); }
+HWY_INLINE Raw Add16(Raw a, Raw b) { return _mm_add_epi16(a, b); }
+HWY_INLINE Raw Add32(Raw a, Raw b) { return _mm_add_epi32(a, b); }
+HWY_INLINE Raw Magnitude(Raw a) { return _mm_abs_epi8(a); }
+HWY_INLINE Raw WithSignOf(Raw x, Raw sign) { return _mm_sign_epi8(x, sign); }
+HWY_INLINE Raw FlipTopBits(Raw a) { return _mm_xor_si128(a, _mm_set1_epi8(-128)); }
+#endif
+
+// Sums of two products are formed in 16 bits with saturation, so as many are added there as stay below 2^15.
+template <int kMaximum, int kOffset, int kGroups>
+HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
+  if constexpr (kMaximum > 127) {
+    static_assert(kOffset == 128);  // w - 128 is w with the top bit flipped, read as signed; |w - 128| <= 128
+    Raw sum = hn::Zero(DI32()).raw;
+    for (int g = 0; g < kGroups; ++g) {
+      const Raw value = FlipTopBits(w[g].raw);
+      const Raw signed_inputs = WithSignOf(BroadcastInputs(inputs + 4 * g).raw, value);
+      sum = Add32(sum, AddPairs(PairProducts(Magnitude(value), signed_inputs)));
+    }
+    return I32{sum};
+  } else {
+    constexpr int kFit = 32767 / (2 * kMaximum * 127);
+    constexpr int kRun = kFit < kGroups ? kFit : kGroups;
+    static_assert(kRun >= 1 && kGroups % kRun == 0);
+    Raw sum = TimesOffset<kOffset>(negative_sum).raw;
+    for (int first = 0; first < kGroups; first += kRun) {
+      Raw pairs = PairProducts(w[first].raw, BroadcastInputs(inputs + 4 * first).raw);
+      for (int g = first + 1; g < first + kRun; ++g) {
+        pairs = Add16(pairs, PairProducts(w[g].raw, BroadcastInputs(inputs + 4 * g).raw));
+      }
+      sum = Add32(sum, AddPairs(pairs));
+    }
+    return I32{sum};
+  }
+}
+
+#else
+
+template <int kMaximum, int kOffset, int kGroups>
+HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
+  HWY_ALIGN int32_t sums[kLanes];
+  hn::Store(TimesOffset<kOffset>(negative_sum), DI32(), sums);
+  for (int g = 0; g < kGroups; ++g) {
+    HWY_ALIGN uint8_t values[kLanes * 4];
+    hn::Store(w[g], DU8(), values);
+    for (int i = 0; i < kLanes * 4; ++i) sums[i / 4] += values[i] * inputs[4 * g + i % 4];
+  }
+  return hn::Load(DI32(), sums);
+}
+
+#endif
+
+}  // namespace
+}  // namespace tidepool::TIDEPOOL_ISA
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_DOT_H_

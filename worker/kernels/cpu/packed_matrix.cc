@@ -1,0 +1,109 @@
+#include "worker/kernels/cpu/packed_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "worker/kernels/cpu/packed_source.h"
+
+namespace tidepool {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Row `row` of a tile, of a zeroed block.
+void PlaceValues(const uint8_t* values, int value_bits, int row, uint8_t* block) {
+  for (int group = 0; group < kBlockGroups; ++group) {
+    if (value_bits == 8) {
+      std::memcpy(block + (group * kTileRows + row) * 4, values + group * 4, 4);
+    } else {
+      uint8_t* run = block + (group / 2 * kTileRows + row) * 4;
+      for (int i = 0; i < 4; ++i) run[i] |= static_cast<uint8_t>(values[group * 4 + i] << (group % 2 * 4));
+    }
+  }
+}
+
+void PlaceScales(const SourceBlock& source, const PackedFormatFacts& facts, int row, uint8_t* block) {
+  uint8_t* at = block + facts.values_bytes();
+  if (!facts.wide_scales) {
+    std::memcpy(at + row * 2, &source.half_scale, 2);
+    if (facts.has_minimum) std::memcpy(at + (kTileRows + row) * 2, &source.half_minimum, 2);
+    return;
+  }
+  for (int i = 0; i < facts.scales; ++i) std::memcpy(at + (i * kTileRows + row) * 4, &source.scale[i], 4);
+  if (facts.has_minimum) std::memcpy(at + (facts.scales * kTileRows + row) * 4, &source.minimum, 4);
+}
+
+void PackIntegerRow(const TensorView& tensor, const PackedFormatFacts& facts, int64_t row, uint8_t* tile) {
+  const uint8_t* source = tensor.data + static_cast<size_t>(row) * tensor.row_bytes();
+  const int row_in_tile = static_cast<int>(row % kTileRows);
+  for (int64_t block = 0; block < tensor.columns / kBlockInputs; ++block, tile += facts.block_bytes()) {
+    const SourceBlock values = ReadSourceBlock(tensor.type, source, block);
+    PlaceValues(values.values, facts.value_bits, row_in_tile, tile);
+    PlaceScales(values, facts, row_in_tile, tile);
+  }
+}
+
+void PackFloatRow(const uint8_t* source, size_t element_bytes, int64_t row, int64_t columns, uint8_t* tile) {
+  uint8_t* at = tile + static_cast<size_t>(row % kTileRows) * element_bytes;
+  for (int64_t i = 0; i < columns; ++i) {
+    std::memcpy(at + static_cast<size_t>(i) * kTileRows * element_bytes, source + i * element_bytes, element_bytes);
+  }
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix() : data_(std::make_unique<Data>()) {}
+PackedMatrix::PackedMatrix(PackedMatrix&&) noexcept = default;
+PackedMatrix& PackedMatrix::operator=(PackedMatrix&&) noexcept = default;
+PackedMatrix::~PackedMatrix() = default;
+
+int64_t PackedMatrix::rows() const { return data_->rows; }
+int64_t PackedMatrix::columns() const { return data_->columns; }
+size_t PackedMatrix::bytes() const { return static_cast<size_t>(data_->tiles) * data_->tile_bytes; }
+bool PackedMatrix::is_float() const { return FactsOf(data_->format).is_float(); }
+
+PackedMatrix PackedMatrix::Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team) {
+  TIDEPOOL_CHECK(tensor.rows > 0 && tensor.columns > 0 && !tensor.empty());
+  PackedMatrix matrix;
+  Data& data = *matrix.data_;
+  data.format = as_f32 ? PackedFormat::kF32 : FormatOf(tensor.type);
+  data.rows = tensor.rows;
+  data.columns = tensor.columns;
+  data.tiles = (tensor.rows + kTileRows - 1) / kTileRows;
+  const PackedFormatFacts facts = FactsOf(data.format);
+  if (facts.is_float()) {
+    data.tile_bytes = RoundUp(static_cast<size_t>(tensor.columns) * kTileRows * facts.value_bits / 8, kAlignment);
+  } else {
+    TIDEPOOL_CHECK(tensor.columns % kBlockInputs == 0);
+    data.tile_bytes = RoundUp(static_cast<size_t>(tensor.columns / kBlockInputs) * facts.block_bytes(), kAlignment);
+  }
+  data.bytes.reset(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, matrix.bytes())));
+  TIDEPOOL_CHECK(data.bytes != nullptr);
+
+  team.ForEach(data.tiles, 1, [&](int64_t first, int64_t last) {
+    std::vector<float> floats(as_f32 ? static_cast<size_t>(tensor.columns) : 0);
+    for (int64_t t = first; t < last; ++t) {
+      uint8_t* tile = data.bytes.get() + static_cast<size_t>(t) * data.tile_bytes;
+      std::memset(tile, 0, data.tile_bytes);
+      for (int64_t row = t * kTileRows; row < std::min((t + 1) * kTileRows, tensor.rows); ++row) {
+        if (as_f32) {
+          DequantizeRow(tensor, row, floats.data());
+          PackFloatRow(reinterpret_cast<const uint8_t*>(floats.data()), sizeof(float), row, tensor.columns, tile);
+        } else if (facts.is_float()) {
+          PackFloatRow(tensor.data + static_cast<size_t>(row) * tensor.row_bytes(), facts.value_bits / 8, row,
+                       tensor.columns, tile);
+        } else {
+          PackIntegerRow(tensor, facts, row, tile);
+        }
+      }
+    }
+  });
+  return matrix;
+}
+
+}  // namespace tidepool
