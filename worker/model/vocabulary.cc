@@ -1,8 +1,10 @@
 #include "worker/model/vocabulary.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "worker/model/gguf_file.h"
 
@@ -106,6 +108,8 @@ void Vocabulary::Split(absl::Span<const TextSegment> segments, absl::FunctionRef
     for (const TextSegment& segment : segments) joined += segment.text;
   }
   const std::string_view text = segments.size() == 1 ? std::string_view(segments[0].text) : joined;
+  TIDEPOOL_CHECK(text.size() <=
+                 static_cast<size_t>(std::numeric_limits<int32_t>::max()));  // the API allows kMaxPromptBytes
   size_t at = 0, stretch = 0, segment_end = 0;
   for (const TextSegment& segment : segments) {
     segment_end += segment.text.size();
