@@ -1,0 +1,139 @@
+#include "policies/retain/layer_budget.h"
+
+#include <cmath>
+#include <string_view>
+
+#include "gtest/gtest.h"
+
+namespace tidepool {
+namespace {
+
+CompressionSpec Preset(std::string_view name) { return PresetSpec(name).value(); }
+
+LayerBudgetInput Input(int layers, int tokens, int kept_rows, absl::Span<const double> concentration = {}) {
+  LayerBudgetInput input;
+  input.layers = layers;
+  input.tokens = tokens;
+  input.kept_rows = kept_rows;
+  input.variance_concentration = concentration;
+  return input;
+}
+
+RowBudget Rows(int sinks, int heavy, int recent) {
+  RowBudget budget;
+  budget.sinks = sinks;
+  budget.heavy = heavy;
+  budget.recent = recent;
+  return budget;
+}
+
+TEST(LayerBudgetTest, UniformPresetsSplitTheSameRowsInEveryLayer) {
+  struct {
+    const char* preset;
+    RowBudget rows;
+  } const cases[] = {
+      {"streaming", Rows(4, 4, 96)},
+      {"snapkv", Rows(0, 68, 32)},
+      {"h2o", Rows(0, 50, 50)},
+  };
+  for (const auto& c : cases) {
+    const std::vector<LayerBudget> budgets = LayerBudgets(Preset(c.preset), Input(5, 1000, 100));
+    ASSERT_EQ(budgets.size(), 5u);
+    for (const LayerBudget& budget : budgets) {
+      EXPECT_FALSE(budget.dense);
+      EXPECT_EQ(budget.rows, c.rows) << c.preset;
+    }
+  }
+}
+
+TEST(LayerBudgetTest, FullIsDenseEverywhere) {
+  for (const LayerBudget& budget : LayerBudgets(CompressionSpec(), Input(3, 100, 100))) EXPECT_TRUE(budget.dense);
+}
+
+TEST(LayerBudgetTest, TheRecentShareMovesRowsBetweenHeavyAndRecent) {
+  CompressionSpec spec = Preset("h2o");
+  spec.recent_share = 0.25;
+  EXPECT_EQ(LayerBudgets(spec, Input(1, 1000, 100))[0].rows, Rows(0, 75, 25));
+  spec.recent_share = 0.001;  // at least one recent row, whatever the share
+  EXPECT_EQ(LayerBudgets(spec, Input(1, 1000, 100))[0].rows, Rows(0, 99, 1));
+}
+
+TEST(LayerBudgetTest, TotalsAreWhatWasGivenDownToOneRow) {
+  for (const char* preset : {"streaming", "snapkv", "h2o"}) {
+    for (int kept = 1; kept < 80; ++kept) {
+      const RowBudget rows = LayerBudgets(Preset(preset), Input(1, 1000, kept))[0].rows;
+      EXPECT_EQ(rows.total(), kept) << preset;
+      EXPECT_GE(rows.recent, 1) << preset;
+    }
+  }
+}
+
+TEST(LayerBudgetTest, DenseLayersAreTheGivenOnesAndForD2oItsOwn) {
+  CompressionSpec spec = Preset("h2o");
+  spec.dense_layers = {2};
+  const std::vector<LayerBudget> budgets = LayerBudgets(spec, Input(4, 100, 20));
+  for (int layer = 0; layer < 4; ++layer) EXPECT_EQ(budgets[layer].dense, layer == 2);
+
+  CompressionSpec d2o = Preset("d2o");
+  d2o.dense_layers = {3};
+  std::vector<int> dense;
+  for (int layer = 0; layer < 6; ++layer) {
+    if (IsDenseLayer(d2o, layer, 6)) dense.push_back(layer);
+  }
+  EXPECT_EQ(dense, (std::vector<int>{0, 1, 3, 5}));
+  d2o.dense_layers_override = true;
+  for (int layer = 0; layer < 6; ++layer) EXPECT_EQ(IsDenseLayer(d2o, layer, 6), layer == 3);
+}
+
+TEST(LayerBudgetTest, D2oGivesMoreRowsToLayersOfLowConcentration) {
+  const std::vector<double> concentration = {0.3, 0.1, 0.9, 0.3};
+  const std::vector<LayerBudget> budgets = LayerBudgets(Preset("d2o"), Input(4, 1001, 200, concentration));
+  double sum = 0;
+  for (double f : concentration) sum += std::exp(-f);
+  for (int layer = 0; layer < 4; ++layer) {
+    // int((N) * ratio * hh_ratio / rho) of the official code, once for each half.
+    const int half = static_cast<int>(1001 * (std::exp(-concentration[layer]) / sum * 4 * (200.0 / 1001)) * 0.5);
+    EXPECT_EQ(budgets[layer].rows, Rows(4, half, half));
+  }
+  EXPECT_GT(budgets[1].rows.total(), budgets[0].rows.total());
+  EXPECT_GT(budgets[0].rows.total(), budgets[2].rows.total());
+}
+
+TEST(LayerBudgetTest, D2oCutsProductsThatAreWholeNumbersToThemselves) {
+  const std::vector<double> equal(3, 0.5);
+  for (int tokens : {10, 70, 90, 1000, 4000}) {
+    EXPECT_EQ(LayerBudgets(Preset("d2o"), Input(3, tokens, tokens / 5, equal))[1].rows,
+              Rows(4, tokens / 10, tokens / 10));
+  }
+}
+
+TEST(LayerBudgetTest, D2oKeepsAllOfAPromptThatFits) {
+  const std::vector<double> concentration = {0.0, 0.9, 0.2};
+  for (int kept : {100, 101, 500}) {
+    for (const LayerBudget& budget : LayerBudgets(Preset("d2o"), Input(3, 100, kept, concentration))) {
+      EXPECT_EQ(budget.rows.total(), kept);
+      EXPECT_EQ(budget.rows.sinks, 4);
+    }
+  }
+}
+
+TEST(LayerBudgetTest, RatiosAreClampedToOneHundredthAndOne) {
+  const std::vector<double> ratios = VarianceRatios({0.0, 20.0, 20.0}, 0.9);
+  EXPECT_EQ(ratios[0], 1.0);
+  EXPECT_EQ(ratios[1], 0.01);
+}
+
+TEST(LayerBudgetTest, EqualHeadsHaveNoConcentration) {
+  const std::vector<float> sums = {4, 1, 1, 2};
+  const std::vector<absl::Span<const float>> heads(3, sums);
+  EXPECT_EQ(VarianceConcentration(heads), 0.0);
+}
+
+TEST(LayerBudgetTest, UniformHeadsHaveTheBudgetOfTheLayer) {
+  const std::vector<std::vector<float>> scores(3, std::vector<float>(10, 1.0f));
+  const std::vector<RowBudget> budgets = HeadBudgets(HeadBudgetRule::kUniform, Rows(1, 5, 2), scores);
+  EXPECT_EQ(budgets, std::vector<RowBudget>(3, Rows(1, 5, 2)));
+}
+
+}  // namespace
+}  // namespace tidepool
