@@ -41,6 +41,22 @@ void UseModel(const Model& model) {
   if (chat.ok()) (*chat)->Render(std::vector<ChatMessage>{{"user", "a"}, {"assistant", "b"}}, true).IgnoreError();
 }
 
+void RunInput(const uint8_t* data, size_t size) {
+  const auto file = GgufFile::Parse("fuzz", {data, size});
+  if (!file.ok()) {
+    TIDEPOOL_CHECK(!file.status().message().empty());
+    return;
+  }
+  CheckTensors(**file, data, size);
+  const auto tokenizer = Tokenizer::FromGguf(**file);
+  if (tokenizer.ok()) (*tokenizer)->Encode("ab <|im_end|>", true, true);
+
+  static const int fd = memfd_create("fuzz", 0);
+  TIDEPOOL_CHECK(fd >= 0 && ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == static_cast<ssize_t>(size));
+  const auto model = Model::Load(absl::StrCat("/proc/self/fd/", fd));
+  if (model.ok()) UseModel(**model);
+}
+
 }  // namespace
 
 namespace test {
@@ -66,19 +82,6 @@ std::vector<std::string> FuzzSeeds() {
 }  // namespace tidepool
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace tidepool;
-  const auto file = GgufFile::Parse("fuzz", {data, size});
-  if (!file.ok()) {
-    TIDEPOOL_CHECK(!file.status().message().empty());
-    return 0;
-  }
-  CheckTensors(**file, data, size);
-  const auto tokenizer = Tokenizer::FromGguf(**file);
-  if (tokenizer.ok()) (*tokenizer)->Encode("ab <|im_end|>", true, true);
-
-  static const int fd = memfd_create("fuzz", 0);
-  TIDEPOOL_CHECK(fd >= 0 && ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == static_cast<ssize_t>(size));
-  const auto model = Model::Load(absl::StrCat("/proc/self/fd/", fd));
-  if (model.ok()) UseModel(**model);
+  tidepool::RunInput(data, size);
   return 0;
 }

@@ -40,22 +40,7 @@ void CheckText(const Tokenizer& tokenizer, std::string_view text, bool composes)
   if (!composes) TIDEPOOL_CHECK(tokenizer.Decode(mixed, true) == text);
 }
 
-}  // namespace
-
-namespace test {
-
-std::vector<std::string> FuzzSeeds() {
-  return {"Hello, world! It's 12345 o'clock.\r\n\n  indented\t text  ", "<|im_start|>user\nab<tool>ab<|im_end|>\n",
-          "\xe4\xbd\xa0\xe5\xa5\xbd \xd9\xa3\xd9\xa4 e\xcc\x81 \xf0\x9f\x98\x80\xe2\x80\x8d\xf0\x9f\x91\xa9 "
-          "\xc2\xa0\xe3\x80\x80",
-          "'S'T'rE'VE'm'Ll'd 's", std::string("\0\x01\xff\xfe\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80", 13)};
-}
-
-}  // namespace test
-}  // namespace tidepool
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace tidepool;
+void RunInput(const uint8_t* data, size_t size) {
   static const std::vector<std::unique_ptr<Tokenizer>>& tokenizers = *[] {
     auto* made = new std::vector<std::unique_ptr<Tokenizer>>();
     for (const char* name : kPreTokenizers) made->push_back(ByteTokenizer(name));
@@ -71,5 +56,23 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     TIDEPOOL_CHECK(joined == text);
     CheckText(*tokenizers[i], text, /*composes=*/std::string_view(kPreTokenizers[i]) == "qwen2");
   }
+}
+
+}  // namespace
+
+namespace test {
+
+std::vector<std::string> FuzzSeeds() {
+  return {"Hello, world! It's 12345 o'clock.\r\n\n  indented\t text  ", "<|im_start|>user\nab<tool>ab<|im_end|>\n",
+          "\xe4\xbd\xa0\xe5\xa5\xbd \xd9\xa3\xd9\xa4 e\xcc\x81 \xf0\x9f\x98\x80\xe2\x80\x8d\xf0\x9f\x91\xa9 "
+          "\xc2\xa0\xe3\x80\x80",
+          "'S'T'rE'VE'm'Ll'd 's", std::string("\0\x01\xff\xfe\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80", 13)};
+}
+
+}  // namespace test
+}  // namespace tidepool
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  tidepool::RunInput(data, size);
   return 0;
 }
