@@ -158,7 +158,8 @@ void BatchRecall::Fetch(std::vector<Want> wants, int layer) {
   std::vector<Want> remote;
   for (const Want& want : wants) {
     if (slices_[want.slice].log->CopyLocalRow(want.position, layer, want.kv_head, row.data())) {
-      Install(want, row.data(), false);
+      Install(slices_[want.slice], layer, want.kv_head, want.position, row.data(),
+              choices_[want.slice][want.kv_head].victims);
     } else {
       remote.push_back(want);
     }
@@ -184,7 +185,9 @@ void BatchRecall::Fetch(std::vector<Want> wants, int layer) {
         if (rows.rows.size() >= (next + 1) * row_bytes && next < rows.row_checksums.size()) {
           const std::string_view bytes = std::string_view(rows.rows).substr(next * row_bytes, row_bytes);
           if (Checksum32(bytes) == rows.row_checksums[next]) {
-            Install(want, bytes.data(), true);
+            Install(slices_[want.slice], layer, want.kv_head, want.position, bytes.data(),
+                    choices_[want.slice][want.kv_head].victims);
+            recall.counters().recalled_bytes += static_cast<int64_t>(row_bytes);
             installed = true;
           }
         }
@@ -205,25 +208,29 @@ void BatchRecall::Fetch(std::vector<Want> wants, int layer) {
   }
 }
 
-void BatchRecall::Install(const Want& want, const char* row, bool counted_bytes) {
-  RecallSlice& slice = slices_[want.slice];
+void BatchRecall::Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
+                          std::vector<int32_t>& victims) {
+  HeadRows& head = slice.rows->head(layer, kv_head);
   RowRecall& recall = *slice.recall;
-  HeadRows& head = slice.rows->head(want.layer, want.kv_head);
-  if (head.recalled_rows() >= recall.slots()) {
-    std::vector<int32_t>& victims = choices_[want.slice][want.kv_head].victims;
-    int32_t slot = -1;
-    while (!victims.empty() && slot < 0) {
-      slot = head.Find(victims.front());
-      victims.erase(victims.begin());
-      if (slot >= 0 && head.kind(slot) != RowKind::kRecalled) slot = -1;
+  int32_t slot = head.Find(position);
+  if (slot >= 0) {
+    if (head.merged()[slot] == 0) return;
+    head.merged()[slot] = 0;  // a mixture becomes its own row again; what was merged into it is recalled by itself
+  } else {
+    if (head.recalled_rows() >= recall.slots()) {
+      int32_t victim = -1;
+      while (!victims.empty() && victim < 0) {
+        victim = head.Find(victims.front());
+        victims.erase(victims.begin());
+        if (victim >= 0 && head.kind(victim) != RowKind::kRecalled) victim = -1;
+      }
+      if (victim < 0) return;
+      head.Remove(victim);
     }
-    if (slot < 0) return;
-    head.Remove(slot);
+    slot = head.Add(slice.rows->pool(), position, RowKind::kRecalled);
   }
-  const int32_t slot = head.Add(slice.rows->pool(), want.position, RowKind::kRecalled);
-  backend_->WriteRow(*slice.rows, want.layer, want.kv_head, slot, row);
+  backend_->WriteRow(*slice.rows, layer, kv_head, slot, row);
   ++recall.counters().recalled_rows;
-  if (counted_bytes) recall.counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
 }
 
 void BatchRecall::End() {
@@ -272,24 +279,8 @@ void BatchRecall::InstallArrived(RecallSlice& slice) {
   std::vector<std::vector<int32_t>> victims(static_cast<size_t>(backend_->layout().layers) * heads);
   for (const RowRecall::Inflight::Row& row : inflight->victims)
     victims[row.layer * heads + row.kv_head].push_back(row.position);
-  std::vector<size_t> next_victim(victims.size(), 0);
-
   auto install = [&](const RowRecall::Inflight::Row& row, const char* bytes) {
-    HeadRows& head = slice.rows->head(row.layer, row.kv_head);
-    if (head.Find(row.position) >= 0) return;
-    const size_t at = row.layer * heads + row.kv_head;
-    if (head.recalled_rows() >= recall.slots()) {
-      int32_t slot = -1;
-      while (slot < 0 && next_victim[at] < victims[at].size()) {
-        slot = head.Find(victims[at][next_victim[at]++]);
-        if (slot >= 0 && head.kind(slot) != RowKind::kRecalled) slot = -1;
-      }
-      if (slot < 0) return;
-      head.Remove(slot);
-    }
-    const int32_t slot = head.Add(slice.rows->pool(), row.position, RowKind::kRecalled);
-    backend_->WriteRow(*slice.rows, row.layer, row.kv_head, slot, bytes);
-    ++recall.counters().recalled_rows;
+    Install(slice, row.layer, row.kv_head, row.position, bytes, victims[row.layer * heads + row.kv_head]);
   };
 
   for (const auto& [row, bytes] : inflight->local) install(row, bytes.data());

@@ -56,7 +56,9 @@ class BatchRecall : public StepHook {
   bool Active(const RecallSlice& slice) const;
   bool Synchronous(const RecallSlice& slice) const;
   void Fetch(std::vector<Want> wants, int layer);
-  void Install(const Want& want, const char* row, bool counted_bytes);
+  // Puts a row into a recall slot, taking the first victim's when none is free, or back in place of its mixture.
+  void Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
+               std::vector<int32_t>& victims);
   void InstallArrived(RecallSlice& slice);
   static std::vector<Group> GroupByBlock(std::vector<Want>& wants, absl::Span<const RecallSlice> slices);
 

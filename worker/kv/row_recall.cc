@@ -92,7 +92,7 @@ RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int l
   const int32_t blocks = log.full_blocks();
   positions = std::min(positions, log.tokens());
 
-  // Candidates: what the policy does not keep and is to be had.
+  // Candidates: what the policy does not keep, or keeps only as a mixture with others, and is to be had.
   std::vector<int32_t> candidates;
   std::vector<uint8_t> resident;
   const absl::Span<const int32_t> order = resident_rows.order();
@@ -103,10 +103,12 @@ RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int l
     for (; position < block_end; ++position) {
       while (next < order.size() && resident_rows.position(order[next]) < position) ++next;
       const bool is_resident = next < order.size() && resident_rows.position(order[next]) == position;
-      if (is_resident && resident_rows.kind(order[next]) == RowKind::kKept) continue;
-      if (lost && !is_resident) continue;
+      const bool mixture = is_resident && resident_rows.merged()[order[next]] != 0;
+      if (is_resident && !mixture && resident_rows.kind(order[next]) == RowKind::kKept) continue;
+      if (lost && (mixture || !is_resident)) continue;
       candidates.push_back(position);
-      resident.push_back(is_resident);
+      // The slot of a kept mixture is its own: to want it means to put its own row back in place.
+      resident.push_back(is_resident && !mixture);
     }
   }
   RowChoice choice;
