@@ -69,6 +69,11 @@ std::string WithChecksum(std::string value) {
 
 }  // namespace
 
+void RunInput(std::string_view value) {
+  CheckValue(value);
+  if (value.size() >= kBlockHeaderBytes) CheckValue(WithChecksum(std::string(value)));
+}
+
 namespace test {
 
 std::vector<std::string> FuzzSeeds() {
@@ -80,9 +85,6 @@ std::vector<std::string> FuzzSeeds() {
 }  // namespace tidepool
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace tidepool;
-  const std::string_view value(reinterpret_cast<const char*>(data), size);
-  CheckValue(value);
-  if (size >= kBlockHeaderBytes) CheckValue(WithChecksum(std::string(value)));
+  tidepool::RunInput({reinterpret_cast<const char*>(data), size});
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "base/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -94,6 +95,29 @@ TEST(BlockCodecTest, AnyOtherLengthIsDetected) {
     ASSERT_EQ(BlockView::Parse(good.substr(0, size)).status().code(), absl::StatusCode::kDataLoss) << size;
   }
   EXPECT_EQ(BlockView::Parse(good + '\0').status().code(), absl::StatusCode::kDataLoss);
+}
+
+// With a checksum that is right: a program that writes them is wrong, or hostile.
+TEST(BlockCodecTest, HeadersThatCannotBeAreRefusedByWhatIsWrong) {
+  struct {
+    size_t offset;
+    char byte;
+    const char* message;
+  } const cases[] = {
+      {0, 'X', "magic"},          {4, 0, "element type"}, {4, 3, "element type"},     {5, 1, "reserved"},
+      {14, 1, "reserved"},        {15, 1, "reserved"},    {8, 0, "kv_heads"},         {10, 0, "head_dim"},
+      {12, 0, "tokens"},          {12, 65, "tokens"},     {12, 4, "its header says"}, {8, 2, "its header says"},
+      {10, 9, "its header says"}, {13, 1, "tokens"},      {11, 1, "its header says"},
+  };
+  for (const auto& c : cases) {
+    std::string bad = Block(Layout(), 1, 64, 5);
+    bad[c.offset] = c.byte;
+    const uint32_t checksum = Checksum32(bad.substr(0, 20) + bad.substr(kBlockHeaderBytes, 3 * 5 * sizeof(uint32_t)));
+    std::memcpy(bad.data() + 20, &checksum, sizeof checksum);
+    const absl::Status status = BlockView::Parse(bad).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message)) << "byte " << c.offset;
+  }
 }
 
 TEST(BlockCodecTest, ADamagedRowIsNamed) {

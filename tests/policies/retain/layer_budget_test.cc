@@ -129,6 +129,11 @@ TEST(LayerBudgetTest, EqualHeadsHaveNoConcentration) {
   EXPECT_EQ(VarianceConcentration(heads), 0.0);
 }
 
+TEST(LayerBudgetTest, VariancesAreUnbiasedAndASmallTermKeepsTinySpreadsSmall) {
+  const std::vector<float> flat = {1, 1}, tilted = {0.0f, 0.002f};  // variances 0 and 2e-6
+  EXPECT_NEAR(VarianceConcentration({flat, tilted}), 0.5 * 2e-6 / (2e-6 + 1e-6), 1e-6);
+}
+
 TEST(LayerBudgetTest, UniformHeadsHaveTheBudgetOfTheLayer) {
   const std::vector<std::vector<float>> scores(3, std::vector<float>(10, 1.0f));
   const std::vector<RowBudget> budgets = HeadBudgets(HeadBudgetRule::kUniform, Rows(1, 5, 2), scores);
