@@ -84,6 +84,15 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
   }
   if (!(request.session_id.size() > 0 && request.compression.preset.empty())) {
     TP_RETURN_IF_ERROR(ValidateCompression(request.compression));
+    for (int layer : request.compression.dense_layers) {
+      if (layer >= config.layers) {
+        return bad("compression.dense_layers: ", layer, " is not in 0 to ", config.layers - 1, ", the model's layers");
+      }
+    }
+    if (request.compression.recall.mode != RecallMode::kOff &&
+        request.compression.recall.placement == IndexPlacement::kDevice) {
+      return absl::UnimplementedError("compression.recall.placement: the cpu backend keeps the index in host memory only");
+    }
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
       return absl::FailedPreconditionError(
           "compression.recall.mode: this worker has no cache service to recall from (start it with --cache)");

@@ -62,7 +62,7 @@ int32_t Compressor::KeptRows(const CompressionSpec& spec, int32_t tokens) {
   const int32_t budget = Budget(spec, tokens);
   const int32_t kept = budget - static_cast<int32_t>(budget * RecallShare(spec));
   const int32_t least = spec.score == ScoreRule::kWindow ? spec.window_tokens + 1 : spec.sink_tokens + 1;
-  return std::min(std::max(kept, least), std::max(tokens, 1));
+  return std::max(kept, least);
 }
 
 int32_t Compressor::RecallSlots(const CompressionSpec& spec, int32_t tokens) {
