@@ -2,9 +2,12 @@
 //
 //   quality_report [--texts=3] [--contexts=4] [--budget=0.2] [--preset=snapkv ...]
 //
-// 1. Text: mean negative log-likelihood of the next 128 tokens after 1,920 tokens of a text, compressed at the end of the 1,920.
-// 2. Needles: a finished turn of 2,040 tokens is compressed; then each question alone is the next turn, and the true answer's
-//    tokens are scored. tests/data/quality/README.md has the data and the full cache's figures by an independent implementation.
+// 1. Text: mean negative log-likelihood of the next 128 tokens after 1,920 tokens of a text, compressed at the end of
+// the 1,920.
+// 2. Needles: a finished turn of 2,040 tokens is compressed; then each question alone is the next turn, and the true
+// answer's
+//    tokens are scored. tests/data/quality/README.md has the data and the full cache's figures by an independent
+//    implementation.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -74,7 +77,8 @@ struct Row {
 
 class Report {
  public:
-  Report(Engine* engine, ManifestStore* manifests, std::string data) : engine_(engine), manifests_(manifests), data_(std::move(data)) {}
+  Report(Engine* engine, ManifestStore* manifests, std::string data)
+      : engine_(engine), manifests_(manifests), data_(std::move(data)) {}
 
   Score Text(const CompressionSpec& spec, const std::string& file) {
     const std::vector<int32_t> ids = engine_->model().tokenizer().Encode(ReadAll(data_ + "/" + file), false, false);
@@ -104,7 +108,8 @@ class Report {
       SessionManifest manifest = *OrDie(manifests_->Get("default", session, absl::Now() + absl::Seconds(10)));
       manifest.session_id = absl::StrCat(session, "-", copy++);
       manifest.revision = 1;
-      if (absl::Status put = manifests_->Put(manifest, absl::Now() + absl::Seconds(10)); !put.ok()) Die(std::string(put.message()));
+      if (absl::Status put = manifests_->Put(manifest, absl::Now() + absl::Seconds(10)); !put.ok())
+        Die(std::string(put.message()));
       GenerationRequest next;
       next.session_id = manifest.session_id;
       next.compression = spec;
@@ -166,7 +171,8 @@ int Main(int argc, char** argv) {
   if (presets.empty()) presets = {"streaming", "snapkv", "h2o", "d2o"};
 
   const char* dir = std::getenv("TIDEPOOL_MODEL_DIR");
-  auto model = OrDie(Model::Load(std::string(dir != nullptr ? dir : TIDEPOOL_SOURCE_DIR "/models") + "/SmolLM2-135M-Instruct.Q4_1.gguf"));
+  auto model = OrDie(Model::Load(std::string(dir != nullptr ? dir : TIDEPOOL_SOURCE_DIR "/models") +
+                                 "/SmolLM2-135M-Instruct.Q4_1.gguf"));
   const std::string work = (std::filesystem::temp_directory_path() / "tidepool-quality-XXXXXX").string();
   std::string made = work;
   if (mkdtemp(made.data()) == nullptr) Die("cannot make " + work);
@@ -184,10 +190,11 @@ int Main(int argc, char** argv) {
     auto engine = OrDie(Engine::Create(options, model, cache.get(), cache->manifests()));
     Report report(engine.get(), cache->manifests(), TIDEPOOL_SOURCE_DIR "/tests/data/quality");
     const char* files[] = {"gpl-3.txt", "lgpl-2.1.txt", "python-argparse.txt"};
-    const nlohmann::json needles = nlohmann::json::parse(ReadAll(TIDEPOOL_SOURCE_DIR "/tests/data/quality/needles.json"));
+    const nlohmann::json needles =
+        nlohmann::json::parse(ReadAll(TIDEPOOL_SOURCE_DIR "/tests/data/quality/needles.json"));
 
-    std::printf("| %-28s | %7s %7s %7s | %8s | %7s %6s | %7s %9s |\n", "", "gpl-3", "lgpl", "python", "loss", "needles", "first",
-                "KV %", "rows/step");
+    std::printf("| %-28s | %7s %7s %7s | %8s | %7s %6s | %7s %9s |\n", "", "gpl-3", "lgpl", "python", "loss", "needles",
+                "first", "KV %", "rows/step");
     double full = 0;
     for (const Row& row : Rows(presets, budget)) {
       double sum = 0;
@@ -203,11 +210,12 @@ int Main(int argc, char** argv) {
       Score needle;
       for (int c = 0; c < contexts; ++c) report.Needles(row.spec, needles[c], c, needle);
       if (texts == 0) usage = needle.usage;
-      std::printf("| %-28s | %s | %+8.4f | %7.3f %6.3f | %7.1f %9.1f |\n", row.name.c_str(), columns.c_str(),
-                  texts > 0 ? (sum - full) / texts : 0.0, contexts > 0 ? needle.nats / needle.tokens : 0.0,
-                  contexts > 0 ? static_cast<double>(needle.first) / needle.tokens : 0.0,
-                  100.0 * static_cast<double>(usage.resident_kv_bytes) / static_cast<double>(usage.full_kv_bytes),
-                  static_cast<double>(usage.recalled_rows) / static_cast<double>(std::max<int64_t>(1, usage.generated_tokens)));
+      std::printf(
+          "| %-28s | %s | %+8.4f | %7.3f %6.3f | %7.1f %9.1f |\n", row.name.c_str(), columns.c_str(),
+          texts > 0 ? (sum - full) / texts : 0.0, contexts > 0 ? needle.nats / needle.tokens : 0.0,
+          contexts > 0 ? static_cast<double>(needle.first) / needle.tokens : 0.0,
+          100.0 * static_cast<double>(usage.resident_kv_bytes) / static_cast<double>(usage.full_kv_bytes),
+          static_cast<double>(usage.recalled_rows) / static_cast<double>(std::max<int64_t>(1, usage.generated_tokens)));
       std::fflush(stdout);
     }
   }

@@ -15,7 +15,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "base/mutex.h"
 #include "worker/backend/backend.h"
-#include "worker/engine/background.h"
+#include "base/background.h"
 #include "worker/engine/context_loader.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/generation.h"

@@ -1,6 +1,6 @@
-// Runs blocking cache operations (session and prefix loads, manifest writes) away from the engine thread, in order.
-#ifndef TIDEPOOL_WORKER_ENGINE_BACKGROUND_H_
-#define TIDEPOOL_WORKER_ENGINE_BACKGROUND_H_
+// A few threads that run jobs in order: what may block, away from threads that must not.
+#ifndef TIDEPOOL_BASE_BACKGROUND_H_
+#define TIDEPOOL_BASE_BACKGROUND_H_
 
 #include <deque>
 #include <functional>
@@ -33,4 +33,4 @@ class Background {
 
 }  // namespace tidepool
 
-#endif  // TIDEPOOL_WORKER_ENGINE_BACKGROUND_H_
+#endif  // TIDEPOOL_BASE_BACKGROUND_H_

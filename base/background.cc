@@ -1,4 +1,4 @@
-#include "worker/engine/background.h"
+#include "base/background.h"
 
 #include <utility>
 

@@ -1,0 +1,214 @@
+#include "cacheservice/remote/offload_lane.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/checksum.h"
+#include "base/log.h"
+#include "cacheservice/remote/backoff.h"
+#include "cacheservice/wire/messages.h"
+
+namespace tidepool {
+
+OffloadLane::OffloadLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel)
+    : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
+
+OffloadLane::~OffloadLane() {
+  {
+    MutexLock lock(&mutex_);
+    stop_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+    changed_.SignalAll();
+  }
+  thread_.join();
+  FailOld(absl::UnavailableError("the worker is shutting down"), /*all=*/true);
+}
+
+void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done) {
+  auto entry = std::make_shared<Entry>();
+  entry->id = id;
+  entry->durable = durable;
+  entry->give_up = Clock::now() + absl::ToChronoMilliseconds(options_.offload_patience);
+  const size_t bytes = value.size();
+  entry->value = std::move(value);
+  entry->done = std::move(done);
+  bool full = false;
+  {
+    MutexLock lock(&mutex_);
+    // Waits for room while the stream is moving; a service that is away must not hold the engine up.
+    const Clock::time_point until = Clock::now() + std::chrono::seconds(2);
+    while (!stop_ && queued_bytes_ + bytes > options_.write_behind_bytes && !full) {
+      if (!changed_.WaitUntil(&mutex_, until) && queued_bytes_ + bytes > options_.write_behind_bytes) full = true;
+    }
+    if (!full && !stop_) {
+      queued_bytes_ += bytes;
+      entries_.push_back(std::move(entry));
+      changed_.SignalAll();
+      return;
+    }
+  }
+  counters_.failures.fetch_add(1);
+  entry->done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, ": the write-behind buffer of ",
+                                                  options_.write_behind_bytes, " bytes is full")));
+}
+
+void OffloadLane::FailOld(const absl::Status& why, bool all) {
+  std::vector<std::shared_ptr<Entry>> failed;
+  {
+    MutexLock lock(&mutex_);
+    if (sent_ > 0 && !all) return;  // answers may still come
+    const Clock::time_point now = Clock::now();
+    while (!entries_.empty() && (all || entries_.front()->give_up < now)) {
+      queued_bytes_ -= entries_.front()->value.size();
+      failed.push_back(std::move(entries_.front()));
+      entries_.pop_front();
+    }
+    if (!failed.empty()) changed_.SignalAll();
+  }
+  for (std::shared_ptr<Entry>& entry : failed) {
+    counters_.failures.fetch_add(1);
+    entry->done(why);
+  }
+}
+
+void OffloadLane::Run() {
+  Backoff backoff;
+  bool first = true;
+  for (;;) {
+    {
+      // Nothing to do: no stream is needed either.
+      MutexLock lock(&mutex_);
+      while (!stop_ && entries_.empty()) changed_.Wait(&mutex_);
+      if (stop_) return;
+    }
+    if (!std::exchange(first, false)) counters_.reconnects.fetch_add(1);
+    RunStream();
+    bool was_connected = false;
+    {
+      MutexLock lock(&mutex_);
+      was_connected = connected_;
+      // What was not answered is sent again.
+      for (size_t i = 0; i < sent_; ++i) entries_[i]->sequence = 0;
+      sent_ = sent_bytes_ = 0;
+      connected_ = false;
+      if (stop_) return;
+    }
+    FailOld(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")),
+            /*all=*/false);
+    if (was_connected) backoff.Reset();
+    const Clock::time_point until = Clock::now() + backoff.Next();
+    MutexLock lock(&mutex_);
+    while (!stop_ && changed_.WaitUntil(&mutex_, until)) {
+    }
+  }
+}
+
+void OffloadLane::RunStream() {
+  grpc::ClientContext context;
+  {
+    MutexLock lock(&mutex_);
+    if (stop_) return;
+    context_ = &context;
+    broken_ = false;
+    credit_ = 0;
+  }
+  std::unique_ptr<Stream> stream = stub_->Offload(&context);
+  v1::OffloadRequest hello;
+  *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
+  std::thread reader;
+  if (stream->Write(hello)) {
+    reader = std::thread([this, &stream] { ReadResults(stream.get()); });
+    uint64_t sequence = 0;
+    for (;;) {
+      std::shared_ptr<Entry> entry;
+      {
+        MutexLock lock(&mutex_);
+        auto may_send = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+          return credit_ > 0 && sent_ < entries_.size() &&
+                 (sent_ == 0 || sent_bytes_ + entries_[sent_]->value.size() <= credit_);
+        };
+        while (!stop_ && !broken_ && !may_send()) changed_.Wait(&mutex_);
+        if (stop_ || broken_) break;
+        entry = entries_[sent_];
+        entry->sequence = ++sequence;
+        ++sent_;
+        sent_bytes_ += entry->value.size();
+      }
+      if (!WriteValue(stream.get(), *entry)) break;
+    }
+  }
+  context.TryCancel();
+  if (reader.joinable()) reader.join();
+  const grpc::Status status = stream->Finish();
+  {
+    MutexLock lock(&mutex_);
+    context_ = nullptr;
+    if (stop_) return;
+  }
+  if (status.error_code() != grpc::StatusCode::CANCELLED) {
+    TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint, " ended: ", status.error_message());
+  }
+}
+
+bool OffloadLane::WriteValue(Stream* stream, const Entry& entry) {
+  for (size_t offset = 0; offset < entry.value.size();) {
+    v1::OffloadRequest request;
+    v1::BlockFrame& frame = *request.mutable_frame();
+    frame.set_sequence(entry.sequence);
+    if (offset == 0) {
+      *frame.mutable_block() = RefOf(entry.id);
+      frame.set_value_bytes(static_cast<uint32_t>(entry.value.size()));
+      frame.set_durable(entry.durable);
+    }
+    frame.set_payload(entry.value.substr(offset, kWireFrameBytes));
+    frame.set_checksum(Checksum32(frame.payload()));
+    offset += frame.payload().size();
+    if (!stream->Write(request)) return false;
+  }
+  return true;
+}
+
+void OffloadLane::ReadResults(Stream* stream) {
+  v1::OffloadResponse response;
+  while (stream->Read(&response)) {
+    if (response.has_accepted()) {
+      MutexLock lock(&mutex_);
+      credit_ = response.accepted().credit_bytes();
+      connected_ = true;
+      changed_.SignalAll();
+      continue;
+    }
+    const v1::OffloadResult& result = response.result();
+    std::shared_ptr<Entry> entry;
+    {
+      MutexLock lock(&mutex_);
+      for (size_t i = 0; i < sent_; ++i) {
+        if (entries_[i]->sequence != result.sequence()) continue;
+        entry = std::move(entries_[i]);
+        entries_.erase(entries_.begin() + static_cast<int64_t>(i));
+        --sent_;
+        sent_bytes_ -= entry->value.size();
+        queued_bytes_ -= entry->value.size();
+        changed_.SignalAll();
+        break;
+      }
+    }
+    if (entry == nullptr) continue;
+    if (result.code() == 0) {
+      counters_.blocks.fetch_add(1);
+      counters_.bytes.fetch_add(static_cast<int64_t>(entry->value.size()));
+      entry->done(absl::OkStatus());
+    } else {
+      counters_.failures.fetch_add(1);
+      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()));
+    }
+  }
+  MutexLock lock(&mutex_);
+  broken_ = true;
+  changed_.SignalAll();
+}
+
+}  // namespace tidepool

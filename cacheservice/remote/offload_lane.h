@@ -1,0 +1,73 @@
+// The Offload stream on the worker's side: a bounded write-behind queue, two threads, and a stream that is made anew
+// when it breaks.
+#ifndef TIDEPOOL_CACHESERVICE_REMOTE_OFFLOAD_LANE_H_
+#define TIDEPOOL_CACHESERVICE_REMOTE_OFFLOAD_LANE_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/mutex.h"
+#include "cacheservice/remote/remote_cache.h"
+#include "tidepool/v1/cache_store.grpc.pb.h"
+
+namespace tidepool {
+
+class OffloadLane {
+ public:
+  struct Counters {
+    std::atomic<int64_t> blocks{0}, bytes{0}, failures{0}, reconnects{0};
+  };
+
+  OffloadLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel);
+  ~OffloadLane();
+
+  void Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done);
+  const Counters& counters() const { return counters_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  using Stream = grpc::ClientReaderWriter<v1::OffloadRequest, v1::OffloadResponse>;
+  struct Entry {
+    BlockId id;
+    std::string value;
+    bool durable;
+    std::function<void(absl::Status)> done;
+    Clock::time_point give_up;
+    uint64_t sequence = 0;  // in the present stream; 0: not sent
+  };
+
+  void Run();
+  // One life of a stream. Returns when it is broken or the lane stops.
+  void RunStream();
+  void ReadResults(Stream* stream);
+  bool WriteValue(Stream* stream, const Entry& entry);
+  void FailOld(const absl::Status& why, bool all);
+
+  const RemoteCacheOptions options_;
+  const std::unique_ptr<v1::CacheStore::Stub> stub_;
+  Counters counters_;
+  Mutex mutex_;
+  CondVar changed_;
+  // Front: sent and not answered, in the order sent; then the unsent.
+  std::deque<std::shared_ptr<Entry>> entries_ ABSL_GUARDED_BY(mutex_);
+  size_t sent_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t sent_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t credit_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the present stream
+  std::thread thread_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_REMOTE_OFFLOAD_LANE_H_

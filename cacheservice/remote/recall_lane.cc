@@ -1,0 +1,211 @@
+#include "cacheservice/remote/recall_lane.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "cacheservice/remote/backoff.h"
+#include "cacheservice/wire/messages.h"
+
+namespace tidepool {
+
+RecallLane::RecallLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel)
+    : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
+
+RecallLane::~RecallLane() {
+  {
+    MutexLock lock(&mutex_);
+    stop_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+    changed_.SignalAll();
+  }
+  thread_.join();
+  Expire(/*all=*/true, absl::UnavailableError("the worker is shutting down"));
+}
+
+void RecallLane::Recall(std::vector<RowSelection> selections, absl::Time deadline,
+                        std::function<void(absl::StatusOr<RecalledRows>)> done) {
+  {
+    MutexLock lock(&mutex_);
+    const bool away = !connected_ && Clock::now() - absl::ToChronoMilliseconds(options_.recall_patience) > away_since_;
+    if (!away && !stop_) {
+      auto request = std::make_unique<Request>();
+      request->selections = std::move(selections);
+      const absl::Duration left = std::min(deadline - absl::Now(), absl::Hours(1));
+      request->deadline = Clock::now() + absl::ToChronoMicroseconds(left);
+      request->done = std::move(done);
+      requests_[next_id_++] = std::move(request);
+      changed_.SignalAll();
+      return;
+    }
+  }
+  done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
+}
+
+RecallLane::Clock::time_point RecallLane::NextDeadline() const {
+  Clock::time_point next = Clock::now() + std::chrono::seconds(1);
+  for (const auto& [id, request] : requests_) next = std::min(next, request->deadline);
+  return next;
+}
+
+void RecallLane::Expire(bool all, const absl::Status& why) {
+  std::vector<std::unique_ptr<Request>> expired;
+  {
+    MutexLock lock(&mutex_);
+    const Clock::time_point now = Clock::now();
+    for (auto at = requests_.begin(); at != requests_.end();) {
+      if (all || at->second->deadline <= now) {
+        expired.push_back(std::move(at->second));
+        at = requests_.erase(at);
+      } else {
+        ++at;
+      }
+    }
+  }
+  for (std::unique_ptr<Request>& request : expired) request->done(why);
+}
+
+void RecallLane::Run() {
+  Backoff backoff;
+  bool first = true;
+  const absl::Status late =
+      absl::DeadlineExceededError(absl::StrCat("cache service ", options_.endpoint, ": no answer in time"));
+  for (;;) {
+    // The stream is held open from the first request on; a broken one is made anew at once, so that it is there when
+    // needed.
+    {
+      MutexLock lock(&mutex_);
+      while (!stop_ && first && requests_.empty()) changed_.Wait(&mutex_);
+      if (stop_) return;
+    }
+    if (!std::exchange(first, false)) counters_.reconnects.fetch_add(1);
+    RunStream();
+    bool was_connected = false;
+    {
+      MutexLock lock(&mutex_);
+      was_connected = connected_;
+      connected_ = false;
+      if (was_connected || away_since_ == Clock::time_point::max()) away_since_ = Clock::now();
+      for (auto& [id, request] : requests_) {
+        request->sent = false;
+        request->rows = RecalledRows();
+      }
+      if (stop_) return;
+    }
+    if (was_connected) backoff.Reset();
+    const Clock::time_point until = Clock::now() + backoff.Next();
+    for (;;) {
+      Expire(false, late);
+      MutexLock lock(&mutex_);
+      if (stop_) return;
+      if (Clock::now() >= until) break;
+      changed_.WaitUntil(&mutex_, std::min(until, NextDeadline()));
+    }
+    bool away = false;
+    {
+      MutexLock lock(&mutex_);
+      away = Clock::now() - absl::ToChronoMilliseconds(options_.recall_patience) > away_since_;
+    }
+    if (away)
+      Expire(true, absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
+  }
+}
+
+void RecallLane::RunStream() {
+  grpc::ClientContext context;
+  {
+    MutexLock lock(&mutex_);
+    if (stop_) return;
+    context_ = &context;
+    broken_ = false;
+  }
+  const absl::Status late =
+      absl::DeadlineExceededError(absl::StrCat("cache service ", options_.endpoint, ": no answer in time"));
+  std::unique_ptr<Stream> stream = stub_->Recall(&context);
+  v1::RecallRequest hello;
+  *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
+  std::thread reader;
+  if (stream->Write(hello)) {
+    {
+      MutexLock lock(&mutex_);
+      connected_ = true;
+      away_since_ = Clock::time_point::max();
+    }
+    reader = std::thread([this, &stream] { ReadResults(stream.get()); });
+    for (;;) {
+      Expire(false, late);
+      v1::RecallRequest message;
+      bool any = false;
+      {
+        MutexLock lock(&mutex_);
+        if (stop_ || broken_) break;
+        for (auto& [id, request] : requests_) {
+          if (request->sent) continue;
+          request->sent = true;
+          any = true;
+          v1::RowsRequest& rows = *message.mutable_rows();
+          rows.set_id(id);
+          const auto left =
+              std::chrono::duration_cast<std::chrono::milliseconds>(request->deadline - Clock::now()).count();
+          rows.set_deadline_ms(static_cast<uint32_t>(std::max<int64_t>(1, left)));
+          for (const RowSelection& selection : request->selections) {
+            v1::RowSelectionRef& ref = *rows.add_selections();
+            *ref.mutable_block() = RefOf(selection.block);
+            ref.set_kv_head(selection.kv_head);
+            ref.set_row_mask(selection.row_mask);
+          }
+          break;
+        }
+        if (!any) changed_.WaitUntil(&mutex_, NextDeadline());
+      }
+      if (any && !stream->Write(message)) break;
+    }
+  }
+  context.TryCancel();
+  if (reader.joinable()) reader.join();
+  const grpc::Status status = stream->Finish();
+  MutexLock lock(&mutex_);
+  context_ = nullptr;
+  if (!stop_ && status.error_code() != grpc::StatusCode::CANCELLED) {
+    TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, " ended: ", status.error_message());
+  }
+}
+
+void RecallLane::ReadResults(Stream* stream) {
+  v1::RecallResponse response;
+  while (stream->Read(&response)) {
+    std::unique_ptr<Request> done;
+    {
+      MutexLock lock(&mutex_);
+      auto at = requests_.find(response.id());
+      if (at == requests_.end()) continue;  // too late
+      Request& request = *at->second;
+      if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
+      request.rows.rows.append(response.rows());
+      request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
+                                        response.row_checksums().end());
+      if (response.more()) continue;
+      done = std::move(at->second);
+      requests_.erase(at);
+    }
+    if (response.code() != 0) {
+      done->done(absl::Status(static_cast<absl::StatusCode>(response.code()), response.message()));
+      continue;
+    }
+    int64_t wanted = 0;
+    for (const RowSelection& selection : done->selections) wanted += std::popcount(selection.row_mask);
+    const int64_t came = static_cast<int64_t>(done->rows.row_checksums.size());
+    counters_.rows.fetch_add(came);
+    counters_.bytes.fetch_add(static_cast<int64_t>(done->rows.rows.size()));
+    counters_.missing.fetch_add(wanted - came);
+    done->done(std::move(done->rows));
+  }
+  MutexLock lock(&mutex_);
+  broken_ = true;
+  changed_.SignalAll();
+}
+
+}  // namespace tidepool

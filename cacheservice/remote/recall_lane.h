@@ -1,0 +1,70 @@
+// The Recall stream on the worker's side. A request waits for the stream while its deadline allows; once the service
+// has been away for longer than recall_patience, requests fail at once until it is back.
+#ifndef TIDEPOOL_CACHESERVICE_REMOTE_RECALL_LANE_H_
+#define TIDEPOOL_CACHESERVICE_REMOTE_RECALL_LANE_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "cacheservice/remote/remote_cache.h"
+#include "tidepool/v1/cache_store.grpc.pb.h"
+
+namespace tidepool {
+
+class RecallLane {
+ public:
+  struct Counters {
+    std::atomic<int64_t> rows{0}, bytes{0}, missing{0}, reconnects{0};
+  };
+
+  RecallLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel);
+  ~RecallLane();
+
+  void Recall(std::vector<RowSelection> selections, absl::Time deadline,
+              std::function<void(absl::StatusOr<RecalledRows>)> done);
+  const Counters& counters() const { return counters_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  using Stream = grpc::ClientReaderWriter<v1::RecallRequest, v1::RecallResponse>;
+  struct Request {
+    std::vector<RowSelection> selections;
+    Clock::time_point deadline;
+    std::function<void(absl::StatusOr<RecalledRows>)> done;
+    bool sent = false;
+    RecalledRows rows;  // what has come so far
+  };
+
+  void Run();
+  void RunStream();
+  void ReadResults(Stream* stream);
+  // Ends what is past its deadline; everything when `all`.
+  void Expire(bool all, const absl::Status& why);
+  Clock::time_point NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const RemoteCacheOptions options_;
+  const std::unique_ptr<v1::CacheStore::Stub> stub_;
+  Counters counters_;
+  Mutex mutex_;
+  CondVar changed_;
+  std::map<uint64_t, std::unique_ptr<Request>> requests_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  Clock::time_point away_since_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_REMOTE_RECALL_LANE_H_

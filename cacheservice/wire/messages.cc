@@ -1,0 +1,108 @@
+#include "cacheservice/wire/messages.h"
+
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/checksum.h"
+#include "base/limits.h"
+#include "base/status_macros.h"
+
+namespace tidepool {
+namespace {
+
+absl::Status InRange(const char* field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, " is not in ", low, " to ", high));
+}
+
+}  // namespace
+
+v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout) {
+  v1::StreamHello hello;
+  hello.set_protocol(kCacheProtocol);
+  hello.set_tenant(std::string(tenant));
+  v1::KvShape& shape = *hello.mutable_shape();
+  shape.set_model_fingerprint(layout.model_fingerprint);
+  shape.set_layers(layout.layers);
+  shape.set_kv_heads(layout.kv_heads);
+  shape.set_head_dim(layout.head_dim);
+  shape.set_type(layout.type == KvType::kF16 ? v1::KV_ELEMENT_TYPE_F16 : v1::KV_ELEMENT_TYPE_F32);
+  return hello;
+}
+
+absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello) {
+  if (hello.protocol() != kCacheProtocol) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("hello.protocol: ", hello.protocol(), ", this service speaks ", kCacheProtocol));
+  }
+  TP_RETURN_IF_ERROR(InRange("hello.tenant size", static_cast<int64_t>(hello.tenant().size()), 1, 128));
+  const v1::KvShape& shape = hello.shape();
+  TP_RETURN_IF_ERROR(
+      InRange("hello.shape.model_fingerprint size", static_cast<int64_t>(shape.model_fingerprint().size()), 1, 128));
+  TP_RETURN_IF_ERROR(InRange("hello.shape.layers", shape.layers(), 1, 1024));
+  TP_RETURN_IF_ERROR(InRange("hello.shape.kv_heads", shape.kv_heads(), 1, 1024));
+  TP_RETURN_IF_ERROR(InRange("hello.shape.head_dim", shape.head_dim(), 1, 1024));
+  if (shape.type() != v1::KV_ELEMENT_TYPE_F16 && shape.type() != v1::KV_ELEMENT_TYPE_F32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hello.shape.type: ", static_cast<int>(shape.type()), " is not known"));
+  }
+  KvLayout layout;
+  layout.model_fingerprint = shape.model_fingerprint();
+  layout.layers = shape.layers();
+  layout.kv_heads = shape.kv_heads();
+  layout.head_dim = shape.head_dim();
+  layout.type = shape.type() == v1::KV_ELEMENT_TYPE_F16 ? KvType::kF16 : KvType::kF32;
+  return layout;
+}
+
+absl::Status SameLayout(const KvLayout& known, const KvLayout& given) {
+  auto differs = [](const char* field, auto here, auto there) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("hello.shape.", field, ": ", there, ", this model's blocks here have ", here));
+  };
+  if (known.layers != given.layers) return differs("layers", known.layers, given.layers);
+  if (known.kv_heads != given.kv_heads) return differs("kv_heads", known.kv_heads, given.kv_heads);
+  if (known.head_dim != given.head_dim) return differs("head_dim", known.head_dim, given.head_dim);
+  return absl::OkStatus();
+}
+
+v1::BlockRef RefOf(const BlockId& id) {
+  v1::BlockRef ref;
+  ref.set_key(std::string(id.key.AsString()));
+  ref.set_layer(id.layer);
+  return ref;
+}
+
+absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref) {
+  BlockId id;
+  if (ref.key().size() != id.key.bytes.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("block.key: ", ref.key().size(), " bytes, ", id.key.bytes.size(), " are needed"));
+  }
+  TP_RETURN_IF_ERROR(InRange("block.layer", ref.layer(), 0, 1023));
+  std::memcpy(id.key.bytes.data(), ref.key().data(), ref.key().size());
+  id.layer = ref.layer();
+  return id;
+}
+
+absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref) {
+  RowSelection selection;
+  TP_ASSIGN_OR_RETURN(selection.block, BlockOf(ref.block()));
+  TP_RETURN_IF_ERROR(InRange("kv_head", ref.kv_head(), 0, 1023));
+  selection.kv_head = ref.kv_head();
+  selection.row_mask = ref.row_mask();
+  return selection;
+}
+
+absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum) {
+  if (payload.size() > kMaxFrameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(field), ".payload: ", payload.size(), " bytes, at most ", kMaxFrameBytes));
+  }
+  if (Checksum32(payload) != checksum)
+    return absl::DataLossError(absl::StrCat(std::string(field), ".checksum: differs from the payload's"));
+  return absl::OkStatus();
+}
+
+}  // namespace tidepool

@@ -1,0 +1,36 @@
+// Between the cache's own types and its protocol messages, for both ends of the wire. Everything that comes in is
+// checked here.
+#ifndef TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
+#define TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
+
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cacheservice/api/block_cache.h"
+#include "policies/kv/kv_layout.h"
+#include "tidepool/v1/cache_store.pb.h"
+
+namespace tidepool {
+
+inline constexpr int kCacheProtocol = 1;
+inline constexpr size_t kWireFrameBytes = size_t{256} << 10;  // what we send; kMaxFrameBytes is what we take
+inline constexpr int kMaxWireSelections = 65'536;
+inline constexpr size_t kMaxWireValueBytes = size_t{8} << 20;
+
+v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout);
+// InvalidArgument naming the field, FailedPrecondition for another protocol.
+absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello);
+// FailedPrecondition naming the first field that differs.
+absl::Status SameLayout(const KvLayout& known, const KvLayout& given);
+
+v1::BlockRef RefOf(const BlockId& id);
+absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref);
+absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref);
+
+// InvalidArgument (naming `field`) when the payload is larger than kMaxFrameBytes, DataLoss when its checksum differs.
+absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
