@@ -49,7 +49,8 @@ HWY_INLINE void StoreResults(F32 sum, const TileJob& job, int64_t row, float* ou
   }
   HWY_ALIGN float lanes[kLanes];
   hn::Store(sum, d, lanes);
-  for (int64_t i = 0; row + i < job.rows; ++i) out[row + i] = lanes[i] + (job.bias != nullptr ? job.bias[row + i] : 0.0f);
+  for (int64_t i = 0; row + i < job.rows; ++i)
+    out[row + i] = lanes[i] + (job.bias != nullptr ? job.bias[row + i] : 0.0f);
 }
 
 // One tile times kColumns activation rows from `column` on.
@@ -86,8 +87,8 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
         constexpr int kGroups = kBlockGroups / kFacts.scales;
         for (int i = 0; i < kFacts.scales; ++i) {
           const int32_t negative_sum = kFacts.scales == 1 ? a.negative_sum : a.negative_half[i];
-          const I32 dot =
-              DotGroups<kFacts.maximum, kFacts.offset, kGroups>(w + i * kGroups, a.values + i * kGroups * 4, negative_sum);
+          const I32 dot = DotGroups<kFacts.maximum, kFacts.offset, kGroups>(w + i * kGroups, a.values + i * kGroups * 4,
+                                                                            negative_sum);
           const F32 product = hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale[i]), hn::Set(d, a.scale));
           sum[c] = hn::Add(sum[c], product);
         }

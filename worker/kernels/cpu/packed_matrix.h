@@ -18,8 +18,8 @@ struct PackedMatrix::Data {
 
   PackedFormat format = PackedFormat::kF32;
   int64_t rows = 0, columns = 0;
-  int64_t tiles = 0;      // ceil(rows / kTileRows); rows past the end are zero
-  size_t tile_bytes = 0;  // distance between tiles
+  int64_t tiles = 0;                       // ceil(rows / kTileRows); rows past the end are zero
+  size_t tile_bytes = 0;                   // distance between tiles
   std::unique_ptr<uint8_t[], Free> bytes;  // [tiles * tile_bytes], aligned to 64
 };
 

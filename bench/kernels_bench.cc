@@ -1,0 +1,143 @@
+// Speed of the matrix products against two bounds: at batch 1 the bytes of weights read per second, at batch 64 the
+// multiply-adds per second. Matrices of the small real model's shapes; those of one benchmark together exceed the
+// caches, as a model's layers do. Each product is compared with the baseline's bits first.
+//
+// Run on a quiet machine: build/release/bin/kernels_bench --benchmark_repetitions=3
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "worker/kernels/cpu/isa.h"
+#include "worker/kernels/cpu/matmul.h"
+#include "worker/kernels/cpu/matmul_dispatch.h"
+
+namespace tidepool {
+namespace {
+
+constexpr size_t kWeightsBytes = size_t{96} << 20;  // what a token reads of the model
+
+struct Shape {
+  TensorType type;
+  int64_t rows, columns;
+};
+
+// Random bytes, with every block's float16 fields set to 1/64.
+std::vector<uint8_t> RandomWeights(const TensorView& view) {
+  std::mt19937_64 random(1);
+  std::vector<uint8_t> bytes(view.bytes());
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  const uint16_t half = 0x2400;
+  const int halves = view.type == TensorType::kQ4_1 ? 2 : 1;
+  for (size_t at = 0; at < bytes.size(); at += BlockBytes(view.type)) {
+    for (int i = 0; i < halves; ++i) std::memcpy(&bytes[at + 2 * i], &half, sizeof half);
+  }
+  return bytes;
+}
+
+int Threads() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
+bool AgreesWithBaseline(const PackedMatrix& matrix, const Activations& x, int64_t count, ThreadTeam& team) {
+  std::vector<float> out(count * matrix.rows()), expected(out.size());
+  const MatMulTask task[] = {{&matrix, nullptr, out.data(), matrix.rows()}};
+  const MatMulTask baseline[] = {{&matrix, nullptr, expected.data(), matrix.rows()}};
+  MatMul(task, x, team);
+  MatMulWith(MatMulKernelsOf(Isa::kBaseline), baseline, x, team);
+  return std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)) == 0;
+}
+
+void Product(benchmark::State& state, Shape shape, int64_t count) {
+  ThreadTeam team(Threads());
+  TensorView view = {.name = "bench", .type = shape.type, .rows = shape.rows, .columns = shape.columns};
+  const std::vector<uint8_t> bytes = RandomWeights(view);
+  view.data = bytes.data();
+  std::vector<PackedMatrix> matrices;
+  const size_t copies = std::max<size_t>(1, kWeightsBytes / view.bytes());
+  for (size_t i = 0; i < copies; ++i) matrices.push_back(PackedMatrix::Pack(view, /*as_f32=*/false, team));
+  std::vector<float> x(count * shape.columns), out(count * shape.rows);
+  std::mt19937 random(2);
+  for (float& v : x) v = std::normal_distribution<float>()(random);
+  Activations activations;
+  activations.Set(x.data(), count, shape.columns, /*quantized=*/true, team);
+  if (!AgreesWithBaseline(matrices[0], activations, count, team)) {
+    state.SkipWithError("differs from the baseline");
+    return;
+  }
+  size_t next = 0;
+  for (auto _ : state) {
+    const MatMulTask task[] = {{&matrices[next], nullptr, out.data(), shape.rows}};
+    MatMul(task, activations, team);
+    next = (next + 1) % matrices.size();
+  }
+  const double products = static_cast<double>(state.iterations());
+  state.SetLabel(IsaName(ActiveIsa()));
+  state.counters["weights_B/s"] =
+      benchmark::Counter(products * static_cast<double>(matrices[0].bytes()), benchmark::Counter::kIsRate);
+  state.counters["MAC/s"] = benchmark::Counter(products * static_cast<double>(count * shape.rows * shape.columns),
+                                               benchmark::Counter::kIsRate);
+}
+
+// The bound of a product at batch 1: all threads reading memory.
+void ReadMemory(benchmark::State& state) {
+  ThreadTeam team(Threads());
+  std::vector<uint64_t> memory(kWeightsBytes / sizeof(uint64_t), 1);
+  for (auto _ : state) {
+    team.ForEach(static_cast<int64_t>(memory.size()), 1 << 15, [&](int64_t first, int64_t last) {
+      uint64_t sum = 0;
+      for (int64_t i = first; i < last; ++i) sum += memory[i];
+      benchmark::DoNotOptimize(sum);
+    });
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kWeightsBytes));
+}
+
+// An empty parallel region: what every MatMul pays besides its arithmetic.
+void EmptyRegion(benchmark::State& state) {
+  ThreadTeam team(Threads());
+  for (auto _ : state) team.Run([](int) {});
+}
+
+// 576 numbers of `count` rows to int8.
+void Quantize(benchmark::State& state, int64_t count) {
+  ThreadTeam team(Threads());
+  const std::vector<float> x(count * 576, 0.5f);
+  Activations activations;
+  for (auto _ : state) activations.Set(x.data(), count, 576, /*quantized=*/true, team);
+  state.SetItemsProcessed(state.iterations() * count * 576);
+}
+
+void Register() {
+  benchmark::RegisterBenchmark("ReadMemory", ReadMemory)->UseRealTime();
+  benchmark::RegisterBenchmark("EmptyRegion", EmptyRegion)->UseRealTime();
+  for (int64_t count : {1, 64}) {
+    benchmark::RegisterBenchmark(("Quantize/batch:" + std::to_string(count)).c_str(), [=](benchmark::State& state) {
+      Quantize(state, count);
+    })->UseRealTime();
+  }
+  for (const Shape& shape : {Shape{TensorType::kQ4_1, 576, 576}, Shape{TensorType::kQ4_1, 1536, 576},
+                             Shape{TensorType::kQ4_1, 576, 1536}, Shape{TensorType::kQ8_0, 49152, 576}}) {
+    for (int64_t count : {1, 8, 64}) {
+      const std::string name = std::string(TensorTypeName(shape.type)) + "/" + std::to_string(shape.rows) + "x" +
+                               std::to_string(shape.columns) + "/batch:" + std::to_string(count);
+      benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+        Product(state, shape, count);
+      })->UseRealTime();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tidepool
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  tidepool::Register();
+  benchmark::RunSpecifiedBenchmarks();
+}
