@@ -57,7 +57,7 @@ PACKAGES = {
     "gRPC": (re.compile(r"^(grpc|grpcpp|grpc\+\+)/|\.grpc\.pb\.h$"),
              ("proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "protobuf": (re.compile(r"^google/|\.pb\.h$"),
-                 ("proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
+                 ("proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",
                                            "cacheservice/rocksdb/")),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
@@ -203,19 +203,14 @@ def check_length(path, text):
 # --- The tree ---------------------------------------------------------------------------------------------------------
 
 def check_listed(files):
-    """Every source is built: its name stands in the CMakeLists of its folder or of one above."""
-    lists = {os.path.dirname(path): text for path, text in files.items() if os.path.basename(path) == "CMakeLists.txt"}
+    """Every source is built: some CMakeLists names it, by its path from there."""
+    listed = set()
+    for path, text in files.items():
+        if os.path.basename(path) == "CMakeLists.txt":
+            for name in re.findall(r"[\w./+-]+\.(?:cc|cu)\b", text):
+                listed.add(os.path.normpath(os.path.join(os.path.dirname(path), name)))
     for path in sorted(files):
-        if not path.endswith((".cc", ".cu")):
-            continue
-        folder, found = os.path.dirname(path), False
-        while not found:
-            name = os.path.relpath(path, folder or ".")
-            found = re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w.-])", lists.get(folder, "")) is not None
-            if not folder:
-                break
-            folder = os.path.dirname(folder)
-        if not found:
+        if path.endswith((".cc", ".cu")) and path not in listed:
             yield Finding(path, 1, "no CMakeLists.txt lists this file")
 
 

@@ -100,7 +100,8 @@ class Files(unittest.TestCase):
 
 class Tree(unittest.TestCase):
     def test_a_source_that_no_list_names_is_found(self):
-        files = {"base/CMakeLists.txt": "SRCS log.cc sub/x.cc", "base/log.cc": "", "base/sub/x.cc": "", "base/og.cc": ""}
+        files = {"base/CMakeLists.txt": "SRCS log.cc sub/x.cc ../other/y.cc", "base/log.cc": "", "base/sub/x.cc": "",
+                 "other/y.cc": "", "base/og.cc": ""}
         self.assertEqual([finding.path for finding in tidy.check_listed(files)], ["base/og.cc"])
 
     def test_a_tree_is_checked_from_end_to_end(self):
