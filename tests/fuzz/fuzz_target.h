@@ -1,5 +1,5 @@
-// What a fuzz target defines. Built with clang, libFuzzer drives it; with another compiler mutation_driver.cc runs it over a fixed
-// number of mutations of its seeds, so that every build executes every target.
+// What a fuzz target defines. Built with clang, libFuzzer drives it; with another compiler mutation_driver.cc runs it
+// over a fixed number of mutations of its seeds, so that every build executes every target.
 #ifndef TIDEPOOL_TESTS_FUZZ_FUZZ_TARGET_H_
 #define TIDEPOOL_TESTS_FUZZ_FUZZ_TARGET_H_
 

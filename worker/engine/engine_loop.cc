@@ -91,7 +91,8 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     }
     if (request.compression.recall.mode != RecallMode::kOff &&
         request.compression.recall.placement == IndexPlacement::kDevice) {
-      return absl::UnimplementedError("compression.recall.placement: the cpu backend keeps the index in host memory only");
+      return absl::UnimplementedError(
+          "compression.recall.placement: the cpu backend keeps the index in host memory only");
     }
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
       return absl::FailedPreconditionError(

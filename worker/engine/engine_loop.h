@@ -13,9 +13,9 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "base/background.h"
 #include "base/mutex.h"
 #include "worker/backend/backend.h"
-#include "base/background.h"
 #include "worker/engine/context_loader.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/generation.h"

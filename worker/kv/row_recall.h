@@ -47,9 +47,9 @@ class RowRecall {
   void AddBlock(int32_t block, int layer, int kv_head, const char* rows);
   int64_t index_bytes() const;
 
-  // Scores everything before `positions` that is not kept as it was for the group's queries [group][head_dim] and chooses.
-  // `exact`: the best `slots` rows, whatever the threshold (sync). Calls for different (layer, kv head) may run at
-  // once.
+  // Scores everything before `positions` that is not kept as it was for the group's queries [group][head_dim] and
+  // chooses. `exact`: the best `slots` rows, whatever the threshold (sync). Calls for different (layer, kv head) may
+  // run at once.
   RowChoice Choose(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, bool exact);
 
