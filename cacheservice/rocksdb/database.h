@@ -16,6 +16,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 namespace rocksdb {
@@ -25,11 +26,12 @@ class Env;
 namespace tidepool {
 
 // Column families. The names are part of the stored format.
-enum class Family : uint8_t { kBlockIndex = 0, kBlockValues = 1, kManifests = 2 };
+enum class Family : uint8_t { kMeta = 0, kBlockIndex = 1, kBlockValues = 2, kManifests = 3 };
 
 struct DatabaseOptions {
   std::string data_dir;
   uint64_t write_buffer_bytes = 32 << 20;  // of block values in memory before they become a file; 64 KiB to 1 GiB
+  absl::Duration resume_interval = absl::Seconds(1);  // between attempts to write to a disk that refused
   rocksdb::Env* env = nullptr;  // for tests that make the disk fail; null: the system's. Outlives the database
 };
 

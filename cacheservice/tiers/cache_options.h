@@ -15,7 +15,7 @@ struct CacheOptions {
   static constexpr uint64_t kTiB = uint64_t{1} << 40;
 
   std::string data_dir;                // made if absent; one process at a time
-  uint64_t memory_bytes = 1 * kGiB;    // block values in memory, demotion queue included; 4 MiB to 16 TiB
+  uint64_t memory_bytes = 1 * kGiB;    // block values in memory, demotion queue included; 256 KiB to 16 TiB
   uint64_t disk_bytes = 8 * kGiB;      // block values on disk; 16 MiB to 1024 TiB
   uint64_t manifest_bytes = 1 * kGiB;  // all session manifests, never evicted; 1 MiB to 16 TiB
   uint64_t demotion_queue_bytes = 0;   // evicted from memory, not yet on disk; 0: an eighth of memory_bytes, at most

@@ -75,6 +75,9 @@ class Backend {
   virtual void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) = 0;
 };
 
+// Shape of a model's keys and values.
+KvLayout LayoutOf(const Model& model, KvType type);
+
 // The `cpu` backend. InvalidArgument naming the option.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
                                                           const BackendOptions& options);

@@ -47,6 +47,16 @@ float* CpuBackend::Buffer::Floats(size_t count) {
   return static_cast<float*>(data_);
 }
 
+KvLayout LayoutOf(const Model& model, KvType type) {
+  KvLayout layout;
+  layout.model_fingerprint = model.fingerprint();
+  layout.layers = model.config().layers;
+  layout.kv_heads = model.config().kv_heads;
+  layout.head_dim = model.config().head_dim;
+  layout.type = type;
+  return layout;
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
                                                           const BackendOptions& options) {
   if (options.threads < 1 || options.threads > 256) {
@@ -57,12 +67,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const 
     return absl::InvalidArgumentError(
         absl::StrCat("head_dim: ", config.head_dim, " is not a multiple of 16 up to ", kMaxHeadDim));
   }
-  KvLayout layout;
-  layout.model_fingerprint = model->fingerprint();
-  layout.layers = config.layers;
-  layout.kv_heads = config.kv_heads;
-  layout.head_dim = config.head_dim;
-  layout.type = options.kv_type;
+  const KvLayout layout = LayoutOf(*model, options.kv_type);
   const size_t page_bytes = PageMemory::PageBytes(layout);
   const size_t least = page_bytes * static_cast<size_t>(config.layers) * config.kv_heads;
   const size_t pages = options.kv_bytes / page_bytes;

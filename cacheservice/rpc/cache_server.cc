@@ -1,0 +1,95 @@
+#include "cacheservice/rpc/cache_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/codegen/service_type.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "cacheservice/embedded/cache_storage.h"
+#include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/cache_store_service.h"
+
+namespace tidepool {
+namespace {
+
+bool IsLocal(const std::string& address) {
+  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
+         absl::StartsWith(address, "localhost:") || absl::StartsWith(address, "[::1]:");
+}
+
+}  // namespace
+
+struct CacheServer::Impl {
+  CacheStorage storage;
+  std::unique_ptr<CacheContext> context;
+  std::unique_ptr<grpc::Service> store, admin;
+  std::unique_ptr<grpc::Server> server;
+  std::string address;
+  int port = 0;
+};
+
+CacheServer::CacheServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+CacheServer::~CacheServer() { Shutdown(absl::Seconds(1)); }
+
+absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
+  if (options.threads < 1 || options.threads > 64) {
+    return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
+  }
+  if (!IsLocal(options.listen) && !options.insecure) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listen: ", options.listen, " is not a loopback address or Unix socket; plain text there needs --insecure"));
+  }
+  auto impl = std::make_unique<Impl>();
+  TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
+  impl->context =
+      std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), options.threads);
+  impl->store = MakeCacheStoreService(impl->context.get());
+  impl->admin = MakeCacheAdminService(impl->context.get());
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxMessageBytes));
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &impl->port);
+  builder.RegisterService(impl->store.get());
+  builder.RegisterService(impl->admin.get());
+  impl->server = builder.BuildAndStart();
+  const bool is_unix = absl::StartsWith(options.listen, "unix:");
+  if (impl->server == nullptr || (!is_unix && impl->port == 0)) {
+    return absl::UnavailableError(absl::StrCat("listen: cannot listen on ", options.listen));
+  }
+  if (is_unix) {
+    impl->port = 0;
+    impl->address = options.listen;
+  } else {
+    impl->address = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", impl->port);
+  }
+  return std::unique_ptr<CacheServer>(new CacheServer(std::move(impl)));
+}
+
+const std::string& CacheServer::address() const { return impl_->address; }
+int CacheServer::port() const { return impl_->port; }
+
+void CacheServer::Shutdown(absl::Duration grace) {
+  if (impl_->server == nullptr) return;
+  impl_->server->GetHealthCheckService()->SetServingStatus(false);
+  impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  impl_->server.reset();
+  impl_->context.reset();
+  if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {
+    TP_LOG(Warning, "cache", "not everything could be written at shutdown: ", status.message());
+  }
+}
+
+}  // namespace tidepool

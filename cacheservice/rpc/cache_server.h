@@ -1,0 +1,42 @@
+// The cache service as a gRPC server: CacheStore, CacheAdmin, health and reflection over one data directory.
+#ifndef TIDEPOOL_CACHESERVICE_RPC_CACHE_SERVER_H_
+#define TIDEPOOL_CACHESERVICE_RPC_CACHE_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cacheservice/tiers/cache_options.h"
+
+namespace tidepool {
+
+struct CacheServerOptions {
+  std::string listen = "127.0.0.1:7070";  // host:port (port 0: any free one) or unix:PATH
+  bool insecure = false;                  // allow plain text on other than loopback addresses
+  int threads = 4;                        // that may wait for the disk, 1 to 64
+  CacheOptions cache;
+};
+
+class CacheServer {
+ public:
+  // InvalidArgument naming the option; FailedPrecondition when the data directory is in use; Unavailable when the
+  // address is.
+  static absl::StatusOr<std::unique_ptr<CacheServer>> Start(const CacheServerOptions& options);
+  // Shutdown, if it was not called.
+  ~CacheServer();
+
+  const std::string& address() const;  // with the port that was taken
+  int port() const;                    // 0 for a Unix socket
+  // Health says not serving, streams get `grace` to end, what lives in memory only goes to disk.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  struct Impl;
+  explicit CacheServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_RPC_CACHE_SERVER_H_

@@ -1,0 +1,99 @@
+#include "cacheservice/rpc/cache_store_service.h"
+
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "cacheservice/rpc/fetch_stream.h"
+#include "cacheservice/rpc/manifest_streams.h"
+#include "cacheservice/rpc/offload_stream.h"
+#include "cacheservice/rpc/recall_stream.h"
+#include "cacheservice/wire/messages.h"
+#include "tidepool/v1/cache_store.grpc.pb.h"
+
+namespace tidepool {
+namespace {
+
+class CacheStoreService final : public v1::CacheStore::CallbackService {
+ public:
+  explicit CacheStoreService(CacheContext* context) : context_(context) {}
+
+  grpc::ServerUnaryReactor* Lookup(grpc::CallbackServerContext* call, const v1::LookupRequest* request,
+                                   v1::LookupResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    reactor->Finish(ToGrpc(DoLookup(*request, *response)));
+    return reactor;
+  }
+
+  grpc::ServerBidiReactor<v1::OffloadRequest, v1::OffloadResponse>* Offload(grpc::CallbackServerContext*) override {
+    return new OffloadStream(context_);
+  }
+
+  grpc::ServerBidiReactor<v1::RecallRequest, v1::RecallResponse>* Recall(grpc::CallbackServerContext*) override {
+    return new RecallStream(context_);
+  }
+
+  grpc::ServerWriteReactor<v1::FetchBlocksResponse>* FetchBlocks(grpc::CallbackServerContext*,
+                                                                 const v1::FetchBlocksRequest* request) override {
+    return new FetchStream(context_, request);
+  }
+
+  grpc::ServerReadReactor<v1::ManifestFrame>* PutManifest(grpc::CallbackServerContext* call,
+                                                          v1::PutManifestResponse*) override {
+    return new PutManifestStream(context_, absl::FromChrono(call->deadline()));
+  }
+
+  grpc::ServerWriteReactor<v1::ManifestFrame>* GetManifest(grpc::CallbackServerContext* call,
+                                                           const v1::GetManifestRequest* request) override {
+    return new GetManifestStream(context_, absl::FromChrono(call->deadline()), request);
+  }
+
+  grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* call, const v1::DeleteSessionRequest* request,
+                                          v1::DeleteSessionResponse*) override {
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    context_->pool.Run([this, reactor, request, deadline = absl::FromChrono(call->deadline())] {
+      reactor->Finish(ToGrpc(context_->manifests->Delete(request->tenant(), request->session_id(), deadline)));
+    });
+    return reactor;
+  }
+
+ private:
+  absl::Status DoLookup(const v1::LookupRequest& request, v1::LookupResponse& response) {
+    if (request.keys_size() > kMaxWireSelections) {
+      return absl::InvalidArgumentError(absl::StrCat("keys: ", request.keys_size(), ", at most ", kMaxWireSelections));
+    }
+    if (request.layers() < 1 || request.layers() > 1024) {
+      return absl::InvalidArgumentError(absl::StrCat("layers: ", request.layers(), " is not in 1 to 1024"));
+    }
+    std::vector<BlockKey> chain(request.keys_size());
+    for (int i = 0; i < request.keys_size(); ++i) {
+      if (request.keys(i).size() != chain[i].bytes.size()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("keys[", i, "]: ", request.keys(i).size(), " bytes, 16 are needed"));
+      }
+      std::memcpy(chain[i].bytes.data(), request.keys(i).data(), chain[i].bytes.size());
+    }
+    response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers()));
+    return absl::OkStatus();
+  }
+
+  CacheContext* const context_;
+};
+
+}  // namespace
+
+absl::Status CacheContext::SameLayoutAs(const KvLayout& known, const KvLayout& given) {
+  return SameLayout(known, given);
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+std::unique_ptr<grpc::Service> MakeCacheStoreService(CacheContext* context) {
+  return std::make_unique<CacheStoreService>(context);
+}
+
+}  // namespace tidepool

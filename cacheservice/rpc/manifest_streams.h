@@ -1,0 +1,48 @@
+// PutManifest and GetManifest on the service's side.
+#ifndef TIDEPOOL_CACHESERVICE_RPC_MANIFEST_STREAMS_H_
+#define TIDEPOOL_CACHESERVICE_RPC_MANIFEST_STREAMS_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <string>
+
+#include "cacheservice/rpc/cache_context.h"
+#include "tidepool/v1/cache_store.pb.h"
+
+namespace tidepool {
+
+// Both delete themselves when their call is done.
+class PutManifestStream : public grpc::ServerReadReactor<v1::ManifestFrame> {
+ public:
+  PutManifestStream(CacheContext* context, absl::Time deadline);
+  void OnReadDone(bool ok) override;
+  void OnDone() override;
+
+ private:
+  absl::Status Take();
+
+  CacheContext* const context_;
+  const absl::Time deadline_;
+  v1::ManifestFrame frame_;
+  uint64_t expected_ = 0;
+  std::string bytes_;
+};
+
+class GetManifestStream : public grpc::ServerWriteReactor<v1::ManifestFrame> {
+ public:
+  GetManifestStream(CacheContext* context, absl::Time deadline, const v1::GetManifestRequest* request);
+  void OnWriteDone(bool ok) override;
+  void OnDone() override { delete this; }
+
+ private:
+  void SendNext();
+
+  CacheContext* const context_;
+  v1::ManifestFrame frame_;
+  std::string bytes_;
+  size_t offset_ = 0;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_RPC_MANIFEST_STREAMS_H_

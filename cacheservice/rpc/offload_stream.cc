@@ -1,0 +1,116 @@
+#include "cacheservice/rpc/offload_stream.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/wire/messages.h"
+#include "policies/kv/block_codec.h"
+
+namespace tidepool {
+namespace {
+
+constexpr int64_t kCreditBytes = int64_t{16} << 20;
+
+}  // namespace
+
+OffloadStream::OffloadStream(CacheContext* context) : context_(context), outbox_(this) {
+  context_->open_streams.fetch_add(1);
+  StartRead(&request_);
+}
+
+void OffloadStream::OnDone() {
+  context_->staging_bytes.fetch_sub(static_cast<int64_t>(value_.value.size()));
+  context_->open_streams.fetch_sub(1);
+  delete this;
+}
+
+void OffloadStream::OnReadDone(bool ok) {
+  if (!ok) return outbox_.Close(grpc::Status::OK);  // the worker has ended the stream, or is gone
+  const absl::Status status = layout_.has_value() ? TakeFrame() : TakeHello();
+  if (!status.ok()) return outbox_.Close(ToGrpc(status));
+  StartRead(&request_);
+}
+
+absl::Status OffloadStream::TakeHello() {
+  if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
+  TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+  TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
+  layout_ = std::move(layout);
+  v1::OffloadResponse response;
+  response.mutable_accepted()->set_credit_bytes(kCreditBytes);
+  outbox_.Send(std::move(response));
+  return absl::OkStatus();
+}
+
+absl::Status OffloadStream::TakeFrame() {
+  if (!request_.has_frame()) return absl::InvalidArgumentError("frame: must follow the hello");
+  const v1::BlockFrame& frame = request_.frame();
+  TP_RETURN_IF_ERROR(CheckFrame("frame", frame.payload(), frame.checksum()));
+  if (value_bytes_ == 0) {  // a value begins
+    if (frame.sequence() != sequence_ + 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("frame.sequence: ", frame.sequence(), ", ", sequence_ + 1, " is next"));
+    }
+    if (frame.value_bytes() < 1 || frame.value_bytes() > kMaxWireValueBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("frame.value_bytes: ", frame.value_bytes(), " is not in 1 to ", kMaxWireValueBytes));
+    }
+    TP_ASSIGN_OR_RETURN(value_.id, BlockOf(frame.block()));
+    value_.durable = frame.durable();
+    value_bytes_ = frame.value_bytes();
+    sequence_ = frame.sequence();
+    if (unanswered_bytes_.fetch_add(static_cast<int64_t>(value_bytes_)) + static_cast<int64_t>(value_bytes_) >
+        kCreditBytes + static_cast<int64_t>(kMaxWireValueBytes)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("frame: more than the granted ", kCreditBytes, " bytes are unanswered"));
+    }
+    value_.value.reserve(value_bytes_);
+  } else if (frame.sequence() != sequence_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("frame.sequence: ", frame.sequence(), ", value ", sequence_, " is not complete"));
+  }
+  if (value_.value.size() + frame.payload().size() > value_bytes_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("frame.payload: value ", sequence_, " is larger than its ", value_bytes_, " bytes"));
+  }
+  if (frame.payload().empty()) return absl::InvalidArgumentError("frame.payload: is empty");
+  value_.value.append(frame.payload());
+  context_->staging_bytes.fetch_add(static_cast<int64_t>(frame.payload().size()));
+  if (value_.value.size() < value_bytes_) return absl::OkStatus();
+
+  absl::Status fits;
+  if (absl::StatusOr<BlockView> view = BlockView::Parse(value_.value); !view.ok()) {
+    fits = view.status();
+  } else {
+    fits = view->CheckLayout(*layout_);
+  }
+  const int64_t bytes = static_cast<int64_t>(value_bytes_);
+  outbox_.BeginWork();
+  auto done = [this, sequence = sequence_, bytes](absl::StatusOr<Tier> tier) {
+    v1::OffloadResponse response;
+    v1::OffloadResult& result = *response.mutable_result();
+    result.set_sequence(sequence);
+    if (tier.ok()) {
+      result.set_tier(*tier == Tier::kDisk ? v1::STORAGE_TIER_DISK : v1::STORAGE_TIER_MEMORY);
+    } else {
+      result.set_code(static_cast<int>(tier.status().code()));
+      result.set_message(std::string(tier.status().message()));
+    }
+    context_->staging_bytes.fetch_sub(bytes);
+    unanswered_bytes_.fetch_sub(bytes);
+    outbox_.Send(std::move(response));
+    outbox_.EndWork();
+  };
+  BlockPut put = std::exchange(value_, BlockPut());
+  value_bytes_ = 0;
+  if (fits.ok()) {
+    context_->puts.Add(std::move(put), std::move(done));
+  } else {
+    done(fits);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tidepool

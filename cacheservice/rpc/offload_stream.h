@@ -1,0 +1,42 @@
+// One worker's Offload stream on the service's side.
+#ifndef TIDEPOOL_CACHESERVICE_RPC_OFFLOAD_STREAM_H_
+#define TIDEPOOL_CACHESERVICE_RPC_OFFLOAD_STREAM_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/outbox.h"
+#include "tidepool/v1/cache_store.pb.h"
+
+namespace tidepool {
+
+// Deletes itself when the stream is done. Values that did not arrive in full are forgotten with it.
+class OffloadStream : public grpc::ServerBidiReactor<v1::OffloadRequest, v1::OffloadResponse> {
+ public:
+  explicit OffloadStream(CacheContext* context);
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
+  void OnCancel() override {}
+  void OnDone() override;
+
+ private:
+  absl::Status TakeHello();
+  absl::Status TakeFrame();
+
+  CacheContext* const context_;
+  Outbox<OffloadStream, v1::OffloadResponse> outbox_;
+  v1::OffloadRequest request_;
+  std::optional<KvLayout> layout_;
+  // The value under way.
+  uint64_t sequence_ = 0;
+  BlockPut value_;
+  size_t value_bytes_ = 0;
+  std::atomic<int64_t> unanswered_bytes_{0};
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_RPC_OFFLOAD_STREAM_H_

@@ -1,0 +1,103 @@
+#include "cacheservice/rpc/recall_stream.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/limits.h"
+#include "base/status_macros.h"
+#include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/wire/messages.h"
+
+namespace tidepool {
+namespace {
+
+constexpr int kMostAnswering = 64;
+
+}  // namespace
+
+RecallStream::RecallStream(CacheContext* context) : context_(context), outbox_(this) {
+  context_->open_streams.fetch_add(1);
+  StartRead(&request_);
+}
+
+void RecallStream::OnDone() {
+  context_->open_streams.fetch_sub(1);
+  delete this;
+}
+
+void RecallStream::OnReadDone(bool ok) {
+  if (!ok) return outbox_.Close(grpc::Status::OK);
+  if (const absl::Status status = Take(); !status.ok()) return outbox_.Close(ToGrpc(status));
+  ReadOn();
+}
+
+// Reads the next request now, or leaves it to the answer that makes room.
+void RecallStream::ReadOn() {
+  if (answering_.load() < kMostAnswering) return StartRead(&request_);
+  held_.store(true);
+  if (answering_.load() < kMostAnswering && held_.exchange(false)) StartRead(&request_);
+}
+
+absl::Status RecallStream::Take() {
+  if (!layout_.has_value()) {
+    if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
+    TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+    TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
+    layout_ = std::move(layout);
+    return absl::OkStatus();
+  }
+  if (!request_.has_rows()) return absl::InvalidArgumentError("rows: must follow the hello");
+  const v1::RowsRequest& rows = request_.rows();
+  if (rows.selections_size() > kMaxWireSelections) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rows.selections: ", rows.selections_size(), ", at most ", kMaxWireSelections));
+  }
+  std::vector<RowSelection> selections;
+  selections.reserve(rows.selections_size());
+  for (const v1::RowSelectionRef& ref : rows.selections()) {
+    TP_ASSIGN_OR_RETURN(RowSelection selection, SelectionOf(ref));
+    selections.push_back(selection);
+  }
+  const absl::Time deadline =
+      rows.deadline_ms() > 0 ? absl::Now() + absl::Milliseconds(rows.deadline_ms()) : absl::InfiniteFuture();
+  answering_.fetch_add(1);
+  outbox_.BeginWork();
+  context_->pool.Run([this, id = rows.id(), selections = std::move(selections), deadline] {
+    Answer(id, selections, deadline);
+    answering_.fetch_sub(1);
+    if (held_.exchange(false)) StartRead(&request_);
+    outbox_.EndWork();
+  });
+  return absl::OkStatus();
+}
+
+void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline) {
+  absl::StatusOr<RecalledRows> gathered = context_->blocks->GatherRows(selections, deadline);
+  v1::RecallResponse response;
+  response.set_id(id);
+  if (!gathered.ok()) {
+    response.set_code(static_cast<int>(gathered.status().code()));
+    response.set_message(std::string(gathered.status().message()));
+    return outbox_.Send(std::move(response));
+  }
+  for (uint64_t mask : gathered->found) response.add_found(mask);
+  const size_t rows = gathered->row_checksums.size();
+  const size_t row_bytes = rows > 0 ? gathered->rows.size() / rows : 0;
+  const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kWireFrameBytes / row_bytes) : 0;
+  for (size_t first = 0; first < rows || first == 0;) {
+    const size_t count = std::min(at_once, rows - first);
+    response.set_rows(gathered->rows.substr(first * row_bytes, count * row_bytes));
+    for (size_t i = first; i < first + count; ++i) response.add_row_checksums(gathered->row_checksums[i]);
+    first += count;
+    response.set_more(first < rows);
+    outbox_.Send(std::move(response));
+    if (first >= rows) break;
+    response = v1::RecallResponse();
+    response.set_id(id);
+  }
+}
+
+}  // namespace tidepool

@@ -1,0 +1,41 @@
+// One worker's Recall stream on the service's side.
+#ifndef TIDEPOOL_CACHESERVICE_RPC_RECALL_STREAM_H_
+#define TIDEPOOL_CACHESERVICE_RPC_RECALL_STREAM_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <optional>
+#include <vector>
+
+#include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/outbox.h"
+#include "tidepool/v1/cache_store.pb.h"
+
+namespace tidepool {
+
+// Deletes itself when the stream is done.
+class RecallStream : public grpc::ServerBidiReactor<v1::RecallRequest, v1::RecallResponse> {
+ public:
+  explicit RecallStream(CacheContext* context);
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
+  void OnCancel() override {}
+  void OnDone() override;
+
+ private:
+  absl::Status Take();
+  void Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline);
+  void ReadOn();
+
+  CacheContext* const context_;
+  Outbox<RecallStream, v1::RecallResponse> outbox_;
+  v1::RecallRequest request_;
+  std::optional<KvLayout> layout_;
+  std::atomic<int> answering_{0};
+  std::atomic<bool> held_{false};  // too much is being answered: the next read waits
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_RPC_RECALL_STREAM_H_

@@ -1,0 +1,65 @@
+// Which blocks the disk tier holds, where, and which of them are the oldest. Every stored value gets the next sequence
+// number; values are dropped in that order. Kept in memory (about 100 bytes a block, see bytes_of_memory), rebuilt from
+// the database when it is opened. Not thread-safe.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_DISK_INDEX_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_DISK_INDEX_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <optional>
+
+#include "absl/container/flat_hash_map.h"
+#include "cacheservice/api/block_cache.h"
+
+namespace tidepool {
+
+class DiskIndex {
+ public:
+  struct Location {
+    uint64_t sequence = 0;
+    uint32_t cost_bytes = 0;
+    bool durable = false;
+    friend bool operator==(const Location&, const Location&) = default;
+  };
+
+  explicit DiskIndex(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+
+  std::optional<Location> Find(const BlockId& id) const;
+
+  // Adds a value that is stored under `location`, whose sequence is the highest so far. A value of the same id that was
+  // there is replaced; its bytes count until they are the oldest. Returns how many values were dropped to stay within
+  // the limit.
+  int64_t Add(const BlockId& id, const Location& location);
+
+  // Takes out a value that cannot be read. Its bytes count until they are the oldest. False: it is not there any more.
+  bool Forget(const BlockId& id, uint64_t sequence);
+
+  // The value is in the older half and the tier nearly full: it leaves soon, so storing it anew is worth a write.
+  bool LeavesSoon(const Location& location) const;
+
+  uint64_t limit_bytes() const { return limit_bytes_; }
+  uint64_t bytes() const { return bytes_; }  // never above the limit, unless one value alone is
+  size_t objects() const { return locations_.size(); }
+  uint64_t first_sequence() const { return records_.empty() ? next_sequence_ : records_.front().sequence; }
+  uint64_t next_sequence() const { return next_sequence_; }
+  void SkipTo(uint64_t next_sequence);  // not backwards
+  size_t bytes_of_memory() const;
+
+ private:
+  struct Record {
+    uint64_t sequence;
+    BlockId id;
+    uint32_t cost_bytes;
+  };
+
+  const uint64_t limit_bytes_;
+  absl::flat_hash_map<BlockId, Location> locations_;
+  std::deque<Record> records_;  // ascending sequence; those replaced or forgotten, too
+  uint64_t bytes_ = 0;          // of records_
+  uint64_t next_sequence_ = 1;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_DISK_INDEX_H_

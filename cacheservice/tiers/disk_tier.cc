@@ -1,0 +1,369 @@
+#include "cacheservice/tiers/disk_tier.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "policies/kv/block_codec.h"
+
+namespace tidepool {
+namespace {
+
+constexpr std::string_view kFirstSequenceKey = "blocks.first_sequence";
+constexpr size_t kSequenceBytes = 8;
+constexpr size_t kIdBytes = 20;
+constexpr uint64_t kMinWriteBufferBytes = uint64_t{256} << 10;
+constexpr uint64_t kMaxWriteBufferBytes = uint64_t{32} << 20;
+constexpr uint64_t kGroupBytes = uint64_t{4} << 20;  // of one write: more waits for the next
+constexpr size_t kReadBatch = 32;                    // values of one MultiGet
+
+void AppendBigEndian(uint64_t value, int bytes, std::string* out) {
+  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out->push_back(static_cast<char>(value >> shift));
+}
+
+uint64_t ReadBigEndian(std::string_view bytes) {
+  uint64_t value = 0;
+  for (const char c : bytes) value = value << 8 | static_cast<uint8_t>(c);
+  return value;
+}
+
+std::string SequenceKey(uint64_t sequence) {
+  std::string key;
+  AppendBigEndian(sequence, kSequenceBytes, &key);
+  return key;
+}
+
+void AppendId(const BlockId& id, std::string* out) {
+  out->append(id.key.AsString());
+  AppendBigEndian(static_cast<uint32_t>(id.layer), 4, out);
+}
+
+std::string ValueKey(uint64_t sequence, const BlockId& id) {
+  std::string key = SequenceKey(sequence);
+  AppendId(id, &key);
+  return key;
+}
+
+std::string IndexEntry(const BlockId& id, uint32_t value_bytes) {
+  std::string entry;
+  AppendId(id, &entry);
+  entry.append(reinterpret_cast<const char*>(&value_bytes), sizeof value_bytes);
+  return entry;
+}
+
+// False: not an entry that we wrote.
+bool ParseIndexEntry(std::string_view key, std::string_view entry, uint64_t* sequence, BlockId* id,
+                     uint32_t* value_bytes) {
+  if (key.size() != kSequenceBytes || entry.size() != kIdBytes + sizeof *value_bytes) return false;
+  *sequence = ReadBigEndian(key);
+  std::memcpy(id->key.bytes.data(), entry.data(), id->key.bytes.size());
+  id->layer = static_cast<int32_t>(ReadBigEndian(entry.substr(16, 4)));
+  std::memcpy(value_bytes, entry.data() + kIdBytes, sizeof *value_bytes);
+  return true;
+}
+
+// Every checksum of a value read as a whole.
+absl::Status VerifyValue(const BlockId& id, std::string_view value) {
+  TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
+  if (view.layer() != id.layer) {
+    return absl::DataLossError(absl::StrCat("block value: of layer ", view.layer(), ", stored as layer ", id.layer));
+  }
+  return view.VerifyRows();
+}
+
+}  // namespace
+
+struct DiskTier::Planned {
+  const DiskPut* put;
+  absl::Status* result;
+  DiskIndex::Location location;
+};
+
+uint64_t DiskTier::WriteBufferBytes(uint64_t disk_bytes) {
+  return std::clamp(disk_bytes / 64, kMinWriteBufferBytes, kMaxWriteBufferBytes);
+}
+
+DiskTier::DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes)
+    : database_(database), write_buffer_bytes_(write_buffer_bytes), index_(limit_bytes) {
+  MutexLock lock(&mutex_);
+  stats_.limit_bytes = limit_bytes;
+}
+
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uint64_t disk_bytes) {
+  const uint64_t reserve_bytes = ReserveBytes(disk_bytes);
+  if (disk_bytes < 2 * reserve_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("disk_bytes ", disk_bytes, " is below ", 2 * reserve_bytes));
+  }
+  std::unique_ptr<DiskTier> tier(new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes)));
+  TP_RETURN_IF_ERROR(tier->Load());
+  tier->TrimFiles();
+  return tier;
+}
+
+absl::Status DiskTier::Load() {
+  TP_ASSIGN_OR_RETURN(const std::optional<std::string> first, database_->Get(Family::kMeta, kFirstSequenceKey));
+  if (first.has_value() && first->size() != kSequenceBytes) {
+    return absl::DataLossError(
+        absl::StrCat("disk tier: ", std::string(kFirstSequenceKey), " has ", first->size(), " bytes"));
+  }
+  const uint64_t first_sequence = first.has_value() ? ReadBigEndian(*first) : 0;
+  MutexLock lock(&mutex_);
+  index_.SkipTo(first_sequence);
+  int64_t unreadable = 0;
+  TP_RETURN_IF_ERROR(database_->Scan(
+      Family::kBlockIndex, SequenceKey(first_sequence), {},
+      [this, &unreadable](std::string_view key, std::string_view entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        uint64_t sequence = 0;
+        BlockId id;
+        uint32_t value_bytes = 0;
+        if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes) || sequence < index_.next_sequence()) {
+          ++unreadable;
+          return true;
+        }
+        // What a crash left is in files or in the synced log by now.
+        index_.Add(
+            id, {.sequence = sequence, .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)), .durable = true});
+        return true;
+      }));
+  if (unreadable > 0) TP_LOG(Warning, "cache", "disk tier: ", unreadable, " index entries are unreadable");
+  trimmed_sequence_ = first_sequence;
+  untrimmed_bytes_ = write_buffer_bytes_;  // look for files to drop once
+  return absl::OkStatus();
+}
+
+std::vector<absl::Status> DiskTier::Put(absl::Span<const DiskPut> puts, bool durable) {
+  Pending pending{.puts = puts, .durable = durable, .results = std::vector<absl::Status>(puts.size())};
+  mutex_.Lock();
+  waiting_.push_back(&pending);
+  while (!pending.done && writing_) written_.Wait(&mutex_);
+  while (!pending.done) {  // this call writes: itself, and whoever waits
+    const std::vector<Pending*> group = TakeGroup();
+    writing_ = true;
+    mutex_.Unlock();
+    WriteGroup(group);
+    mutex_.Lock();
+    writing_ = false;
+    for (Pending* member : group) member->done = true;
+    written_.SignalAll();
+    while (!pending.done && writing_) written_.Wait(&mutex_);
+  }
+  mutex_.Unlock();
+  return std::move(pending.results);
+}
+
+std::vector<DiskTier::Pending*> DiskTier::TakeGroup() {
+  std::vector<Pending*> group;
+  uint64_t bytes = 0;
+  while (!waiting_.empty() &&
+         (group.empty() || (waiting_.front()->durable == group.front()->durable && bytes < kGroupBytes))) {
+    Pending* member = waiting_.front();
+    waiting_.pop_front();
+    for (const DiskPut& put : member->puts) bytes += put.value->size();
+    group.push_back(member);
+  }
+  return group;
+}
+
+absl::Status DiskTier::Plan(const DiskPut& put, bool durable, std::vector<Planned>* planned) {
+  const uint64_t cost_bytes = CostBytes(put.value->size());
+  if (cost_bytes > index_.limit_bytes() / 4) {
+    ++stats_.write_failures;
+    return absl::ResourceExhaustedError(absl::StrCat("block value of ", put.value->size(),
+                                                     " bytes is larger than a quarter of the disk tier (",
+                                                     index_.limit_bytes(), " bytes)"));
+  }
+  const std::optional<DiskIndex::Location> there = index_.Find(put.id);
+  if (there.has_value() && (there->durable || !durable) && !index_.LeavesSoon(*there)) {
+    ++stats_.repeated_puts;
+    return absl::OkStatus();
+  }
+  const uint64_t sequence = planned->empty() ? index_.next_sequence() : planned->back().location.sequence + 1;
+  planned->push_back(
+      {.put = &put,
+       .result = nullptr,
+       .location = {.sequence = sequence, .cost_bytes = static_cast<uint32_t>(cost_bytes), .durable = durable}});
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::WritePlanned(absl::Span<const Planned> planned, bool durable) {
+  std::vector<std::string> bytes;  // of keys and index entries, until they are written
+  bytes.reserve(3 * planned.size());
+  std::vector<Mutation> mutations;
+  for (const Planned& one : planned) {
+    const std::string& index_key = bytes.emplace_back(SequenceKey(one.location.sequence));
+    const std::string& entry =
+        bytes.emplace_back(IndexEntry(one.put->id, static_cast<uint32_t>(one.put->value->size())));
+    const std::string& value_key = bytes.emplace_back(ValueKey(one.location.sequence, one.put->id));
+    mutations.push_back({.family = Family::kBlockIndex, .key = index_key, .value = entry});
+    mutations.push_back({.family = Family::kBlockValues, .key = value_key, .value = *one.put->value});
+  }
+  return database_->Write(mutations, durable ? Durability::kSynced : Durability::kUnlogged);
+}
+
+void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
+  const bool durable = group.front()->durable;
+  std::vector<Planned> planned;
+  {
+    MutexLock lock(&mutex_);
+    for (Pending* member : group) {
+      for (size_t i = 0; i < member->puts.size(); ++i) {
+        const size_t before = planned.size();
+        member->results[i] = Plan(member->puts[i], durable, &planned);
+        if (planned.size() > before) planned.back().result = &member->results[i];
+      }
+    }
+    if (planned.empty()) return;
+    ++writes_;
+  }
+  const absl::Status written = WritePlanned(planned, durable);
+  bool trim = false;
+  {
+    MutexLock lock(&mutex_);
+    const uint64_t bytes_before = index_.bytes();
+    uint64_t added_bytes = 0;
+    for (const Planned& one : planned) {
+      *one.result = written;
+      if (!written.ok()) {
+        ++stats_.write_failures;
+        continue;
+      }
+      added_bytes += one.location.cost_bytes;
+      stats_.evictions += index_.Add(one.put->id, one.location);
+      ++stats_.puts;
+    }
+    untrimmed_bytes_ += bytes_before + added_bytes - index_.bytes();
+    trim = untrimmed_bytes_ >= write_buffer_bytes_;
+  }
+  if (trim) TrimFiles();
+}
+
+void DiskTier::TrimFiles() {
+  uint64_t first_sequence = 0;
+  {
+    MutexLock lock(&mutex_);
+    first_sequence = index_.first_sequence();
+    untrimmed_bytes_ = 0;
+    if (first_sequence == trimmed_sequence_) return;
+    trimmed_sequence_ = first_sequence;
+  }
+  // The mark first: files of values and of index entries end at different sequences, and an entry without its value
+  // would be believed when the database is opened again.
+  const std::string key = SequenceKey(first_sequence);
+  const Mutation mark = {.family = Family::kMeta, .key = kFirstSequenceKey, .value = key};
+  absl::Status status = database_->Write({&mark, 1}, Durability::kSynced);
+  if (status.ok()) status = database_->DropFilesBelow(Family::kBlockValues, key);
+  if (status.ok()) status = database_->DropFilesBelow(Family::kBlockIndex, key);
+  if (!status.ok()) TP_LOG(Warning, "cache", "disk tier: old files stay for now: ", status.message());
+}
+
+std::vector<absl::StatusOr<BlockValue>> DiskTier::Get(absl::Span<const BlockId> ids) {
+  std::vector<absl::StatusOr<BlockValue>> values(ids.size(), BlockValue());
+  for (size_t first = 0; first < ids.size(); first += kReadBatch) {
+    const size_t count = std::min(kReadBatch, ids.size() - first);
+    ReadBatch(ids.subspan(first, count), absl::MakeSpan(values).subspan(first, count));
+  }
+  return values;
+}
+
+void DiskTier::ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusOr<BlockValue>> values) {
+  struct Read {
+    size_t index;
+    DiskIndex::Location location;
+  };
+  std::vector<Read> reads;
+  std::vector<std::string> keys;
+  {
+    MutexLock lock(&mutex_);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const std::optional<DiskIndex::Location> location = index_.Find(ids[i]);
+      if (!location.has_value()) {
+        ++stats_.misses;
+        continue;
+      }
+      reads.push_back({.index = i, .location = *location});
+      keys.push_back(ValueKey(location->sequence, ids[i]));
+    }
+  }
+  if (reads.empty()) return;
+  std::vector<Database::ReadResult> results = database_->MultiGet(Family::kBlockValues, keys);
+  for (size_t i = 0; i < reads.size(); ++i) {
+    const BlockId& id = ids[reads[i].index];
+    values[reads[i].index] = Accept(id, reads[i].location, std::move(results[i]));
+  }
+}
+
+bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const {
+  MutexLock lock(&mutex_);
+  const std::optional<DiskIndex::Location> found = index_.Find(id);
+  if (!found.has_value() || *found == location) return false;
+  *now = *found;
+  return true;
+}
+
+absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::Location& location,
+                                            Database::ReadResult read) {
+  DiskIndex::Location at = location;
+  while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
+    read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
+  }
+  absl::Status damage = read.status();
+  if (read.ok() && read->has_value()) {
+    damage = VerifyValue(id, **read);
+    if (damage.ok()) {
+      MutexLock lock(&mutex_);
+      ++stats_.hits;
+      return std::make_shared<const std::string>(*std::move(*read));
+    }
+  }
+  if (absl::IsUnavailable(damage)) return damage;
+  bool was_there = false;
+  {
+    MutexLock lock(&mutex_);
+    ++stats_.misses;
+    // Absent values without damage were dropped meanwhile; an index entry that is still there says it should not be
+    // absent.
+    was_there = index_.Forget(id, at.sequence);
+    if (was_there) ++stats_.corrupt;
+  }
+  if (was_there) {
+    TP_LOG(Warning, "cache", "disk tier: block ", id.key.ToHex(), " layer ", id.layer,
+           " is lost: ", damage.ok() ? "its value is absent" : damage.message());
+    const std::string index_key = SequenceKey(at.sequence), value_key = ValueKey(at.sequence, id);
+    const Mutation erased[] = {{.family = Family::kBlockIndex, .key = index_key, .erase = true},
+                               {.family = Family::kBlockValues, .key = value_key, .erase = true}};
+    database_->Write(erased, Durability::kUnlogged).IgnoreError();  // else it is found damaged again after a restart
+  }
+  return BlockValue();
+}
+
+bool DiskTier::Contains(const BlockId& id) const {
+  MutexLock lock(&mutex_);
+  return index_.Find(id).has_value();
+}
+
+TierStats DiskTier::Stats() const {
+  MutexLock lock(&mutex_);
+  TierStats stats = stats_;
+  stats.bytes = index_.bytes();
+  stats.objects = index_.objects();
+  return stats;
+}
+
+uint64_t DiskTier::writes() const {
+  MutexLock lock(&mutex_);
+  return writes_;
+}
+
+size_t DiskTier::index_memory_bytes() const {
+  MutexLock lock(&mutex_);
+  return index_.bytes_of_memory();
+}
+
+}  // namespace tidepool

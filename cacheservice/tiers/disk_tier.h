@@ -1,0 +1,102 @@
+// Block values in the database, up to a limit in bytes, dropped oldest first (docs/decisions/0004-disk-tier.md).
+//
+//   family block_values   sequence (8, big endian) ++ block key (16) ++ layer (4, big endian)  ->  block value
+//   family block_index    sequence (8, big endian)  ->  block key (16) ++ layer (4) ++ value size (4, little endian)
+//   family meta           "blocks.first_sequence"  ->  sequence (8): what is below is dropped
+//
+// Keys ascend with age, so files hold ranges of ages: nothing is ever rewritten, and the oldest go file by file. The id
+// is part of the value's key: an index entry can never lead to another block's bytes. Thread-safe.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/mutex.h"
+#include "cacheservice/api/block_cache.h"
+#include "cacheservice/rocksdb/database.h"
+#include "cacheservice/tiers/block_value.h"
+#include "cacheservice/tiers/disk_index.h"
+#include "cacheservice/tiers/tier_stats.h"
+
+namespace tidepool {
+
+struct DiskPut {
+  BlockId id;
+  BlockValue value;
+};
+
+class DiskTier {
+ public:
+  // `database` outlives the tier. `disk_bytes` is for files of all kinds: the values get what DiskReserveBytes leaves.
+  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Database* database, uint64_t disk_bytes);
+
+  // Size of a memtable for a tier of this size, and what log, memtables and half-dropped files may take beside the
+  // values.
+  static uint64_t WriteBufferBytes(uint64_t disk_bytes);
+  static uint64_t ReserveBytes(uint64_t disk_bytes) { return 8 * WriteBufferBytes(disk_bytes); }
+  // What a value of this size counts: itself, the keys and entries of both families, its share of file indexes.
+  static uint64_t CostBytes(size_t value_bytes) { return value_bytes + 160; }
+
+  // Stores values; with `durable` they survive a crash once this returns. Calls that come together are written together
+  // and share a sync. A value that is there already is not written again, unless it is to become durable or would leave
+  // soon. One status per put: ResourceExhausted when the disk takes no writes or a value is larger than a quarter of
+  // the tier.
+  std::vector<absl::Status> Put(absl::Span<const DiskPut> puts, bool durable);
+
+  // Null: a miss, also when the value was there but its checksums differ (it is dropped then). Unavailable: the disk
+  // could not be read.
+  std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
+
+  bool Contains(const BlockId& id) const;
+
+  TierStats Stats() const;
+  uint64_t writes() const;  // to the database, of one or more puts
+  size_t index_memory_bytes() const;
+
+ private:
+  // A call of Put that waits to be written, by itself or by the call that writes at the moment.
+  struct Pending {
+    absl::Span<const DiskPut> puts;
+    bool durable;
+    std::vector<absl::Status> results;
+    bool done = false;
+  };
+  struct Planned;
+
+  DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes);
+  absl::Status Load();
+  std::vector<Pending*> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteGroup(const std::vector<Pending*>& group) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Plan(const DiskPut& put, bool durable, std::vector<Planned>* planned)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WritePlanned(absl::Span<const Planned> planned, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
+  void TrimFiles() ABSL_LOCKS_EXCLUDED(mutex_);
+  void ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusOr<BlockValue>> values);
+  absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& location, Database::ReadResult read);
+  bool MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const;
+
+  Database* const database_;
+  const uint64_t write_buffer_bytes_;
+  mutable Mutex mutex_;
+  CondVar written_;
+  DiskIndex index_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Pending*> waiting_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;  // one call writes a group; it alone adds to the index
+  uint64_t trimmed_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t untrimmed_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // dropped from the index since files were last dropped
+  uint64_t writes_ ABSL_GUARDED_BY(mutex_) = 0;
+  TierStats stats_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_

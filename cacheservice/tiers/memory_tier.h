@@ -1,0 +1,102 @@
+// Block values in memory, up to a limit in bytes. Sharded by id: a shard has its own lock, limit and replacement
+// policy. A reader shares the value, so an eviction never takes bytes from under it. Thread-safe.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_MEMORY_TIER_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_MEMORY_TIER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "base/mutex.h"
+#include "cacheservice/api/block_cache.h"
+#include "cacheservice/tiers/block_value.h"
+#include "cacheservice/tiers/replacement_policy.h"
+#include "cacheservice/tiers/tier_stats.h"
+
+namespace tidepool {
+
+class MemoryTier {
+ public:
+  // Receives a value that has to leave, without a lock held; until it returns Get still finds the value, so a value on
+  // its way to the next tier is never out of sight. May wait. Called from the thread that needs the room.
+  using EvictionHandler = std::function<void(const BlockId& id, const BlockValue& value)>;
+  using PolicyFactory = std::function<std::unique_ptr<ReplacementPolicy>()>;
+
+  // What a value of this size costs: its bytes, the string and its reference count, its entry, its place in the hash
+  // table (at 7/8 load after doubling: twice the slot) and in the policy.
+  static size_t CostBytes(const std::string& value);
+
+  // Null handler: evicted values are gone. Shards: 1 for small limits, up to 16 for large ones, so that a shard holds
+  // at least eight of the largest values.
+  MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const PolicyFactory& make_policy);
+  MemoryTier(const MemoryTier&) = delete;
+  MemoryTier& operator=(const MemoryTier&) = delete;
+
+  enum class PutResult : uint8_t {
+    kStored,
+    kRepeated,  // it was there: recency refreshed
+    kNoRoom,    // larger than a shard, or what is pinned leaves no room; pinning: too much is pinned already
+  };
+  // `pin`: also counts one pin, whether stored or repeated.
+  PutResult Put(const BlockId& id, BlockValue value, bool pin = false);
+
+  // Null: a miss. Counts, and refreshes recency.
+  BlockValue Get(const BlockId& id);
+  // Neither counts. Touch refreshes recency.
+  bool Contains(const BlockId& id) const;
+  bool Touch(const BlockId& id);
+
+  // A pinned value does not leave. At most half of a shard's limit can be pinned.
+  enum class PinResult : uint8_t { kPinned, kAbsent, kTooMuchPinned };
+  PinResult Pin(const BlockId& id);
+  void Unpin(const BlockId& id);
+
+  // Forgets a value (found corrupt), pinned or not.
+  void Erase(const BlockId& id);
+
+  // All ids at some moment during the call.
+  std::vector<BlockId> Ids() const;
+
+  TierStats Stats() const;
+  uint64_t pinned_bytes() const;
+  uint64_t pinned_objects() const;
+
+ private:
+  struct Entry {
+    BlockId id;
+    BlockValue value;  // null: the slot is free
+    size_t cost_bytes = 0;
+    uint32_t pins = 0;
+  };
+  struct Shard {
+    mutable Mutex mutex;
+    uint64_t limit_bytes = 0;
+    std::unique_ptr<ReplacementPolicy> policy ABSL_GUARDED_BY(mutex);
+    absl::flat_hash_map<BlockId, uint32_t> slots ABSL_GUARDED_BY(mutex);
+    std::vector<Entry> entries ABSL_GUARDED_BY(mutex);
+    std::vector<uint32_t> free_slots ABSL_GUARDED_BY(mutex);
+    absl::flat_hash_map<BlockId, BlockValue> leaving ABSL_GUARDED_BY(mutex);  // the handler has not returned yet
+    TierStats stats ABSL_GUARDED_BY(mutex);
+    uint64_t pinned_bytes ABSL_GUARDED_BY(mutex) = 0;
+    uint64_t pinned_objects ABSL_GUARDED_BY(mutex) = 0;
+  };
+  using Evicted = std::vector<std::pair<BlockId, BlockValue>>;
+
+  Shard& ShardOf(const BlockId& id) const;
+  static PinResult PinSlot(Shard& shard, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  static void Release(Shard& shard, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  void MakeRoom(Shard& shard, size_t cost_bytes, Evicted* evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  static void Insert(Shard& shard, const BlockId& id, BlockValue value, size_t cost_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+
+  const EvictionHandler on_evict_;
+  std::vector<std::unique_ptr<Shard>> shards_;  // fixed at construction
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_MEMORY_TIER_H_

@@ -1,0 +1,56 @@
+// Copying chosen rows out of block values, in the order they were asked for.
+#ifndef TIDEPOOL_CACHESERVICE_TIERS_ROW_GATHER_H_
+#define TIDEPOOL_CACHESERVICE_TIERS_ROW_GATHER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "cacheservice/api/block_cache.h"
+
+namespace tidepool {
+
+// Takes values one by one, in any order, and keeps only their rows, so that a gather over many blocks never holds all
+// of them. Not thread-safe.
+class RowGather {
+ public:
+  // The selections outlive the gather.
+  explicit RowGather(absl::Span<const RowSelection> selections);
+
+  // Each block once, in the order of first mention.
+  absl::Span<const BlockId> blocks() const { return blocks_; }
+
+  // The value of blocks()[index], header-checked here. DataLoss: it is damaged, nothing was copied. InvalidArgument: a
+  // selection's kv head is outside the block, or its rows have another size than those before.
+  absl::Status Add(size_t index, std::string_view value);
+
+  // Rows found and not found so far.
+  int64_t found_rows() const { return found_rows_; }
+  int64_t wanted_rows() const { return wanted_rows_; }
+
+  RecalledRows Finish() &&;
+
+ private:
+  struct Part {
+    uint64_t found = 0;
+    std::string rows;
+    std::vector<uint32_t> checksums;
+  };
+
+  absl::Span<const RowSelection> selections_;
+  std::vector<BlockId> blocks_;
+  std::vector<std::vector<uint32_t>> selections_of_;  // by block: indices into selections_
+  std::vector<Part> parts_;                           // by selection
+  size_t row_bytes_ = 0;                              // 0: no block seen
+  int64_t found_rows_ = 0;
+  int64_t wanted_rows_ = 0;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_TIERS_ROW_GATHER_H_

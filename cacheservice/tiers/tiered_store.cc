@@ -1,0 +1,349 @@
+#include "cacheservice/tiers/tiered_store.h"
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "cacheservice/rocksdb/database.h"
+#include "cacheservice/tiers/demotion_queue.h"
+#include "cacheservice/tiers/disk_tier.h"
+#include "cacheservice/tiers/memory_tier.h"
+#include "cacheservice/tiers/row_gather.h"
+#include "cacheservice/tiers/sieve.h"
+#include "policies/kv/block_codec.h"
+
+namespace tidepool {
+namespace {
+
+constexpr size_t kReadBatch = 32;        // blocks read from disk between two looks at the deadline
+constexpr size_t kMaxSpareBytes = 4096;  // of a string's capacity beyond its size: memory that holds nothing
+constexpr size_t kDrainBatch = 64;       // blocks
+
+// What a producer must have done right. Row checksums are verified here once, so damage on the way is noticed while the
+// producer still has the rows.
+absl::Status CheckValue(const BlockId& id, const std::string& value) {
+  if (value.size() > kMaxBlockValueBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("value of ", value.size(), " bytes is larger than ", kMaxBlockValueBytes));
+  }
+  TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
+  if (view.layer() != id.layer) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", id.layer, " is not the value's layer ", view.layer()));
+  }
+  return view.VerifyRows();
+}
+
+}  // namespace
+
+class TieredStore::Impl {
+ public:
+  Impl(const CacheOptions& options, Database* database, std::unique_ptr<DiskTier> disk)
+      : database_(database),
+        disk_(std::move(disk)),
+        queue_(disk_.get(), options.EffectiveDemotionQueueBytes()),
+        memory_(
+            options.memory_bytes - options.EffectiveDemotionQueueBytes(),
+            [this](const BlockId& id, const BlockValue& value) { queue_.Push(id, value); },
+            [] { return std::make_unique<Sieve>(); }) {}
+
+  std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
+  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
+  absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
+  int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
+  bool Contains(const BlockId& id) const {
+    return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
+  }
+  absl::Status Pin(const BlockId& id);
+  void Unpin(const BlockId& id) { memory_.Unpin(id); }
+  absl::Status Drain();
+  CacheStats Stats() const;
+
+ private:
+  // Puts of one kind with their places among all.
+  struct Batch {
+    std::vector<DiskPut> puts;
+    std::vector<size_t> places;
+    void Add(const BlockId& id, BlockValue value, size_t place) {
+      puts.push_back({.id = id, .value = std::move(value)});
+      places.push_back(place);
+    }
+  };
+
+  void StoreDurable(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
+  void StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
+  BlockValue FindInMemory(const BlockId& id);
+  std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids);
+
+  Database* const database_;
+  const std::unique_ptr<DiskTier> disk_;
+  DemotionQueue queue_;
+  MemoryTier memory_;
+  std::atomic<uint64_t> promotions_{0};
+  std::atomic<uint64_t> recalled_rows_{0}, recalled_bytes_{0}, missing_rows_{0};
+  std::atomic<uint64_t> memory_corrupt_{0};
+};
+
+std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPut> puts) {
+  std::vector<absl::StatusOr<Tier>> results(puts.size(), Tier::kMemory);
+  Batch durable, in_memory;
+  for (size_t i = 0; i < puts.size(); ++i) {
+    const absl::Status valid = CheckValue(puts[i].id, puts[i].value);
+    if (!valid.ok()) {
+      results[i] = valid;
+      continue;
+    }
+    if (puts[i].value.capacity() > puts[i].value.size() + kMaxSpareBytes) puts[i].value.shrink_to_fit();
+    (puts[i].durable ? durable : in_memory)
+        .Add(puts[i].id, std::make_shared<const std::string>(std::move(puts[i].value)), i);
+  }
+  if (!durable.puts.empty()) StoreDurable(durable, &results);
+  if (!in_memory.puts.empty()) StoreVolatile(in_memory, &results);
+  return results;
+}
+
+void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results) {
+  const std::vector<absl::Status> written = disk_->Put(batch.puts, /*durable=*/true);
+  for (size_t i = 0; i < batch.puts.size(); ++i) {
+    if (!written[i].ok()) {
+      (*results)[batch.places[i]] = written[i];
+      continue;
+    }
+    memory_.Put(batch.puts[i].id, batch.puts[i].value);  // no room there: it is on disk
+    (*results)[batch.places[i]] = Tier::kDisk;
+  }
+}
+
+void TieredStore::Impl::StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results) {
+  Batch to_disk;
+  for (size_t i = 0; i < batch.puts.size(); ++i) {
+    if (memory_.Put(batch.puts[i].id, batch.puts[i].value) == MemoryTier::PutResult::kNoRoom) {
+      to_disk.Add(batch.puts[i].id, batch.puts[i].value, batch.places[i]);
+    }
+  }
+  if (to_disk.puts.empty()) return;
+  const std::vector<absl::Status> written = disk_->Put(to_disk.puts, /*durable=*/false);
+  for (size_t i = 0; i < to_disk.puts.size(); ++i) {
+    if (written[i].ok()) {
+      (*results)[to_disk.places[i]] = Tier::kDisk;
+    } else {
+      (*results)[to_disk.places[i]] = written[i];
+    }
+  }
+}
+
+BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
+  BlockValue value = memory_.Get(id);
+  return value != nullptr ? value : queue_.Find(id);
+}
+
+std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Span<const BlockId> ids) {
+  std::vector<absl::StatusOr<BlockValue>> values = disk_->Get(ids);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    // A read must not wait for the writes that its promotion would cause.
+    if (!values[i].ok() || *values[i] == nullptr || queue_.Busy()) continue;
+    if (memory_.Put(ids[i], *values[i]) == MemoryTier::PutResult::kStored) ++promotions_;
+  }
+  return values;
+}
+
+absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
+  std::vector<BlockValue> values(ids.size());
+  std::vector<size_t> places;
+  std::vector<BlockId> on_disk;
+  bool any = false;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    values[i] = FindInMemory(ids[i]);
+    any = any || values[i] != nullptr;
+    if (values[i] != nullptr) continue;
+    places.push_back(i);
+    on_disk.push_back(ids[i]);
+  }
+  absl::Status failure;
+  for (size_t first = 0; first < on_disk.size() && absl::Now() < deadline; first += kReadBatch) {
+    const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
+    std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (!read[i].ok()) {
+        failure = read[i].status();
+        continue;
+      }
+      values[places[first + i]] = *std::move(read[i]);
+      any = any || values[places[first + i]] != nullptr;
+    }
+  }
+  if (!any && !failure.ok()) return failure;
+  return values;
+}
+
+absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowSelection> selections,
+                                                           absl::Time deadline) {
+  RowGather gather(selections);
+  absl::Status failure;
+  // Damage is a miss; a wrong question is an error.
+  auto add = [&](size_t index, const std::string& value) {
+    const absl::Status added = gather.Add(index, value);
+    if (!absl::IsDataLoss(added)) return added;
+    TP_LOG(Error, "cache", "memory tier: block ", gather.blocks()[index].key.ToHex(), ": ", added.message());
+    ++memory_corrupt_;
+    memory_.Erase(gather.blocks()[index]);
+    return absl::OkStatus();
+  };
+  std::vector<size_t> places;
+  std::vector<BlockId> on_disk;
+  for (size_t i = 0; i < gather.blocks().size(); ++i) {
+    const BlockValue value = FindInMemory(gather.blocks()[i]);
+    if (value != nullptr) {
+      TP_RETURN_IF_ERROR(add(i, *value));
+    } else {
+      places.push_back(i);
+      on_disk.push_back(gather.blocks()[i]);
+    }
+  }
+  for (size_t first = 0; first < on_disk.size(); first += kReadBatch) {
+    if (absl::Now() >= deadline) {
+      failure = absl::DeadlineExceededError("gather: the deadline passed before the disk was read");
+      break;
+    }
+    const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
+    const std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (!read[i].ok()) {
+        failure = read[i].status();
+      } else if (*read[i] != nullptr) {
+        TP_RETURN_IF_ERROR(add(places[first + i], **read[i]));
+      }
+    }
+  }
+  const int64_t found = gather.found_rows(), wanted = gather.wanted_rows();
+  missing_rows_ += wanted - found;
+  if (found == 0 && !failure.ok()) return failure;
+  RecalledRows recalled = std::move(gather).Finish();
+  recalled_rows_ += found;
+  recalled_bytes_ += recalled.rows.size();
+  return recalled;
+}
+
+int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers) {
+  int known = 0;
+  for (const BlockKey& key : chain) {
+    for (int layer = 0; layer < layers; ++layer) {
+      const BlockId id{key, layer};
+      if (!memory_.Touch(id) && queue_.Find(id) == nullptr && !disk_->Contains(id)) return known;
+    }
+    ++known;
+  }
+  return known;
+}
+
+absl::Status TieredStore::Impl::Pin(const BlockId& id) {
+  const auto too_much = [this] {
+    return absl::ResourceExhaustedError(absl::StrCat("pinned blocks would take more than half of the memory tier (",
+                                                     memory_.Stats().limit_bytes, " bytes)"));
+  };
+  switch (memory_.Pin(id)) {
+    case MemoryTier::PinResult::kPinned: return absl::OkStatus();
+    case MemoryTier::PinResult::kTooMuchPinned: return too_much();
+    case MemoryTier::PinResult::kAbsent: break;
+  }
+  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values, GetMany({&id, 1}, absl::InfiniteFuture()));
+  if (values[0] == nullptr) {
+    return absl::NotFoundError(absl::StrCat("block ", id.key.ToHex(), " layer ", id.layer, " is not stored"));
+  }
+  if (memory_.Put(id, values[0], /*pin=*/true) == MemoryTier::PutResult::kNoRoom) return too_much();
+  return absl::OkStatus();
+}
+
+absl::Status TieredStore::Impl::Drain() {
+  absl::Status first_failure;
+  const std::vector<BlockId> ids = memory_.Ids();
+  for (size_t first = 0; first < ids.size(); first += kDrainBatch) {
+    std::vector<DiskPut> batch;
+    for (const BlockId& id : absl::MakeConstSpan(ids).subspan(first, kDrainBatch)) {
+      if (disk_->Contains(id)) continue;
+      BlockValue value = FindInMemory(id);
+      if (value != nullptr) batch.push_back({.id = id, .value = std::move(value)});
+    }
+    if (batch.empty()) continue;
+    for (const absl::Status& status : disk_->Put(batch, /*durable=*/false)) first_failure.Update(status);
+  }
+  queue_.Drain();
+  first_failure.Update(database_->Flush());
+  return first_failure;
+}
+
+CacheStats TieredStore::Impl::Stats() const {
+  CacheStats stats;
+  stats.memory = memory_.Stats();
+  stats.memory.corrupt = memory_corrupt_;
+  stats.disk = disk_->Stats();
+  stats.pinned_objects = memory_.pinned_objects();
+  stats.pinned_bytes = memory_.pinned_bytes();
+  const DemotionQueue::Stats queue = queue_.stats();
+  stats.demotions = queue.written;
+  stats.dropped = queue.lost;
+  stats.demotion_queue_bytes = queue.bytes;
+  stats.promotions = promotions_;
+  stats.recalled_rows = recalled_rows_;
+  stats.recalled_bytes = recalled_bytes_;
+  stats.missing_rows = missing_rows_;
+  stats.disk_used_bytes = database_->UsedBytes();
+  stats.disk_writable = database_->writable();
+  return stats;
+}
+
+TieredStore::TieredStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TieredStore::~TieredStore() = default;
+
+absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOptions& options, Database* database) {
+  TP_RETURN_IF_ERROR(options.Validate());
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<DiskTier> disk, DiskTier::Open(database, options.disk_bytes));
+  return std::unique_ptr<TieredStore>(new TieredStore(std::make_unique<Impl>(options, database, std::move(disk))));
+}
+
+absl::StatusOr<Tier> TieredStore::Put(const BlockId& id, std::string value, bool durable) {
+  std::vector<BlockPut> puts(1);
+  puts[0] = {.id = id, .value = std::move(value), .durable = durable};
+  return std::move(PutMany(std::move(puts))[0]);
+}
+
+std::vector<absl::StatusOr<Tier>> TieredStore::PutMany(std::vector<BlockPut> puts) {
+  return impl_->PutMany(std::move(puts));
+}
+
+absl::StatusOr<BlockValue> TieredStore::Get(const BlockId& id) {
+  TP_ASSIGN_OR_RETURN(std::vector<BlockValue> values, impl_->GetMany({&id, 1}, absl::InfiniteFuture()));
+  return std::move(values[0]);
+}
+
+absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
+  return impl_->GetMany(ids, deadline);
+}
+
+absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline) {
+  return impl_->GatherRows(selections, deadline);
+}
+
+int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers) {
+  return impl_->LookupPrefix(chain, layers);
+}
+
+bool TieredStore::Contains(const BlockId& id) const { return impl_->Contains(id); }
+absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
+void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }
+absl::Status TieredStore::Drain() { return impl_->Drain(); }
+CacheStats TieredStore::Stats() const { return impl_->Stats(); }
+
+absl::StatusOr<BlockLease> BlockLease::Take(TieredStore* store, const BlockId& id) {
+  TP_RETURN_IF_ERROR(store->Pin(id));
+  return BlockLease(store, id);
+}
+
+BlockLease::~BlockLease() {
+  if (store_ != nullptr) store_->Unpin(id_);
+}
+
+}  // namespace tidepool

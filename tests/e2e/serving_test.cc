@@ -1,0 +1,153 @@
+// The small real model behind real processes: many clients at once, cancellation, bad input.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/e2e/cluster.h"
+#include "tests/support/paths.h"
+
+namespace tidepool {
+namespace {
+
+using testing::HasSubstr;
+
+test::Cluster& Shared() {
+  static test::Cluster cluster(
+      {.model = test::ModelPath("SmolLM2-135M-Instruct.Q4_1.gguf"), .worker_flags = {"--device-kv-bytes=512MiB"}});
+  return cluster;
+}
+
+std::string Text(int words, int seed) {
+  static const char* const kWords[] = {"water", "stone", "light",  "river",  "under",
+                                       "seven", "quiet", "copper", "letter", "garden"};
+  std::string text;
+  for (int i = 0; i < words; ++i) text += std::string(i == 0 ? "" : " ") + kWords[(seed * 7 + i * (seed + 3)) % 10];
+  return text;
+}
+
+v1::GenerateRequest Request(int words, int max_tokens, int seed) {
+  v1::GenerateRequest request;
+  request.set_text(Text(words, seed));
+  request.mutable_stop()->set_max_tokens(max_tokens);
+  request.mutable_stop()->set_ignore_eos(true);
+  return request;
+}
+
+TEST(ServingTest, AnswersOf32ConcurrentClientsEqualTheirSingleAnswers) {
+  constexpr int kClients = 32;
+  auto request = [](int i) {
+    v1::GenerateRequest r = Request(5 + 9 * (i % 16), 6 + i % 5, i);
+    if (i % 4 == 1) {
+      r.mutable_compression()->set_preset(i % 8 == 1 ? "snapkv" : "h2o");
+      r.mutable_compression()->set_budget_fraction(0.3);
+    }
+    return r;
+  };
+  std::vector<test::Reply> together(kClients);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < kClients; ++i) clients.emplace_back([&, i] { together[i] = Shared().Generate(request(i)); });
+  for (std::thread& client : clients) client.join();
+  for (int i = 0; i < kClients; ++i) {
+    ASSERT_TRUE(together[i].status.ok()) << together[i].status.error_message();
+    const test::Reply alone = Shared().Generate(request(i));
+    EXPECT_EQ(together[i].ids, alone.ids) << "client " << i;
+    EXPECT_EQ(together[i].text, alone.text);
+  }
+  EXPECT_EQ(Shared().WorkerStats().used_pages(), 0);
+}
+
+TEST(ServingTest, ACancelledStreamFreesItsPages) {
+  int tokens = 0;
+  const test::Reply reply = Shared().Generate(Request(100, 4000, 1), [&](const v1::GenerateResponse& response) {
+    if (response.has_tokens()) tokens += response.tokens().ids_size();
+    return tokens < 5;
+  });
+  EXPECT_EQ(reply.status.error_code(), grpc::StatusCode::CANCELLED);
+  // The server learns of it on its own; nothing else runs here, so the pages must come back.
+  const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;
+  while (Shared().WorkerStats().used_pages() != 0 && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+  const v1::GetWorkerStatsResponse stats = Shared().WorkerStats();
+  EXPECT_EQ(stats.used_pages(), 0);
+  EXPECT_EQ(stats.running_sequences(), 0);
+  EXPECT_GE(stats.requests_cancelled(), 1);
+}
+
+TEST(ServingTest, ADeadlineEndsTheRequestAndFreesItsPages) {
+  auto channel = grpc::CreateChannel(Shared().worker_address(), grpc::InsecureChannelCredentials());
+  auto stub = v1::Generation::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+  auto stream = stub->Generate(&context, Request(100, 8000, 2));
+  v1::GenerateResponse response;
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;
+  while (Shared().WorkerStats().used_pages() != 0 && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+  EXPECT_EQ(Shared().WorkerStats().used_pages(), 0);
+}
+
+TEST(ServingTest, AStoredPrefixIsNotComputedAgain) {
+  const test::Reply first = Shared().Generate(Request(300, 8, 3));
+  ASSERT_TRUE(first.status.ok());
+  EXPECT_EQ(first.finished.usage().cached_prompt_tokens(), 0);
+  // Blocks are stored behind the answer: ask until they are there.
+  test::Reply second;
+  const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;
+  do {
+    second = Shared().Generate(Request(300, 8, 3));
+  } while (second.finished.usage().cached_prompt_tokens() == 0 && std::chrono::steady_clock::now() < until);
+  EXPECT_GE(second.finished.usage().cached_prompt_tokens(), 256);
+  EXPECT_EQ(second.ids, first.ids);
+}
+
+TEST(ServingTest, BadRequestsAreRefusedByFieldAndTheWorkerLivesOn) {
+  struct Case {
+    const char* field;
+    std::function<void(v1::GenerateRequest&)> spoil;
+  };
+  const std::vector<Case> cases = {
+      {"prompt", [](auto& r) { r.clear_prompt(); }},
+      {"prompt", [](auto& r) { r.mutable_token_ids()->add_ids(49'152); }},
+      {"prompt", [](auto& r) { r.mutable_token_ids()->add_ids(-1); }},
+      {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(-0.1f); }},
+      {"top_p", [](auto& r) { r.mutable_sampling()->set_top_p(2); }},
+      {"top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-5); }},
+      {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(1); }},
+      {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); }},
+      {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[99'999] = 1; }},
+      {"max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(-1); }},
+      {"logprobs", [](auto& r) { r.set_logprobs(21); }},
+      {"session_id", [](auto& r) { r.set_session_id("with space"); }},
+      {"preset", [](auto& r) { r.mutable_compression()->set_preset("gzip"); }},
+      {"budget_fraction",
+       [](auto& r) { r.mutable_compression()->set_preset("snapkv"), r.mutable_compression()->set_budget_fraction(0); }},
+      {"window_tokens",
+       [](auto& r) { r.mutable_compression()->set_preset("snapkv"), r.mutable_compression()->set_window_tokens(0); }},
+      {"share",
+       [](auto& r) {
+         r.mutable_compression()->set_preset("snapkv");
+         r.mutable_compression()->mutable_recall()->set_mode(v1::RECALL_MODE_SYNC);
+         r.mutable_compression()->mutable_recall()->set_share(0.9);
+       }},
+  };
+  for (const Case& c : cases) {
+    v1::GenerateRequest request = Request(5, 3, 1);
+    c.spoil(request);
+    const test::Reply reply = Shared().Generate(request);
+    EXPECT_EQ(reply.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+        << c.field << ": " << reply.status.error_message();
+    EXPECT_THAT(reply.status.error_message(), HasSubstr(c.field));
+  }
+  EXPECT_TRUE(Shared().Generate(Request(5, 3, 1)).status.ok());
+}
+
+}  // namespace
+}  // namespace tidepool

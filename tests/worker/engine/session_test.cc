@@ -1,0 +1,214 @@
+// Sessions, stored prefixes and recall through the real storage (memory tier and RocksDB in this process).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "cacheservice/embedded/embedded_cache.h"
+#include "tests/support/collector.h"
+#include "tests/support/paths.h"
+#include "tests/support/temp_dir.h"
+#include "worker/engine/engine.h"
+#include "worker/model/model.h"
+
+namespace tidepool {
+namespace {
+
+using test::Answer;
+using test::RunRequest;
+using testing::HasSubstr;
+
+std::shared_ptr<const Model> TinyModel() {
+  static const std::shared_ptr<const Model> model = *Model::Load(test::ReferencePath("tiny_models/llama_f32.gguf"));
+  return model;
+}
+
+KvLayout Layout() {
+  const ModelConfig& config = TinyModel()->config();
+  KvLayout layout;
+  layout.model_fingerprint = TinyModel()->fingerprint();
+  layout.layers = config.layers;
+  layout.kv_heads = config.kv_heads;
+  layout.head_dim = config.head_dim;
+  return layout;
+}
+
+// A worker over a data directory; Restart is a new process's view of the same directory.
+class Worker {
+ public:
+  Worker() { Start(); }
+  void Start() {
+    CacheOptions options;
+    options.data_dir = dir_.path();
+    auto cache = EmbeddedCache::Open(options, Layout());
+    if (!cache.ok()) throw std::runtime_error(std::string(cache.status().message()));
+    cache_ = *std::move(cache);
+    EngineOptions engine;
+    engine.device_kv_bytes = size_t{64} << 20;
+    engine.prefill_chunk_tokens = 64;
+    engine_ = *Engine::Create(engine, TinyModel(), cache_.get(), cache_->manifests());
+  }
+  void Restart() {
+    engine_.reset();
+    cache_.reset();
+    Start();
+  }
+  Engine& engine() { return *engine_; }
+  EmbeddedCache& cache() { return *cache_; }
+
+ private:
+  test::TempDir dir_;
+  std::unique_ptr<EmbeddedCache> cache_;
+  std::unique_ptr<Engine> engine_;
+};
+
+std::vector<int32_t> RandomTokens(int count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random() % TinyModel()->config().vocabulary);
+  return tokens;
+}
+
+GenerationRequest Turn(const std::string& session, const CompressionSpec& spec, std::vector<int32_t> prompt,
+                       int max_tokens) {
+  GenerationRequest request;
+  request.session_id = session;
+  request.compression = spec;
+  request.prompt = std::move(prompt);
+  request.stop.max_tokens = max_tokens;
+  request.stop.ignore_eos = true;
+  request.logprobs = 0;
+  return request;
+}
+
+CompressionSpec Spec(const std::string& preset, RecallMode mode) {
+  CompressionSpec spec = *PresetSpec(preset);
+  spec.budget_fraction = 0.25;
+  spec.window_tokens = 8;
+  spec.dense_layers_override = true;
+  spec.recall.mode = mode;
+  return spec;
+}
+
+std::vector<float> Logprobs(const Answer& answer) {
+  std::vector<float> values;
+  for (const TokenLogprob& l : answer.logprobs) values.push_back(l.logprob);
+  return values;
+}
+
+struct Mode {
+  std::string preset;
+  RecallMode recall;
+};
+
+class SessionTest : public testing::TestWithParam<Mode> {};
+
+TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
+  const CompressionSpec spec =
+      GetParam().preset == "full" ? CompressionSpec() : Spec(GetParam().preset, GetParam().recall);
+  std::vector<Answer> kept, resumed;
+  for (const bool restart : {false, true}) {
+    Worker worker;
+    for (int turn = 0; turn < 4; ++turn) {
+      if (restart && turn > 0) worker.Restart();
+      const Answer answer =
+          RunRequest(worker.engine(), Turn("s", spec, RandomTokens(turn == 0 ? 210 : 5 + turn, turn), 9));
+      ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
+      if (turn > 0) {
+        EXPECT_EQ(answer.result.usage.cached_prompt_tokens, answer.result.usage.prompt_tokens - 6 - turn);
+      }
+      (restart ? resumed : kept).push_back(answer);
+    }
+  }
+  for (size_t turn = 0; turn < kept.size(); ++turn) {
+    EXPECT_EQ(resumed[turn].tokens, kept[turn].tokens) << "turn " << turn;
+    EXPECT_EQ(Logprobs(resumed[turn]), Logprobs(kept[turn])) << "turn " << turn;
+    EXPECT_EQ(resumed[turn].result.usage.resident_rows, kept[turn].result.usage.resident_rows);
+    EXPECT_EQ(resumed[turn].result.usage.lost_rows, 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Presets, SessionTest,
+                         testing::Values(Mode{"full", RecallMode::kOff}, Mode{"streaming", RecallMode::kOff},
+                                         Mode{"snapkv", RecallMode::kOff}, Mode{"h2o", RecallMode::kOff},
+                                         Mode{"d2o", RecallMode::kOff}, Mode{"streaming", RecallMode::kSync},
+                                         Mode{"snapkv", RecallMode::kSync}, Mode{"h2o", RecallMode::kSync},
+                                         Mode{"d2o", RecallMode::kSync}),
+                         [](const testing::TestParamInfo<Mode>& info) {
+                           return info.param.preset + (info.param.recall == RecallMode::kOff ? "" : "_sync");
+                         });
+
+TEST(RecallTest, WithSlotsForEverythingTheLogitsAreThoseOfTheFullCache) {
+  for (const std::string preset : {"snapkv", "streaming", "h2o"}) {
+    CompressionSpec everything = Spec(preset, RecallMode::kSync);
+    everything.recall.rows = 100'000;
+    std::vector<std::vector<float>> logprobs;
+    for (const CompressionSpec& spec : {CompressionSpec(), everything}) {
+      Worker worker;
+      ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", spec, RandomTokens(300, 1), 0)).result.status.ok());
+      GenerationRequest next = Turn("s", spec, RandomTokens(20, 2), 0);
+      next.forced_tokens = RandomTokens(40, 3);
+      const Answer answer = RunRequest(worker.engine(), next);
+      ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
+      if (spec.preset != "full") {
+        EXPECT_GT(answer.result.usage.recalled_rows, 0);
+      }
+      logprobs.push_back(Logprobs(answer));
+    }
+    EXPECT_EQ(logprobs[0], logprobs[1]) << preset << ": bit for bit";
+  }
+}
+
+TEST(RecallTest, LostBlocksAreReported) {
+  Worker worker;
+  CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
+  ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", spec, RandomTokens(200, 1), 0)).result.status.ok());
+  // The session's blocks vanish: a resumed session is computed again from its tokens.
+  auto manifest = *worker.cache().manifests()->Get("default", "s", absl::Now() + absl::Seconds(5));
+  ASSERT_TRUE(manifest.has_value());
+  manifest->block_keys[1].bytes[0] ^= 1;  // a key that nobody stored
+  manifest->revision = 2;
+  ASSERT_TRUE(worker.cache().manifests()->Put(*manifest, absl::Now() + absl::Seconds(5)).ok());
+  const Answer answer = RunRequest(worker.engine(), Turn("s", spec, RandomTokens(5, 2), 4));
+  ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
+  EXPECT_EQ(answer.result.usage.cached_prompt_tokens, 0);
+  EXPECT_EQ(answer.result.usage.prompt_tokens, 205);
+}
+
+TEST(PrefixTest, AStoredPrefixIsReusedAndChangesNoBit) {
+  for (const std::string preset : {"full", "snapkv", "streaming"}) {
+    const CompressionSpec spec = preset == "full" ? CompressionSpec() : Spec(preset, RecallMode::kOff);
+    Worker worker;
+    std::vector<int32_t> prompt = RandomTokens(200, 4);
+    const Answer first = RunRequest(worker.engine(), Turn("", spec, prompt, 10));
+    ASSERT_TRUE(first.result.status.ok()) << first.result.status;
+    worker.Restart();  // everything offloaded is stored
+    const Answer second = RunRequest(worker.engine(), Turn("", spec, prompt, 10));
+    EXPECT_EQ(second.result.usage.cached_prompt_tokens, 192);
+    EXPECT_EQ(second.tokens, first.tokens);
+    EXPECT_EQ(Logprobs(second), Logprobs(first));
+    GenerationRequest fresh = Turn("", spec, prompt, 10);
+    fresh.reuse_prefix = false;
+    EXPECT_EQ(RunRequest(worker.engine(), fresh).result.usage.cached_prompt_tokens, 0);
+  }
+}
+
+TEST(SessionErrorsTest, AreNamed) {
+  Worker worker;
+  const CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
+  ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", spec, RandomTokens(100, 1), 2)).result.status.ok());
+  const Answer other = RunRequest(worker.engine(), Turn("s", Spec("h2o", RecallMode::kOff), RandomTokens(5, 1), 2));
+  EXPECT_THAT(std::string(other.result.status.message()), HasSubstr("compression"));
+  const Answer empty = RunRequest(worker.engine(), Turn("new", spec, {}, 2));
+  EXPECT_THAT(std::string(empty.result.status.message()), HasSubstr("prompt"));
+  CompressionSpec keep;
+  keep.preset.clear();
+  EXPECT_TRUE(RunRequest(worker.engine(), Turn("s", keep, RandomTokens(5, 1), 2)).result.status.ok());
+}
+
+}  // namespace
+}  // namespace tidepool

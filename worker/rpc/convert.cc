@@ -1,0 +1,233 @@
+#include "worker/rpc/convert.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/limits.h"
+#include "base/status_macros.h"
+#include "worker/model/model.h"
+
+namespace tidepool {
+namespace {
+
+absl::StatusOr<RecallMode> ModeFrom(v1::RecallMode mode) {
+  switch (mode) {
+    case v1::RECALL_MODE_UNSPECIFIED:
+    case v1::RECALL_MODE_OFF: return RecallMode::kOff;
+    case v1::RECALL_MODE_ASYNC: return RecallMode::kAsync;
+    case v1::RECALL_MODE_SYNC: return RecallMode::kSync;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.recall.mode: ", static_cast<int>(mode), " is not known"));
+  }
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptFrom(const char* field, const std::string& text, bool parse_special,
+                                                const Tokenizer& tokenizer) {
+  if (text.size() > kMaxPromptBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": ", text.size(), " bytes, at most ", kMaxPromptBytes));
+  }
+  return tokenizer.Encode(text, parse_special, /*add_special=*/true);
+}
+
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() <= 128) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("request_id: ", id.size(), " bytes, at most 128"));
+}
+
+}  // namespace
+
+SamplingParams SamplingFrom(const v1::SamplingParams& params) {
+  SamplingParams sampling;
+  if (params.has_temperature()) sampling.temperature = params.temperature();
+  if (params.has_top_k()) sampling.top_k = params.top_k();
+  if (params.has_top_p()) sampling.top_p = params.top_p();
+  if (params.has_min_p()) sampling.min_p = params.min_p();
+  if (params.has_repetition_penalty()) sampling.repetition_penalty = params.repetition_penalty();
+  if (params.has_presence_penalty()) sampling.presence_penalty = params.presence_penalty();
+  if (params.has_frequency_penalty()) sampling.frequency_penalty = params.frequency_penalty();
+  if (params.has_seed()) sampling.seed = params.seed();
+  for (const auto& [token, bias] : params.logit_bias()) sampling.logit_bias.emplace_back(token, bias);
+  return sampling;
+}
+
+StopParams StopFrom(const v1::StopParams& params) {
+  StopParams stop;
+  if (params.has_max_tokens()) stop.max_tokens = params.max_tokens();
+  if (params.has_min_tokens()) stop.min_tokens = params.min_tokens();
+  stop.strings.assign(params.strings().begin(), params.strings().end());
+  stop.token_ids.assign(params.token_ids().begin(), params.token_ids().end());
+  if (params.has_ignore_eos()) stop.ignore_eos = params.ignore_eos();
+  return stop;
+}
+
+absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& params, bool for_session) {
+  if (params.preset().empty()) {
+    if (params.ByteSizeLong() > 0) {
+      return absl::InvalidArgumentError("compression.preset: is empty, but other fields of compression are set");
+    }
+    CompressionSpec spec;
+    if (for_session) spec.preset.clear();
+    return spec;
+  }
+  absl::StatusOr<CompressionSpec> known = PresetSpec(params.preset());
+  if (!known.ok()) return absl::InvalidArgumentError(known.status().message());
+  CompressionSpec spec = *std::move(known);
+  if (params.has_budget_fraction()) spec.budget_fraction = params.budget_fraction();
+  if (params.has_budget_tokens()) {
+    if (params.budget_tokens() < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.budget_tokens: ", params.budget_tokens(), " is not at least 1"));
+    }
+    spec.budget_tokens = params.budget_tokens();
+  }
+  if (params.has_sink_tokens()) spec.sink_tokens = params.sink_tokens();
+  if (params.has_window_tokens()) spec.window_tokens = params.window_tokens();
+  if (params.has_pool_kernel()) spec.pool_kernel = params.pool_kernel();
+  if (params.has_recent_share()) spec.recent_share = params.recent_share();
+  spec.dense_layers.assign(params.dense_layers().begin(), params.dense_layers().end());
+  if (params.has_dense_layers_override()) spec.dense_layers_override = params.dense_layers_override();
+  const v1::RecallParams& recall = params.recall();
+  TP_ASSIGN_OR_RETURN(spec.recall.mode, ModeFrom(recall.mode()));
+  if (recall.has_share()) spec.recall.share = recall.share();
+  if (recall.has_rows()) spec.recall.rows = recall.rows();
+  if (recall.has_ema_beta()) spec.recall.ema_beta = recall.ema_beta();
+  if (recall.has_ema_margin()) spec.recall.ema_margin = recall.ema_margin();
+  if (recall.has_max_rows_per_step()) spec.recall.max_rows_per_step = recall.max_rows_per_step();
+  if (recall.has_budget_ms()) spec.recall.budget_ms = recall.budget_ms();
+  switch (recall.on_loss()) {
+    case v1::ON_RECALL_LOSS_UNSPECIFIED:
+    case v1::ON_RECALL_LOSS_CONTINUE: spec.recall.on_loss = OnRecallLoss::kContinue; break;
+    case v1::ON_RECALL_LOSS_FAIL: spec.recall.on_loss = OnRecallLoss::kFail; break;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.recall.on_loss: ", static_cast<int>(recall.on_loss()), " is not known"));
+  }
+  return spec;
+}
+
+absl::StatusOr<GenerationRequest> RequestFrom(const v1::GenerateRequest& request, const Tokenizer& tokenizer) {
+  GenerationRequest out;
+  TP_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  out.request_id = request.request_id();
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText: {
+      TP_ASSIGN_OR_RETURN(out.prompt, PromptFrom("text", request.text(), request.parse_special(), tokenizer));
+      break;
+    }
+    case v1::GenerateRequest::kTokenIds:
+      out.prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
+      break;
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      if (request.session_id().empty()) return absl::InvalidArgumentError("prompt: neither text nor token_ids is set");
+  }
+  out.sampling = SamplingFrom(request.sampling());
+  out.stop = StopFrom(request.stop());
+  if (request.has_logprobs()) {
+    if (request.logprobs() < 0)
+      return absl::InvalidArgumentError(absl::StrCat("logprobs: ", request.logprobs(), " is not in 0 to 20"));
+    out.logprobs = request.logprobs();
+  }
+  out.session_id = request.session_id();
+  TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
+  if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
+  return out;
+}
+
+absl::StatusOr<GenerationRequest> RequestFrom(const v1::ChatRequest& request, const Model& model) {
+  GenerationRequest out;
+  TP_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  out.request_id = request.request_id();
+  TP_ASSIGN_OR_RETURN(const ChatTemplate* chat, model.chat_template());
+  std::vector<ChatMessage> messages;
+  size_t bytes = 0;
+  for (const v1::ChatMessage& message : request.messages()) {
+    messages.push_back({message.role(), message.content()});
+    bytes += message.content().size();
+  }
+  if (bytes > kMaxPromptBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("messages: ", bytes, " bytes, at most ", kMaxPromptBytes));
+  }
+  TP_ASSIGN_OR_RETURN(const std::vector<TextSegment> segments,
+                      chat->RenderSegments(messages, /*add_generation_prompt=*/true));
+  out.prompt = model.tokenizer().EncodeSegments(segments, /*add_special=*/false);
+  out.sampling = SamplingFrom(request.sampling());
+  out.stop = StopFrom(request.stop());
+  if (request.has_logprobs()) {
+    if (request.logprobs() < 0)
+      return absl::InvalidArgumentError(absl::StrCat("logprobs: ", request.logprobs(), " is not in 0 to 20"));
+    out.logprobs = request.logprobs();
+  }
+  out.session_id = request.session_id();
+  TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
+  if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
+  return out;
+}
+
+absl::StatusOr<GenerationRequest> RequestFrom(const v1::ScoreRequest& request, const Tokenizer& tokenizer) {
+  GenerationRequest out;
+  if (request.prompt_case() == v1::ScoreRequest::kText) {
+    TP_ASSIGN_OR_RETURN(out.prompt, PromptFrom("text", request.text(), /*parse_special=*/false, tokenizer));
+  } else {
+    out.prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
+  }
+  out.forced_tokens.assign(request.scored().ids().begin(), request.scored().ids().end());
+  if (out.forced_tokens.empty()) return absl::InvalidArgumentError("scored: has no tokens, at least 1 is needed");
+  out.logprobs = request.has_logprobs() ? request.logprobs() : 0;
+  if (out.logprobs < 0)
+    return absl::InvalidArgumentError(absl::StrCat("logprobs: ", out.logprobs, " is not in 0 to 20"));
+  out.session_id = request.session_id();
+  TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
+  return out;
+}
+
+v1::Usage UsageTo(const GenerationUsage& from) {
+  v1::Usage to;
+  to.set_prompt_tokens(from.prompt_tokens);
+  to.set_cached_prompt_tokens(from.cached_prompt_tokens);
+  to.set_generated_tokens(from.generated_tokens);
+  to.set_context_tokens(from.context_tokens);
+  to.set_resident_rows(from.resident_rows);
+  to.set_evicted_rows(from.evicted_rows);
+  to.set_merged_rows(from.merged_rows);
+  to.set_recalled_rows(from.recalled_rows);
+  to.set_late_rows(from.late_rows);
+  to.set_lost_rows(from.lost_rows);
+  to.set_recalled_bytes(from.recalled_bytes);
+  to.set_offloaded_bytes(from.offloaded_bytes);
+  to.set_resident_kv_bytes(from.resident_kv_bytes);
+  to.set_peak_kv_bytes(from.peak_kv_bytes);
+  to.set_index_bytes(from.index_bytes);
+  to.set_index_on_device(from.index_on_device);
+  to.set_full_kv_bytes(from.full_kv_bytes);
+  to.set_queue_seconds(from.queue_seconds);
+  to.set_time_to_first_token_seconds(from.time_to_first_token_seconds);
+  to.set_total_seconds(from.total_seconds);
+  to.set_degraded(from.degraded);
+  return to;
+}
+
+void LogprobTo(const TokenLogprob& from, v1::TokenLogprob& to) {
+  to.set_token(from.token);
+  to.set_logprob(from.logprob);
+  for (const auto& [token, logprob] : from.top) {
+    v1::TokenLogprob::Alternative& alternative = *to.add_top();
+    alternative.set_token(token);
+    alternative.set_logprob(logprob);
+  }
+}
+
+v1::Finished FinishedTo(const GenerationResult& result) {
+  v1::Finished finished;
+  switch (result.reason) {
+    case FinishReason::kStop: finished.set_reason(v1::FINISH_REASON_STOP); break;
+    case FinishReason::kLength: finished.set_reason(v1::FINISH_REASON_LENGTH); break;
+    case FinishReason::kCancelled: finished.set_reason(v1::FINISH_REASON_CANCELLED); break;
+    case FinishReason::kDeadline: finished.set_reason(v1::FINISH_REASON_DEADLINE); break;
+  }
+  finished.set_stop_string(result.stop_string);
+  *finished.mutable_usage() = UsageTo(result.usage);
+  return finished;
+}
+
+}  // namespace tidepool

@@ -1,0 +1,171 @@
+#include "worker/rpc/generation_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/limits.h"
+#include "tidepool/v1/generation.grpc.pb.h"
+#include "worker/model/model.h"
+#include "worker/rpc/convert.h"
+#include "worker/rpc/generation_stream.h"
+
+namespace tidepool {
+namespace {
+
+template <typename Request>
+void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
+  if (!request.ok()) return;
+  // An infinite deadline comes as the largest time point there is.
+  if (call->deadline() < std::chrono::system_clock::time_point::max())
+    request->deadline = absl::FromChrono(call->deadline());
+}
+
+// Collects a scored answer for a unary call.
+class ScoreSink : public GenerationSink {
+ public:
+  ScoreSink(grpc::ServerUnaryReactor* reactor, v1::ScoreResponse* response) : reactor_(reactor), response_(response) {}
+  void OnTokens(TokenDelta delta) override {
+    for (const TokenLogprob& logprob : delta.logprobs) LogprobTo(logprob, *response_->add_logprobs());
+  }
+  void OnFinished(GenerationResult result) override {
+    *response_->mutable_usage() = UsageTo(result.usage);
+    if (result.status.ok() && result.reason == FinishReason::kDeadline)
+      result.status = absl::DeadlineExceededError("the deadline has passed");
+    reactor_->Finish(GenerationStatus(result.status));
+  }
+
+ private:
+  grpc::ServerUnaryReactor* const reactor_;
+  v1::ScoreResponse* const response_;
+};
+
+class GenerationService final : public v1::Generation::CallbackService {
+ public:
+  explicit GenerationService(Engine* engine) : engine_(engine) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* call,
+                                                           const v1::GenerateRequest* request) override {
+    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model().tokenizer());
+    SetDeadline(call, converted);
+    return new GenerationStream(engine_, std::move(converted));
+  }
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* call,
+                                                       const v1::ChatRequest* request) override {
+    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model());
+    SetDeadline(call, converted);
+    return new GenerationStream(engine_, std::move(converted));
+  }
+
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override {
+    if (request->text().size() > kMaxPromptBytes) {
+      return Done(call, absl::InvalidArgumentError(
+                            absl::StrCat("text: ", request->text().size(), " bytes, at most ", kMaxPromptBytes)));
+    }
+    const std::vector<int32_t> ids =
+        engine_->model().tokenizer().Encode(request->text(), request->parse_special(), request->add_special());
+    response->mutable_ids()->Assign(ids.begin(), ids.end());
+    return Done(call, absl::OkStatus());
+  }
+
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* call, const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override {
+    const Tokenizer& tokenizer = engine_->model().tokenizer();
+    for (int i = 0; i < request->ids_size(); ++i) {
+      if (request->ids(i) < 0 || request->ids(i) >= tokenizer.vocabulary()) {
+        return Done(call, absl::InvalidArgumentError(absl::StrCat("ids[", i, "]: ", request->ids(i), " is not in 0 to ",
+                                                                  tokenizer.vocabulary() - 1)));
+      }
+      response->mutable_text()->append(tokenizer.Piece(request->ids(i), request->render_special()));
+    }
+    return Done(call, absl::OkStatus());
+  }
+
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* call, const v1::ScoreRequest* request,
+                                  v1::ScoreResponse* response) override {
+    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model().tokenizer());
+    SetDeadline(call, converted);
+    if (!converted.ok()) return Done(call, converted.status());
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    absl::StatusOr<uint64_t> id =
+        engine_->Submit(*std::move(converted), std::make_shared<ScoreSink>(reactor, response));
+    if (!id.ok()) reactor->Finish(GenerationStatus(id.status()));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call, const v1::GetModelRequest*,
+                                     v1::GetModelResponse* response) override {
+    const Model& model = engine_->model();
+    const ModelConfig& config = model.config();
+    response->set_name(config.name);
+    response->set_architecture(config.architecture);
+    response->set_fingerprint(model.fingerprint());
+    response->set_layers(config.layers);
+    response->set_width(config.width);
+    response->set_heads(config.heads);
+    response->set_kv_heads(config.kv_heads);
+    response->set_head_dim(config.head_dim);
+    response->set_vocabulary(config.vocabulary);
+    response->set_context_tokens(config.context_tokens);
+    if (absl::StatusOr<const ChatTemplate*> chat = model.chat_template(); chat.ok()) {
+      response->set_chat_template(std::string((*chat)->name()));
+    }
+    return Done(call, absl::OkStatus());
+  }
+
+  grpc::ServerUnaryReactor* ListPolicies(grpc::CallbackServerContext* call, const v1::ListPoliciesRequest*,
+                                         v1::ListPoliciesResponse* response) override {
+    for (std::string_view name : PresetNames()) {
+      v1::ListPoliciesResponse::Policy& policy = *response->add_policies();
+      policy.set_name(std::string(name));
+      policy.set_summary(std::string(PresetSummary(name)));
+    }
+    return Done(call, absl::OkStatus());
+  }
+
+  grpc::ServerUnaryReactor* GetWorkerStats(grpc::CallbackServerContext* call, const v1::GetWorkerStatsRequest*,
+                                           v1::GetWorkerStatsResponse* response) override {
+    const EngineStats stats = engine_->Stats();
+    response->set_running_sequences(stats.running_sequences);
+    response->set_waiting_requests(stats.waiting_requests);
+    response->set_total_pages(stats.total_pages);
+    response->set_used_pages(stats.used_pages);
+    response->set_page_bytes(stats.page_bytes);
+    response->set_requests_finished(stats.requests_finished);
+    response->set_requests_cancelled(stats.requests_cancelled);
+    response->set_requests_failed(stats.requests_failed);
+    response->set_prompt_tokens(stats.prompt_tokens);
+    response->set_cached_prompt_tokens(stats.cached_prompt_tokens);
+    response->set_generated_tokens(stats.generated_tokens);
+    response->set_evicted_rows(stats.evicted_rows);
+    response->set_merged_rows(stats.merged_rows);
+    response->set_recalled_rows(stats.recalled_rows);
+    response->set_late_rows(stats.late_rows);
+    response->set_lost_rows(stats.lost_rows);
+    response->set_steps(stats.steps);
+    response->set_offloaded_blocks(stats.cache.offloaded_blocks);
+    response->set_offloaded_bytes(stats.cache.offloaded_bytes);
+    response->set_offload_failures(stats.cache.offload_failures);
+    response->set_cache_reconnects(stats.cache.reconnects);
+    return Done(call, absl::OkStatus());
+  }
+
+ private:
+  static grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* call, const absl::Status& status) {
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    reactor->Finish(GenerationStatus(status));
+    return reactor;
+  }
+
+  Engine* const engine_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine) {
+  return std::make_unique<GenerationService>(engine);
+}
+
+}  // namespace tidepool

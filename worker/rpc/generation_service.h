@@ -1,0 +1,19 @@
+// Generation over an engine. Callback API: nothing here waits, and a slow reader holds up only its own stream.
+#ifndef TIDEPOOL_WORKER_RPC_GENERATION_SERVICE_H_
+#define TIDEPOOL_WORKER_RPC_GENERATION_SERVICE_H_
+
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/codegen/service_type.h>
+
+#include <memory>
+
+#include "worker/engine/engine.h"
+
+namespace tidepool {
+
+// `engine` outlives the service.
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_RPC_GENERATION_SERVICE_H_

@@ -1,0 +1,117 @@
+#include "worker/rpc/generation_stream.h"
+
+#include <utility>
+
+#include "worker/rpc/convert.h"
+
+namespace tidepool {
+
+grpc::Status GenerationStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request)
+    : engine_(engine), sink_(std::make_shared<Sink>(this)) {
+  if (!request.ok()) {
+    Finish(GenerationStatus(request.status()));
+    return;
+  }
+  absl::StatusOr<uint64_t> id = engine_->Submit(*std::move(request), sink_);
+  if (!id.ok()) {
+    Finish(GenerationStatus(id.status()));
+    return;
+  }
+  bool cancel = false;
+  {
+    MutexLock lock(&mutex_);
+    id_ = *id;
+    cancel = cancelled_;
+  }
+  if (cancel) engine_->Cancel(*id);
+}
+
+void GenerationStream::OnCancel() {
+  uint64_t id = 0;
+  {
+    MutexLock lock(&mutex_);
+    cancelled_ = true;
+    id = id_;
+  }
+  if (id != 0) engine_->Cancel(id);
+}
+
+void GenerationStream::OnWriteDone(bool ok) { sink_->OnWriteDone(ok); }
+
+void GenerationStream::OnDone() {
+  sink_->Detach();
+  delete this;
+}
+
+void GenerationStream::Sink::OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) {
+  MutexLock lock(&mutex_);
+  progress_.emplace();
+  progress_->set_prefilled_tokens(prefilled_tokens);
+  progress_->set_prompt_tokens(prompt_tokens);
+  WriteNext();
+}
+
+void GenerationStream::Sink::OnTokens(TokenDelta delta) {
+  MutexLock lock(&mutex_);
+  if (!tokens_.has_value()) tokens_.emplace();
+  tokens_->mutable_ids()->Add(delta.tokens.begin(), delta.tokens.end());
+  tokens_->mutable_text()->append(delta.text);
+  for (const TokenLogprob& logprob : delta.logprobs) LogprobTo(logprob, *tokens_->add_logprobs());
+  WriteNext();
+}
+
+void GenerationStream::Sink::OnFinished(GenerationResult result) {
+  MutexLock lock(&mutex_);
+  result_ = std::move(result);
+  WriteNext();
+}
+
+void GenerationStream::Sink::Detach() {
+  MutexLock lock(&mutex_);
+  stream_ = nullptr;
+}
+
+void GenerationStream::Sink::OnWriteDone(bool ok) {
+  MutexLock lock(&mutex_);
+  writing_ = false;
+  broken_ = broken_ || !ok;
+  WriteNext();
+}
+
+void GenerationStream::Sink::WriteNext() {
+  if (writing_ || stream_ == nullptr) return;
+  message_.Clear();
+  if (broken_) {
+    // The client is gone; OnCancel has told the engine. The call ends when the engine has let go.
+    if (result_.has_value() && !finished_sent_) {
+      finished_sent_ = true;
+      stream_->Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the client is gone"));
+    }
+    return;
+  }
+  if (progress_.has_value()) {
+    *message_.mutable_progress() = *std::exchange(progress_, std::nullopt);
+  } else if (tokens_.has_value()) {
+    *message_.mutable_tokens() = *std::exchange(tokens_, std::nullopt);
+  } else if (result_.has_value() && !finished_sent_) {
+    finished_sent_ = true;
+    if (!result_->status.ok()) return stream_->Finish(GenerationStatus(result_->status));
+    *message_.mutable_finished() = FinishedTo(*result_);
+    grpc::Status status = grpc::Status::OK;
+    if (result_->reason == FinishReason::kCancelled) status = {grpc::StatusCode::CANCELLED, "cancelled"};
+    if (result_->reason == FinishReason::kDeadline)
+      status = {grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline has passed"};
+    return stream_->StartWriteAndFinish(&message_, grpc::WriteOptions(), status);
+  } else {
+    return;
+  }
+  writing_ = true;
+  stream_->StartWrite(&message_);
+}
+
+}  // namespace tidepool

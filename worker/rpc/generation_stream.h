@@ -1,0 +1,64 @@
+// One Generate or Chat call: the sink of an engine request and the writer of a stream. Tokens that come while a write
+// is under way are joined into one message, so the engine never waits for a reader and what is held is bounded by the
+// answer.
+#ifndef TIDEPOOL_WORKER_RPC_GENERATION_STREAM_H_
+#define TIDEPOOL_WORKER_RPC_GENERATION_STREAM_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <optional>
+
+#include "base/mutex.h"
+#include "tidepool/v1/generation.pb.h"
+#include "worker/engine/engine.h"
+
+namespace tidepool {
+
+// Deletes itself when the call is done. The engine holds its sink apart, which outlives it.
+class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
+ public:
+  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request);
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  // What the engine writes to and the stream reads from.
+  class Sink : public GenerationSink {
+   public:
+    explicit Sink(GenerationStream* stream) : stream_(stream) {}
+    void OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) override;
+    void OnTokens(TokenDelta delta) override;
+    void OnFinished(GenerationResult result) override;
+
+    // The stream is gone.
+    void Detach();
+    void OnWriteDone(bool ok);
+
+   private:
+    void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+    Mutex mutex_;
+    GenerationStream* stream_ ABSL_GUARDED_BY(mutex_);
+    std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);
+    std::optional<v1::Tokens> tokens_ ABSL_GUARDED_BY(mutex_);
+    std::optional<GenerationResult> result_ ABSL_GUARDED_BY(mutex_);
+    bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+    bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+    bool finished_sent_ ABSL_GUARDED_BY(mutex_) = false;
+    v1::GenerateResponse message_ ABSL_GUARDED_BY(mutex_);
+  };
+
+  Engine* const engine_;
+  std::shared_ptr<Sink> sink_;
+  Mutex mutex_;
+  uint64_t id_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: not submitted
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+grpc::Status GenerationStatus(const absl::Status& status);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_RPC_GENERATION_STREAM_H_

@@ -1,0 +1,78 @@
+#include "worker/rpc/worker_flags.h"
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "base/byte_size.h"
+
+ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
+ABSL_FLAG(int, threads, 2, "compute threads: 1 to 256");
+ABSL_FLAG(std::string, device_kv_bytes, "1GiB", "memory of all slot pages: resident keys and values");
+ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
+ABSL_FLAG(int, prefill_chunk, 256, "prompt tokens of one step: 1 to 8192");
+ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
+ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
+ABSL_FLAG(std::string, tenant, "default", "tenant of all sessions and blocks of this worker");
+ABSL_FLAG(std::string, tenant_salt_file, "",
+          "file whose bytes key the tenant's blocks: without them nobody can find or probe them");
+ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
+
+namespace tidepool {
+
+absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
+  EngineOptions options;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  const std::string bytes = absl::GetFlag(FLAGS_device_kv_bytes);
+  const std::optional<uint64_t> kv_bytes = ParseByteSize(bytes);
+  if (!kv_bytes.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("--device_kv_bytes: '", bytes, "' is not a size such as 512MiB"));
+  }
+  options.device_kv_bytes = *kv_bytes;
+  options.max_active_sequences = absl::GetFlag(FLAGS_max_sequences);
+  options.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk);
+  const std::string type = absl::GetFlag(FLAGS_kv_type);
+  if (type != "f16" && type != "f32")
+    return absl::InvalidArgumentError(absl::StrCat("--kv_type: '", type, "' is not f16 or f32"));
+  options.kv_type = type == "f16" ? KvType::kF16 : KvType::kF32;
+  options.f32_weights = absl::GetFlag(FLAGS_f32_weights);
+  options.tenant = absl::GetFlag(FLAGS_tenant);
+  if (options.tenant.empty() || options.tenant.size() > 128) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tenant: ", options.tenant.size(), " characters, 1 to 128 are allowed"));
+  }
+  if (const std::string file = absl::GetFlag(FLAGS_tenant_salt_file); !file.empty()) {
+    std::ifstream in(file, std::ios::binary);
+    options.tenant_salt.assign(std::istreambuf_iterator<char>(in), {});
+    if (!in.good() && !in.eof())
+      return absl::InvalidArgumentError(absl::StrCat("--tenant_salt_file: cannot read ", file));
+    if (options.tenant_salt.empty())
+      return absl::InvalidArgumentError(absl::StrCat("--tenant_salt_file: ", file, " is empty or cannot be read"));
+  }
+  return options;
+}
+
+std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
+std::string PortFileFlag() { return absl::GetFlag(FLAGS_port_file); }
+
+absl::Status WritePortFile(const std::string& path, int port) {
+  const std::string unfinished = path + ".tmp";
+  std::ofstream out(unfinished);
+  out << port << "\n";
+  out.close();
+  if (out && std::rename(unfinished.c_str(), path.c_str()) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--port_file: cannot write ", path));
+}
+
+void AcceptDashes(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (argv[i][0] != '-' || argv[i][1] != '-') continue;
+    for (char* c = argv[i] + 2; *c != '\0' && *c != '='; ++c) {
+      if (*c == '-') *c = '_';
+    }
+  }
+}
+
+}  // namespace tidepool

@@ -1,0 +1,72 @@
+#include "worker/rpc/worker_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/limits.h"
+#include "worker/rpc/generation_service.h"
+
+namespace tidepool {
+namespace {
+
+bool IsLocal(const std::string& address) {
+  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
+         absl::StartsWith(address, "localhost:") || absl::StartsWith(address, "[::1]:");
+}
+
+}  // namespace
+
+struct WorkerServer::Impl {
+  std::unique_ptr<grpc::Service> generation;
+  std::unique_ptr<grpc::Server> server;
+  std::string address;
+  int port = 0;
+};
+
+WorkerServer::WorkerServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen, bool insecure,
+                                                                  Engine* engine) {
+  if (!IsLocal(listen) && !insecure) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listen: ", listen, " is not a loopback address or Unix socket; plain text there needs --insecure"));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->generation = MakeGenerationService(engine);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxMessageBytes));
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &impl->port);
+  builder.RegisterService(impl->generation.get());
+  impl->server = builder.BuildAndStart();
+  const bool is_unix = absl::StartsWith(listen, "unix:");
+  if (impl->server == nullptr || (!is_unix && impl->port == 0)) {
+    return absl::UnavailableError(absl::StrCat("listen: cannot listen on ", listen));
+  }
+  if (is_unix) impl->port = 0;
+  impl->address = is_unix ? listen : absl::StrCat(listen.substr(0, listen.rfind(':')), ":", impl->port);
+  return std::unique_ptr<WorkerServer>(new WorkerServer(std::move(impl)));
+}
+
+const std::string& WorkerServer::address() const { return impl_->address; }
+int WorkerServer::port() const { return impl_->port; }
+
+void WorkerServer::Shutdown(absl::Duration grace) {
+  if (impl_->server == nullptr) return;
+  impl_->server->GetHealthCheckService()->SetServingStatus(false);
+  impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  impl_->server.reset();
+}
+
+}  // namespace tidepool

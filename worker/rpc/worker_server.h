@@ -1,0 +1,34 @@
+// A worker's engine behind gRPC: Generation, health and reflection.
+#ifndef TIDEPOOL_WORKER_RPC_WORKER_SERVER_H_
+#define TIDEPOOL_WORKER_RPC_WORKER_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "worker/engine/engine.h"
+
+namespace tidepool {
+
+class WorkerServer {
+ public:
+  // Listens on host:port (port 0: any free one) or unix:PATH. Plain text on other than loopback needs `insecure`.
+  // InvalidArgument or Unavailable naming `listen`.
+  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen, bool insecure, Engine* engine);
+  ~WorkerServer();
+
+  const std::string& address() const;  // with the port that was taken
+  int port() const;                    // 0 for a Unix socket
+  // Health says not serving; requests under way get `grace` to end, then they are cancelled.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  struct Impl;
+  explicit WorkerServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_RPC_WORKER_SERVER_H_
