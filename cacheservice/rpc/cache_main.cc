@@ -1,17 +1,13 @@
 // tidepool-cache: keeps evicted keys and values, stored prefixes and sessions for workers.
 #include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
-#include "absl/flags/usage_config.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/flags.h"
 #include "base/log.h"
 #include "cacheservice/rpc/cache_server.h"
 
@@ -33,35 +29,30 @@ int Usage(const std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "keeps evicted keys and values, stored prefixes and sessions for workers.\n"
-      "  tidepool-cache --data_dir=DIR [flags]\n"
-      "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.");
-  absl::FlagsUsageConfig usage;
-  usage.contains_help_flags = [](absl::string_view file) { return absl::StrContains(file, "cache_main"); };
-  absl::SetFlagsUsageConfig(usage);
-  // Flags may be written with - or _ between their words.
-  for (int i = 1; i < argc; ++i) {
-    if (argv[i][0] != '-' || argv[i][1] != '-') continue;
-    for (char* c = argv[i] + 2; *c != '\0' && *c != '='; ++c) {
-      if (*c == '-') *c = '_';
-    }
+  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv);
+  if (!rest.ok()) return Usage(std::string(rest.status().message()));
+  if (!rest->empty() && rest->front() == "--help") {
+    std::printf(
+        "tidepool-cache: keeps evicted keys and values, stored prefixes and sessions for workers.\n\n"
+        "  tidepool-cache --data-dir=DIR [flags]\n\n%s\n"
+        "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
+        tidepool::FlagHelp({"cache_main"}).c_str());
+    return 0;
   }
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  if (rest.size() > 1) return Usage(absl::StrCat("unexpected argument '", rest[1], "'"));
+  if (!rest->empty()) return Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
 
   tidepool::CacheServerOptions options;
   options.listen = absl::GetFlag(FLAGS_listen);
   options.insecure = absl::GetFlag(FLAGS_insecure);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.cache.data_dir = absl::GetFlag(FLAGS_data_dir);
-  if (options.cache.data_dir.empty()) return Usage("--data_dir is required");
+  if (options.cache.data_dir.empty()) return Usage("--data-dir is required");
   const auto memory = tidepool::ParseByteSize(absl::GetFlag(FLAGS_memory_bytes));
   if (!memory.has_value())
-    return Usage(absl::StrCat("--memory_bytes: '", absl::GetFlag(FLAGS_memory_bytes), "' is not a size such as 64MiB"));
+    return Usage(absl::StrCat("--memory-bytes: '", absl::GetFlag(FLAGS_memory_bytes), "' is not a size such as 64MiB"));
   const auto disk = tidepool::ParseByteSize(absl::GetFlag(FLAGS_disk_bytes));
   if (!disk.has_value())
-    return Usage(absl::StrCat("--disk_bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
+    return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
   options.cache.memory_bytes = *memory;
   options.cache.disk_bytes = *disk;
 
@@ -78,12 +69,8 @@ int main(int argc, char** argv) {
     return server.status().code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
   }
   if (const std::string file = absl::GetFlag(FLAGS_port_file); !file.empty()) {
-    std::ofstream out(file + ".tmp");
-    out << (*server)->port() << "\n";
-    out.close();
-    if (!out || std::rename((file + ".tmp").c_str(), file.c_str()) != 0) {
-      std::fprintf(stderr, "tidepool-cache: --port_file: cannot write %s\n", file.c_str());
-      return 1;
+    if (const absl::Status status = tidepool::WritePortFile(file, (*server)->port()); !status.ok()) {
+      return Usage(std::string(status.message()));
     }
   }
   std::printf("listening on %s\n", (*server)->address().c_str());

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <functional>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,8 +26,9 @@ test::Cluster& Shared() {
 std::string Text(int words, int seed) {
   static const char* const kWords[] = {"water", "stone", "light",  "river",  "under",
                                        "seven", "quiet", "copper", "letter", "garden"};
+  std::mt19937 random(static_cast<unsigned>(seed));
   std::string text;
-  for (int i = 0; i < words; ++i) text += std::string(i == 0 ? "" : " ") + kWords[(seed * 7 + i * (seed + 3)) % 10];
+  for (int i = 0; i < words; ++i) text += std::string(i == 0 ? "" : " ") + kWords[random() % 10];
   return text;
 }
 
@@ -48,9 +50,10 @@ TEST(ServingTest, AnswersOf32ConcurrentClientsEqualTheirSingleAnswers) {
     }
     return r;
   };
+  test::Cluster& cluster = Shared();  // its processes end with the thread that starts them
   std::vector<test::Reply> together(kClients);
   std::vector<std::thread> clients;
-  for (int i = 0; i < kClients; ++i) clients.emplace_back([&, i] { together[i] = Shared().Generate(request(i)); });
+  for (int i = 0; i < kClients; ++i) clients.emplace_back([&, i] { together[i] = cluster.Generate(request(i)); });
   for (std::thread& client : clients) client.join();
   for (int i = 0; i < kClients; ++i) {
     ASSERT_TRUE(together[i].status.ok()) << together[i].status.error_message();
@@ -95,14 +98,14 @@ TEST(ServingTest, ADeadlineEndsTheRequestAndFreesItsPages) {
 }
 
 TEST(ServingTest, AStoredPrefixIsNotComputedAgain) {
-  const test::Reply first = Shared().Generate(Request(300, 8, 3));
+  const test::Reply first = Shared().Generate(Request(300, 8, 777));
   ASSERT_TRUE(first.status.ok());
   EXPECT_EQ(first.finished.usage().cached_prompt_tokens(), 0);
   // Blocks are stored behind the answer: ask until they are there.
   test::Reply second;
   const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;
   do {
-    second = Shared().Generate(Request(300, 8, 3));
+    second = Shared().Generate(Request(300, 8, 777));
   } while (second.finished.usage().cached_prompt_tokens() == 0 && std::chrono::steady_clock::now() < until);
   EXPECT_GE(second.finished.usage().cached_prompt_tokens(), 256);
   EXPECT_EQ(second.ids, first.ids);

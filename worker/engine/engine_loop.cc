@@ -560,7 +560,8 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
     ++counted_.requests_finished;
   }
   LeaveQueue(generation);
-  PublishStats();
+  generation.phase = Generation::Phase::kDone;
+  PublishStats();  // who learns of the end finds the pages free
   generation.Finish(std::move(status), reason);
 }
 

@@ -81,7 +81,7 @@ void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
 }
 
 void Generation::Finish(absl::Status status, FinishReason reason) {
-  if (phase == Phase::kDone) return;
+  if (sink_ == nullptr) return;
   phase = Phase::kDone;
   if (std::string rest = stop_.Finish(); !rest.empty()) {
     TokenDelta delta;

@@ -1,6 +1,5 @@
 #include "worker/rpc/worker_flags.h"
 
-#include <cstdio>
 #include <fstream>
 #include <iterator>
 
@@ -28,14 +27,14 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
   const std::string bytes = absl::GetFlag(FLAGS_device_kv_bytes);
   const std::optional<uint64_t> kv_bytes = ParseByteSize(bytes);
   if (!kv_bytes.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("--device_kv_bytes: '", bytes, "' is not a size such as 512MiB"));
+    return absl::InvalidArgumentError(absl::StrCat("--device-kv-bytes: '", bytes, "' is not a size such as 512MiB"));
   }
   options.device_kv_bytes = *kv_bytes;
   options.max_active_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk);
   const std::string type = absl::GetFlag(FLAGS_kv_type);
   if (type != "f16" && type != "f32")
-    return absl::InvalidArgumentError(absl::StrCat("--kv_type: '", type, "' is not f16 or f32"));
+    return absl::InvalidArgumentError(absl::StrCat("--kv-type: '", type, "' is not f16 or f32"));
   options.kv_type = type == "f16" ? KvType::kF16 : KvType::kF32;
   options.f32_weights = absl::GetFlag(FLAGS_f32_weights);
   options.tenant = absl::GetFlag(FLAGS_tenant);
@@ -47,32 +46,14 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
     std::ifstream in(file, std::ios::binary);
     options.tenant_salt.assign(std::istreambuf_iterator<char>(in), {});
     if (!in.good() && !in.eof())
-      return absl::InvalidArgumentError(absl::StrCat("--tenant_salt_file: cannot read ", file));
+      return absl::InvalidArgumentError(absl::StrCat("--tenant-salt-file: cannot read ", file));
     if (options.tenant_salt.empty())
-      return absl::InvalidArgumentError(absl::StrCat("--tenant_salt_file: ", file, " is empty or cannot be read"));
+      return absl::InvalidArgumentError(absl::StrCat("--tenant-salt-file: ", file, " is empty or cannot be read"));
   }
   return options;
 }
 
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
 std::string PortFileFlag() { return absl::GetFlag(FLAGS_port_file); }
-
-absl::Status WritePortFile(const std::string& path, int port) {
-  const std::string unfinished = path + ".tmp";
-  std::ofstream out(unfinished);
-  out << port << "\n";
-  out.close();
-  if (out && std::rename(unfinished.c_str(), path.c_str()) == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--port_file: cannot write ", path));
-}
-
-void AcceptDashes(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    if (argv[i][0] != '-' || argv[i][1] != '-') continue;
-    for (char* c = argv[i] + 2; *c != '\0' && *c != '='; ++c) {
-      if (*c == '-') *c = '_';
-    }
-  }
-}
 
 }  // namespace tidepool

@@ -12,13 +12,7 @@ namespace tidepool {
 // What the flags say. InvalidArgument naming the flag, its value and the allowed ones.
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 std::string ModelFlag();     // --model, empty when it is not given
-std::string PortFileFlag();  // --port_file
-
-// Writes the port, in decimal and a newline, so that a reader never sees half of it.
-absl::Status WritePortFile(const std::string& path, int port);
-
-// Flags may be written with - or _ between their words: rewrites argv for absl::ParseCommandLine.
-void AcceptDashes(int argc, char** argv);
+std::string PortFileFlag();  // --port-file
 
 }  // namespace tidepool
 

@@ -3,13 +3,11 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
-#include "absl/flags/usage_config.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/flags.h"
 #include "base/log.h"
 #include "cacheservice/remote/remote_cache.h"
 #include "worker/backend/backend.h"
@@ -82,17 +80,16 @@ int Main() {
 }  // namespace tidepool
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "serves a model with compressed keys and values.\n"
-      "  tidepool-worker --model=FILE.gguf [--cache=HOST:PORT] [flags]\n"
-      "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.");
-  absl::FlagsUsageConfig usage;
-  usage.contains_help_flags = [](absl::string_view file) {
-    return absl::StrContains(file, "worker_main") || absl::StrContains(file, "worker_flags");
-  };
-  absl::SetFlagsUsageConfig(usage);
-  tidepool::AcceptDashes(argc, argv);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  if (rest.size() > 1) return tidepool::Usage(absl::StrCat("unexpected argument '", rest[1], "'"));
+  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv);
+  if (!rest.ok()) return tidepool::Usage(std::string(rest.status().message()));
+  if (!rest->empty() && rest->front() == "--help") {
+    std::printf(
+        "tidepool-worker: serves a model with compressed keys and values.\n\n"
+        "  tidepool-worker --model=FILE.gguf [--cache=HOST:PORT] [flags]\n\n%s\n"
+        "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
+        tidepool::FlagHelp({"worker_main", "worker_flags"}).c_str());
+    return 0;
+  }
+  if (!rest->empty()) return tidepool::Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
   return tidepool::Main();
 }

@@ -1,0 +1,27 @@
+// Command lines of our programs: flags are ABSL_FLAGs, parsed here so that every mistake is a usage error (exit code 2)
+// that names the flag, and - and _ mean the same between the words of a name.
+#ifndef TIDEPOOL_BASE_FLAGS_H_
+#define TIDEPOOL_BASE_FLAGS_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace tidepool {
+
+// Sets the flags and returns the other arguments. --name=value, --name value, --switch, --noswitch; -- ends the flags.
+// --help gives the argument "--help" back. InvalidArgument naming what is not known or not allowed.
+absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv);
+
+// The flags defined in files whose path contains one of `files`, with defaults, for --help.
+std::string FlagHelp(const std::vector<std::string>& files);
+
+// Writes the port, in decimal and a newline, so that a reader never sees half of it. InvalidArgument naming
+// --port-file.
+absl::Status WritePortFile(const std::string& path, int port);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_BASE_FLAGS_H_

@@ -1,0 +1,34 @@
+// A client of a cache service's CacheAdmin. Blocking calls; no gRPC types.
+#ifndef TIDEPOOL_CLIENT_ADMIN_CLIENT_H_
+#define TIDEPOOL_CLIENT_ADMIN_CLIENT_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tidepool/v1/cache_admin.pb.h"
+
+namespace tidepool {
+
+class AdminClient {
+ public:
+  // host:port or unix:PATH; an empty tenant is "default".
+  AdminClient(const std::string& address, std::string tenant);
+  ~AdminClient();
+
+  absl::StatusOr<v1::GetStatsResponse> Stats();
+  // All of them, page by page.
+  absl::StatusOr<std::vector<v1::SessionSummary>> Sessions();
+  absl::StatusOr<v1::SessionDescription> Describe(const std::string& session_id);
+  absl::Status Drop(const std::string& session_id);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CLIENT_ADMIN_CLIENT_H_

@@ -1,0 +1,34 @@
+// What the clients' implementations share. Includes gRPC: for .cc files only.
+#ifndef TIDEPOOL_CLIENT_CALL_H_
+#define TIDEPOOL_CLIENT_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/limits.h"
+
+namespace tidepool::client {
+
+inline std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxMessageBytes));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+inline absl::Status FromGrpc(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+// For calls that only look something up.
+inline absl::Time ShortDeadline() { return absl::Now() + absl::Seconds(20); }
+
+}  // namespace tidepool::client
+
+#endif  // TIDEPOOL_CLIENT_CALL_H_

@@ -1,0 +1,133 @@
+// tidepool admin: what a cache service holds and does.
+#include <cstdio>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/byte_size.h"
+#include "client/admin_client.h"
+#include "client/cli/cli.h"
+#include "client/generation_client.h"
+
+ABSL_FLAG(bool, of_worker, false, "admin stats: of the worker (--worker) instead of the cache service");
+ABSL_FLAG(std::string, of_tenant, "default", "admin sessions, session, drop: whose");
+
+namespace tidepool::cli {
+namespace {
+
+void PrintTier(const char* name, const v1::StorageTierStats& tier) {
+  std::printf("%-7s %12s of %-10s %9llu %9llu %9llu %9llu %8llu\n", name, FormatByteSize(tier.bytes()).c_str(),
+              FormatByteSize(tier.limit_bytes()).c_str(), static_cast<unsigned long long>(tier.objects()),
+              static_cast<unsigned long long>(tier.hits()), static_cast<unsigned long long>(tier.misses()),
+              static_cast<unsigned long long>(tier.evictions()), static_cast<unsigned long long>(tier.corrupt()));
+}
+
+std::string When(int64_t unix_ms) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
+}
+
+int WorkerStats() {
+  GenerationClient client(WorkerAddress());
+  const absl::StatusOr<v1::GetWorkerStatsResponse> stats = client.GetWorkerStats();
+  if (!stats.ok()) return Fail(stats.status());
+  if (Json()) return PrintJson(*stats), kOk;
+  std::printf("sequences     %lld running, %lld waiting\n", static_cast<long long>(stats->running_sequences()),
+              static_cast<long long>(stats->waiting_requests()));
+  std::printf("slot pages    %lld of %lld used, %s each\n", static_cast<long long>(stats->used_pages()),
+              static_cast<long long>(stats->total_pages()), FormatByteSize(stats->page_bytes()).c_str());
+  std::printf("requests      %lld finished, %lld cancelled, %lld failed\n",
+              static_cast<long long>(stats->requests_finished()), static_cast<long long>(stats->requests_cancelled()),
+              static_cast<long long>(stats->requests_failed()));
+  std::printf("tokens        %lld of prompts (%lld not computed again), %lld generated\n",
+              static_cast<long long>(stats->prompt_tokens()), static_cast<long long>(stats->cached_prompt_tokens()),
+              static_cast<long long>(stats->generated_tokens()));
+  std::printf("rows          %lld evicted, %lld merged, %lld recalled, %lld late, %lld lost\n",
+              static_cast<long long>(stats->evicted_rows()), static_cast<long long>(stats->merged_rows()),
+              static_cast<long long>(stats->recalled_rows()), static_cast<long long>(stats->late_rows()),
+              static_cast<long long>(stats->lost_rows()));
+  std::printf("offloaded     %lld blocks, %s, %lld failed, %lld reconnects\n",
+              static_cast<long long>(stats->offloaded_blocks()), FormatByteSize(stats->offloaded_bytes()).c_str(),
+              static_cast<long long>(stats->offload_failures()), static_cast<long long>(stats->cache_reconnects()));
+  return kOk;
+}
+
+int Stats(AdminClient& client) {
+  const absl::StatusOr<v1::GetStatsResponse> stats = client.Stats();
+  if (!stats.ok()) return Fail(stats.status());
+  if (Json()) return PrintJson(*stats), kOk;
+  std::printf("%-7s %12s    %-10s %9s %9s %9s %9s %8s\n", "tier", "bytes", "limit", "blocks", "hits", "misses",
+              "evicted", "corrupt");
+  PrintTier("memory", stats->memory());
+  PrintTier("disk", stats->disk());
+  std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n",
+              static_cast<unsigned long long>(stats->demotions()), static_cast<unsigned long long>(stats->promotions()),
+              static_cast<unsigned long long>(stats->dropped()));
+  std::printf("recalled      %llu rows, %s; %llu asked for and missing\n",
+              static_cast<unsigned long long>(stats->recalled_rows()), FormatByteSize(stats->recalled_bytes()).c_str(),
+              static_cast<unsigned long long>(stats->missing_rows()));
+  std::printf("sessions      %llu\n", static_cast<unsigned long long>(stats->sessions()));
+  std::printf("files         %s, %s\n", FormatByteSize(stats->disk_used_bytes()).c_str(),
+              stats->disk_writable() ? "writable" : "NOT WRITABLE: the disk is full or read-only");
+  std::printf("streams       %llu open, %s in transit\n", static_cast<unsigned long long>(stats->open_streams()),
+              FormatByteSize(stats->staging_bytes()).c_str());
+  std::printf("up            %.0f s, version %s\n", stats->uptime_seconds(), stats->version().c_str());
+  return kOk;
+}
+
+int Sessions(AdminClient& client) {
+  const absl::StatusOr<std::vector<v1::SessionSummary>> sessions = client.Sessions();
+  if (!sessions.ok()) return Fail(sessions.status());
+  if (!Json())
+    std::printf("%-32s %8s %6s %-10s %-20s %10s\n", "session", "tokens", "turns", "preset", "updated", "state");
+  for (const v1::SessionSummary& session : *sessions) {
+    if (Json()) {
+      PrintJson(session);
+      continue;
+    }
+    std::printf("%-32s %8lld %6lld %-10s %-20s %10s\n", session.session_id().c_str(),
+                static_cast<long long>(session.tokens()), static_cast<long long>(session.revision()),
+                session.preset().c_str(), When(session.updated_unix_ms()).c_str(),
+                FormatByteSize(session.manifest_bytes()).c_str());
+  }
+  return kOk;
+}
+
+int Session(AdminClient& client, const std::string& id) {
+  const absl::StatusOr<v1::SessionDescription> session = client.Describe(id);
+  if (!session.ok()) return Fail(session.status());
+  if (Json()) return PrintJson(*session), kOk;
+  std::printf(
+      "session  %s (tenant %s)\ntokens   %lld in %lld turns\npreset   %s\nblocks   %lld, the first %lld stored\nstate  "
+      "  %s\nmodel    %s\nupdated  %s\n",
+      session->summary().session_id().c_str(), session->tenant().c_str(),
+      static_cast<long long>(session->summary().tokens()), static_cast<long long>(session->summary().revision()),
+      session->summary().preset().c_str(), static_cast<long long>(session->blocks()),
+      static_cast<long long>(session->stored_blocks()), FormatByteSize(session->engine_state_bytes()).c_str(),
+      session->model_fingerprint().c_str(), When(session->summary().updated_unix_ms()).c_str());
+  return kOk;
+}
+
+}  // namespace
+
+int Admin(const Arguments& arguments) {
+  if (arguments.empty()) return UsageError("admin: stats, sessions, session ID or drop ID is missing");
+  const std::string& what = arguments[0];
+  const size_t wanted = what == "session" || what == "drop" ? 2 : 1;
+  if (what != "stats" && what != "sessions" && what != "session" && what != "drop") {
+    return UsageError(absl::StrCat("admin: '", what, "' is not stats, sessions, session or drop"));
+  }
+  if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
+  if (arguments.size() > wanted)
+    return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", arguments[wanted], "'"));
+  if (what == "stats" && absl::GetFlag(FLAGS_of_worker)) return WorkerStats();
+  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_of_tenant));
+  if (what == "stats") return Stats(client);
+  if (what == "sessions") return Sessions(client);
+  if (what == "session") return Session(client, arguments[1]);
+  if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return Fail(dropped);
+  if (!Json()) std::printf("dropped %s\n", arguments[1].c_str());
+  return kOk;
+}
+
+}  // namespace tidepool::cli

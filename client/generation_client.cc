@@ -1,0 +1,93 @@
+#include "client/generation_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include "base/limits.h"
+#include "base/mutex.h"
+#include "client/call.h"
+#include "tidepool/v1/generation.grpc.pb.h"
+
+namespace tidepool {
+
+class GenerationClient::Impl {
+ public:
+  explicit Impl(const std::string& address) : stub(v1::Generation::NewStub(client::MakeChannel(address))) {}
+
+  template <typename Start>
+  absl::StatusOr<v1::Finished> Run(Start start, const EventHandler& on_event, absl::Time deadline) {
+    grpc::ClientContext context;
+    if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+    {
+      MutexLock lock(&mutex);
+      current = &context;
+    }
+    auto stream = start(&context);
+    v1::GenerateResponse response;
+    v1::Finished finished;
+    while (stream->Read(&response)) {
+      if (response.has_finished()) {
+        finished = response.finished();
+      } else if (on_event) {
+        on_event(response);
+      }
+    }
+    const grpc::Status status = stream->Finish();
+    {
+      MutexLock lock(&mutex);
+      current = nullptr;
+    }
+    if (!status.ok()) return client::FromGrpc(status);
+    return finished;
+  }
+
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Unary(grpc::Status (v1::Generation::Stub::*call)(grpc::ClientContext*, const Request&,
+                                                                            Response*),
+                                 const Request& request, absl::Time deadline) {
+    grpc::ClientContext context;
+    if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+    Response response;
+    const grpc::Status status = (stub.get()->*call)(&context, request, &response);
+    if (!status.ok()) return client::FromGrpc(status);
+    return response;
+  }
+
+  const std::unique_ptr<v1::Generation::Stub> stub;
+  Mutex mutex;
+  grpc::ClientContext* current ABSL_GUARDED_BY(mutex) = nullptr;
+};
+
+GenerationClient::GenerationClient(const std::string& address) : impl_(std::make_unique<Impl>(address)) {}
+GenerationClient::~GenerationClient() = default;
+
+absl::StatusOr<v1::Finished> GenerationClient::Generate(const v1::GenerateRequest& request,
+                                                        const EventHandler& on_event, absl::Time deadline) {
+  return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Generate(context, request); }, on_event,
+                    deadline);
+}
+
+absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& request, const EventHandler& on_event,
+                                                    absl::Time deadline) {
+  return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Chat(context, request); }, on_event,
+                    deadline);
+}
+
+void GenerationClient::Cancel() {
+  MutexLock lock(&impl_->mutex);
+  if (impl_->current != nullptr) impl_->current->TryCancel();
+}
+
+absl::StatusOr<v1::ScoreResponse> GenerationClient::Score(const v1::ScoreRequest& request, absl::Time deadline) {
+  return impl_->Unary(&v1::Generation::Stub::Score, request, deadline);
+}
+absl::StatusOr<v1::GetModelResponse> GenerationClient::GetModel() {
+  return impl_->Unary(&v1::Generation::Stub::GetModel, v1::GetModelRequest(), client::ShortDeadline());
+}
+absl::StatusOr<v1::ListPoliciesResponse> GenerationClient::ListPolicies() {
+  return impl_->Unary(&v1::Generation::Stub::ListPolicies, v1::ListPoliciesRequest(), client::ShortDeadline());
+}
+absl::StatusOr<v1::GetWorkerStatsResponse> GenerationClient::GetWorkerStats() {
+  return impl_->Unary(&v1::Generation::Stub::GetWorkerStats, v1::GetWorkerStatsRequest(), client::ShortDeadline());
+}
+
+}  // namespace tidepool

@@ -1,0 +1,44 @@
+// A client of a worker, for programs and for the CLI. Blocking calls; no gRPC types.
+#ifndef TIDEPOOL_CLIENT_GENERATION_CLIENT_H_
+#define TIDEPOOL_CLIENT_GENERATION_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "tidepool/v1/generation.pb.h"
+
+namespace tidepool {
+
+class GenerationClient {
+ public:
+  // host:port or unix:PATH. Does not connect yet.
+  explicit GenerationClient(const std::string& address);
+  ~GenerationClient();
+
+  // `on_event` sees every response but the last. Returns the last one. Cancelled after Cancel; else the server's error.
+  using EventHandler = std::function<void(const v1::GenerateResponse&)>;
+  absl::StatusOr<v1::Finished> Generate(const v1::GenerateRequest& request, const EventHandler& on_event,
+                                        absl::Time deadline = absl::InfiniteFuture());
+  absl::StatusOr<v1::Finished> Chat(const v1::ChatRequest& request, const EventHandler& on_event,
+                                    absl::Time deadline = absl::InfiniteFuture());
+  // Ends the call under way, from any thread or a signal-waiting one. Nothing when there is none.
+  void Cancel();
+
+  absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
+                                          absl::Time deadline = absl::InfiniteFuture());
+  absl::StatusOr<v1::GetModelResponse> GetModel();
+  absl::StatusOr<v1::ListPoliciesResponse> ListPolicies();
+  absl::StatusOr<v1::GetWorkerStatsResponse> GetWorkerStats();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CLIENT_GENERATION_CLIENT_H_
