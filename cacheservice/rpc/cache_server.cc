@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/limits.h"
+#include "base/listen_address.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "cacheservice/embedded/cache_storage.h"
@@ -17,14 +18,6 @@
 #include "cacheservice/rpc/cache_store_service.h"
 
 namespace tidepool {
-namespace {
-
-bool IsLocal(const std::string& address) {
-  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
-         absl::StartsWith(address, "localhost:") || absl::StartsWith(address, "[::1]:");
-}
-
-}  // namespace
 
 struct CacheServer::Impl {
   CacheStorage storage;
@@ -43,10 +36,7 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   if (options.threads < 1 || options.threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
   }
-  if (!IsLocal(options.listen) && !options.insecure) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "listen: ", options.listen, " is not a loopback address or Unix socket; plain text there needs --insecure"));
-  }
+  TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
   impl->context =

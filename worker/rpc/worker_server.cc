@@ -10,17 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/limits.h"
+#include "base/listen_address.h"
+#include "base/status_macros.h"
 #include "worker/rpc/generation_service.h"
 
 namespace tidepool {
-namespace {
-
-bool IsLocal(const std::string& address) {
-  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
-         absl::StartsWith(address, "localhost:") || absl::StartsWith(address, "[::1]:");
-}
-
-}  // namespace
 
 struct WorkerServer::Impl {
   std::unique_ptr<grpc::Service> generation;
@@ -34,10 +28,7 @@ WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen, bool insecure,
                                                                   Engine* engine) {
-  if (!IsLocal(listen) && !insecure) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "listen: ", listen, " is not a loopback address or Unix socket; plain text there needs --insecure"));
-  }
+  TP_RETURN_IF_ERROR(CheckListenAddress(listen, insecure));
   auto impl = std::make_unique<Impl>();
   impl->generation = MakeGenerationService(engine);
   grpc::EnableDefaultHealthCheckService(true);

@@ -1,0 +1,32 @@
+#include "base/listen_address.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace tidepool {
+
+absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
+  if (absl::StartsWith(listen, "unix:")) {
+    if (listen.size() > 5) return absl::OkStatus();
+    return absl::InvalidArgumentError("listen: unix: needs a path");
+  }
+  const size_t colon = listen.rfind(':');
+  int port = -1;
+  const bool digits = colon != std::string::npos && colon > 0 && colon + 1 < listen.size() &&
+                      std::all_of(listen.begin() + static_cast<int64_t>(colon) + 1, listen.end(),
+                                  [](char c) { return c >= '0' && c <= '9'; });
+  if (!digits || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port > 65'535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("listen: '", listen, "' is not host:port with a port of 0 to 65535, nor unix:PATH"));
+  }
+  const bool local =
+      absl::StartsWith(listen, "127.") || absl::StartsWith(listen, "localhost:") || absl::StartsWith(listen, "[::1]:");
+  if (local || insecure) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("listen: ", listen, " is not a loopback address or Unix socket; plain text there needs --insecure"));
+}
+
+}  // namespace tidepool

@@ -1,0 +1,224 @@
+// The worker's end of the cache service against a real server over loopback.
+#include "cacheservice/remote/remote_cache.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "base/checksum.h"
+#include "cacheservice/rpc/cache_server.h"
+#include "tests/support/blocks.h"
+#include "tests/support/temp_dir.h"
+
+namespace tidepool {
+namespace {
+
+using test::NumberedKey;
+using test::NumberedValue;
+using testing::HasSubstr;
+
+absl::Time Soon() { return absl::Now() + absl::Seconds(60); }
+
+class RemoteCacheTest : public testing::Test {
+ protected:
+  RemoteCacheTest() { StartServer(); }
+
+  void StartServer() {
+    CacheServerOptions options;
+    options.listen = "127.0.0.1:" + std::to_string(port_);
+    options.cache.data_dir = dir_.path();
+    options.cache.memory_bytes = 1 << 20;
+    auto server = CacheServer::Start(options);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    port_ = server_->port();
+  }
+  std::unique_ptr<RemoteCache> Connect(RemoteCacheOptions options = {}) {
+    options.endpoint = "127.0.0.1:" + std::to_string(port_);
+    options.layout = test::SmallLayout();
+    return *RemoteCache::Connect(options);
+  }
+  static std::future<absl::Status> Offload(RemoteCache& cache, int number, int layer, bool durable = false) {
+    auto promise = std::make_shared<std::promise<absl::Status>>();
+    cache.Offload({NumberedKey(number), layer}, NumberedValue(number, layer), {durable},
+                  [promise](absl::Status status) { promise->set_value(std::move(status)); });
+    return promise->get_future();
+  }
+  static absl::StatusOr<RecalledRows> Recall(RemoteCache& cache, std::vector<RowSelection> selections,
+                                             absl::Time deadline) {
+    std::promise<absl::StatusOr<RecalledRows>> promise;
+    cache.Recall(std::move(selections), deadline,
+                 [&](absl::StatusOr<RecalledRows> rows) { promise.set_value(std::move(rows)); });
+    return promise.get_future().get();
+  }
+
+  test::TempDir dir_;
+  int port_ = 0;
+  std::unique_ptr<CacheServer> server_;
+};
+
+TEST_F(RemoteCacheTest, WhatIsOffloadedComesBackBitForBit) {
+  auto cache = Connect();
+  std::vector<std::future<absl::Status>> done;
+  for (int number = 0; number < 40; ++number) {  // more than the memory tier holds
+    for (int layer = 0; layer < 3; ++layer) done.push_back(Offload(*cache, number, layer, number % 2 == 0));
+  }
+  for (std::future<absl::Status>& status : done) EXPECT_TRUE(status.get().ok());
+  EXPECT_EQ(cache->Stats().offloaded_blocks, 120);
+
+  std::vector<BlockKey> chain;
+  for (int number = 0; number < 42; ++number) chain.push_back(NumberedKey(number));
+  EXPECT_EQ(*cache->LookupPrefix(chain, Soon()), 40);
+
+  std::vector<BlockId> ids;
+  for (int number = 0; number < 42; ++number) ids.push_back({NumberedKey(number), number % 3});
+  const auto values = cache->FetchBlocks(ids, Soon());
+  ASSERT_TRUE(values.ok()) << values.status();
+  for (int number = 0; number < 40; ++number) EXPECT_EQ((*values)[number], NumberedValue(number, number % 3));
+  EXPECT_FALSE((*values)[40].has_value());
+  EXPECT_FALSE((*values)[41].has_value());
+
+  std::vector<RowSelection> selections;
+  for (int number = 0; number < 41; ++number)
+    selections.push_back({{NumberedKey(number), 1}, number % 2, 0x8000000000000101u << (number % 5)});
+  const auto rows = Recall(*cache, selections, Soon());
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  size_t next = 0;
+  const size_t row_bytes = test::SmallLayout().row_bytes();
+  for (int number = 0; number < 40; ++number) {
+    EXPECT_EQ(rows->found[number], selections[number].row_mask);
+    const std::string value = NumberedValue(number, 1);
+    const BlockView view = *BlockView::Parse(value);
+    for (int token = 0; token < kBlockTokens; ++token) {
+      if ((selections[number].row_mask >> token & 1) == 0) continue;
+      const std::string_view row = std::string_view(rows->rows).substr(next * row_bytes, row_bytes);
+      EXPECT_EQ(row, view.Row(number % 2, token));
+      EXPECT_EQ(rows->row_checksums[next], Checksum32(row));
+      ++next;
+    }
+  }
+  EXPECT_EQ(rows->found[40], 0u);
+  EXPECT_EQ(rows->row_checksums.size(), next);
+}
+
+TEST_F(RemoteCacheTest, ALargeRecallComesInPartsAndWhole) {
+  auto cache = Connect();
+  for (int number = 0; number < 30; ++number) ASSERT_TRUE(Offload(*cache, number, 0).get().ok());
+  std::vector<RowSelection> selections;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    for (int number = 0; number < 30; ++number) {
+      for (int head = 0; head < 2; ++head) selections.push_back({{NumberedKey(number), 0}, head, ~uint64_t{0}});
+    }
+  }
+  const auto rows = Recall(*cache, selections, Soon());  // 1.2 MB: several messages
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(rows->row_checksums.size(), selections.size() * kBlockTokens);
+  EXPECT_EQ(rows->rows.size(), rows->row_checksums.size() * test::SmallLayout().row_bytes());
+  for (size_t i = 0; i < rows->row_checksums.size(); ++i) {
+    ASSERT_EQ(Checksum32(std::string_view(rows->rows).substr(i * 64, 64)), rows->row_checksums[i]);
+  }
+}
+
+TEST_F(RemoteCacheTest, BlocksOfferedWhileTheServiceIsAwayAreStoredWhenItIsBack) {
+  auto cache = Connect();
+  ASSERT_TRUE(Offload(*cache, 1, 0, true).get().ok());
+  server_.reset();
+  std::vector<std::future<absl::Status>> done;
+  for (int number = 2; number < 20; ++number) done.push_back(Offload(*cache, number, 0, true));
+  StartServer();
+  for (std::future<absl::Status>& status : done) EXPECT_TRUE(status.get().ok());
+  const auto values = cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(1), 0}, {NumberedKey(19), 0}}, Soon());
+  ASSERT_TRUE(values.ok());
+  EXPECT_EQ((*values)[0], NumberedValue(1, 0));
+  EXPECT_EQ((*values)[1], NumberedValue(19, 0));
+  EXPECT_GE(cache->Stats().reconnects, 1);
+}
+
+TEST_F(RemoteCacheTest, ARecallWaitsForTheServiceAsLongAsItsDeadlineAllows) {
+  auto cache = Connect();
+  ASSERT_TRUE(Offload(*cache, 1, 0, true).get().ok());
+  ASSERT_TRUE(Recall(*cache, {{{NumberedKey(1), 0}, 0, 1}}, Soon()).ok());
+  server_.reset();
+  EXPECT_EQ(Recall(*cache, {{{NumberedKey(1), 0}, 0, 1}}, absl::Now() + absl::Milliseconds(50)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  StartServer();
+  const auto rows = Recall(*cache, {{{NumberedKey(1), 0}, 0, 1}}, Soon());
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(rows->found[0], 1u);
+}
+
+TEST_F(RemoteCacheTest, AServiceThatStaysAwayFailsRecallsAtOnceAndBlocksInTheEnd) {
+  RemoteCacheOptions options;
+  options.recall_patience = absl::Milliseconds(50);
+  options.offload_patience = absl::Milliseconds(50);
+  auto cache = Connect(options);
+  server_.reset();
+  EXPECT_EQ(Offload(*cache, 1, 0).get().code(), absl::StatusCode::kUnavailable);
+  // The first one finds out; then there is no waiting, however far the deadline.
+  absl::Status status;
+  do {
+    status = Recall(*cache, {{{NumberedKey(1), 0}, 0, 1}}, Soon()).status();
+  } while (status.code() != absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cannot be reached"));
+  EXPECT_FALSE(cache->LookupPrefix(std::vector<BlockKey>{NumberedKey(1)}, Soon()).ok());
+}
+
+TEST_F(RemoteCacheTest, ManifestsAreStoredByRevision) {
+  auto cache = Connect();
+  SessionManifest manifest;
+  manifest.tenant = "default";
+  manifest.session_id = "s";
+  manifest.model_fingerprint = "f";
+  manifest.revision = 1;
+  manifest.token_ids.assign(1000, 7);
+  manifest.block_keys = {NumberedKey(1), NumberedKey(2)};
+  manifest.preset = "snapkv";
+  manifest.engine_state.assign(3'000'000, 'x');  // several frames
+  ASSERT_TRUE(cache->Put(manifest, Soon()).ok());
+  EXPECT_EQ(cache->Put(manifest, Soon()).code(), absl::StatusCode::kAborted);
+  auto read = cache->Get("default", "s", Soon());
+  ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+  EXPECT_GT((*read)->updated_unix_ms, 0);
+  (*read)->updated_unix_ms = 0;
+  EXPECT_EQ(**read, manifest);
+  EXPECT_FALSE((*cache->Get("other", "s", Soon())).has_value()) << "another tenant's";
+  server_.reset();
+  StartServer();
+  EXPECT_TRUE((*cache->Get("default", "s", Soon())).has_value()) << "after a restart";
+  ASSERT_TRUE(cache->Delete("default", "s", Soon()).ok());
+  EXPECT_FALSE((*cache->Get("default", "s", Soon())).has_value());
+  EXPECT_TRUE(cache->Delete("default", "s", Soon()).ok());
+}
+
+TEST_F(RemoteCacheTest, AnotherLayoutOfTheSameModelIsRefusedByField) {
+  auto cache = Connect();
+  ASSERT_TRUE(Offload(*cache, 1, 0).get().ok());
+  RemoteCacheOptions options;
+  options.endpoint = "127.0.0.1:" + std::to_string(port_);
+  options.layout = test::SmallLayout();
+  options.layout.head_dim = 32;
+  options.offload_patience = absl::Milliseconds(100);
+  auto other = *RemoteCache::Connect(options);
+  EXPECT_FALSE(Offload(*other, 2, 0).get().ok());
+  EXPECT_TRUE(Offload(*cache, 3, 0).get().ok()) << "the service lives on";
+}
+
+TEST(RemoteCacheOptionsTest, BadOnesAreRefusedByName) {
+  RemoteCacheOptions options;
+  options.layout = test::SmallLayout();
+  EXPECT_THAT(std::string(RemoteCache::Connect(options).status().message()), HasSubstr("endpoint"));
+  options.endpoint = "127.0.0.1:1";
+  options.tenant = "";
+  EXPECT_THAT(std::string(RemoteCache::Connect(options).status().message()), HasSubstr("tenant"));
+  options.tenant = "t";
+  options.write_behind_bytes = 5;
+  EXPECT_THAT(std::string(RemoteCache::Connect(options).status().message()), HasSubstr("write_behind_bytes"));
+}
+
+}  // namespace
+}  // namespace tidepool
