@@ -12,8 +12,24 @@
 #include "absl/strings/str_replace.h"
 
 namespace tidepool {
+namespace {
 
-absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv) {
+bool Contains(const FlagSet& known, const absl::CommandLineFlag& flag) {
+  const std::string path = flag.Filename();
+  const std::string option = absl::StrCat("--", absl::StrReplaceAll(flag.Name(), {{"_", "-"}}));
+  return std::any_of(known.begin(), known.end(), [&](const std::string& entry) {
+    return absl::StartsWith(entry, "--") ? entry == option : absl::StrContains(path, entry);
+  });
+}
+
+absl::CommandLineFlag* Find(const FlagSet& known, std::string_view name) {
+  absl::CommandLineFlag* flag = absl::FindCommandLineFlag(absl::string_view(name.data(), name.size()));
+  return flag != nullptr && (known.empty() || Contains(known, *flag)) ? flag : nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known) {
   std::vector<std::string> rest;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -32,10 +48,10 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv) {
     const size_t equals = argument.find('=');
     const std::string given = argument.substr(0, equals);
     const std::string name = absl::StrReplaceAll(given.substr(2), {{"-", "_"}});
-    absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
+    absl::CommandLineFlag* flag = Find(known, name);
     std::string value;
     if (flag == nullptr && equals == std::string::npos && absl::StartsWith(name, "no")) {
-      flag = absl::FindCommandLineFlag(name.substr(2));
+      flag = Find(known, name.substr(2));
       if (flag != nullptr && !flag->IsOfType<bool>()) flag = nullptr;
       value = "false";
     } else if (flag != nullptr && equals != std::string::npos) {
@@ -56,14 +72,10 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv) {
   return rest;
 }
 
-std::string FlagHelp(const std::vector<std::string>& files) {
+std::string FlagHelp(const FlagSet& known) {
   std::map<std::string, const absl::CommandLineFlag*> flags;
   for (const auto& [name, flag] : absl::GetAllFlags()) {
-    const std::string path = flag->Filename();
-    if (std::any_of(files.begin(), files.end(),
-                    [&](const std::string& file) { return absl::StrContains(path, file); })) {
-      flags[std::string(name)] = flag;
-    }
+    if (Contains(known, *flag)) flags[std::string(name)] = flag;
   }
   std::string help;
   for (const auto& [name, flag] : flags) {

@@ -11,12 +11,17 @@
 
 namespace tidepool {
 
-// Sets the flags and returns the other arguments. --name=value, --name value, --switch, --noswitch; -- ends the flags.
-// --help gives the argument "--help" back. InvalidArgument naming what is not known or not allowed.
-absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv);
+// Which flags a program, or one of its commands, takes: parts of the paths of the files that define them, or single
+// flags as "--name".
+using FlagSet = std::vector<std::string>;
 
-// The flags defined in files whose path contains one of `files`, with defaults, for --help.
-std::string FlagHelp(const std::vector<std::string>& files);
+// Sets the flags and returns the other arguments; argv[0] is skipped. --name=value, --name value, --switch, --noswitch;
+// -- ends the flags. --help gives the argument "--help" back. InvalidArgument naming what is not known (or not in
+// `known`, unless that is empty) or not allowed.
+absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known = {});
+
+// The flags of `known` by name, with defaults, for --help.
+std::string FlagHelp(const FlagSet& known);
 
 // Writes the port, in decimal and a newline, so that a reader never sees half of it. InvalidArgument naming
 // --port-file.

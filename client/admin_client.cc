@@ -12,7 +12,9 @@ namespace tidepool {
 class AdminClient::Impl {
  public:
   Impl(const std::string& address, std::string tenant)
-      : stub(v1::CacheAdmin::NewStub(client::MakeChannel(address))), tenant(std::move(tenant)) {}
+      : address(address),
+        stub(v1::CacheAdmin::NewStub(client::MakeChannel(address))),
+        tenant(std::move(tenant)) {}
 
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (v1::CacheAdmin::Stub::*call)(grpc::ClientContext*, const Request&,
@@ -22,10 +24,11 @@ class AdminClient::Impl {
     context.set_deadline(absl::ToChronoTime(client::ShortDeadline()));
     Response response;
     const grpc::Status status = (stub.get()->*call)(&context, request, &response);
-    if (!status.ok()) return client::FromGrpc(status);
+    if (!status.ok()) return client::FromGrpc(status, address);
     return response;
   }
 
+  const std::string address;
   const std::unique_ptr<v1::CacheAdmin::Stub> stub;
   const std::string tenant;
 };

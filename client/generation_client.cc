@@ -11,7 +11,8 @@ namespace tidepool {
 
 class GenerationClient::Impl {
  public:
-  explicit Impl(const std::string& address) : stub(v1::Generation::NewStub(client::MakeChannel(address))) {}
+  explicit Impl(const std::string& address)
+      : address(address), stub(v1::Generation::NewStub(client::MakeChannel(address))) {}
 
   template <typename Start>
   absl::StatusOr<v1::Finished> Run(Start start, const EventHandler& on_event, absl::Time deadline) {
@@ -36,7 +37,7 @@ class GenerationClient::Impl {
       MutexLock lock(&mutex);
       current = nullptr;
     }
-    if (!status.ok()) return client::FromGrpc(status);
+    if (!status.ok()) return client::FromGrpc(status, address);
     return finished;
   }
 
@@ -48,10 +49,11 @@ class GenerationClient::Impl {
     if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
     Response response;
     const grpc::Status status = (stub.get()->*call)(&context, request, &response);
-    if (!status.ok()) return client::FromGrpc(status);
+    if (!status.ok()) return client::FromGrpc(status, address);
     return response;
   }
 
+  const std::string address;
   const std::unique_ptr<v1::Generation::Stub> stub;
   Mutex mutex;
   grpc::ClientContext* current ABSL_GUARDED_BY(mutex) = nullptr;

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -10,8 +11,7 @@
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
 
-ABSL_FLAG(bool, of_worker, false, "admin stats: of the worker (--worker) instead of the cache service");
-ABSL_FLAG(std::string, of_tenant, "default", "admin sessions, session, drop: whose");
+ABSL_DECLARE_FLAG(std::string, tenant);  // also a worker's, so that its help speaks of both
 
 namespace tidepool::cli {
 namespace {
@@ -108,8 +108,6 @@ int Session(AdminClient& client, const std::string& id) {
   return kOk;
 }
 
-}  // namespace
-
 int Admin(const Arguments& arguments) {
   if (arguments.empty()) return UsageError("admin: stats, sessions, session ID or drop ID is missing");
   const std::string& what = arguments[0];
@@ -120,14 +118,34 @@ int Admin(const Arguments& arguments) {
   if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
   if (arguments.size() > wanted)
     return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", arguments[wanted], "'"));
-  if (what == "stats" && absl::GetFlag(FLAGS_of_worker)) return WorkerStats();
-  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_of_tenant));
+  if (what == "stats" && WorkerIsGiven()) return WorkerStats();
+  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant));
   if (what == "stats") return Stats(client);
   if (what == "sessions") return Sessions(client);
   if (what == "session") return Session(client, arguments[1]);
   if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return Fail(dropped);
-  if (!Json()) std::printf("dropped %s\n", arguments[1].c_str());
+  if (Json()) {
+    PrintJson(v1::DropSessionResponse());
+  } else {
+    std::printf("dropped %s\n", arguments[1].c_str());
+  }
   return kOk;
+}
+
+}  // namespace
+
+Command AdminCommand() {
+  return {.name = "admin",
+          .arguments = "stats | sessions | session ID | drop ID",
+          .summary = "what a cache service, or a worker, holds and does",
+          .details =
+              "stats      bytes and blocks of both tiers, rows recalled and missing, sessions; with --worker that\n"
+              "           worker's sequences, slot pages, tokens and rows\n"
+              "sessions   stored sessions of the tenant\n"
+              "session    one of them\n"
+              "drop       deletes one: it cannot be resumed",
+          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json"},
+          .run = Admin};
 }
 
 }  // namespace tidepool::cli

@@ -1,20 +1,27 @@
 #include "client/cli/cli.h"
 
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "base/byte_size.h"
-#include "google/protobuf/util/json_util.h"
+#include "absl/time/clock.h"
+#include "client/cli/proto_json.h"
 
-ABSL_FLAG(std::string, worker, "127.0.0.1:7071", "worker to ask: host:port or unix:PATH");
+ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
 ABSL_FLAG(std::string, cache, "127.0.0.1:7070", "cache service to ask: host:port or unix:PATH");
 ABSL_FLAG(bool, json, false, "one line of JSON for each result, for scripts");
+ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(), "longest time for one answer, such as 30s or 2m");
 
 namespace tidepool::cli {
 
 int Fail(const absl::Status& status) {
+  if (Json()) {
+    const nlohmann::ordered_json error = {
+        {"error", {{"code", absl::StatusCodeToString(status.code())}, {"message", std::string(status.message())}}}};
+    std::printf("%s\n", error.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+    std::fflush(stdout);
+  }
   std::fprintf(stderr, "tidepool: %s\n", std::string(status.message()).c_str());
   if (absl::IsUnavailable(status)) return kUnreachable;
   return absl::IsInvalidArgument(status) ? kUsage : kFailed;
@@ -25,40 +32,17 @@ int UsageError(const std::string& message) {
   return kUsage;
 }
 
+int UsageError(const absl::Status& status) { return UsageError(std::string(status.message())); }
+
 bool Json() { return absl::GetFlag(FLAGS_json); }
-std::string WorkerAddress() { return absl::GetFlag(FLAGS_worker); }
+std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worker) : "127.0.0.1:7071"; }
+bool WorkerIsGiven() { return !absl::GetFlag(FLAGS_worker).empty(); }
 std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
+absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
 
 void PrintJson(const google::protobuf::Message& message) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  if (!google::protobuf::util::MessageToJsonString(message, &json, options).ok()) json = "{}";
-  std::printf("%s\n", json.c_str());
+  std::printf("%s\n", ToJson(message).c_str());
   std::fflush(stdout);
-}
-
-std::string Summary(const v1::Usage& usage) {
-  const double decode_seconds = usage.total_seconds() - usage.time_to_first_token_seconds();
-  std::string line = absl::StrFormat(
-      "%d prompt tokens (%d not computed again), %d generated, first after %.2f s, %.1f tokens/s; on the device %s of "
-      "%s (%.0f %%)",
-      usage.prompt_tokens(), usage.cached_prompt_tokens(), usage.generated_tokens(),
-      usage.time_to_first_token_seconds(),
-      usage.generated_tokens() > 1 && decode_seconds > 0
-          ? (static_cast<double>(usage.generated_tokens()) - 1) / decode_seconds
-          : 0.0,
-      FormatByteSize(usage.resident_kv_bytes()), FormatByteSize(usage.full_kv_bytes()),
-      usage.full_kv_bytes() > 0
-          ? 100.0 * static_cast<double>(usage.resident_kv_bytes()) / static_cast<double>(usage.full_kv_bytes())
-          : 0.0);
-  if (usage.evicted_rows() > 0) absl::StrAppend(&line, "; rows evicted ", usage.evicted_rows());
-  if (usage.merged_rows() > 0) absl::StrAppend(&line, ", merged ", usage.merged_rows());
-  if (usage.recalled_rows() > 0) absl::StrAppend(&line, ", recalled ", usage.recalled_rows());
-  if (usage.late_rows() > 0) absl::StrAppend(&line, ", late ", usage.late_rows());
-  if (usage.degraded()) absl::StrAppend(&line, "; DEGRADED: ", usage.lost_rows(), " rows could not be recalled");
-  return line;
 }
 
 }  // namespace tidepool::cli

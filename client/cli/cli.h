@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/flags.h"
 #include "google/protobuf/message.h"
 #include "tidepool/v1/generation.pb.h"
 
@@ -14,28 +16,56 @@ namespace tidepool::cli {
 // Exit codes, also in --help.
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kUnreachable = 3 };
 
-// A command gets the arguments after its name and returns an exit code.
+// Gets the arguments after the command's name that are not flags; returns an exit code.
 using Arguments = std::vector<std::string>;
-int Generate(const Arguments& arguments);
-int Chat(const Arguments& arguments);
-int Admin(const Arguments& arguments);
-int ModelCommand(const Arguments& arguments);
-int Serve(const Arguments& arguments);
 
-// Prints to stderr and chooses the exit code: kUnreachable for Unavailable, kUsage for InvalidArgument, else kFailed.
+struct Command {
+  const char* name;
+  const char* arguments;  // for the usage line
+  const char* summary;    // one line
+  const char* details;    // more of --help; may be empty
+  FlagSet flags;          // others are refused
+  int (*run)(const Arguments& arguments);
+};
+Command GenerateCommand();
+Command ChatCommand();
+Command AdminCommand();
+Command ModelCommand();
+Command ServeCommand();
+
+// Prints to stderr - with --json also as {"error": {"code", "message"}} to stdout - and chooses the exit code:
+// kUnreachable for Unavailable, kUsage for InvalidArgument, else kFailed.
 int Fail(const absl::Status& status);
 int UsageError(const std::string& message);
+int UsageError(const absl::Status& status);
 
-bool Json();  // --json
-// One line of JSON on stdout, field names as in the protocol.
-void PrintJson(const google::protobuf::Message& message);
-std::string WorkerAddress();  // --worker
+bool Json();                  // --json
+std::string WorkerAddress();  // --worker, or where a worker listens by default
+bool WorkerIsGiven();         // --worker was given
 std::string CacheAddress();   // --cache
+absl::Time Deadline();        // --timeout from now
 
-// What the generation flags say. InvalidArgument naming the flag.
-absl::Status FillFromFlags(v1::SamplingParams& sampling, v1::StopParams& stop, v1::CompressionParams& compression);
-// One line for people: tokens, speed, what is on the device.
-std::string Summary(const v1::Usage& usage);
+// One line of JSON on stdout (proto_json.h).
+void PrintJson(const google::protobuf::Message& message);
+
+// What the generation flags say (generation_flags.cc). InvalidArgument naming the flag.
+struct GenerationFlags {
+  v1::SamplingParams sampling;
+  v1::StopParams stop;
+  v1::CompressionParams compression;
+  int logprobs = -1;  // -1: none
+  std::string session;
+};
+absl::Status ReadGenerationFlags(GenerationFlags* flags);
+// Sets the fields that v1::GenerateRequest and v1::ChatRequest share.
+template <typename Request>
+void Apply(const GenerationFlags& flags, Request& request) {
+  *request.mutable_sampling() = flags.sampling;
+  *request.mutable_stop() = flags.stop;
+  if (flags.compression.ByteSizeLong() > 0) *request.mutable_compression() = flags.compression;
+  if (flags.logprobs >= 0) request.set_logprobs(flags.logprobs);
+  request.set_session_id(flags.session);
+}
 
 }  // namespace tidepool::cli
 

@@ -1,20 +1,21 @@
 // tidepool generate: one prompt, one answer.
 #include <unistd.h>
 
-#include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <string>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "client/cli/answer_printer.h"
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
 
 ABSL_FLAG(std::string, prompt, "", "text to go on from");
 ABSL_FLAG(std::string, prompt_file, "", "file with the text; - is standard input");
 ABSL_FLAG(bool, chat_template, false, "the prompt is a user's message: render it with the model's chat template");
-ABSL_FLAG(std::string, session, "", "session that keeps the context: the prompt is its next turn");
 
 namespace tidepool::cli {
 namespace {
@@ -32,58 +33,49 @@ absl::StatusOr<std::string> Prompt() {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-void Show(const v1::GenerateResponse& response) {
-  if (Json()) return PrintJson(response);
-  if (response.has_progress() && isatty(STDERR_FILENO)) {
-    const v1::Progress& progress = response.progress();
-    std::fprintf(stderr, "\rreading the prompt: %d of %d tokens\033[K%s", static_cast<int>(progress.prefilled_tokens()),
-                 static_cast<int>(progress.prompt_tokens()),
-                 progress.prefilled_tokens() >= progress.prompt_tokens() ? "\r\033[K" : "");
+int Generate(const Arguments& arguments) {
+  if (!arguments.empty()) return UsageError(absl::StrCat("generate: unexpected argument '", arguments[0], "'"));
+  GenerationFlags flags;
+  if (const absl::Status read = ReadGenerationFlags(&flags); !read.ok()) return UsageError(read);
+  absl::StatusOr<std::string> prompt = Prompt();
+  if (!prompt.ok()) return UsageError(prompt.status());
+  GenerationClient client(WorkerAddress());
+  AnswerPrinter printer;
+  const auto on_event = [&printer](const v1::GenerateResponse& response) { printer.OnEvent(response); };
+  absl::StatusOr<v1::Finished> finished;
+  if (absl::GetFlag(FLAGS_chat_template)) {
+    v1::ChatRequest request;
+    Apply(flags, request);
+    v1::ChatMessage& message = *request.add_messages();
+    message.set_role("user");
+    message.set_content(*std::move(prompt));
+    finished = client.Chat(request, on_event, Deadline());
+  } else {
+    v1::GenerateRequest request;
+    Apply(flags, request);
+    request.set_text(*std::move(prompt));
+    finished = client.Generate(request, on_event, Deadline());
   }
-  if (response.has_tokens()) {
-    std::fwrite(response.tokens().text().data(), 1, response.tokens().text().size(), stdout);
-    std::fflush(stdout);
+  if (!finished.ok()) {
+    printer.OnBroken();
+    return Fail(finished.status());
   }
+  printer.OnFinished(*finished);
+  return kOk;
 }
 
 }  // namespace
 
-int Generate(const Arguments& arguments) {
-  if (!arguments.empty()) return UsageError(absl::StrCat("generate: unexpected argument '", arguments[0], "'"));
-  absl::StatusOr<std::string> prompt = Prompt();
-  if (!prompt.ok()) return UsageError(std::string(prompt.status().message()));
-  GenerationClient client(WorkerAddress());
-  absl::StatusOr<v1::Finished> finished;
-  if (absl::GetFlag(FLAGS_chat_template)) {
-    v1::ChatRequest request;
-    v1::ChatMessage& message = *request.add_messages();
-    message.set_role("user");
-    message.set_content(*prompt);
-    request.set_session_id(absl::GetFlag(FLAGS_session));
-    const absl::Status filled =
-        FillFromFlags(*request.mutable_sampling(), *request.mutable_stop(), *request.mutable_compression());
-    if (!filled.ok()) return UsageError(std::string(filled.message()));
-    finished = client.Chat(request, Show);
-  } else {
-    v1::GenerateRequest request;
-    request.set_text(*prompt);
-    request.set_session_id(absl::GetFlag(FLAGS_session));
-    const absl::Status filled =
-        FillFromFlags(*request.mutable_sampling(), *request.mutable_stop(), *request.mutable_compression());
-    if (!filled.ok()) return UsageError(std::string(filled.message()));
-    finished = client.Generate(request, Show);
-  }
-  if (!finished.ok()) return Fail(finished.status());
-  if (Json()) {
-    v1::GenerateResponse last;
-    *last.mutable_finished() = *finished;
-    PrintJson(last);
-  } else {
-    std::printf("\n");
-    std::fflush(stdout);
-    std::fprintf(stderr, "[%s]\n", Summary(finished->usage()).c_str());
-  }
-  return kOk;
+Command GenerateCommand() {
+  return {.name = "generate",
+          .arguments = "[--prompt TEXT | --prompt-file FILE | < FILE]",
+          .summary = "one answer, streamed",
+          .details =
+              "The text goes to stdout, a summary to stderr. With --json every response of the worker is a line "
+              "on stdout:\n{\"progress\": ..}, {\"tokens\": ..} and at the end {\"finished\": ..} or "
+              "{\"error\": ..} (docs/API.md).",
+          .flags = {"client/cli/generate.cc", "client/cli/generation_flags.cc", "--worker", "--json", "--timeout"},
+          .run = Generate};
 }
 
 }  // namespace tidepool::cli

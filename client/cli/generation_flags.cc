@@ -1,34 +1,56 @@
-// Sampling, stop and compression flags of `generate` and `chat`.
-#include <limits>
+// Sampling, stop, compression and session flags of `generate` and `chat`.
+#include <cmath>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/status_macros.h"
 #include "client/cli/cli.h"
 
+// Sampling. The worker checks the ranges.
 ABSL_FLAG(double, temperature, 0, "0: greedy; at most 10");
 ABSL_FLAG(int, top_k, 0, "draw from the best so many tokens; 0: all");
 ABSL_FLAG(double, top_p, 1, "draw from the smallest set that has this probability: above 0 to 1");
 ABSL_FLAG(double, min_p, 0, "drop tokens below this times the best's probability: 0 to below 1");
 ABSL_FLAG(double, repetition_penalty, 1, "divides the logits of tokens seen before: above 0 to 10");
-ABSL_FLAG(double, presence_penalty, 0, "-2 to 2");
-ABSL_FLAG(double, frequency_penalty, 0, "-2 to 2");
-ABSL_FLAG(uint64_t, seed, 0, "equal seeds give equal answers");
-ABSL_FLAG(int, max_tokens, 128, "most tokens to generate");
-ABSL_FLAG(std::vector<std::string>, stop, {}, "strings that end the text, with commas between them");
+ABSL_FLAG(double, presence_penalty, 0, "taken from the logit of a token that was generated: -2 to 2");
+ABSL_FLAG(double, frequency_penalty, 0, "taken for each time that it was generated: -2 to 2");
+ABSL_FLAG(uint64_t, seed, 0, "equal seeds and inputs give equal answers");
+ABSL_FLAG(std::vector<std::string>, logit_bias, {}, "added to logits: TOKEN:BIAS,... with -100 to 100");
+ABSL_FLAG(int, logprobs, -1, "with --json, alternatives shown for each token: 0 to 20; -1: no log-probabilities");
+
+// Where the answer ends.
+ABSL_FLAG(int, max_tokens, 128, "most tokens to generate; 0: the prompt is processed only");
+ABSL_FLAG(int, min_tokens, 0, "stop strings and ids count after so many tokens");
+ABSL_FLAG(std::string, stop, "",
+          "string that ends the text before it; several as a JSON list: '[\"\\n\\n\", \"END\"]'");
+ABSL_FLAG(std::vector<std::string>, stop_token_ids, {}, "tokens that end the text: ID,ID,...");
 ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end token");
+
+// Compression and recall.
 ABSL_FLAG(std::string, preset, "", "compression: full, streaming, snapkv, h2o, d2o; empty: full, or the session's own");
-ABSL_FLAG(std::string, budget, "0.2", "what stays on the device: a share of the tokens (0.2) or tokens (512)");
+ABSL_FLAG(std::string, budget, "0.2",
+          "what stays on the device: a share of the tokens (0.2), or tokens of each layer and kv head (512)");
+ABSL_FLAG(int, sink_tokens, 4, "streaming, d2o: first tokens that always stay, 0 to 1024");
+ABSL_FLAG(int, window_tokens, 32, "snapkv: last tokens of the prompt, which choose and always stay, 1 to 1024");
 ABSL_FLAG(std::string, recall, "off", "how evicted rows come back: off, async, sync");
 ABSL_FLAG(double, recall_share, 0.5, "of the budget that is recall slots: 0 to 0.75");
-ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: recall-share decides");
+ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: --recall-share decides");
+ABSL_FLAG(int, recall_budget_ms, 20, "async: rows that take longer are not used, 1 to 60000");
+ABSL_FLAG(std::string, on_recall_loss, "continue", "when rows cannot be recalled: continue, fail");
+
+ABSL_FLAG(std::string, session, "",
+          "keeps the context under this name: what is sent is its next turn. Needs a worker with a cache service");
 
 namespace tidepool::cli {
+namespace {
 
-absl::Status FillFromFlags(v1::SamplingParams& sampling, v1::StopParams& stop, v1::CompressionParams& compression) {
+absl::Status ReadSampling(v1::SamplingParams& sampling) {
   sampling.set_temperature(static_cast<float>(absl::GetFlag(FLAGS_temperature)));
   sampling.set_top_k(absl::GetFlag(FLAGS_top_k));
   sampling.set_top_p(static_cast<float>(absl::GetFlag(FLAGS_top_p)));
@@ -37,43 +59,110 @@ absl::Status FillFromFlags(v1::SamplingParams& sampling, v1::StopParams& stop, v
   sampling.set_presence_penalty(static_cast<float>(absl::GetFlag(FLAGS_presence_penalty)));
   sampling.set_frequency_penalty(static_cast<float>(absl::GetFlag(FLAGS_frequency_penalty)));
   sampling.set_seed(absl::GetFlag(FLAGS_seed));
-  stop.set_max_tokens(absl::GetFlag(FLAGS_max_tokens));
-  for (const std::string& text : absl::GetFlag(FLAGS_stop)) stop.add_strings(text);
-  stop.set_ignore_eos(absl::GetFlag(FLAGS_ignore_eos));
-
-  const std::string preset = absl::GetFlag(FLAGS_preset), recall = absl::GetFlag(FLAGS_recall);
-  v1::RecallMode mode = v1::RECALL_MODE_OFF;
-  if (recall == "async") {
-    mode = v1::RECALL_MODE_ASYNC;
-  } else if (recall == "sync") {
-    mode = v1::RECALL_MODE_SYNC;
-  } else if (recall != "off") {
-    return absl::InvalidArgumentError(absl::StrCat("--recall: '", recall, "' is not off, async or sync"));
+  for (const std::string& entry : absl::GetFlag(FLAGS_logit_bias)) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(entry, absl::MaxSplits(':', 1));
+    int32_t token = 0;
+    float bias = 0;
+    if (!absl::SimpleAtoi(parts.first, &token) || !absl::SimpleAtof(parts.second, &bias)) {
+      return absl::InvalidArgumentError(absl::StrCat("--logit-bias: '", entry, "' is not TOKEN:BIAS"));
+    }
+    (*sampling.mutable_logit_bias())[token] = bias;
   }
-  if (preset.empty()) {
-    if (mode != v1::RECALL_MODE_OFF)
-      return absl::InvalidArgumentError("--recall: needs a --preset that evicts something");
+  return absl::OkStatus();
+}
+
+absl::Status ReadStop(v1::StopParams& stop) {
+  stop.set_max_tokens(absl::GetFlag(FLAGS_max_tokens));
+  stop.set_min_tokens(absl::GetFlag(FLAGS_min_tokens));
+  stop.set_ignore_eos(absl::GetFlag(FLAGS_ignore_eos));
+  for (const std::string& entry : absl::GetFlag(FLAGS_stop_token_ids)) {
+    int32_t token = 0;
+    if (!absl::SimpleAtoi(entry, &token)) {
+      return absl::InvalidArgumentError(absl::StrCat("--stop-token-ids: '", entry, "' is not a token id"));
+    }
+    stop.add_token_ids(token);
+  }
+  const std::string text = absl::GetFlag(FLAGS_stop);
+  if (text.empty()) return absl::OkStatus();
+  if (text[0] != '[') {
+    stop.add_strings(text);
     return absl::OkStatus();
   }
-  compression.set_preset(preset);
-  if (preset == "full") return absl::OkStatus();
+  const nlohmann::json list = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  for (const nlohmann::json& entry : list) {
+    if (!entry.is_string())
+      return absl::InvalidArgumentError(absl::StrCat("--stop: ", text, " holds what is no string"));
+    stop.add_strings(entry.get<std::string>());
+  }
+  if (!list.is_array()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--stop: ", text, " begins like a JSON list and is none (a single '[' is '[\"[\"]')"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadBudget(v1::CompressionParams& compression) {
   const std::string budget = absl::GetFlag(FLAGS_budget);
   double amount = 0;
-  if (!absl::SimpleAtod(budget, &amount) || !(amount > 0) || amount > (1 << 24)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--budget: '", budget, "' is not a share up to 1 or a number of tokens"));
+  const bool is_number = absl::SimpleAtod(budget, &amount) && amount > 0 && amount <= (1 << 24);
+  const bool is_share = absl::StrContains(budget, ".");
+  if (!is_number || (is_share ? amount > 1 : amount != std::floor(amount))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--budget: '", budget, "' is neither a share with a point, above 0 to 1.0, nor a number of tokens"));
   }
-  if (amount <= 1 && budget.find('.') != std::string::npos) {
+  if (is_share) {
     compression.set_budget_fraction(amount);
   } else {
     compression.set_budget_tokens(static_cast<int>(amount));
   }
-  if (mode != v1::RECALL_MODE_OFF) {
-    v1::RecallParams& params = *compression.mutable_recall();
-    params.set_mode(mode);
-    params.set_share(absl::GetFlag(FLAGS_recall_share));
-    if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) params.set_rows(rows);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::RecallMode> ReadRecallMode() {
+  const std::string mode = absl::GetFlag(FLAGS_recall);
+  if (mode == "off") return v1::RECALL_MODE_OFF;
+  if (mode == "async") return v1::RECALL_MODE_ASYNC;
+  if (mode == "sync") return v1::RECALL_MODE_SYNC;
+  return absl::InvalidArgumentError(absl::StrCat("--recall: '", mode, "' is not off, async or sync"));
+}
+
+absl::Status ReadCompression(v1::CompressionParams& compression) {
+  const std::string preset = absl::GetFlag(FLAGS_preset);
+  TP_ASSIGN_OR_RETURN(const v1::RecallMode mode, ReadRecallMode());
+  const std::string on_loss = absl::GetFlag(FLAGS_on_recall_loss);
+  if (on_loss != "continue" && on_loss != "fail") {
+    return absl::InvalidArgumentError(absl::StrCat("--on-recall-loss: '", on_loss, "' is not continue or fail"));
   }
+  if (mode != v1::RECALL_MODE_OFF && (preset.empty() || preset == "full")) {
+    return absl::InvalidArgumentError("--recall: needs a --preset that evicts something");
+  }
+  if (preset.empty()) return absl::OkStatus();
+  compression.set_preset(preset);
+  if (preset == "full") return absl::OkStatus();
+  TP_RETURN_IF_ERROR(ReadBudget(compression));
+  compression.set_sink_tokens(absl::GetFlag(FLAGS_sink_tokens));
+  compression.set_window_tokens(absl::GetFlag(FLAGS_window_tokens));
+  if (mode == v1::RECALL_MODE_OFF) return absl::OkStatus();
+  v1::RecallParams& recall = *compression.mutable_recall();
+  recall.set_mode(mode);
+  recall.set_share(absl::GetFlag(FLAGS_recall_share));
+  if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) recall.set_rows(rows);
+  recall.set_budget_ms(absl::GetFlag(FLAGS_recall_budget_ms));
+  recall.set_on_loss(on_loss == "fail" ? v1::ON_RECALL_LOSS_FAIL : v1::ON_RECALL_LOSS_CONTINUE);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadGenerationFlags(GenerationFlags* flags) {
+  TP_RETURN_IF_ERROR(ReadSampling(flags->sampling));
+  TP_RETURN_IF_ERROR(ReadStop(flags->stop));
+  TP_RETURN_IF_ERROR(ReadCompression(flags->compression));
+  flags->logprobs = absl::GetFlag(FLAGS_logprobs);
+  if (flags->logprobs < -1 || flags->logprobs > 20) {
+    return absl::InvalidArgumentError(absl::StrCat("--logprobs: ", flags->logprobs, " is not in -1 to 20"));
+  }
+  flags->session = absl::GetFlag(FLAGS_session);
   return absl::OkStatus();
 }
 

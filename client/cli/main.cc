@@ -1,52 +1,73 @@
 // tidepool: the command line.
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/flags.h"
+#include "absl/strings/str_format.h"
 #include "client/cli/cli.h"
 
 namespace tidepool::cli {
 namespace {
 
-constexpr char kHelp[] =
-    "tidepool: long-context inference from little device memory.\n"
-    "\n"
-    "  tidepool generate [--prompt TEXT | --prompt-file FILE | < FILE]   one answer, streamed\n"
-    "  tidepool chat                                                     a conversation; Ctrl-C ends an answer, Ctrl-D "
-    "leaves\n"
-    "  tidepool serve --model FILE.gguf --data-dir DIR                   worker and cache in one process\n"
-    "  tidepool admin stats [--of-worker]                                what the cache service (or a worker) holds "
-    "and does\n"
-    "  tidepool admin sessions | session ID | drop ID                    stored sessions\n"
-    "  tidepool model info FILE.gguf                                     what a model file holds\n"
-    "  tidepool version\n"
-    "\n"
-    "Exit codes: 0 ok, 1 failed, 2 usage, 3 the service cannot be reached.\n"
-    "\n"
-    "Flags:\n";
+constexpr char kExitCodes[] =
+    "Exit codes: 0 ok, 1 failed, 2 usage or a value that the service refused, 3 the service cannot be reached.\n";
+
+const std::vector<Command>& Commands() {
+  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(), ServeCommand(), AdminCommand(),
+                                                ModelCommand()};
+  return commands;
+}
+
+const Command* Find(const std::string& name) {
+  for (const Command& command : Commands()) {
+    if (name == command.name) return &command;
+  }
+  return nullptr;
+}
+
+int PrintHelp() {
+  std::printf("tidepool: long-context inference from little device memory.\n\n");
+  for (const Command& command : Commands()) {
+    const std::string usage = absl::StrCat(command.name, command.arguments[0] == '\0' ? "" : " ", command.arguments);
+    std::printf("  tidepool %-48s %s\n", usage.c_str(), command.summary);
+  }
+  std::printf("  tidepool %-48s %s\n", "help [COMMAND]", "a command's flags, with units and defaults");
+  std::printf("  tidepool %-48s %s\n", "version", "prints it");
+  std::printf("\n%s", kExitCodes);
+  return kOk;
+}
+
+int PrintHelp(const Command& command) {
+  std::printf("tidepool %s: %s.\n\n  tidepool %s %s\n\n", command.name, command.summary, command.name,
+              command.arguments);
+  if (command.details[0] != '\0') std::printf("%s\n\n", command.details);
+  std::printf("%s\n%s", FlagHelp(command.flags).c_str(), kExitCodes);
+  return kOk;
+}
 
 int Main(int argc, char** argv) {
-  const absl::StatusOr<std::vector<std::string>> rest = ParseFlags(argc, argv);
-  if (!rest.ok()) return UsageError(std::string(rest.status().message()));
-  for (const std::string& argument : *rest) {
-    if (argument != "--help" && argument != "help") continue;
-    std::printf("%s%s", kHelp, FlagHelp({"client/cli", "worker_flags"}).c_str());
-    return kOk;
+  if (argc < 2) return UsageError("a command is missing");
+  const std::string name = argv[1];
+  if (name == "--help" || name == "-h") return PrintHelp();
+  if (name == "help") {
+    if (argc == 2) return PrintHelp();
+    const Command* command = Find(argv[2]);
+    return command == nullptr ? UsageError(absl::StrCat("'", argv[2], "' is not a command")) : PrintHelp(*command);
   }
-  if (rest->empty()) return UsageError("a command is missing");
-  const std::string& command = rest->front();
-  const Arguments arguments(rest->begin() + 1, rest->end());
-  if (command == "generate") return Generate(arguments);
-  if (command == "chat") return Chat(arguments);
-  if (command == "serve") return Serve(arguments);
-  if (command == "admin") return Admin(arguments);
-  if (command == "model") return ModelCommand(arguments);
-  if (command == "version") {
+  if (name == "version" || name == "--version") {
+    if (argc > 2) return UsageError(absl::StrCat("version: unexpected argument '", argv[2], "'"));
     std::printf("tidepool %s\n", TIDEPOOL_VERSION);
     return kOk;
   }
-  return UsageError(absl::StrCat("'", command, "' is not a command"));
+  const Command* command = Find(name);
+  if (command == nullptr) return UsageError(absl::StrCat("'", name, "' is not a command"));
+  const absl::StatusOr<Arguments> arguments = ParseFlags(argc - 1, argv + 1, command->flags);
+  if (!arguments.ok()) return UsageError(arguments.status());
+  for (const std::string& argument : *arguments) {
+    if (argument == "--help") return PrintHelp(*command);
+  }
+  return command->run(*arguments);
 }
 
 }  // namespace

@@ -11,8 +11,9 @@
 #include "client/cli/cli.h"
 
 namespace tidepool::cli {
+namespace {
 
-int ModelCommand(const Arguments& arguments) {
+int ModelInfo(const Arguments& arguments) {
   if (arguments.size() != 2 || arguments[0] != "info")
     return UsageError("model: usage is tidepool model info FILE.gguf");
   const absl::StatusOr<std::shared_ptr<const Model>> loaded = Model::Load(arguments[1]);
@@ -72,6 +73,17 @@ int ModelCommand(const Arguments& arguments) {
       FormatByteSize(kv_bytes).c_str());
   std::printf("chat          %s\nfingerprint   %s\n", chat_name.c_str(), model.fingerprint().c_str());
   return kOk;
+}
+
+}  // namespace
+
+Command ModelCommand() {
+  return {.name = "model",
+          .arguments = "info FILE.gguf",
+          .summary = "what a model file holds, without a server",
+          .details = "",
+          .flags = {"--json"},
+          .run = ModelInfo};
 }
 
 }  // namespace tidepool::cli

@@ -9,6 +9,7 @@
 #include "worker/model/model.h"
 #include "worker/rpc/convert.h"
 #include "worker/rpc/generation_stream.h"
+#include "worker/rpc/score_call.h"
 
 namespace tidepool {
 namespace {
@@ -20,25 +21,6 @@ void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
   if (call->deadline() < std::chrono::system_clock::time_point::max())
     request->deadline = absl::FromChrono(call->deadline());
 }
-
-// Collects a scored answer for a unary call.
-class ScoreSink : public GenerationSink {
- public:
-  ScoreSink(grpc::ServerUnaryReactor* reactor, v1::ScoreResponse* response) : reactor_(reactor), response_(response) {}
-  void OnTokens(TokenDelta delta) override {
-    for (const TokenLogprob& logprob : delta.logprobs) LogprobTo(logprob, *response_->add_logprobs());
-  }
-  void OnFinished(GenerationResult result) override {
-    *response_->mutable_usage() = UsageTo(result.usage);
-    if (result.status.ok() && result.reason == FinishReason::kDeadline)
-      result.status = absl::DeadlineExceededError("the deadline has passed");
-    reactor_->Finish(GenerationStatus(result.status));
-  }
-
- private:
-  grpc::ServerUnaryReactor* const reactor_;
-  v1::ScoreResponse* const response_;
-};
 
 class GenerationService final : public v1::Generation::CallbackService {
  public:
@@ -87,12 +69,7 @@ class GenerationService final : public v1::Generation::CallbackService {
                                   v1::ScoreResponse* response) override {
     absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model().tokenizer());
     SetDeadline(call, converted);
-    if (!converted.ok()) return Done(call, converted.status());
-    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    absl::StatusOr<uint64_t> id =
-        engine_->Submit(*std::move(converted), std::make_shared<ScoreSink>(reactor, response));
-    if (!id.ok()) reactor->Finish(GenerationStatus(id.status()));
-    return reactor;
+    return new ScoreCall(engine_, std::move(converted), response);
   }
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call, const v1::GetModelRequest*,

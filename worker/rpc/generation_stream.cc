@@ -5,10 +5,28 @@
 #include "worker/rpc/convert.h"
 
 namespace tidepool {
+namespace {
+
+// Of one message. With 20 alternatives each a token takes some 300 bytes, so a message stays below the 4 MiB that gRPC
+// receives by default.
+constexpr int kMaxJoinedTokens = 4096;
+
+}  // namespace
 
 grpc::Status GenerationStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+grpc::Status GenerationStatus(const GenerationResult& result) {
+  if (!result.status.ok()) return GenerationStatus(result.status);
+  switch (result.reason) {
+    case FinishReason::kCancelled: return grpc::Status(grpc::StatusCode::CANCELLED, "cancelled");
+    case FinishReason::kDeadline: return grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline has passed");
+    case FinishReason::kStop:
+    case FinishReason::kLength: break;
+  }
+  return grpc::Status::OK;
 }
 
 GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request)
@@ -58,10 +76,11 @@ void GenerationStream::Sink::OnProgress(int64_t prefilled_tokens, int64_t prompt
 
 void GenerationStream::Sink::OnTokens(TokenDelta delta) {
   MutexLock lock(&mutex_);
-  if (!tokens_.has_value()) tokens_.emplace();
-  tokens_->mutable_ids()->Add(delta.tokens.begin(), delta.tokens.end());
-  tokens_->mutable_text()->append(delta.text);
-  for (const TokenLogprob& logprob : delta.logprobs) LogprobTo(logprob, *tokens_->add_logprobs());
+  if (tokens_.empty() || tokens_.back().ids_size() >= kMaxJoinedTokens) tokens_.emplace_back();
+  v1::Tokens& tokens = tokens_.back();
+  tokens.mutable_ids()->Add(delta.tokens.begin(), delta.tokens.end());
+  tokens.mutable_text()->append(delta.text);
+  for (const TokenLogprob& logprob : delta.logprobs) LogprobTo(logprob, *tokens.add_logprobs());
   WriteNext();
 }
 
@@ -96,17 +115,14 @@ void GenerationStream::Sink::WriteNext() {
   }
   if (progress_.has_value()) {
     *message_.mutable_progress() = *std::exchange(progress_, std::nullopt);
-  } else if (tokens_.has_value()) {
-    *message_.mutable_tokens() = *std::exchange(tokens_, std::nullopt);
+  } else if (!tokens_.empty()) {
+    *message_.mutable_tokens() = std::move(tokens_.front());
+    tokens_.pop_front();
   } else if (result_.has_value() && !finished_sent_) {
     finished_sent_ = true;
     if (!result_->status.ok()) return stream_->Finish(GenerationStatus(result_->status));
     *message_.mutable_finished() = FinishedTo(*result_);
-    grpc::Status status = grpc::Status::OK;
-    if (result_->reason == FinishReason::kCancelled) status = {grpc::StatusCode::CANCELLED, "cancelled"};
-    if (result_->reason == FinishReason::kDeadline)
-      status = {grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline has passed"};
-    return stream_->StartWriteAndFinish(&message_, grpc::WriteOptions(), status);
+    return stream_->StartWriteAndFinish(&message_, grpc::WriteOptions(), GenerationStatus(*result_));
   } else {
     return;
   }

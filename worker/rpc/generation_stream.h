@@ -1,11 +1,12 @@
 // One Generate or Chat call: the sink of an engine request and the writer of a stream. Tokens that come while a write
-// is under way are joined into one message, so the engine never waits for a reader and what is held is bounded by the
+// is under way are joined into few messages, so the engine never waits for a reader and what is held is bounded by the
 // answer.
 #ifndef TIDEPOOL_WORKER_RPC_GENERATION_STREAM_H_
 #define TIDEPOOL_WORKER_RPC_GENERATION_STREAM_H_
 
 #include <grpcpp/grpcpp.h>
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -42,7 +43,7 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
     Mutex mutex_;
     GenerationStream* stream_ ABSL_GUARDED_BY(mutex_);
     std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);
-    std::optional<v1::Tokens> tokens_ ABSL_GUARDED_BY(mutex_);
+    std::deque<v1::Tokens> tokens_ ABSL_GUARDED_BY(mutex_);  // each of a size that any client receives
     std::optional<GenerationResult> result_ ABSL_GUARDED_BY(mutex_);
     bool writing_ ABSL_GUARDED_BY(mutex_) = false;
     bool broken_ ABSL_GUARDED_BY(mutex_) = false;
@@ -58,6 +59,8 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
 };
 
 grpc::Status GenerationStatus(const absl::Status& status);
+// Of a request that has ended: CANCELLED and DEADLINE_EXCEEDED are how it ended, not failures of the engine.
+grpc::Status GenerationStatus(const GenerationResult& result);
 
 }  // namespace tidepool
 

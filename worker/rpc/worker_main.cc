@@ -1,19 +1,16 @@
 // tidepool-worker: serves a model, with its evicted keys and values in a cache service.
-#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "base/flags.h"
-#include "base/log.h"
+#include "base/status_macros.h"
 #include "cacheservice/remote/remote_cache.h"
-#include "worker/backend/backend.h"
-#include "worker/model/model.h"
-#include "worker/rpc/worker_flags.h"
-#include "worker/rpc/worker_server.h"
+#include "worker/rpc/worker_process.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7071", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::string, cache, "", "cache service, host:port or unix:PATH; empty: none, nothing is recalled or kept");
@@ -22,9 +19,14 @@ ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addres
 namespace tidepool {
 namespace {
 
-int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "tidepool-worker: %s\n", std::string(status.message()).c_str());
-  return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
+absl::StatusOr<AttachedCache> ConnectCache(const KvLayout& layout, const EngineOptions& options) {
+  RemoteCacheOptions remote;
+  remote.endpoint = absl::GetFlag(FLAGS_cache);
+  if (remote.endpoint.empty()) return AttachedCache();
+  remote.tenant = options.tenant;
+  remote.layout = layout;
+  TP_ASSIGN_OR_RETURN(std::shared_ptr<RemoteCache> cache, RemoteCache::Connect(std::move(remote)));
+  return AttachedCache{cache, cache.get(), cache.get()};
 }
 
 int Usage(const std::string& message) {
@@ -32,55 +34,12 @@ int Usage(const std::string& message) {
   return 2;
 }
 
-int Main() {
-  // Signals are taken by sigwait below: block them before any thread exists.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-
-  if (ModelFlag().empty()) return Usage("--model is required");
-  absl::StatusOr<EngineOptions> options = EngineOptionsFromFlags();
-  if (!options.ok()) return Usage(std::string(options.status().message()));
-  absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
-  if (!model.ok()) {
-    std::fprintf(stderr, "tidepool-worker: --model: %s\n", std::string(model.status().message()).c_str());
-    return 1;
-  }
-  std::unique_ptr<RemoteCache> cache;
-  if (const std::string endpoint = absl::GetFlag(FLAGS_cache); !endpoint.empty()) {
-    RemoteCacheOptions remote;
-    remote.endpoint = endpoint;
-    remote.tenant = options->tenant;
-    remote.layout = LayoutOf(**model, options->kv_type);
-    absl::StatusOr<std::unique_ptr<RemoteCache>> connected = RemoteCache::Connect(std::move(remote));
-    if (!connected.ok()) return Fail(connected.status());
-    cache = *std::move(connected);
-  }
-  absl::StatusOr<std::unique_ptr<Engine>> engine =
-      Engine::Create(*std::move(options), *model, cache.get(), cache.get());
-  if (!engine.ok()) return Fail(engine.status());
-  absl::StatusOr<std::unique_ptr<WorkerServer>> server =
-      WorkerServer::Start(absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_insecure), engine->get());
-  if (!server.ok()) return Fail(server.status());
-  if (!PortFileFlag().empty()) {
-    if (const absl::Status status = WritePortFile(PortFileFlag(), (*server)->port()); !status.ok()) return Fail(status);
-  }
-  std::printf("listening on %s\n", (*server)->address().c_str());
-  std::fflush(stdout);
-  int signal = 0;
-  sigwait(&signals, &signal);
-  TP_LOG(Info, "worker", "ending on signal ", signal);
-  (*server)->Shutdown(absl::Seconds(5));
-  return 0;
-}
-
 }  // namespace
 }  // namespace tidepool
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv);
+  const absl::StatusOr<std::vector<std::string>> rest =
+      tidepool::ParseFlags(argc, argv, {"worker_main", "worker_flags"});
   if (!rest.ok()) return tidepool::Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
@@ -91,5 +50,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (!rest->empty()) return tidepool::Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
-  return tidepool::Main();
+  return tidepool::RunWorker({.program = "tidepool-worker",
+                              .listen = absl::GetFlag(FLAGS_listen),
+                              .insecure = absl::GetFlag(FLAGS_insecure),
+                              .open_cache = tidepool::ConnectCache});
 }

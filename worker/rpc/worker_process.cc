@@ -1,0 +1,61 @@
+#include "worker/rpc/worker_process.h"
+
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/flags.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "worker/backend/backend.h"
+#include "worker/model/model.h"
+#include "worker/rpc/worker_flags.h"
+#include "worker/rpc/worker_server.h"
+
+namespace tidepool {
+namespace {
+
+constexpr absl::Duration kDrainGrace = absl::Seconds(5);  // for requests under way; then they are cancelled
+
+absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
+  if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
+  TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
+  absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
+  // A file that is missing or broken is not a mistake in the command's form: exit code 1.
+  if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
+  // The engine lets go of the cache before the cache goes.
+  TP_ASSIGN_OR_RETURN(const AttachedCache cache, process.open_cache(LayoutOf(**model, options.kv_type), options));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                      Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
+                      WorkerServer::Start(process.listen, process.insecure, engine.get()));
+  if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
+  std::printf("listening on %s\n", server->address().c_str());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  TP_LOG(Info, "worker", "ending on signal ", signal);
+  server->Shutdown(kDrainGrace);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunWorker(const WorkerProcess& process) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  const absl::Status status = Serve(process, signals);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s: %s\n", process.program.c_str(), std::string(status.message()).c_str());
+  if (!absl::IsInvalidArgument(status)) return 1;
+  std::fprintf(stderr, "Try: %s --help\n", process.program.c_str());
+  return 2;
+}
+
+}  // namespace tidepool
