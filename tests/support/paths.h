@@ -17,10 +17,13 @@ inline std::string EnvironmentOr(const char* name, const std::string& fallback) 
   return value != nullptr && *value != '\0' ? value : fallback;
 }
 
-// For example ReferencePath("policies/h2o.json").
+// The oracle's data, or another set of the same format. For example ReferencePath("policies/h2o.json").
 inline std::string ReferencePath(const std::string& relative) {
   return EnvironmentOr("TIDEPOOL_REFERENCE_DIR", TIDEPOOL_SOURCE_DIR "/tests/data") + "/" + relative;
 }
+
+// Data of our own making, always this repository's. For example DataPath("tiny_models/cases.json").
+inline std::string DataPath(const std::string& relative) { return TIDEPOOL_SOURCE_DIR "/tests/data/" + relative; }
 
 // SmolLM2-135M-Instruct.Q4_1.gguf or lookup.gguf. A missing file ends the test with what to do.
 inline std::string ModelPath(const std::string& name) {

@@ -23,7 +23,7 @@ using test::RunRequest;
 using testing::HasSubstr;
 
 std::shared_ptr<const Model> TinyModel() {
-  static const std::shared_ptr<const Model> model = *Model::Load(test::ReferencePath("tiny_models/llama_f32.gguf"));
+  static const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
   return model;
 }
 

@@ -17,7 +17,7 @@ class DequantizeTest : public testing::TestWithParam<TensorType> {};
 
 TEST_P(DequantizeTest, RowsAreTheReferenceBitForBit) {
   const TensorType type = GetParam();
-  const std::string path = test::ReferencePath(std::string("dequant/") + TensorTypeName(type));
+  const std::string path = test::DataPath(std::string("dequant/") + TensorTypeName(type));
   const std::string blocks = test::ReadFile(path + ".blocks"), expected = test::ReadFile(path + ".f32");
   ASSERT_GT(expected.size(), 0u);
   TensorView tensor;

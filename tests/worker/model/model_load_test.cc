@@ -105,10 +105,10 @@ TEST(ModelLoadTest, UnknownChatTemplateIsReportedOnlyWhenAskedFor) {
 }
 
 TEST(ModelLoadTest, TheTinyModelsOfTheOracleLoad) {
-  const auto cases = nlohmann::json::parse(test::ReadFile(test::ReferencePath("tiny_models/cases.json")));
+  const auto cases = nlohmann::json::parse(test::ReadFile(test::DataPath("tiny_models/cases.json")));
   ASSERT_EQ(cases.size(), 8u);
   for (const auto& row : cases) {
-    const auto model = Model::Load(test::ReferencePath("tiny_models/" + row["model"].get<std::string>()));
+    const auto model = Model::Load(test::DataPath("tiny_models/" + row["model"].get<std::string>()));
     ASSERT_TRUE(model.ok()) << model.status();
     EXPECT_EQ((*model)->config().vocabulary, row["vocabulary"].get<int>());
     const auto chat = (*model)->chat_template();

