@@ -40,9 +40,10 @@ void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::func
     MutexLock lock(&mutex_);
     // Waits for room while the stream is moving; a service that is away must not hold the engine up.
     const Clock::time_point until = Clock::now() + std::chrono::seconds(2);
-    while (!stop_ && queued_bytes_ + bytes > options_.write_behind_bytes && !full) {
-      if (!changed_.WaitUntil(&mutex_, until) && queued_bytes_ + bytes > options_.write_behind_bytes) full = true;
+    while (!stop_ && connected_ && !broken_ && queued_bytes_ + bytes > options_.write_behind_bytes) {
+      if (!changed_.WaitUntil(&mutex_, until)) break;
     }
+    full = queued_bytes_ + bytes > options_.write_behind_bytes;
     if (!full && !stop_) {
       queued_bytes_ += bytes;
       entries_.push_back(std::move(entry));
