@@ -1,0 +1,199 @@
+#include "worker/kv/row_recall.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "worker/kv/query_ring.h"
+
+namespace tidepool {
+namespace {
+
+KvLayout Layout() {
+  KvLayout layout;
+  layout.model_fingerprint = "test";
+  layout.layers = 1;
+  layout.kv_heads = 1;
+  layout.head_dim = 32;
+  layout.type = KvType::kF32;
+  return layout;
+}
+
+// 200 random keys of one head: three full blocks and a tail, all evicted but the last 20.
+class RowRecallTest : public testing::Test {
+ protected:
+  static constexpr int kTokens = 200, kResident = 20, kGroup = 2;
+
+  RowRecallTest() : pool_(64, 1024), rows_(&pool_, 1, 1), keys_(kTokens * 32) {
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal(0, 1);
+    for (float& x : keys_) x = normal(random);
+    for (int g = 0; g < kGroup; ++g) {
+      for (int c = 0; c < 32; ++c) query_.push_back(2 * normal(random));
+    }
+    queries_ = {query_.data(), query_.data() + 32};
+    for (int position = kTokens - kResident; position < kTokens; ++position) {
+      rows_.head(0, 0).Add(pool_, position, RowKind::kKept);
+    }
+  }
+
+  RowRecall Make(int slots, RecallMode mode) {
+    RecallSpec spec;
+    spec.mode = mode;
+    RowRecall recall(Layout(), kGroup, spec);
+    recall.set_slots(slots);
+    return recall;
+  }
+  std::unique_ptr<BlockLog> MakeLog(RowRecall& recall) {
+    auto log = std::make_unique<BlockLog>(Layout(), BlockLogOptions(), nullptr);
+    log->set_on_full(
+        [&](int32_t block, int layer, int head, const char* rows) { recall.AddBlock(block, layer, head, rows); });
+    for (int first = 0; first < kTokens;) {
+      const int count = std::min(log->room_in_tail(), kTokens - first);
+      log->Append(std::vector<int32_t>(count, 1), true, [&](int, int, char* out) {
+        for (int i = 0; i < count; ++i) {
+          std::memcpy(out + i * Layout().row_bytes(), keys_.data() + (first + i) * 32, 32 * sizeof(float));
+          std::memset(out + i * Layout().row_bytes() + 128, 0, 128);
+        }
+      });
+      first += count;
+    }
+    return log;
+  }
+  // Exact weights of the evicted rows: softmax per query head, then the mean.
+  std::vector<double> ExactWeights() {
+    const int count = kTokens - kResident;
+    std::vector<double> weight(count, 0.0);
+    for (int g = 0; g < kGroup; ++g) {
+      std::vector<double> e(count);
+      double sum = 0;
+      for (int t = 0; t < count; ++t) {
+        double dot = 0;
+        for (int c = 0; c < 32; ++c) dot += double{queries_[g][c]} * keys_[t * 32 + c];
+        sum += e[t] = std::exp(dot / std::sqrt(32.0));
+      }
+      for (int t = 0; t < count; ++t) weight[t] += e[t] / sum / kGroup;
+    }
+    return weight;
+  }
+  void Install(const RowChoice& choice, int slots) {
+    HeadRows& head = rows_.head(0, 0);
+    size_t victim = 0;
+    for (int32_t position : choice.wanted) {
+      if (head.recalled_rows() >= slots) {
+        ASSERT_LT(victim, choice.victims.size());
+        head.Remove(head.Find(choice.victims[victim++]));
+      }
+      head.Add(pool_, position, RowKind::kRecalled);
+    }
+  }
+
+  PagePool pool_;
+  SequenceRows rows_;
+  std::vector<float> keys_, query_;
+  std::vector<const float*> queries_;
+};
+
+TEST_F(RowRecallTest, SyncBringsTheBestRowsByFourBitKeys) {
+  constexpr int kSlots = 16;
+  RowRecall recall = Make(kSlots, RecallMode::kSync);
+  const auto log = MakeLog(recall);
+  EXPECT_EQ(recall.index_bytes(), 3 * (64 * 16 + 2 * 32 * 4)) << "3 blocks: half a byte per channel and two ranges";
+  const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  ASSERT_EQ(choice.wanted.size(), static_cast<size_t>(kSlots));
+  EXPECT_TRUE(choice.victims.empty());
+  const std::vector<double> exact = ExactWeights();
+  std::vector<double> sorted = exact;
+  std::sort(sorted.rbegin(), sorted.rend());
+  double mass = 0, best = 0;
+  for (int32_t position : choice.wanted) {
+    ASSERT_LT(position, kTokens - kResident) << "resident rows are not asked for";
+    mass += exact[position];
+  }
+  for (int i = 0; i < kSlots; ++i) best += sorted[i];
+  EXPECT_GT(mass, 0.95 * best);
+  EXPECT_EQ(std::max_element(exact.begin(), exact.end()) - exact.begin(), choice.wanted[0]);
+}
+
+TEST_F(RowRecallTest, SyncAsksForNothingWhenTheBestAreThere) {
+  RowRecall recall = Make(16, RecallMode::kSync);
+  const auto log = MakeLog(recall);
+  Install(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true), 16);
+  const RowChoice again = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  EXPECT_TRUE(again.wanted.empty());
+  EXPECT_TRUE(again.victims.empty());
+}
+
+TEST_F(RowRecallTest, OtherQueriesTakeTheSlotsOfRowsThatAreNotWantedAnyMore) {
+  RowRecall recall = Make(16, RecallMode::kSync);
+  const auto log = MakeLog(recall);
+  Install(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true), 16);
+  for (float& x : query_) x = -x;
+  const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  EXPECT_GT(choice.wanted.size(), 8u);
+  EXPECT_GE(choice.victims.size(), choice.wanted.size());
+  Install(choice, 16);
+  EXPECT_EQ(rows_.head(0, 0).recalled_rows(), 16);
+}
+
+TEST_F(RowRecallTest, AsyncSettlesWhenTheQueriesDoNotChange) {
+  RowRecall recall = Make(16, RecallMode::kAsync);
+  const auto log = MakeLog(recall);
+  size_t asked = 0;
+  for (int step = 0; step < 6; ++step) {
+    const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, false);
+    EXPECT_LE(choice.wanted.size(), 8u) << "half of the slots in one step at most";
+    asked = choice.wanted.size();
+    Install(choice, 16);
+  }
+  EXPECT_EQ(asked, 0u);
+  for (float& x : query_) x = -x;
+  EXPECT_GT(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, false).wanted.size(), 4u)
+      << "a change is answered in one step";
+}
+
+TEST_F(RowRecallTest, AMixtureIsWantedBackAndLostBlocksAreNot) {
+  RowRecall recall = Make(16, RecallMode::kSync);
+  const auto log = MakeLog(recall);
+  const RowChoice before = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  const int32_t best = before.wanted[0];
+  HeadRows& head = rows_.head(0, 0);
+  const int32_t slot = head.Add(pool_, best, RowKind::kKept);
+  EXPECT_EQ(std::count(before.wanted.begin(), before.wanted.end(), best), 1);
+  RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  EXPECT_EQ(std::count(choice.wanted.begin(), choice.wanted.end(), best), 0) << "kept as it was";
+  head.merged()[slot] = 1;
+  choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  EXPECT_EQ(choice.wanted[0], best) << "kept as a mixture only";
+  log->MarkLost(best / kBlockTokens, 0);
+  choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  for (int32_t position : choice.wanted) EXPECT_NE(position / kBlockTokens, best / kBlockTokens);
+}
+
+TEST(QueryRingTest, RemembersTheLastOnes) {
+  QueryRing ring(2, 3, 1);
+  for (int i = 0; i < 5; ++i) {
+    const float value = static_cast<float>(i);
+    ring.Push(1, &value);
+    EXPECT_EQ(ring.tokens(1), std::min(i + 1, 3));
+    EXPECT_EQ(*ring.Token(1, ring.tokens(1) - 1), value);
+  }
+  EXPECT_EQ(*ring.Token(1, 0), 2.0f);
+  EXPECT_EQ(ring.tokens(0), 0);
+  ByteWriter out;
+  ring.Save(out);
+  const std::string bytes = std::move(out).Take();
+  QueryRing copy(2, 3, 1), other(2, 4, 1);
+  ByteReader in(bytes), in_other(bytes);
+  EXPECT_TRUE(copy.Load(in));
+  EXPECT_EQ(*copy.Token(1, 0), 2.0f);
+  EXPECT_FALSE(other.Load(in_other));
+}
+
+}  // namespace
+}  // namespace tidepool
