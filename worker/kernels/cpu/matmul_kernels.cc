@@ -13,7 +13,7 @@ namespace {
 constexpr int kParts = kTileRows / kLanes;
 // Activation rows that share one load of the weights: bounded by the accumulators that fit in registers.
 constexpr int kMaxColumns = kLanes == 16 ? 8 : 4;
-// Weights are a stream that is read once when the batch is small: the hardware prefetcher stops at page ends.
+// The first activation rows meet weights that come from memory; the hardware prefetcher stops at page ends.
 constexpr int kPrefetchBytes = 2048;
 
 HWY_INLINE F32 LoadScales(const uint8_t* scales, int part, bool wide) {
@@ -58,7 +58,6 @@ template <PackedFormat kFormat, int kColumns>
 HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t column) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   const DF32 d;
-  const DI32 di;
   const int64_t blocks = job.columns / kBlockInputs;
   for (int part = 0; part < kParts; ++part) {
     F32 sum[kColumns];
@@ -66,7 +65,7 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
     const uint8_t* block = job.tiles + tile * job.tile_bytes;
     const ActivationBlock* x = job.blocks + column * blocks;
     for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
-      if constexpr (kColumns == 1) {
+      if (column == 0) {
         for (size_t line = 0; line < kFacts.block_bytes(); line += 64) {
           __builtin_prefetch(block + kPrefetchBytes + line);
         }
@@ -95,7 +94,6 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
         if constexpr (kFacts.has_minimum) sum[c] = hn::Add(sum[c], hn::Mul(minimum, hn::Set(d, a.scaled_sum)));
       }
     }
-    (void)di;
     for (int c = 0; c < kColumns; ++c) {
       StoreResults(sum[c], job, tile * kTileRows + part * kLanes, job.out + (column + c) * job.out_stride);
     }
@@ -167,21 +165,18 @@ void MultiplyColumns(const TileJob& job, int64_t column) {
   for (; tile < job.tile_count; ++tile) Tiles::template Multiply<1, kColumns>(job, tile, column);
 }
 
+// The activation rows from `column` on, kColumns at a time, the rest by halves of it.
+template <class Tiles, int kColumns>
+void MultiplyFrom(const TileJob& job, int64_t column) {
+  for (; column + kColumns <= job.count; column += kColumns) MultiplyColumns<Tiles, kColumns>(job, column);
+  if constexpr (kColumns > 1) {
+    if (column < job.count) MultiplyFrom<Tiles, kColumns / 2>(job, column);
+  }
+}
+
 template <class Tiles>
 void MultiplyAll(const TileJob& job) {
-  int64_t column = 0;
-  for (; column + kMaxColumns <= job.count; column += kMaxColumns) MultiplyColumns<Tiles, kMaxColumns>(job, column);
-  if constexpr (kMaxColumns > 4) {
-    if (column + 4 <= job.count) {
-      MultiplyColumns<Tiles, 4>(job, column);
-      column += 4;
-    }
-  }
-  if (column + 2 <= job.count) {
-    MultiplyColumns<Tiles, 2>(job, column);
-    column += 2;
-  }
-  if (column < job.count) MultiplyColumns<Tiles, 1>(job, column);
+  MultiplyFrom<Tiles, kMaxColumns>(job, 0);
 }
 
 void QuantizeBlock(const float* x, ActivationBlock* out) {
@@ -198,15 +193,16 @@ void QuantizeBlock(const float* x, ActivationBlock* out) {
   constexpr float kSmallest = 1e-35f, kLargest = 3.4028234e38f;
   const bool finite = maximum <= kLargest;
   const float inverse = maximum < kSmallest || !finite ? 0.0f : 127.0f / maximum;
-  HWY_ALIGN int32_t values[kBlockInputs];
-  for (int i = 0; i < kBlockInputs; i += kLanes) {
-    const F32 scaled = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse));
-    hn::Store(finite ? hn::NearestInt(scaled) : hn::Zero(di), di, values + i);
-  }
-  int32_t half[2] = {0, 0};
-  for (int i = 0; i < kBlockInputs; ++i) {
-    out->values[i] = static_cast<int8_t>(values[i]);
-    half[i / 16] += values[i];
+  const hn::Rebind<int8_t, DF32> bytes;
+  int32_t half[2];
+  for (int h = 0; h < 2; ++h) {
+    I32 sum = hn::Zero(di);
+    for (int i = h * kBlockInputs / 2; i < (h + 1) * kBlockInputs / 2; i += kLanes) {
+      const I32 values = finite ? hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse))) : hn::Zero(di);
+      hn::StoreU(hn::DemoteTo(bytes, values), bytes, out->values + i);
+      sum = hn::Add(sum, values);
+    }
+    half[h] = hn::GetLane(hn::SumOfLanes(di, sum));
   }
   out->scale = !finite ? __builtin_nanf("") : maximum < kSmallest ? 0.0f : maximum / 127.0f;
   out->scaled_sum = out->scale * static_cast<float>(half[0] + half[1]);
