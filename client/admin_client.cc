@@ -12,9 +12,7 @@ namespace tidepool {
 class AdminClient::Impl {
  public:
   Impl(const std::string& address, std::string tenant)
-      : address(address),
-        stub(v1::CacheAdmin::NewStub(client::MakeChannel(address))),
-        tenant(std::move(tenant)) {}
+      : address(address), stub(v1::CacheAdmin::NewStub(client::MakeChannel(address))), tenant(std::move(tenant)) {}
 
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (v1::CacheAdmin::Stub::*call)(grpc::ClientContext*, const Request&,

@@ -4,10 +4,21 @@
 
 #include "base/limits.h"
 #include "base/mutex.h"
+#include "base/status_macros.h"
 #include "client/call.h"
+#include "client/utf8.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 
 namespace tidepool {
+namespace {
+
+absl::Status CheckText(const std::string& field, const std::string& text) {
+  const size_t valid = client::ValidUtf8Prefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, ": byte ", valid, " of ", text.size(), " is not UTF-8"));
+}
+
+}  // namespace
 
 class GenerationClient::Impl {
  public:
@@ -64,12 +75,16 @@ GenerationClient::~GenerationClient() = default;
 
 absl::StatusOr<v1::Finished> GenerationClient::Generate(const v1::GenerateRequest& request,
                                                         const EventHandler& on_event, absl::Time deadline) {
+  TP_RETURN_IF_ERROR(CheckText("text", request.text()));
   return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Generate(context, request); }, on_event,
                     deadline);
 }
 
 absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& request, const EventHandler& on_event,
                                                     absl::Time deadline) {
+  for (int i = 0; i < request.messages_size(); ++i) {
+    TP_RETURN_IF_ERROR(CheckText(absl::StrCat("messages[", i, "].content"), request.messages(i).content()));
+  }
   return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Chat(context, request); }, on_event,
                     deadline);
 }

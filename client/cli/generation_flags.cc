@@ -136,10 +136,12 @@ absl::Status ReadCompression(v1::CompressionParams& compression) {
   if (mode != v1::RECALL_MODE_OFF && (preset.empty() || preset == "full")) {
     return absl::InvalidArgumentError("--recall: needs a --preset that evicts something");
   }
+  v1::CompressionParams budget;
+  TP_RETURN_IF_ERROR(ReadBudget(budget));  // a mistake is one also where the value is not used
   if (preset.empty()) return absl::OkStatus();
+  if (preset != "full") compression = budget;
   compression.set_preset(preset);
   if (preset == "full") return absl::OkStatus();
-  TP_RETURN_IF_ERROR(ReadBudget(compression));
   compression.set_sink_tokens(absl::GetFlag(FLAGS_sink_tokens));
   compression.set_window_tokens(absl::GetFlag(FLAGS_window_tokens));
   if (mode == v1::RECALL_MODE_OFF) return absl::OkStatus();

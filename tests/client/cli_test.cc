@@ -1,0 +1,370 @@
+// The command line as a user runs it: the real binaries, a tiny model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "tests/support/paths.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_dir.h"
+
+namespace tidepool {
+namespace {
+
+using nlohmann::json;
+using test::ExitStatus;
+using test::ProgramResult;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+ProgramResult Tidepool(std::vector<std::string> arguments, std::string_view input = {}) {
+  arguments.insert(arguments.begin(), test::BinaryPath("tidepool"));
+  return test::RunProgram(std::move(arguments), input);
+}
+
+std::vector<json> Lines(const std::string& text) {
+  std::vector<json> lines;
+  for (const std::string& line : std::vector<std::string>(absl::StrSplit(text, '\n', absl::SkipEmpty()))) {
+    lines.push_back(json::parse(line));
+  }
+  return lines;
+}
+
+std::string TinyModel() { return test::DataPath("tiny_models/llama_f32.gguf"); }
+
+TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
+  struct Case {
+    std::vector<std::string> arguments;
+    const char* named;
+  };
+  const std::vector<Case> cases = {
+      {{}, "command"},
+      {{"generat"}, "'generat'"},
+      {{"generate", "--prompt=x", "--tempratur=1"}, "--tempratur"},
+      {{"generate", "--prompt=x", "--temperature=warm"}, "--temperature"},
+      {{"generate", "--prompt=x", "--max-tokens"}, "--max-tokens"},
+      {{"generate", "--prompt=x", "--data-dir=y"}, "--data-dir"},  // another command's
+      {{"generate", "--prompt=x", "extra"}, "'extra'"},
+      {{"generate", "--prompt=x", "--prompt-file=y"}, "--prompt-file"},
+      {{"generate", "--prompt-file=/nonexistent"}, "--prompt-file"},
+      {{"generate", "--prompt=x", "--budget=1.5"}, "--budget"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--budget=0.2.1"}, "--budget"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--budget=-3"}, "--budget"},
+      {{"generate", "--prompt=x", "--recall=maybe"}, "--recall"},
+      {{"generate", "--prompt=x", "--recall=sync"}, "--preset"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--on-recall-loss=cry"}, "--on-recall-loss"},
+      {{"generate", "--prompt=x", "--stop=[1]"}, "--stop"},
+      {{"generate", "--prompt=x", "--stop=["}, "--stop"},
+      {{"generate", "--prompt=x", "--stop-token-ids=a"}, "--stop-token-ids"},
+      {{"generate", "--prompt=x", "--logit-bias=7"}, "--logit-bias"},
+      {{"generate", "--prompt=x", "--logprobs=21"}, "--logprobs"},
+      {{"generate", "--prompt=\xff"}, "text"},
+      {{"admin"}, "stats"},
+      {{"admin", "everything"}, "'everything'"},
+      {{"admin", "drop"}, "ID"},
+      {{"admin", "stats", "now"}, "'now'"},
+      {{"serve", "--model=x"}, "--data-dir"},
+      {{"serve", "--data-dir=x"}, "--model"},
+      {{"serve", "--data-dir=x", "--memory-bytes=lots"}, "--memory-bytes"},
+      {{"model"}, "model info"},
+      {{"help", "everything"}, "'everything'"},
+      {{"version", "2"}, "'2'"},
+  };
+  for (const Case& c : cases) {
+    const ProgramResult result = Tidepool(c.arguments);
+    EXPECT_EQ(result.exit, ExitStatus::Exited(2)) << c.named << ": " << result.err;
+    EXPECT_THAT(result.err, HasSubstr(c.named));
+    EXPECT_THAT(result.out, IsEmpty());
+  }
+}
+
+TEST(CliUsageTest, HelpTellsCommandsExitCodesAndEveryFlagsDefault) {
+  const ProgramResult help = Tidepool({"--help"});
+  EXPECT_EQ(help.exit, ExitStatus::Exited(0));
+  for (const char* part : {"generate", "chat", "serve", "admin", "model", "version", "Exit codes: 0"}) {
+    EXPECT_THAT(help.out, HasSubstr(part));
+  }
+  EXPECT_EQ(Tidepool({"help"}).out, help.out);
+  const ProgramResult generate = Tidepool({"generate", "--help"});
+  EXPECT_EQ(generate.exit, ExitStatus::Exited(0));
+  for (const char* part : {"--max-tokens=128", "--preset", "--recall=off", "--worker", "Exit codes"}) {
+    EXPECT_THAT(generate.out, HasSubstr(part));
+  }
+  EXPECT_THAT(generate.out, Not(HasSubstr("--data-dir")));
+  EXPECT_EQ(Tidepool({"help", "generate"}).out, generate.out);
+}
+
+TEST(CliUsageTest, AServiceThatIsNotThereGives3AndItsAddress) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"generate", "--prompt=x", "--worker=127.0.0.1:1"},
+                                             {"chat", "--worker=127.0.0.1:1"},
+                                             {"admin", "stats", "--cache=127.0.0.1:1"},
+                                             {"admin", "stats", "--worker=127.0.0.1:1"},
+                                             {"admin", "sessions", "--cache=127.0.0.1:1"},
+                                             {"admin", "drop", "s", "--cache=127.0.0.1:1"}}) {
+    const ProgramResult result = Tidepool(arguments);
+    EXPECT_EQ(result.exit, ExitStatus::Exited(3)) << arguments[0] << ": " << result.err;
+    EXPECT_THAT(result.err, HasSubstr("127.0.0.1:1"));
+  }
+}
+
+TEST(CliModelTest, AFileIsDescribed) {
+  const ProgramResult text = Tidepool({"model", "info", TinyModel()});
+  EXPECT_EQ(text.exit, ExitStatus::Exited(0));
+  EXPECT_THAT(text.out, HasSubstr("272 tokens"));
+  const ProgramResult result = Tidepool({"model", "info", TinyModel(), "--json"});
+  const json info = json::parse(result.out);
+  EXPECT_EQ(info["architecture"], "llama");
+  EXPECT_EQ(info["vocabulary"], 272);
+  EXPECT_EQ(info["kv_bytes_per_token"], 2 * 2 * 2 * 16 * 2);
+  EXPECT_EQ(info["chat_template"], "chatml");
+}
+
+TEST(CliModelTest, AFileThatIsNoModelFails) {
+  for (const std::string& file : {std::string("/nonexistent.gguf"), test::DataPath("tiny_models/README.md")}) {
+    const ProgramResult result = Tidepool({"model", "info", file});
+    EXPECT_EQ(result.exit, ExitStatus::Exited(1));
+    EXPECT_THAT(result.err, HasSubstr(file));
+  }
+}
+
+TEST(ServeTest, StartUpErrorsExitWith1AndNameTheFlag) {
+  const test::TempDir dir;
+  for (const std::string& file : {std::string("/nonexistent.gguf"), test::DataPath("tiny_models/README.md")}) {
+    const ProgramResult result = Tidepool({"serve", "--model=" + file, "--data-dir=" + dir.File("data")});
+    EXPECT_EQ(result.exit, ExitStatus::Exited(1)) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("--model"));
+  }
+}
+
+// A worker with its cache in one process, for the commands that need one.
+class CliTest : public testing::Test {
+ protected:
+  void SetUp() override { Start(); }
+
+  void Start() {
+    const std::string port_file = dir_.File("port");
+    std::remove(port_file.c_str());
+    server_ = std::make_unique<test::ChildProcess>(std::vector<std::string>{
+        test::BinaryPath("tidepool"), "serve", "--model=" + TinyModel(), "--data-dir=" + dir_.File("data"),
+        "--listen=127.0.0.1:0", "--port-file=" + port_file, "--memory-bytes=1MiB", "--disk-bytes=64MiB"});
+    worker_ = "--worker=127.0.0.1:" + std::to_string(server_->WaitForPortFile(port_file));
+  }
+
+  ProgramResult Run(std::vector<std::string> arguments, std::string_view input = {}) {
+    arguments.push_back(worker_);
+    return Tidepool(std::move(arguments), input);
+  }
+  json WorkerStats() { return json::parse(Run({"admin", "stats", "--json"}).out); }
+
+  test::TempDir dir_;
+  std::unique_ptr<test::ChildProcess> server_;
+  std::string worker_;
+};
+
+TEST_F(CliTest, TheAnswerIsOnStdoutAndTheSummaryOnStderr) {
+  const ProgramResult result = Run({"generate", "--prompt=hello", "--max-tokens=6", "--ignore-eos"});
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0));
+  EXPECT_THAT(result.out, testing::EndsWith("\n"));
+  EXPECT_THAT(result.err, HasSubstr("5 prompt tokens"));
+  EXPECT_THAT(result.err, HasSubstr("6 generated"));
+}
+
+TEST_F(CliTest, JsonIsOneEventPerLineInTheOrderOfTheProtocol) {
+  const ProgramResult result =
+      Run({"generate", "--prompt=hello", "--max-tokens=6", "--ignore-eos", "--json", "--logprobs=2"});
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0));
+  EXPECT_THAT(result.err, IsEmpty());
+  const std::vector<json> lines = Lines(result.out);
+  ASSERT_GE(lines.size(), 2u);
+  std::string text;
+  size_t ids = 0, logprobs = 0;
+  for (size_t i = 0; i + 1 < lines.size(); ++i) {
+    ASSERT_EQ(lines[i].size(), 1u);
+    if (!lines[i].contains("tokens")) {
+      EXPECT_TRUE(lines[i].contains("progress")) << lines[i];
+      continue;
+    }
+    text += lines[i]["tokens"]["text"].get<std::string>();
+    ids += lines[i]["tokens"]["ids"].size();
+    logprobs += lines[i]["tokens"]["logprobs"].size();
+  }
+  EXPECT_EQ(ids, 6u);
+  EXPECT_EQ(logprobs, 6u);
+  const json& finished = lines.back()["finished"];
+  EXPECT_EQ(finished["reason"], "FINISH_REASON_LENGTH");
+  EXPECT_EQ(finished["usage"]["prompt_tokens"], 5);  // a number, not a string
+  EXPECT_EQ(finished["usage"]["generated_tokens"], 6);
+  EXPECT_EQ(finished["usage"]["degraded"], false);
+  // People get the same text.
+  EXPECT_EQ(Run({"generate", "--prompt=hello", "--max-tokens=6", "--ignore-eos"}).out,
+            text.ends_with('\n') ? text : text + "\n");
+}
+
+TEST_F(CliTest, ThePromptMayComeFromAFileOrStandardInput) {
+  const std::vector<std::string> rest = {"--max-tokens=6", "--ignore-eos"};
+  const std::string given = Run({"generate", "--prompt=a b\nc", rest[0], rest[1]}).out;
+  EXPECT_EQ(Run({"generate", rest[0], rest[1]}, "a b\nc").out, given);
+  EXPECT_EQ(Run({"generate", "--prompt-file=-", rest[0], rest[1]}, "a b\nc").out, given);
+  const std::string file = test::DataPath("tiny_models/README.md");
+  EXPECT_EQ(Run({"generate", "--prompt-file=" + file, "--max-tokens=0"}).exit, ExitStatus::Exited(2))
+      << "longer than the model's context";
+}
+
+TEST_F(CliTest, WhatTheWorkerRefusesGives2AndTheFieldsName) {
+  const ProgramResult result = Run({"generate", "--prompt=x", "--temperature=99", "--json"});
+  EXPECT_EQ(result.exit, ExitStatus::Exited(2));
+  EXPECT_THAT(result.err, HasSubstr("temperature"));
+  const std::vector<json> lines = Lines(result.out);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0]["error"]["code"], "INVALID_ARGUMENT");
+  EXPECT_THAT(lines[0]["error"]["message"].get<std::string>(), HasSubstr("temperature"));
+}
+
+TEST_F(CliTest, ATimeoutGives1) {
+  const ProgramResult result =
+      Run({"generate", "--prompt=x", "--max-tokens=500", "--ignore-eos", "--timeout=1us", "--json"});
+  EXPECT_EQ(result.exit, ExitStatus::Exited(1)) << result.err;
+  EXPECT_EQ(Lines(result.out).back()["error"]["code"], "DEADLINE_EXCEEDED");
+}
+
+TEST_F(CliTest, StopStringsEndTheText) {
+  const std::vector<std::string> ask = {"generate", "--prompt=hello there", "--max-tokens=40", "--ignore-eos",
+                                        "--json"};
+  std::string whole;
+  for (const json& line : Lines(Run(ask).out)) {
+    if (line.contains("tokens")) whole += line["tokens"]["text"].get<std::string>();
+  }
+  size_t at = whole.size() / 2;
+  while (at < whole.size() && (whole[at] & 0x80)) ++at;
+  ASSERT_LT(at, whole.size());
+  const std::string stop = whole.substr(at, 1);
+  std::vector<std::string> stopping = ask;
+  stopping.push_back("--stop=" + json(std::vector<std::string>{"never this", stop}).dump());
+  const std::vector<json> lines = Lines(Run(stopping).out);
+  EXPECT_EQ(lines.back()["finished"]["reason"], "FINISH_REASON_STOP");
+  EXPECT_EQ(lines.back()["finished"]["stop_string"], stop);
+  std::string text;
+  for (const json& line : lines) {
+    if (line.contains("tokens")) text += line["tokens"]["text"].get<std::string>();
+  }
+  EXPECT_EQ(text, whole.substr(0, whole.find(stop)));
+}
+
+TEST_F(CliTest, ASessionGoesOnAfterARestart) {
+  const auto turn = [this](const char* text) {
+    return Lines(Run({"generate", "--session=s", std::string("--prompt=") + text, "--max-tokens=8", "--ignore-eos",
+                      "--preset=snapkv", "--budget=0.5", "--recall=sync", "--json"})
+                     .out)
+        .back();
+  };
+  const json first = turn("the first turn of a conversation");
+  ASSERT_TRUE(first.contains("finished")) << first;
+  EXPECT_EQ(server_->Terminate(), ExitStatus::Exited(0));
+  Start();
+  const json second = turn("and the second");
+  ASSERT_TRUE(second.contains("finished")) << second;
+  EXPECT_GT(second["finished"]["usage"]["prompt_tokens"], first["finished"]["usage"]["context_tokens"]);
+  EXPECT_EQ(second["finished"]["usage"]["degraded"], false);
+}
+
+TEST_F(CliTest, AChatSendsTheConversationSoFar) {
+  const ProgramResult result =
+      Run({"chat", "--system=be brief", "--max-tokens=5", "--ignore-eos", "--json"}, "first\n\nsecond\n");
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  std::vector<json> finished;
+  for (const json& line : Lines(result.out)) {
+    if (line.contains("finished")) finished.push_back(line["finished"]);
+  }
+  ASSERT_EQ(finished.size(), 2u) << "an empty line is no message";
+  EXPECT_GT(finished[1]["usage"]["prompt_tokens"], finished[0]["usage"]["prompt_tokens"]);
+}
+
+TEST_F(CliTest, AChatsSessionIsKeptByTheWorker) {
+  const auto prompt_tokens = [this](const char* line) -> int64_t {
+    const ProgramResult result = Run({"chat", "--session=talk", "--max-tokens=5", "--ignore-eos", "--json"}, line);
+    return Lines(result.out).back()["finished"]["usage"]["prompt_tokens"];
+  };
+  const int64_t first = prompt_tokens("one\n");
+  EXPECT_GT(prompt_tokens("two\n"), first);
+}
+
+TEST_F(CliTest, InterruptingAChatEndsTheAnswerAndNotTheProgram) {
+  test::ChildProcess chat(
+      {test::BinaryPath("tidepool"), "chat", "--json", "--max-tokens=400", "--ignore-eos", worker_});
+  chat.WriteStdin("tell me\n");
+  chat.WaitForLine("tokens");
+  chat.Signal(SIGINT);
+  chat.WriteStdin("and now\n");
+  chat.CloseStdin();
+  EXPECT_EQ(chat.Wait(), ExitStatus::Exited(0)) << chat.Stderr();
+  // The first answer was either cancelled or finished before the signal came; the second came in full.
+  int ends = 0;
+  for (const json& line : Lines(chat.Stdout())) ends += line.contains("finished") || line.contains("error");
+  EXPECT_EQ(ends, 2);
+}
+
+TEST_F(CliTest, StatsOfAWorkerCountWhatItDid) {
+  const json before = WorkerStats();
+  Run({"generate", "--prompt=hello", "--max-tokens=6", "--ignore-eos"});
+  const json after = WorkerStats();
+  EXPECT_EQ(after["requests_finished"].get<int>(), before["requests_finished"].get<int>() + 1);
+  EXPECT_EQ(after["generated_tokens"].get<int>(), before["generated_tokens"].get<int>() + 6);
+  EXPECT_EQ(after["used_pages"], 0);
+  EXPECT_THAT(Run({"admin", "stats"}).out, HasSubstr("slot pages"));
+}
+
+// A cache service and a worker, each its own process.
+TEST(AdminTest, ACacheServiceTellsItsTiersAndSessions) {
+  const test::TempDir dir;
+  test::ChildProcess cache({test::BinaryPath("tidepool-cache"), "--listen=127.0.0.1:0",
+                            "--data-dir=" + dir.File("data"), "--port-file=" + dir.File("cache")});
+  const std::string address = "--cache=127.0.0.1:" + std::to_string(cache.WaitForPortFile(dir.File("cache")));
+  test::ChildProcess worker({test::BinaryPath("tidepool-worker"), "--listen=127.0.0.1:0", "--model=" + TinyModel(),
+                             address, "--port-file=" + dir.File("worker")});
+  const std::string worker_flag = "--worker=127.0.0.1:" + std::to_string(worker.WaitForPortFile(dir.File("worker")));
+
+  EXPECT_EQ(json::parse(Tidepool({"admin", "stats", "--json", address}).out)["sessions"], 0);
+  EXPECT_THAT(Tidepool({"admin", "sessions", "--json", address}).out, IsEmpty());
+  const ProgramResult made =
+      Tidepool({"generate", "--session=mine", "--prompt=hello", "--max-tokens=3", "--ignore-eos", worker_flag});
+  ASSERT_EQ(made.exit, ExitStatus::Exited(0)) << made.err;
+
+  const json stats = json::parse(Tidepool({"admin", "stats", "--json", address}).out);
+  EXPECT_EQ(stats["sessions"], 1);
+  for (const char* tier : {"memory", "disk"}) {
+    EXPECT_TRUE(stats[tier]["bytes"].is_number());
+    EXPECT_TRUE(stats[tier]["objects"].is_number());
+  }
+  EXPECT_GT(stats["disk"]["objects"], 0);
+  const std::string text = Tidepool({"admin", "stats", address}).out;
+  for (const char* part : {"memory", "disk", "recalled", "missing", "sessions      1", "to disk"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+
+  EXPECT_THAT(Tidepool({"admin", "sessions", address}).out, HasSubstr("mine"));
+  const json session = json::parse(Tidepool({"admin", "session", "mine", "--json", address}).out);
+  EXPECT_EQ(session["summary"]["session_id"], "mine");
+  EXPECT_EQ(session["summary"]["tokens"], 8);
+  EXPECT_EQ(session["summary"]["revision"], 1);
+  EXPECT_THAT(Tidepool({"admin", "session", "mine", "--tenant=other", address}).err, HasSubstr("mine"));
+
+  const ProgramResult missing = Tidepool({"admin", "session", "yours", address});
+  EXPECT_EQ(missing.exit, ExitStatus::Exited(1));
+  EXPECT_THAT(missing.err, HasSubstr("yours"));
+  EXPECT_EQ(Tidepool({"admin", "drop", "mine", address}).exit, ExitStatus::Exited(0));
+  EXPECT_EQ(Tidepool({"admin", "drop", "mine", address}).exit, ExitStatus::Exited(1));
+  EXPECT_EQ(json::parse(Tidepool({"admin", "stats", "--json", address}).out)["sessions"], 0);
+
+  EXPECT_EQ(worker.Terminate(), ExitStatus::Exited(0));
+  EXPECT_EQ(cache.Terminate(), ExitStatus::Exited(0));
+}
+
+}  // namespace
+}  // namespace tidepool
