@@ -1,6 +1,7 @@
 // Sampling, stop, compression and session flags of `generate` and `chat`.
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,8 +37,10 @@ ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end token");
 ABSL_FLAG(std::string, preset, "", "compression: full, streaming, snapkv, h2o, d2o; empty: full, or the session's own");
 ABSL_FLAG(std::string, budget, "0.2",
           "what stays on the device: a share of the tokens (0.2), or tokens of each layer and kv head (512)");
-ABSL_FLAG(int, sink_tokens, 4, "streaming, d2o: first tokens that always stay, 0 to 1024");
-ABSL_FLAG(int, window_tokens, 32, "snapkv: last tokens of the prompt, which choose and always stay, 1 to 1024");
+ABSL_FLAG(std::optional<int>, sink_tokens, std::nullopt,
+          "first tokens that always stay, 0 to 1024; unset: the preset's");
+ABSL_FLAG(std::optional<int>, window_tokens, std::nullopt,
+          "last tokens of the prompt, which choose and always stay, 1 to 1024; unset: the preset's");
 ABSL_FLAG(std::string, recall, "off", "how evicted rows come back: off, async, sync");
 ABSL_FLAG(double, recall_share, 0.5, "of the budget that is recall slots: 0 to 0.75");
 ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: --recall-share decides");
@@ -142,8 +145,12 @@ absl::Status ReadCompression(v1::CompressionParams& compression) {
   if (preset != "full") compression = budget;
   compression.set_preset(preset);
   if (preset == "full") return absl::OkStatus();
-  compression.set_sink_tokens(absl::GetFlag(FLAGS_sink_tokens));
-  compression.set_window_tokens(absl::GetFlag(FLAGS_window_tokens));
+  if (const std::optional<int> sink = absl::GetFlag(FLAGS_sink_tokens); sink.has_value()) {
+    compression.set_sink_tokens(*sink);
+  }
+  if (const std::optional<int> window = absl::GetFlag(FLAGS_window_tokens); window.has_value()) {
+    compression.set_window_tokens(*window);
+  }
   if (mode == v1::RECALL_MODE_OFF) return absl::OkStatus();
   v1::RecallParams& recall = *compression.mutable_recall();
   recall.set_mode(mode);
