@@ -214,6 +214,18 @@ def check_listed(files):
             yield Finding(path, 1, "no CMakeLists.txt lists this file")
 
 
+def check_links(root, files):
+    """Links between pages lead somewhere."""
+    for path, text in files.items():
+        if not path.endswith(".md"):
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            for target in re.findall(r"\]\(([^)#\s]+)", line):
+                full = os.path.join(root, os.path.dirname(path), target)
+                if "://" not in target and not os.path.exists(full):
+                    yield Finding(path, number, f"link to {target}, which does not exist")
+
+
 def check_modes(root, paths):
     for path in paths:
         full = os.path.join(root, path)
@@ -265,6 +277,7 @@ def check(root):
                 yield from rule(path, text)
     yield from check_cycles({path: text for path, text in texts.items() if path.endswith(CXX)})
     yield from check_listed(texts)
+    yield from check_links(root, texts)
     yield from check_modes(root, paths)
 
 

@@ -104,6 +104,13 @@ class Tree(unittest.TestCase):
                  "other/y.cc": "", "base/og.cc": ""}
         self.assertEqual([finding.path for finding in tidy.check_listed(files)], ["base/og.cc"])
 
+    def test_a_link_that_leads_nowhere_is_found(self):
+        with tempfile.TemporaryDirectory() as root:
+            os.makedirs(os.path.join(root, "docs"))
+            text = "[a](../docs) [b](https://example.org/x)\n[c](missing.md#part)\n"
+            found = tidy.check_links(root, {"docs/page.md": text, "docs/a.cc": "[d](missing.md)"})
+            self.assertEqual([(finding.path, finding.line) for finding in found], [("docs/page.md", 2)])
+
     def test_a_tree_is_checked_from_end_to_end(self):
         with tempfile.TemporaryDirectory() as root:
             subprocess.run(["git", "init", "-q", root], check=True)
