@@ -107,7 +107,7 @@ class Tree(unittest.TestCase):
     def test_a_link_that_leads_nowhere_is_found(self):
         with tempfile.TemporaryDirectory() as root:
             os.makedirs(os.path.join(root, "docs"))
-            text = "[a](../docs) [b](https://example.org/x)\n[c](missing.md#part)\n"
+            text = "[a](../docs) [b](https://example.org/x)\n[c](missing.md#part)\n`[](x)`\n```cpp\n[](int)\n```\n"
             found = tidy.check_links(root, {"docs/page.md": text, "docs/a.cc": "[d](missing.md)"})
             self.assertEqual([(finding.path, finding.line) for finding in found], [("docs/page.md", 2)])
 
