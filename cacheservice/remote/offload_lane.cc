@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "cacheservice/remote/backoff.h"
+#include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/messages.h"
 
 namespace tidepool {
@@ -28,6 +29,14 @@ OffloadLane::~OffloadLane() {
 }
 
 void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done) {
+  // One value that the service must refuse would break the stream again each time it is repeated.
+  const size_t most = std::min(kMaxWireValueBytes, options_.write_behind_bytes);
+  if (value.empty() || value.size() > most || id.layer < 0 || id.layer >= options_.layout.layers) {
+    counters_.failures.fetch_add(1);
+    return done(absl::InvalidArgumentError(absl::StrCat("offload: ", value.size(), " bytes of layer ", id.layer,
+                                                        "; 1 to ", most, " bytes of layer 0 to ",
+                                                        options_.layout.layers - 1, " are allowed")));
+  }
   auto entry = std::make_shared<Entry>();
   entry->id = id;
   entry->durable = durable;
@@ -40,8 +49,11 @@ void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::func
     MutexLock lock(&mutex_);
     // Waits for room while the stream is moving; a service that is away must not hold the engine up.
     const Clock::time_point until = Clock::now() + std::chrono::seconds(2);
-    while (!stop_ && connected_ && !broken_ && queued_bytes_ + bytes > options_.write_behind_bytes) {
-      if (!changed_.WaitUntil(&mutex_, until)) break;
+    while (!stop_ && connected_ && !broken_ && !stalled_ && queued_bytes_ + bytes > options_.write_behind_bytes) {
+      if (!changed_.WaitUntil(&mutex_, until)) {
+        stalled_ = queued_bytes_ + bytes > options_.write_behind_bytes;
+        break;
+      }
     }
     full = queued_bytes_ + bytes > options_.write_behind_bytes;
     if (!full && !stop_) {
@@ -86,7 +98,7 @@ void OffloadLane::Run() {
       if (stop_) return;
     }
     if (!std::exchange(first, false)) counters_.reconnects.fetch_add(1);
-    RunStream();
+    const grpc::Status end = RunStream();
     bool was_connected = false;
     {
       MutexLock lock(&mutex_);
@@ -94,11 +106,16 @@ void OffloadLane::Run() {
       // What was not answered is sent again.
       for (size_t i = 0; i < sent_; ++i) entries_[i]->sequence = 0;
       sent_ = sent_bytes_ = 0;
-      connected_ = false;
+      connected_ = stalled_ = false;
       if (stop_) return;
     }
-    FailOld(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")),
-            /*all=*/false);
+    if (IsRefusal(end)) {
+      FailOld(RefusalOf(options_.endpoint, end), /*all=*/true);
+    } else {
+      FailOld(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint,
+                                                  was_connected ? " does not answer" : " cannot be reached")),
+              /*all=*/false);
+    }
     if (was_connected) backoff.Reset();
     const Clock::time_point until = Clock::now() + backoff.Next();
     MutexLock lock(&mutex_);
@@ -107,11 +124,11 @@ void OffloadLane::Run() {
   }
 }
 
-void OffloadLane::RunStream() {
+grpc::Status OffloadLane::RunStream() {
   grpc::ClientContext context;
   {
     MutexLock lock(&mutex_);
-    if (stop_) return;
+    if (stop_) return grpc::Status::CANCELLED;
     context_ = &context;
     broken_ = false;
     credit_ = 0;
@@ -131,8 +148,17 @@ void OffloadLane::RunStream() {
           return credit_ > 0 && sent_ < entries_.size() &&
                  (sent_ == 0 || sent_bytes_ + entries_[sent_]->value.size() <= credit_);
         };
-        while (!stop_ && !broken_ && !may_send()) changed_.Wait(&mutex_);
-        if (stop_ || broken_) break;
+        auto overdue = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+          return !entries_.empty() && entries_.front()->give_up < Clock::now();
+        };
+        while (!stop_ && !broken_ && !overdue() && !may_send()) {
+          if (entries_.empty()) {
+            changed_.Wait(&mutex_);
+          } else {
+            changed_.WaitUntil(&mutex_, entries_.front()->give_up);
+          }
+        }
+        if (stop_ || broken_ || overdue()) break;
         entry = entries_[sent_];
         entry->sequence = ++sequence;
         ++sent_;
@@ -147,11 +173,12 @@ void OffloadLane::RunStream() {
   {
     MutexLock lock(&mutex_);
     context_ = nullptr;
-    if (stop_) return;
+    if (stop_) return status;
   }
   if (status.error_code() != grpc::StatusCode::CANCELLED) {
     TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint, " ended: ", status.error_message());
   }
+  return status;
 }
 
 bool OffloadLane::WriteValue(Stream* stream, const Entry& entry) {
@@ -193,6 +220,7 @@ void OffloadLane::ReadResults(Stream* stream) {
         --sent_;
         sent_bytes_ -= entry->value.size();
         queued_bytes_ -= entry->value.size();
+        stalled_ = false;
         changed_.SignalAll();
         break;
       }

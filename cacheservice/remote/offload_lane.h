@@ -44,8 +44,9 @@ class OffloadLane {
   };
 
   void Run();
-  // One life of a stream. Returns when it is broken or the lane stops.
-  void RunStream();
+  // One life of a stream. Returns how it ended: it is broken, the oldest value was not answered in time, or the lane
+  // stops.
+  grpc::Status RunStream();
   void ReadResults(Stream* stream);
   bool WriteValue(Stream* stream, const Entry& entry);
   void FailOld(const absl::Status& why, bool all);
@@ -63,6 +64,7 @@ class OffloadLane {
   size_t credit_ ABSL_GUARDED_BY(mutex_) = 0;
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;  // an Offload waited in vain: no other does before an answer comes
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the present stream
   std::thread thread_;

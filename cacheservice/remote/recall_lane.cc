@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "cacheservice/remote/backoff.h"
+#include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/messages.h"
 
 namespace tidepool {
@@ -34,7 +35,7 @@ void RecallLane::Recall(std::vector<RowSelection> selections, absl::Time deadlin
     if (!away && !stop_) {
       auto request = std::make_unique<Request>();
       request->selections = std::move(selections);
-      const absl::Duration left = std::min(deadline - absl::Now(), absl::Hours(1));
+      const absl::Duration left = std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(1));
       request->deadline = Clock::now() + absl::ToChronoMicroseconds(left);
       request->done = std::move(done);
       requests_[next_id_++] = std::move(request);
@@ -82,7 +83,7 @@ void RecallLane::Run() {
       if (stop_) return;
     }
     if (!std::exchange(first, false)) counters_.reconnects.fetch_add(1);
-    RunStream();
+    const grpc::Status end = RunStream();
     bool was_connected = false;
     {
       MutexLock lock(&mutex_);
@@ -95,7 +96,11 @@ void RecallLane::Run() {
       }
       if (stop_) return;
     }
-    if (was_connected) backoff.Reset();
+    if (IsRefusal(end)) {
+      Expire(true, RefusalOf(options_.endpoint, end));
+    } else if (was_connected) {
+      backoff.Reset();
+    }
     const Clock::time_point until = Clock::now() + backoff.Next();
     for (;;) {
       Expire(false, late);
@@ -114,11 +119,11 @@ void RecallLane::Run() {
   }
 }
 
-void RecallLane::RunStream() {
+grpc::Status RecallLane::RunStream() {
   grpc::ClientContext context;
   {
     MutexLock lock(&mutex_);
-    if (stop_) return;
+    if (stop_) return grpc::Status::CANCELLED;
     context_ = &context;
     broken_ = false;
   }
@@ -172,6 +177,24 @@ void RecallLane::RunStream() {
   if (!stop_ && status.error_code() != grpc::StatusCode::CANCELLED) {
     TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, " ended: ", status.error_message());
   }
+  return status;
+}
+
+// What the consumer goes by: one mask for each selection, within what was asked, and as many whole rows as bits.
+absl::Status RecallLane::Check(const Request& request) const {
+  auto bad = [this](const char* what) {
+    return absl::DataLossError(absl::StrCat("cache service ", options_.endpoint, ": a recall's answer has ", what));
+  };
+  const RecalledRows& rows = request.rows;
+  if (rows.found.size() != request.selections.size()) return bad("another number of masks than selections");
+  size_t came = 0;
+  for (size_t i = 0; i < rows.found.size(); ++i) {
+    if ((rows.found[i] & ~request.selections[i].row_mask) != 0) return bad("rows that were not asked for");
+    came += static_cast<size_t>(std::popcount(rows.found[i]));
+  }
+  if (rows.row_checksums.size() != came) return bad("another number of rows than its masks say");
+  if (rows.rows.size() != came * options_.layout.row_bytes()) return bad("rows of another size than the layout's");
+  return absl::OkStatus();
 }
 
 void RecallLane::ReadResults(Stream* stream) {
@@ -193,6 +216,10 @@ void RecallLane::ReadResults(Stream* stream) {
     }
     if (response.code() != 0) {
       done->done(absl::Status(static_cast<absl::StatusCode>(response.code()), response.message()));
+      continue;
+    }
+    if (absl::Status good = Check(*done); !good.ok()) {
+      done->done(std::move(good));
       continue;
     }
     int64_t wanted = 0;

@@ -44,8 +44,10 @@ class RecallLane {
   };
 
   void Run();
-  void RunStream();
+  // One life of a stream. Returns how it ended.
+  grpc::Status RunStream();
   void ReadResults(Stream* stream);
+  absl::Status Check(const Request& request) const;
   // Ends what is past its deadline; everything when `all`.
   void Expire(bool all, const absl::Status& why);
   Clock::time_point NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

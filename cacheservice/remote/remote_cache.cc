@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
+#include "cacheservice/remote/split_recall.h"
 #include "cacheservice/wire/manifest_wire.h"
 #include "cacheservice/wire/messages.h"
 
@@ -26,6 +27,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, int numb
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // or keepalive ends after two pings on an idle stream
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
@@ -99,7 +102,19 @@ void RemoteCache::Offload(BlockId id, std::string value, OffloadOptions options,
 
 void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadline,
                          std::function<void(absl::StatusOr<RecalledRows>)> done) {
-  impl_->recall_.Recall(std::move(selections), deadline, std::move(done));
+  const size_t row_bytes = impl_->options_.layout.row_bytes();
+  std::vector<size_t> sizes;
+  for (size_t first = 0; first < selections.size(); first += sizes.back()) {
+    sizes.push_back(FitsOneRequest(selections, first, row_bytes));
+  }
+  if (sizes.size() <= 1) return impl_->recall_.Recall(std::move(selections), deadline, std::move(done));
+  std::vector<RecallDone> dones = JoinRecalls(sizes, std::move(done));
+  auto first = selections.begin();
+  for (size_t part = 0; part < sizes.size(); ++part) {
+    const auto last = first + static_cast<int64_t>(sizes[part]);
+    impl_->recall_.Recall({first, last}, deadline, std::move(dones[part]));
+    first = last;
+  }
 }
 
 absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks(absl::Span<const BlockId> ids,
@@ -124,7 +139,10 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks
         expected[frame.index()] = frame.value_bytes();
         if (frame.value_bytes() > kMaxWireValueBytes) bad = absl::DataLossError("cache service: a block is too large");
       }
-      value->append(frame.payload());
+      if (value->size() + frame.payload().size() > expected[frame.index()]) {
+        bad = absl::DataLossError("cache service: a block goes on past its size");
+      }
+      if (bad.ok()) value->append(frame.payload());
     }
   }
   if (!bad.ok()) context.TryCancel();

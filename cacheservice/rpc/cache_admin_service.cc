@@ -64,6 +64,9 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
                                          v1::ListSessionsResponse* response) override {
     return Run(call, [this, request, response] {
       const int size = request->page_size() == 0 ? 100 : request->page_size();
+      if (size < 1 || size > 1000) {
+        return absl::InvalidArgumentError(absl::StrCat("page_size: ", size, " is not in 1 to 1000, or 0 for 100"));
+      }
       absl::StatusOr<ManifestPage> page =
           context_->manifests->List(TenantOr(request->tenant()), size, request->page_token());
       if (!page.ok()) return page.status();
@@ -119,7 +122,8 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
   template <typename Job>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* call, Job job) {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    context_->pool.Run([reactor, job = std::move(job)] { reactor->Finish(ToGrpc(job())); });
+    const absl::Status queued = context_->Run([reactor, job = std::move(job)] { reactor->Finish(ToGrpc(job())); });
+    if (!queued.ok()) reactor->Finish(ToGrpc(queued));
     return reactor;
   }
 

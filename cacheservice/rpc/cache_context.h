@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -21,22 +22,52 @@
 namespace tidepool {
 
 struct CacheContext {
-  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads)
-      : blocks(blocks), manifests(manifests), puts(blocks), pool(threads) {}
+  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads, int64_t most_staging_bytes)
+      : blocks(blocks), manifests(manifests), most_staging_bytes(most_staging_bytes), puts(blocks), pool(threads) {}
 
   // FailedPrecondition naming the field in which the layout differs from that of the same model's other workers.
   absl::Status CheckLayout(const KvLayout& layout) {
     MutexLock lock(&mutex);
     const std::pair<std::string, KvType> model(layout.model_fingerprint, layout.type);
+    if (layouts.size() >= kMostModels && !layouts.contains(model)) {
+      return absl::ResourceExhaustedError("hello.shape.model_fingerprint: too many different models since the start");
+    }
     const auto [at, added] = layouts.try_emplace(model, layout);
     return added ? absl::OkStatus() : SameLayoutAs(at->second, layout);
   }
 
+  // Counts bytes of a value or manifest under way. ResourceExhausted, with nothing counted, when all streams together
+  // would hold too much.
+  absl::Status Stage(size_t bytes) {
+    const int64_t more = static_cast<int64_t>(bytes);
+    if (staging_bytes.fetch_add(more) + more <= most_staging_bytes) return absl::OkStatus();
+    staging_bytes.fetch_sub(more);
+    return absl::ResourceExhaustedError("payload: the service is receiving as much as it may hold, try again later");
+  }
+
+  // Runs a call's job on the pool. ResourceExhausted when too many wait: early, before memory runs out.
+  absl::Status Run(std::function<void()> job) {
+    if (waiting_calls.fetch_add(1) >= kMostWaitingCalls) {
+      waiting_calls.fetch_sub(1);
+      return absl::ResourceExhaustedError("the service has too many calls waiting, try again later");
+    }
+    pool.Run([this, job = std::move(job)] {
+      waiting_calls.fetch_sub(1);
+      job();
+    });
+    return absl::OkStatus();
+  }
+
+  static constexpr size_t kMostModels = 1024;
+  static constexpr int kMostWaitingCalls = 4096;
+
   TieredStore* const blocks;
   DiskManifestStore* const manifests;
+  const int64_t most_staging_bytes;
   const absl::Time started = absl::Now();
   std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};
+  std::atomic<int> waiting_calls{0};
   Mutex mutex;
   absl::flat_hash_map<std::pair<std::string, KvType>, KvLayout> layouts ABSL_GUARDED_BY(mutex);
   PutQueue puts;

@@ -70,7 +70,8 @@ int main(int argc, char** argv) {
   }
   if (const std::string file = absl::GetFlag(FLAGS_port_file); !file.empty()) {
     if (const absl::Status status = tidepool::WritePortFile(file, (*server)->port()); !status.ok()) {
-      return Usage(std::string(status.message()));
+      std::fprintf(stderr, "tidepool-cache: %s\n", std::string(status.message()).c_str());
+      return 1;
     }
   }
   std::printf("listening on %s\n", (*server)->address().c_str());

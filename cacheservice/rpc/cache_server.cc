@@ -36,11 +36,14 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   if (options.threads < 1 || options.threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
   }
+  if (options.staging_bytes < (int64_t{1} << 20)) {
+    return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
+  }
   TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
-  impl->context =
-      std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), options.threads);
+  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
+                                                 options.threads, options.staging_bytes);
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 

@@ -12,9 +12,10 @@
 namespace tidepool {
 
 struct CacheServerOptions {
-  std::string listen = "127.0.0.1:7070";  // host:port (port 0: any free one) or unix:PATH
-  bool insecure = false;                  // allow plain text on other than loopback addresses
-  int threads = 4;                        // that may wait for the disk, 1 to 64
+  std::string listen = "127.0.0.1:7070";     // host:port (port 0: any free one) or unix:PATH
+  bool insecure = false;                     // allow plain text on other than loopback addresses
+  int threads = 4;                           // that may wait for the disk, 1 to 64
+  int64_t staging_bytes = int64_t{1} << 30;  // of values and manifests under way on all streams, at least 1 MiB
   CacheOptions cache;
 };
 

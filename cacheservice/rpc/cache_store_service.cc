@@ -22,7 +22,10 @@ class CacheStoreService final : public v1::CacheStore::CallbackService {
   grpc::ServerUnaryReactor* Lookup(grpc::CallbackServerContext* call, const v1::LookupRequest* request,
                                    v1::LookupResponse* response) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    reactor->Finish(ToGrpc(DoLookup(*request, *response)));
+    const absl::Status queued = context_->Run([this, call, reactor, request, response] {
+      reactor->Finish(call->IsCancelled() ? grpc::Status::CANCELLED : ToGrpc(DoLookup(*request, *response)));
+    });
+    if (!queued.ok()) reactor->Finish(ToGrpc(queued));
     return reactor;
   }
 
@@ -52,9 +55,10 @@ class CacheStoreService final : public v1::CacheStore::CallbackService {
   grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* call, const v1::DeleteSessionRequest* request,
                                           v1::DeleteSessionResponse*) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    context_->pool.Run([this, reactor, request, deadline = absl::FromChrono(call->deadline())] {
+    const absl::Status queued = context_->Run([this, reactor, request, deadline = absl::FromChrono(call->deadline())] {
       reactor->Finish(ToGrpc(context_->manifests->Delete(request->tenant(), request->session_id(), deadline)));
     });
+    if (!queued.ok()) reactor->Finish(ToGrpc(queued));
     return reactor;
   }
 

@@ -29,7 +29,7 @@ FetchStream::FetchStream(CacheContext* context, const v1::FetchBlocksRequest* re
     }
     ids_.push_back(*id);
   }
-  context_->pool.Run([this] { ReadMore(); });
+  if (absl::Status queued = context_->Run([this] { ReadMore(); }); !queued.ok()) Finish(ToGrpc(queued));
 }
 
 void FetchStream::ReadMore() {

@@ -36,8 +36,8 @@ absl::Status PutManifestStream::Take() {
     return absl::InvalidArgumentError(
         absl::StrCat("manifest.payload: is empty or goes past the ", expected_, " bytes"));
   }
+  TP_RETURN_IF_ERROR(context_->Stage(frame_.payload().size()));
   bytes_.append(frame_.payload());
-  context_->staging_bytes.fetch_add(static_cast<int64_t>(frame_.payload().size()));
   return absl::OkStatus();
 }
 
@@ -50,22 +50,25 @@ void PutManifestStream::OnReadDone(bool ok) {
     return Finish(ToGrpc(
         absl::InvalidArgumentError(absl::StrCat("manifest: ", bytes_.size(), " of ", expected_, " bytes came"))));
   }
-  context_->pool.Run([this] {
+  const absl::Status queued = context_->Run([this] {
     absl::StatusOr<SessionManifest> manifest = ManifestFromWire(bytes_);
     Finish(ToGrpc(manifest.ok() ? context_->manifests->Put(*manifest, deadline_) : manifest.status()));
   });
+  if (!queued.ok()) Finish(ToGrpc(queued));
 }
 
 GetManifestStream::GetManifestStream(CacheContext* context, absl::Time deadline, const v1::GetManifestRequest* request)
     : context_(context) {
-  context_->pool.Run([this, deadline, tenant = request->tenant(), session = request->session_id()] {
-    absl::StatusOr<std::optional<SessionManifest>> manifest = context_->manifests->Get(tenant, session, deadline);
-    if (!manifest.ok()) return Finish(ToGrpc(manifest.status()));
-    if (!manifest->has_value())
-      return Finish(ToGrpc(absl::NotFoundError(absl::StrCat("session '", session, "' is not stored"))));
-    bytes_ = ManifestToWire(**manifest);
-    SendNext();
-  });
+  const absl::Status queued =
+      context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id()] {
+        absl::StatusOr<std::optional<SessionManifest>> manifest = context_->manifests->Get(tenant, session, deadline);
+        if (!manifest.ok()) return Finish(ToGrpc(manifest.status()));
+        if (!manifest->has_value())
+          return Finish(ToGrpc(absl::NotFoundError(absl::StrCat("session '", session, "' is not stored"))));
+        bytes_ = ManifestToWire(**manifest);
+        SendNext();
+      });
+  if (!queued.ok()) Finish(ToGrpc(queued));
 }
 
 void GetManifestStream::SendNext() {

@@ -76,8 +76,8 @@ absl::Status OffloadStream::TakeFrame() {
         absl::StrCat("frame.payload: value ", sequence_, " is larger than its ", value_bytes_, " bytes"));
   }
   if (frame.payload().empty()) return absl::InvalidArgumentError("frame.payload: is empty");
+  TP_RETURN_IF_ERROR(context_->Stage(frame.payload().size()));
   value_.value.append(frame.payload());
-  context_->staging_bytes.fetch_add(static_cast<int64_t>(frame.payload().size()));
   if (value_.value.size() < value_bytes_) return absl::OkStatus();
 
   absl::Status fits;

@@ -26,38 +26,54 @@ class Outbox {
   void Send(Response response) {
     MutexLock lock(&mutex_);
     if (broken_) return;
+    queued_bytes_ += response.ByteSizeLong();
     queue_.push_back(std::move(response));
     WriteNext();
   }
+  // The reactor may be gone when this returns.
   void EndWork() {
-    MutexLock lock(&mutex_);
-    --working_;
-    FinishIfDone();
+    bool finish = false;
+    {
+      MutexLock lock(&mutex_);
+      --working_;
+      finish = TakeFinish();
+    }
+    if (finish) reactor_->Finish(status_);
   }
   // OnWriteDone. False: the peer is gone, what is queued is dropped.
   void OnWriteDone(bool ok) {
-    MutexLock lock(&mutex_);
-    writing_ = false;
-    queue_.pop_front();
-    if (!ok) {
-      broken_ = true;
-      queue_.clear();
+    bool finish = false;
+    {
+      MutexLock lock(&mutex_);
+      writing_ = false;
+      queued_bytes_ -= queue_.front().ByteSizeLong();
+      queue_.pop_front();
+      if (!ok) {
+        broken_ = true;
+        queue_.clear();
+        queued_bytes_ = 0;
+      }
+      WriteNext();
+      finish = TakeFinish();
     }
-    WriteNext();
-    FinishIfDone();
+    if (finish) reactor_->Finish(status_);
   }
   // The stream ends with `status` once nothing is left to do. The first call counts.
   void Close(grpc::Status status) {
-    MutexLock lock(&mutex_);
-    if (closing_) return;
-    closing_ = true;
-    status_ = std::move(status);
-    FinishIfDone();
+    bool finish = false;
+    {
+      MutexLock lock(&mutex_);
+      if (closing_) return;
+      closing_ = true;
+      status_ = std::move(status);
+      finish = TakeFinish();
+    }
+    if (finish) reactor_->Finish(status_);
   }
-  // Queued and unsent; for holding back what would add to it.
-  size_t queued() const {
+  // Of messages that the peer has not taken; for holding back what would add to it.
+  size_t queued_bytes() const {
     MutexLock lock(&mutex_);
-    return queue_.size();
+    return queued_bytes_;
   }
 
  private:
@@ -66,21 +82,23 @@ class Outbox {
     writing_ = true;
     reactor_->StartWrite(&queue_.front());
   }
-  void FinishIfDone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!closing_ || finished_ || working_ > 0 || writing_ || !queue_.empty()) return;
+  // True once, for the caller that then finishes. Never under the mutex: OnDone, on another thread, frees it.
+  bool TakeFinish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!closing_ || finished_ || working_ > 0 || writing_ || !queue_.empty()) return false;
     finished_ = true;
-    reactor_->Finish(status_);
+    return true;
   }
 
   Reactor* const reactor_;
   mutable Mutex mutex_;
   std::deque<Response> queue_ ABSL_GUARDED_BY(mutex_);
+  size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int working_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status status_;  // written once, under the mutex, before anybody may finish
 };
 
 }  // namespace tidepool

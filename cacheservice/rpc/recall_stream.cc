@@ -14,7 +14,9 @@
 namespace tidepool {
 namespace {
 
+// Of one stream: the requests at work, and the bytes of their answers until the worker has taken them.
 constexpr int kMostAnswering = 64;
+constexpr int64_t kMostAnswerBytes = int64_t{64} << 20;
 
 }  // namespace
 
@@ -31,14 +33,23 @@ void RecallStream::OnDone() {
 void RecallStream::OnReadDone(bool ok) {
   if (!ok) return outbox_.Close(grpc::Status::OK);
   if (const absl::Status status = Take(); !status.ok()) return outbox_.Close(ToGrpc(status));
-  ReadOn();
+  held_.store(true);
+  ReadIfHeld();
 }
 
-// Reads the next request now, or leaves it to the answer that makes room.
-void RecallStream::ReadOn() {
-  if (answering_.load() < kMostAnswering) return StartRead(&request_);
-  held_.store(true);
-  if (answering_.load() < kMostAnswering && held_.exchange(false)) StartRead(&request_);
+// While the read is held nothing closes the stream, so it is still there.
+void RecallStream::OnWriteDone(bool ok) {
+  outbox_.OnWriteDone(ok);
+  ReadIfHeld();
+}
+
+bool RecallStream::HasRoom() const {
+  return answering_.load() < kMostAnswering &&
+         answering_bytes_.load() + static_cast<int64_t>(outbox_.queued_bytes()) < kMostAnswerBytes;
+}
+
+void RecallStream::ReadIfHeld() {
+  if (HasRoom() && held_.exchange(false)) StartRead(&request_);
 }
 
 absl::Status RecallStream::Take() {
@@ -57,18 +68,26 @@ absl::Status RecallStream::Take() {
   }
   std::vector<RowSelection> selections;
   selections.reserve(rows.selections_size());
+  int64_t bytes = 0;
   for (const v1::RowSelectionRef& ref : rows.selections()) {
     TP_ASSIGN_OR_RETURN(RowSelection selection, SelectionOf(ref));
+    bytes += std::popcount(selection.row_mask) * static_cast<int64_t>(layout_->row_bytes());
     selections.push_back(selection);
+  }
+  if (bytes > kMaxWireRecallBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rows.selections: rows of ", bytes, " bytes, at most ", kMaxWireRecallBytes));
   }
   const absl::Time deadline =
       rows.deadline_ms() > 0 ? absl::Now() + absl::Milliseconds(rows.deadline_ms()) : absl::InfiniteFuture();
   answering_.fetch_add(1);
+  answering_bytes_.fetch_add(bytes);
   outbox_.BeginWork();
-  context_->pool.Run([this, id = rows.id(), selections = std::move(selections), deadline] {
+  context_->pool.Run([this, id = rows.id(), selections = std::move(selections), deadline, bytes] {
     Answer(id, selections, deadline);
     answering_.fetch_sub(1);
-    if (held_.exchange(false)) StartRead(&request_);
+    answering_bytes_.fetch_sub(bytes);
+    ReadIfHeld();
     outbox_.EndWork();
   });
   return absl::OkStatus();

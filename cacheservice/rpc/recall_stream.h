@@ -19,21 +19,25 @@ class RecallStream : public grpc::ServerBidiReactor<v1::RecallRequest, v1::Recal
  public:
   explicit RecallStream(CacheContext* context);
   void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
+  void OnWriteDone(bool ok) override;
   void OnCancel() override {}
   void OnDone() override;
 
  private:
   absl::Status Take();
   void Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline);
-  void ReadOn();
+  // Whether another request may be taken: few are being answered and the worker takes its answers.
+  bool HasRoom() const;
+  // Starts the held read when there is room again. Once, whoever comes first.
+  void ReadIfHeld();
 
   CacheContext* const context_;
   Outbox<RecallStream, v1::RecallResponse> outbox_;
   v1::RecallRequest request_;
   std::optional<KvLayout> layout_;
   std::atomic<int> answering_{0};
-  std::atomic<bool> held_{false};  // too much is being answered: the next read waits
+  std::atomic<int64_t> answering_bytes_{0};  // rows asked for and not answered yet
+  std::atomic<bool> held_{false};            // the next read waits for room; no read is under way then
 };
 
 }  // namespace tidepool

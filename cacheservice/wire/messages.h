@@ -17,6 +17,7 @@ inline constexpr int kCacheProtocol = 1;
 inline constexpr size_t kWireFrameBytes = size_t{256} << 10;  // what we send; kMaxFrameBytes is what we take
 inline constexpr int kMaxWireSelections = 65'536;
 inline constexpr size_t kMaxWireValueBytes = size_t{8} << 20;
+inline constexpr int64_t kMaxWireRecallBytes = int64_t{32} << 20;  // rows that one recall request may ask for
 
 v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout);
 // InvalidArgument naming the field, FailedPrecondition for another protocol.

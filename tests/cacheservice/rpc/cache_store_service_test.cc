@@ -213,7 +213,7 @@ TEST_F(CacheStoreServiceTest, WrongUnaryCallsAreRefusedByField) {
     v1::ListSessionsRequest request;
     request.set_page_size(5000);
     v1::ListSessionsResponse response;
-    EXPECT_THAT(admin_->ListSessions(&context, request, &response).error_message(), HasSubstr("limit"));
+    EXPECT_THAT(admin_->ListSessions(&context, request, &response).error_message(), HasSubstr("page_size"));
   }
   {
     grpc::ClientContext context;
