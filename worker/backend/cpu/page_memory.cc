@@ -9,20 +9,23 @@
 namespace tidepool {
 namespace {
 
+// Rows outside the pages lie at any address: those of a restored session are a part of its manifest.
 template <typename Element>
 void ReadRow(const char* page, int head_dim, int slot, char* row) {
   const Element* keys = reinterpret_cast<const Element*>(page);
-  Element* out = reinterpret_cast<Element*>(row);
-  for (int c = 0; c < head_dim; ++c) out[c] = keys[c * kPageSlots + slot];
-  std::memcpy(out + head_dim, keys + (kPageSlots + slot) * head_dim, sizeof(Element) * head_dim);
+  for (int c = 0; c < head_dim; ++c) {
+    std::memcpy(row + c * sizeof(Element), keys + c * kPageSlots + slot, sizeof(Element));
+  }
+  std::memcpy(row + head_dim * sizeof(Element), keys + (kPageSlots + slot) * head_dim, sizeof(Element) * head_dim);
 }
 
 template <typename Element>
 void WriteRow(char* page, int head_dim, int slot, const char* row) {
   Element* keys = reinterpret_cast<Element*>(page);
-  const Element* in = reinterpret_cast<const Element*>(row);
-  for (int c = 0; c < head_dim; ++c) keys[c * kPageSlots + slot] = in[c];
-  std::memcpy(keys + (kPageSlots + slot) * head_dim, in + head_dim, sizeof(Element) * head_dim);
+  for (int c = 0; c < head_dim; ++c) {
+    std::memcpy(keys + c * kPageSlots + slot, row + c * sizeof(Element), sizeof(Element));
+  }
+  std::memcpy(keys + (kPageSlots + slot) * head_dim, row + head_dim * sizeof(Element), sizeof(Element) * head_dim);
 }
 
 }  // namespace
