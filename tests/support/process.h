@@ -26,7 +26,7 @@
 namespace tidepool::test {
 
 // Generous: sanitizer builds on two busy cores. A wait ends as soon as its event, or the end of the child, is seen.
-inline constexpr std::chrono::seconds kProcessTimeout{120};
+inline constexpr std::chrono::seconds kProcessTimeout{600};
 
 // How a process ended: its exit code, or the signal that ended it (the other one is 0).
 struct ExitStatus {
