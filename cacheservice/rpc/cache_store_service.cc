@@ -15,7 +15,14 @@
 namespace tidepool {
 namespace {
 
-class CacheStoreService final : public v1::CacheStore::CallbackService {
+// Offload and Recall take raw bytes (raw_message.h).
+using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<v1::CacheStore::WithRawCallbackMethod_Offload<
+    v1::CacheStore::WithRawCallbackMethod_Recall<v1::CacheStore::WithCallbackMethod_FetchBlocks<
+        v1::CacheStore::WithCallbackMethod_PutManifest<v1::CacheStore::WithCallbackMethod_GetManifest<
+            v1::CacheStore::WithCallbackMethod_DeleteSession<v1::CacheStore::Service>>>>>>>;
+using RawReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+class CacheStoreService final : public CacheStoreBase {
  public:
   explicit CacheStoreService(CacheContext* context) : context_(context) {}
 
@@ -29,13 +36,9 @@ class CacheStoreService final : public v1::CacheStore::CallbackService {
     return reactor;
   }
 
-  grpc::ServerBidiReactor<v1::OffloadRequest, v1::OffloadResponse>* Offload(grpc::CallbackServerContext*) override {
-    return new OffloadStream(context_);
-  }
+  RawReactor* Offload(grpc::CallbackServerContext*) override { return new OffloadStream(context_); }
 
-  grpc::ServerBidiReactor<v1::RecallRequest, v1::RecallResponse>* Recall(grpc::CallbackServerContext*) override {
-    return new RecallStream(context_);
-  }
+  RawReactor* Recall(grpc::CallbackServerContext*) override { return new RecallStream(context_); }
 
   grpc::ServerWriteReactor<v1::FetchBlocksResponse>* FetchBlocks(grpc::CallbackServerContext*,
                                                                  const v1::FetchBlocksRequest* request) override {

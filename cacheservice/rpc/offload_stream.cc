@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/raw_message.h"
 #include "cacheservice/wire/messages.h"
 #include "policies/kv/block_codec.h"
 
@@ -17,7 +18,7 @@ constexpr int64_t kCreditBytes = int64_t{16} << 20;
 
 OffloadStream::OffloadStream(CacheContext* context) : context_(context), outbox_(this) {
   context_->open_streams.fetch_add(1);
-  StartRead(&request_);
+  StartRead(&raw_);
 }
 
 void OffloadStream::OnDone() {
@@ -28,9 +29,10 @@ void OffloadStream::OnDone() {
 
 void OffloadStream::OnReadDone(bool ok) {
   if (!ok) return outbox_.Close(grpc::Status::OK);  // the worker has ended the stream, or is gone
-  const absl::Status status = layout_.has_value() ? TakeFrame() : TakeHello();
+  absl::Status status = ParseRaw(&raw_, &request_);
+  if (status.ok()) status = layout_.has_value() ? TakeFrame() : TakeHello();
   if (!status.ok()) return outbox_.Close(ToGrpc(status));
-  StartRead(&request_);
+  StartRead(&raw_);
 }
 
 absl::Status OffloadStream::TakeHello() {
@@ -40,7 +42,7 @@ absl::Status OffloadStream::TakeHello() {
   layout_ = std::move(layout);
   v1::OffloadResponse response;
   response.mutable_accepted()->set_credit_bytes(kCreditBytes);
-  outbox_.Send(std::move(response));
+  outbox_.Send(response);
   return absl::OkStatus();
 }
 
@@ -100,7 +102,7 @@ absl::Status OffloadStream::TakeFrame() {
     }
     context_->staging_bytes.fetch_sub(bytes);
     unanswered_bytes_.fetch_sub(bytes);
-    outbox_.Send(std::move(response));
+    outbox_.Send(response);
     outbox_.EndWork();
   };
   BlockPut put = std::exchange(value_, BlockPut());

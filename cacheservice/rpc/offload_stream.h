@@ -14,7 +14,7 @@
 namespace tidepool {
 
 // Deletes itself when the stream is done. Values that did not arrive in full are forgotten with it.
-class OffloadStream : public grpc::ServerBidiReactor<v1::OffloadRequest, v1::OffloadResponse> {
+class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   explicit OffloadStream(CacheContext* context);
   void OnReadDone(bool ok) override;
@@ -28,6 +28,7 @@ class OffloadStream : public grpc::ServerBidiReactor<v1::OffloadRequest, v1::Off
 
   CacheContext* const context_;
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
+  grpc::ByteBuffer raw_;  // of the read under way
   v1::OffloadRequest request_;
   std::optional<KvLayout> layout_;
   // The value under way.

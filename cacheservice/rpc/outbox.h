@@ -9,10 +9,12 @@
 #include <utility>
 
 #include "base/mutex.h"
+#include "cacheservice/rpc/raw_message.h"
 
 namespace tidepool {
 
-// Reactor: anything with StartWrite(const Response*) and Finish(grpc::Status). All calls may come from any thread.
+// Reactor: anything with StartWrite(const grpc::ByteBuffer*) and Finish(grpc::Status). All calls may come from any
+// thread.
 template <typename Reactor, typename Response>
 class Outbox {
  public:
@@ -23,11 +25,12 @@ class Outbox {
     MutexLock lock(&mutex_);
     ++working_;
   }
-  void Send(Response response) {
+  void Send(const Response& response) {
+    grpc::ByteBuffer bytes = ToRaw(response);
     MutexLock lock(&mutex_);
     if (broken_) return;
-    queued_bytes_ += response.ByteSizeLong();
-    queue_.push_back(std::move(response));
+    queued_bytes_ += bytes.Length();
+    queue_.push_back(std::move(bytes));
     WriteNext();
   }
   // The reactor may be gone when this returns.
@@ -46,7 +49,7 @@ class Outbox {
     {
       MutexLock lock(&mutex_);
       writing_ = false;
-      queued_bytes_ -= queue_.front().ByteSizeLong();
+      queued_bytes_ -= front_bytes_;
       queue_.pop_front();
       if (!ok) {
         broken_ = true;
@@ -80,6 +83,7 @@ class Outbox {
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ || queue_.empty()) return;
     writing_ = true;
+    front_bytes_ = queue_.front().Length();  // writing may empty it
     reactor_->StartWrite(&queue_.front());
   }
   // True once, for the caller that then finishes. Never under the mutex: OnDone, on another thread, frees it.
@@ -91,7 +95,8 @@ class Outbox {
 
   Reactor* const reactor_;
   mutable Mutex mutex_;
-  std::deque<Response> queue_ ABSL_GUARDED_BY(mutex_);
+  std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);
+  size_t front_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int working_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

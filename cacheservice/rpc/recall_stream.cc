@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/status_macros.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/raw_message.h"
 #include "cacheservice/wire/messages.h"
 
 namespace tidepool {
@@ -22,7 +23,7 @@ constexpr int64_t kMostAnswerBytes = int64_t{64} << 20;
 
 RecallStream::RecallStream(CacheContext* context) : context_(context), outbox_(this) {
   context_->open_streams.fetch_add(1);
-  StartRead(&request_);
+  StartRead(&raw_);
 }
 
 void RecallStream::OnDone() {
@@ -49,10 +50,11 @@ bool RecallStream::HasRoom() const {
 }
 
 void RecallStream::ReadIfHeld() {
-  if (HasRoom() && held_.exchange(false)) StartRead(&request_);
+  if (HasRoom() && held_.exchange(false)) StartRead(&raw_);
 }
 
 absl::Status RecallStream::Take() {
+  TP_RETURN_IF_ERROR(ParseRaw(&raw_, &request_));
   if (!layout_.has_value()) {
     if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
     TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
@@ -100,7 +102,7 @@ void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selectio
   if (!gathered.ok()) {
     response.set_code(static_cast<int>(gathered.status().code()));
     response.set_message(std::string(gathered.status().message()));
-    return outbox_.Send(std::move(response));
+    return outbox_.Send(response);
   }
   for (uint64_t mask : gathered->found) response.add_found(mask);
   const size_t rows = gathered->row_checksums.size();
@@ -112,7 +114,7 @@ void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selectio
     for (size_t i = first; i < first + count; ++i) response.add_row_checksums(gathered->row_checksums[i]);
     first += count;
     response.set_more(first < rows);
-    outbox_.Send(std::move(response));
+    outbox_.Send(response);
     if (first >= rows) break;
     response = v1::RecallResponse();
     response.set_id(id);

@@ -15,7 +15,7 @@
 namespace tidepool {
 
 // Deletes itself when the stream is done.
-class RecallStream : public grpc::ServerBidiReactor<v1::RecallRequest, v1::RecallResponse> {
+class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   explicit RecallStream(CacheContext* context);
   void OnReadDone(bool ok) override;
@@ -33,6 +33,7 @@ class RecallStream : public grpc::ServerBidiReactor<v1::RecallRequest, v1::Recal
 
   CacheContext* const context_;
   Outbox<RecallStream, v1::RecallResponse> outbox_;
+  grpc::ByteBuffer raw_;  // of the read under way
   v1::RecallRequest request_;
   std::optional<KvLayout> layout_;
   std::atomic<int> answering_{0};

@@ -1,9 +1,13 @@
 // The cache service against clients that get the protocol wrong, or vanish.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,14 +29,15 @@ using testing::HasSubstr;
 
 class CacheStoreServiceTest : public testing::Test {
  protected:
-  CacheStoreServiceTest() {
+  explicit CacheStoreServiceTest(int64_t staging_bytes = int64_t{1} << 30) {
     CacheServerOptions options;
     options.listen = "127.0.0.1:0";
     options.cache.data_dir = dir_.path();
+    options.staging_bytes = staging_bytes;
     server_ = *CacheServer::Start(options);
-    auto channel = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
-    store_ = v1::CacheStore::NewStub(channel);
-    admin_ = v1::CacheAdmin::NewStub(channel);
+    channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
+    store_ = v1::CacheStore::NewStub(channel_);
+    admin_ = v1::CacheAdmin::NewStub(channel_);
   }
 
   static v1::StreamHello Hello() { return HelloOf("default", test::SmallLayout()); }
@@ -76,8 +81,62 @@ class CacheStoreServiceTest : public testing::Test {
     return stats;
   }
 
+  // How a call ends whose only message is `bytes`, whatever they are.
+  grpc::Status SendRaw(const std::string& method, const std::string& bytes) {
+    grpc::CompletionQueue queue;
+    grpc::ClientContext context;
+    grpc::GenericStub stub(channel_);
+    auto call = stub.PrepareCall(&context, method, &queue);
+    const grpc::Slice slice(bytes);
+    auto wait = [&queue] {
+      void* tag = nullptr;
+      bool ok = false;
+      return queue.Next(&tag, &ok) && ok;
+    };
+    call->StartCall(nullptr);
+    grpc::Status status;
+    if (wait()) {
+      call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+      if (wait()) {
+        call->WritesDone(nullptr);
+        wait();
+      }
+      grpc::ByteBuffer answer;
+      do call->Read(&answer, nullptr);
+      while (wait());
+    }
+    call->Finish(&status, nullptr);
+    wait();
+    return status;
+  }
+  // A manifest of `bytes` bytes of nothing.
+  grpc::Status PutManifest(size_t bytes) {
+    grpc::ClientContext context;
+    v1::PutManifestResponse response;
+    auto writer = store_->PutManifest(&context, &response);
+    v1::ManifestFrame frame;
+    frame.set_manifest_bytes(bytes);
+    for (size_t sent = 0; sent < bytes; sent += frame.payload().size()) {
+      frame.set_payload(std::string(std::min(kWireFrameBytes, bytes - sent), 'x'));
+      frame.set_checksum(Checksum32(frame.payload()));
+      if (!writer->Write(frame)) break;
+    }
+    writer->WritesDone();
+    return writer->Finish();
+  }
+  // Waits until no stream is open: the end of a call is seen by its client first.
+  void WaitForClosedStreams() {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while ((Stats().open_streams() != 0 || Stats().staging_bytes() != 0) && std::chrono::steady_clock::now() < until) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(Stats().open_streams(), 0u);
+    EXPECT_EQ(Stats().staging_bytes(), 0u);
+  }
+
   test::TempDir dir_;
   std::unique_ptr<CacheServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::CacheStore::Stub> store_;
   std::unique_ptr<v1::CacheAdmin::Stub> admin_;
   std::vector<v1::OffloadResponse> responses_;
@@ -247,12 +306,147 @@ TEST_F(CacheStoreServiceTest, AClientThatVanishesInTheMiddleOfAValueLeavesNothin
     context.TryCancel();
     stream->Finish();
   }
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while ((Stats().open_streams() != 0 || Stats().staging_bytes() != 0) && std::chrono::steady_clock::now() < until) {
-    std::this_thread::yield();
+  WaitForClosedStreams();
+}
+
+TEST_F(CacheStoreServiceTest, ClientsThatVanishWhileTheirAnswersAreMadeLeaveNothingBehind) {
+  v1::OffloadRequest hello, frame;
+  *hello.mutable_hello() = Hello();
+  *frame.mutable_frame() = Frame(1);
+  ASSERT_TRUE(Offload({hello, frame}).ok());
+  v1::RecallRequest recall_hello, rows;
+  *recall_hello.mutable_hello() = Hello();
+  for (int i = 0; i < 200; ++i) {
+    v1::RowSelectionRef& selection = *rows.mutable_rows()->add_selections();
+    *selection.mutable_block() = RefOf({test::NumberedKey(1), 0});
+    selection.set_row_mask(~uint64_t{0});
   }
-  EXPECT_EQ(Stats().open_streams(), 0u);
-  EXPECT_EQ(Stats().staging_bytes(), 0u);
+  for (int i = 0; i < 100; ++i) {
+    grpc::ClientContext offload_context, recall_context;
+    auto offload = store_->Offload(&offload_context);
+    offload->Write(hello);
+    frame.mutable_frame()->set_durable(i % 2 == 0);
+    offload->Write(frame);
+    auto recall = store_->Recall(&recall_context);
+    recall->Write(recall_hello);
+    for (int k = 0; k < 1 + i % 4; ++k) recall->Write(rows);
+    offload_context.TryCancel();
+    recall_context.TryCancel();
+    offload->Finish();
+    recall->Finish();
+  }
+  WaitForClosedStreams();
+  EXPECT_EQ(Stats().memory().objects(), 1u);
+}
+
+TEST_F(CacheStoreServiceTest, BytesThatAreNoMessageEndTheCallAndNothingElse) {
+  const std::vector<std::string> spoiled = {
+      "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",  // a tag without end
+      std::string("\x0a\x7f", 2) + "short",            // a field that goes past the message
+      std::string("\x07\x00", 2),                      // a wire type that does not exist
+      std::string(1000, '\x0b'),                       // groups in groups
+  };
+  const std::string store = "/tidepool.v1.CacheStore/", admin = "/tidepool.v1.CacheAdmin/";
+  for (const std::string& method :
+       {store + "Lookup", store + "Offload", store + "Recall", store + "FetchBlocks", store + "PutManifest",
+        store + "GetManifest", store + "DeleteSession", admin + "GetStats", admin + "ListSessions",
+        admin + "DescribeSession", admin + "DropSession"}) {
+    for (size_t i = 0; i < spoiled.size(); ++i)
+      EXPECT_FALSE(SendRaw(method, spoiled[i]).ok()) << method << ", case " << i;
+  }
+  for (const char* method : {"Offload", "Recall"}) {
+    EXPECT_EQ(SendRaw(store + method, spoiled[0]).error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
+  }
+  EXPECT_EQ(SendRaw(store + "Offload", std::string(kMaxMessageBytes + 1, 'x')).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(SendRaw(store + "NoSuchMethod", "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  WaitForClosedStreams();
+}
+
+TEST_F(CacheStoreServiceTest, AWorkerThatAsksFirstAndReadsLaterGetsEveryAnswer) {
+  v1::OffloadRequest hello, frame;
+  *hello.mutable_hello() = Hello();
+  *frame.mutable_frame() = Frame(1);
+  ASSERT_TRUE(Offload({hello, frame}).ok());
+  // 120 answers of 1 MB: more than a stream may have ready, so the service stops reading until they are taken.
+  constexpr uint64_t kRequests = 120;
+  constexpr int kSelections = 256;
+  grpc::ClientContext context;
+  auto stream = store_->Recall(&context);
+  std::thread writer([&stream] {
+    v1::RecallRequest request;
+    *request.mutable_hello() = Hello();
+    stream->Write(request);
+    v1::RowsRequest& rows = *request.mutable_rows();
+    for (int i = 0; i < kSelections; ++i) {
+      v1::RowSelectionRef& selection = *rows.add_selections();
+      *selection.mutable_block() = RefOf({test::NumberedKey(1), 0});
+      selection.set_row_mask(~uint64_t{0});
+    }
+    for (uint64_t id = 1; id <= kRequests; ++id) {
+      rows.set_id(id);
+      stream->Write(request);
+    }
+    stream->WritesDone();
+  });
+  std::map<uint64_t, int> rows_of;
+  v1::RecallResponse response;
+  while (stream->Read(&response)) {
+    EXPECT_LE(response.rows().size(), kMaxFrameBytes);
+    rows_of[response.id()] += response.row_checksums_size();
+  }
+  writer.join();
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(rows_of.size(), kRequests);
+  for (const auto& [id, rows] : rows_of) EXPECT_EQ(rows, kSelections * kBlockTokens) << id;
+}
+
+TEST_F(CacheStoreServiceTest, ARecallOfMoreRowsThanARequestMayAskForIsRefused) {
+  v1::RecallRequest hello, rows;
+  *hello.mutable_hello() = Hello();
+  const int too_many =
+      static_cast<int>(kMaxWireRecallBytes / static_cast<int64_t>(test::SmallLayout().row_bytes() * kBlockTokens) + 1);
+  for (int i = 0; i < too_many; ++i) {
+    v1::RowSelectionRef& selection = *rows.mutable_rows()->add_selections();
+    *selection.mutable_block() = RefOf({test::NumberedKey(1), 0});
+    selection.set_row_mask(~uint64_t{0});
+  }
+  const grpc::Status status = Recall({hello, rows});
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("rows.selections"));
+}
+
+TEST_F(CacheStoreServiceTest, ModelsWithoutEndAreRefused) {
+  v1::OffloadRequest hello;
+  *hello.mutable_hello() = Hello();
+  grpc::Status status;
+  int accepted = 0;
+  for (; accepted < 5000; ++accepted) {
+    hello.mutable_hello()->mutable_shape()->set_model_fingerprint("model" + std::to_string(accepted));
+    if (status = Offload({hello}); !status.ok()) break;
+  }
+  EXPECT_EQ(accepted, 1024);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("model_fingerprint"));
+  hello.mutable_hello()->mutable_shape()->set_model_fingerprint("model7");
+  EXPECT_TRUE(Offload({hello}).ok()) << "known ones go on";
+}
+
+class LittleStagingTest : public CacheStoreServiceTest {
+ protected:
+  LittleStagingTest() : CacheStoreServiceTest(int64_t{1} << 20) {}
+};
+
+TEST_F(LittleStagingTest, StreamsThatTogetherHoldTooMuchAreTurnedAwayAndNothingStays) {
+  // Not a manifest, but one that fits is read to its end.
+  EXPECT_EQ(PutManifest(size_t{1} << 19).error_code(), grpc::StatusCode::DATA_LOSS);
+  WaitForClosedStreams();
+  EXPECT_EQ(PutManifest(size_t{3} << 20).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  WaitForClosedStreams();
+  v1::OffloadRequest hello, frame;
+  *hello.mutable_hello() = Hello();
+  *frame.mutable_frame() = Frame(1);
+  EXPECT_TRUE(Offload({hello, frame}).ok()) << "there is room again";
 }
 
 TEST(CacheServerTest, BadOptionsAreRefusedByName) {
@@ -271,6 +465,7 @@ TEST(CacheServerTest, BadOptionsAreRefusedByName) {
   refused("listen", [](auto& o) { o.listen = "127.0.0.1"; });
   refused("listen", [](auto& o) { o.listen = "unix:"; });
   refused("threads", [](auto& o) { o.threads = 0; });
+  refused("staging_bytes", [](auto& o) { o.staging_bytes = 5; });
   refused("data_dir", [](auto& o) { o.cache.data_dir.clear(); });
   refused("data_dir", [](auto& o) { o.cache.data_dir = "/proc/nowhere"; });
   refused("memory_bytes", [](auto& o) { o.cache.memory_bytes = 5; });
