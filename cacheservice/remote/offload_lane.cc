@@ -158,7 +158,11 @@ grpc::Status OffloadLane::RunStream() {
             changed_.WaitUntil(&mutex_, entries_.front()->give_up);
           }
         }
-        if (stop_ || broken_ || overdue()) break;
+        if (stop_ || broken_) break;
+        if (overdue()) {
+          context.TryCancel();
+          break;
+        }
         entry = entries_[sent_];
         entry->sequence = ++sequence;
         ++sent_;
@@ -167,7 +171,7 @@ grpc::Status OffloadLane::RunStream() {
       if (!WriteValue(stream.get(), *entry)) break;
     }
   }
-  context.TryCancel();
+  // Not cancelled when the service ended it: that would hide its reason. The destructor cancels when the lane stops.
   if (reader.joinable()) reader.join();
   const grpc::Status status = stream->Finish();
   {

@@ -169,7 +169,7 @@ grpc::Status RecallLane::RunStream() {
       if (any && !stream->Write(message)) break;
     }
   }
-  context.TryCancel();
+  // Not cancelled, the service has ended it: that would hide its reason. The destructor cancels when the lane stops.
   if (reader.joinable()) reader.join();
   const grpc::Status status = stream->Finish();
   MutexLock lock(&mutex_);

@@ -204,8 +204,68 @@ TEST_F(RemoteCacheTest, AnotherLayoutOfTheSameModelIsRefusedByField) {
   options.layout.head_dim = 32;
   options.offload_patience = absl::Milliseconds(100);
   auto other = *RemoteCache::Connect(options);
-  EXPECT_FALSE(Offload(*other, 2, 0).get().ok());
+  const absl::Status refused = Offload(*other, 2, 0).get();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("hello.shape.head_dim"));
+  const absl::Status recall = Recall(*other, {{{NumberedKey(1), 0}, 0, 1}}, Soon()).status();
+  EXPECT_EQ(recall.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(recall.message()), HasSubstr("hello.shape.head_dim"));
   EXPECT_TRUE(Offload(*cache, 3, 0).get().ok()) << "the service lives on";
+}
+
+TEST_F(RemoteCacheTest, ValuesThatNoServiceTakesFailAtOnceAndOthersGoOn) {
+  auto cache = Connect();
+  auto offer = [&](int layer, std::string value) {
+    std::promise<absl::Status> promise;
+    cache->Offload({NumberedKey(1), layer}, std::move(value), {},
+                   [&](absl::Status status) { promise.set_value(std::move(status)); });
+    return promise.get_future().get().code();
+  };
+  EXPECT_EQ(offer(0, ""), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(offer(0, std::string((8 << 20) + 1, 'x')), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(offer(3, NumberedValue(1, 0)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(offer(-1, NumberedValue(1, 0)), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(offer(0, "no block"), absl::StatusCode::kOk) << "the service says so";
+  EXPECT_NE(offer(0, NumberedValue(1, 2)), absl::StatusCode::kOk) << "of another layer than its id";
+  EXPECT_EQ(offer(0, NumberedValue(1, 0)), absl::StatusCode::kOk);
+  EXPECT_EQ(cache->Stats().reconnects, 0);
+  EXPECT_EQ(cache->Stats().offload_failures, 6);
+}
+
+TEST_F(RemoteCacheTest, ARecallThatIsTooLargeForOneRequestComesWhole) {
+  auto cache = Connect();
+  ASSERT_TRUE(Offload(*cache, 1, 0).get().ok());
+  std::vector<RowSelection> selections;
+  for (int i = 0; i < 70'000; ++i) selections.push_back({{NumberedKey(1), 0}, i % 2, uint64_t{1} << (i % 64)});
+  const auto rows = Recall(*cache, selections, Soon());
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  ASSERT_EQ(rows->found.size(), selections.size());
+  const std::string value = NumberedValue(1, 0);
+  const BlockView view = *BlockView::Parse(value);
+  const size_t row_bytes = test::SmallLayout().row_bytes();
+  for (size_t i = 0; i < selections.size(); ++i) {
+    ASSERT_EQ(rows->found[i], selections[i].row_mask) << i;
+    ASSERT_EQ(std::string_view(rows->rows).substr(i * row_bytes, row_bytes),
+              view.Row(static_cast<int>(i % 2), static_cast<int>(i % 64)))
+        << i;
+  }
+  EXPECT_EQ(cache->Stats().reconnects, 0);
+}
+
+TEST_F(RemoteCacheTest, AUnixSocketServesLikeAPort) {
+  test::TempDir dir;
+  CacheServerOptions server_options;
+  server_options.listen = "unix:" + dir.File("socket");
+  server_options.cache.data_dir = dir.File("data");
+  auto server = CacheServer::Start(server_options);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ((*server)->address(), server_options.listen);
+  RemoteCacheOptions options;
+  options.endpoint = server_options.listen;
+  options.layout = test::SmallLayout();
+  auto cache = *RemoteCache::Connect(options);
+  ASSERT_TRUE(Offload(*cache, 1, 0).get().ok());
+  EXPECT_EQ((*cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(1), 0}}, Soon()))[0], NumberedValue(1, 0));
 }
 
 TEST(RemoteCacheOptionsTest, BadOnesAreRefusedByName) {

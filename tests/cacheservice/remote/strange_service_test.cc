@@ -1,0 +1,186 @@
+// The worker's end against a service that answers wrongly, or not at all.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <future>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "base/checksum.h"
+#include "cacheservice/remote/remote_cache.h"
+#include "tests/support/blocks.h"
+#include "tidepool/v1/cache_store.grpc.pb.h"
+
+namespace tidepool {
+namespace {
+
+using testing::HasSubstr;
+
+// Takes everything and answers what the test says.
+class StrangeService final : public v1::CacheStore::Service {
+ public:
+  grpc::Status Offload(grpc::ServerContext*,
+                       grpc::ServerReaderWriter<v1::OffloadResponse, v1::OffloadRequest>* stream) override {
+    v1::OffloadRequest request;
+    while (stream->Read(&request)) {
+      if (!request.has_hello()) continue;  // never answered
+      v1::OffloadResponse accepted;
+      accepted.mutable_accepted()->set_credit_bytes(16 << 20);
+      stream->Write(accepted);
+    }
+    return grpc::Status::OK;
+  }
+  grpc::Status Recall(grpc::ServerContext*,
+                      grpc::ServerReaderWriter<v1::RecallResponse, v1::RecallRequest>* stream) override {
+    v1::RecallRequest request;
+    while (stream->Read(&request)) {
+      if (!request.has_rows() || recall == nullptr) continue;
+      v1::RecallResponse response;
+      response.set_id(request.rows().id());
+      recall(&response);
+      stream->Write(response);
+    }
+    return grpc::Status::OK;
+  }
+  grpc::Status FetchBlocks(grpc::ServerContext*, const v1::FetchBlocksRequest*,
+                           grpc::ServerWriter<v1::FetchBlocksResponse>* writer) override {
+    for (const v1::FetchBlocksResponse& frame : frames) writer->Write(frame);
+    return grpc::Status::OK;
+  }
+
+  std::function<void(v1::RecallResponse*)> recall;  // null: no answer
+  std::vector<v1::FetchBlocksResponse> frames;
+};
+
+class StrangeServiceTest : public testing::Test {
+ protected:
+  StrangeServiceTest() {
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    options_.endpoint = "127.0.0.1:" + std::to_string(port);
+    options_.layout = test::SmallLayout();
+  }
+  ~StrangeServiceTest() override { server_->Shutdown(std::chrono::system_clock::now()); }
+
+  // Of two rows of one block.
+  absl::StatusOr<RecalledRows> Recall(RemoteCache& cache, absl::Time deadline) {
+    std::promise<absl::StatusOr<RecalledRows>> promise;
+    cache.Recall({{{test::NumberedKey(1), 0}, 0, 0b101}}, deadline,
+                 [&](absl::StatusOr<RecalledRows> rows) { promise.set_value(std::move(rows)); });
+    return promise.get_future().get();
+  }
+  static std::future<absl::Status> Offload(RemoteCache& cache, int number, std::string value) {
+    auto promise = std::make_shared<std::promise<absl::Status>>();
+    cache.Offload({test::NumberedKey(number), 0}, std::move(value), {},
+                  [promise](absl::Status status) { promise->set_value(std::move(status)); });
+    return promise->get_future();
+  }
+  static v1::FetchBlocksResponse Frame(uint32_t index, uint32_t value_bytes, const std::string& payload) {
+    v1::FetchBlocksResponse frame;
+    frame.set_index(index);
+    frame.set_value_bytes(value_bytes);
+    frame.set_payload(payload);
+    frame.set_checksum(Checksum32(payload));
+    return frame;
+  }
+
+  StrangeService service_;
+  std::unique_ptr<grpc::Server> server_;
+  RemoteCacheOptions options_;
+};
+
+TEST_F(StrangeServiceTest, AnswersToARecallThatDoNotFitTheQuestionAreDataLoss) {
+  const std::string row(test::SmallLayout().row_bytes(), 'r');
+  struct Case {
+    const char* what;
+    std::function<void(v1::RecallResponse&)> spoil;
+  };
+  const std::vector<Case> cases = {
+      {"masks", [](auto& r) { r.clear_found(); }},
+      {"masks", [](auto& r) { r.add_found(1); }},
+      {"not asked for", [](auto& r) { r.set_found(0, 0b110); }},
+      {"number of rows", [](auto& r) { r.set_found(0, 0b001); }},
+      {"number of rows", [](auto& r) { r.add_row_checksums(7); }},
+      {"size", [](auto& r) { r.mutable_rows()->pop_back(); }},
+      {"size", [](auto& r) { r.clear_rows(); }},
+  };
+  auto good = [&](v1::RecallResponse* response) {
+    response->add_found(0b101);
+    response->set_rows(row + row);
+    for (int i = 0; i < 2; ++i) response->add_row_checksums(Checksum32(row));
+  };
+  service_.recall = good;
+  auto cache = *RemoteCache::Connect(options_);
+  EXPECT_TRUE(Recall(*cache, absl::Now() + absl::Seconds(60)).ok());
+  cache.reset();
+  for (const Case& c : cases) {
+    service_.recall = [&](v1::RecallResponse* response) {
+      good(response);
+      c.spoil(*response);
+    };
+    cache = *RemoteCache::Connect(options_);
+    const absl::Status status = Recall(*cache, absl::Now() + absl::Seconds(60)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << c.what;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.what));
+    cache.reset();
+  }
+}
+
+TEST_F(StrangeServiceTest, ARecallThatIsNotAnsweredEndsAtItsDeadline) {
+  auto cache = *RemoteCache::Connect(options_);
+  EXPECT_EQ(Recall(*cache, absl::Now() + absl::Milliseconds(20)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Recall(*cache, absl::InfinitePast()).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(StrangeServiceTest, AValueThatIsNotAnsweredFailsWhenItsPatienceEnds) {
+  options_.offload_patience = absl::Milliseconds(50);
+  auto cache = *RemoteCache::Connect(options_);
+  const absl::Status status = Offload(*cache, 1, test::NumberedValue(1, 0)).get();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(cache->Stats().offload_failures, 1);
+}
+
+TEST_F(StrangeServiceTest, AFullBufferRefusesWhatIsOfferedAndEveryValueIsAnsweredOnce) {
+  options_.write_behind_bytes = size_t{1} << 20;
+  std::vector<std::future<absl::Status>> done;
+  {
+    auto cache = *RemoteCache::Connect(options_);
+    for (int i = 0; i < 40; ++i) done.push_back(Offload(*cache, i, std::string(100'000, 'x')));
+    EXPECT_GE(cache->Stats().offload_failures, 30) << "ten fit";
+  }
+  for (std::future<absl::Status>& status : done) EXPECT_EQ(status.get().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(StrangeServiceTest, BlocksThatAreNotWhatWasAskedForAreDataLoss) {
+  auto cache = *RemoteCache::Connect(options_);
+  auto fetch = [&](std::vector<v1::FetchBlocksResponse> frames) {
+    service_.frames = std::move(frames);
+    const std::vector<BlockId> ids = {{test::NumberedKey(1), 0}};
+    return cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
+  };
+  const auto good = fetch({Frame(0, 4, "ab"), Frame(0, 0, "cd")});
+  ASSERT_TRUE(good.ok()) << good.status();
+  EXPECT_EQ((*good)[0], "abcd");
+  EXPECT_FALSE((*fetch({}))[0].has_value()) << "nothing came: a miss";
+  v1::FetchBlocksResponse flipped = Frame(0, 4, "abcd");
+  flipped.mutable_payload()->at(1) ^= 1;
+  for (const std::vector<v1::FetchBlocksResponse>& frames : {std::vector<v1::FetchBlocksResponse>{Frame(5, 4, "abcd")},
+                                                             {Frame(0, 9, "abcd")},
+                                                             {Frame(0, 2, "abcd")},
+                                                             {Frame(0, 4, "abcd"), Frame(0, 0, "more")},
+                                                             {Frame(0, 1u << 31, "abcd")},
+                                                             {flipped}}) {
+    EXPECT_EQ(fetch(frames).status().code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+}  // namespace
+}  // namespace tidepool
