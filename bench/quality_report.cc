@@ -1,13 +1,12 @@
 // What compression costs and what recall brings back, on the small real model (docs/quality.md has the figures):
 //
-//   quality_report [--texts=3] [--contexts=4] [--budget=0.2] [--preset=snapkv ...]
+//   quality_report [--texts=3] [--contexts=4] [--budget=0.2] [--preset=snapkv ...] [--row=PART_OF_A_NAME ...]
 //
-// 1. Text: mean negative log-likelihood of the next 128 tokens after 1,920 tokens of a text, compressed at the end of
-// the 1,920.
-// 2. Needles: a finished turn of 2,040 tokens is compressed; then each question alone is the next turn, and the true
-// answer's
-//    tokens are scored. tests/data/quality/README.md has the data and the full cache's figures by an independent
-//    implementation.
+// Text: mean negative log-likelihood of the next 128 tokens after 1,920 tokens of a text, compressed at the end of the
+// 1,920. Needles: a finished turn of 2,040 tokens is compressed; then each question alone is the next turn, and the
+// true answer's tokens are scored. tests/data/quality/README.md has the data and the full cache's figures by an
+// independent implementation.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -153,7 +152,7 @@ std::vector<Row> Rows(const std::vector<std::string>& presets, double budget) {
 int Main(int argc, char** argv) {
   int texts = 3, contexts = 4;
   double budget = 0.2;
-  std::vector<std::string> presets;
+  std::vector<std::string> presets, only;
   for (int i = 1; i < argc; ++i) {
     absl::string_view flag = argv[i];
     if (absl::ConsumePrefix(&flag, "--texts=")) {
@@ -164,8 +163,10 @@ int Main(int argc, char** argv) {
       if (!absl::SimpleAtod(flag, &budget) || !(budget > 0 && budget <= 1)) Die("--budget: above 0 and at most 1");
     } else if (absl::ConsumePrefix(&flag, "--preset=")) {
       presets.push_back(std::string(flag));
+    } else if (absl::ConsumePrefix(&flag, "--row=")) {
+      only.push_back(std::string(flag));
     } else {
-      Die(absl::StrCat("unknown argument ", argv[i], "; known: --texts --contexts --budget --preset"));
+      Die(absl::StrCat("unknown argument ", argv[i], "; known: --texts --contexts --budget --preset --row"));
     }
   }
   if (presets.empty()) presets = {"streaming", "snapkv", "h2o", "d2o"};
@@ -197,6 +198,9 @@ int Main(int argc, char** argv) {
                 "first", "KV %", "rows/step");
     double full = 0;
     for (const Row& row : Rows(presets, budget)) {
+      const bool wanted = std::any_of(only.begin(), only.end(),
+                                      [&](const std::string& part) { return absl::StrContains(row.name, part); });
+      if (!only.empty() && !wanted) continue;
       double sum = 0;
       std::string columns;
       GenerationUsage usage;

@@ -39,16 +39,18 @@ absl::StatusOr<std::unique_ptr<DiskManifestStore>> DiskManifestStore::Open(Datab
 }
 
 absl::Status DiskManifestStore::Load() {
+  ManifestStats found;
+  found.limit_bytes = limit_bytes_;
+  TP_RETURN_IF_ERROR(database_->Scan(Family::kManifests, std::string(1, kHead), std::string(1, kHead + 1),
+                                     [&found](std::string_view key, std::string_view value) {
+                                       ++found.sessions;
+                                       const absl::StatusOr<ManifestSummary> head = DecodeManifestHead(value);
+                                       found.bytes += BytesOf(value.size(), head.ok() ? head->body_bytes : 0);
+                                       return true;
+                                     }));
   MutexLock lock(&mutex_);
-  stats_.limit_bytes = limit_bytes_;
-  ManifestStats& stats = stats_;
-  return database_->Scan(Family::kManifests, std::string(1, kHead), std::string(1, kHead + 1),
-                         [&stats](std::string_view key, std::string_view value) {
-                           ++stats.sessions;
-                           const absl::StatusOr<ManifestSummary> head = DecodeManifestHead(value);
-                           stats.bytes += BytesOf(value.size(), head.ok() ? head->body_bytes : 0);
-                           return true;
-                         });
+  stats_ = found;
+  return absl::OkStatus();
 }
 
 Mutex* DiskManifestStore::StripeOf(std::string_view key) {

@@ -1,12 +1,11 @@
 // Recall inside the steps of a batch: the hook between a layer's projections and its attention.
 //
 // sync: every layer of every token chooses by its own queries, fetches what is missing in one request for the whole
-// batch and
-//       installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
+// batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
+//
 // async: the choice of step t is fetched while it ends and installed when step t + 1 begins; what has not arrived
-// within
-//       budget_ms is late and discarded. The tokens of a later turn's prompt are recalled synchronously, so that the
-//       first token of the answer sees what the question asks for.
+// within budget_ms is late and discarded. The tokens of a later turn's prompt are recalled synchronously, so that the
+// first token of the answer sees what the question asks for.
 #ifndef TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 

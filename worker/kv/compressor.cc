@@ -52,7 +52,6 @@ double RecallShare(const CompressionSpec& spec) {
 
 Compressor::Compressor(const KvLayout& layout, int query_heads, const CompressionSpec& spec)
     : layout_(layout),
-      query_heads_(query_heads),
       group_(query_heads / layout.kv_heads),
       spec_(spec),
       merge_(layout.layers) {}

@@ -67,7 +67,7 @@ class Compressor {
              absl::Span<const std::vector<int32_t>> evicted);
 
   const KvLayout layout_;
-  const int query_heads_, group_;
+  const int group_;
   const CompressionSpec spec_;
   std::vector<LayerBudget> budgets_;  // by layer; empty until the first prompt is in
   std::vector<MergeState> merge_;     // by layer

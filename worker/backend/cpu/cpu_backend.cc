@@ -86,7 +86,6 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions&
                        int32_t pages, std::unique_ptr<PageMemory> memory)
     : model_(std::move(model)),
       config_(model_->config()),
-      f32_weights_(options.f32_weights),
       layout_(std::move(layout)),
       team_(options.threads),
       weights_(*model_, options.f32_weights, team_),

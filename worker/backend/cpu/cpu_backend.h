@@ -53,7 +53,6 @@ class CpuBackend : public Backend {
 
   const std::shared_ptr<const Model> model_;
   const ModelConfig& config_;
-  const bool f32_weights_;
   const KvLayout layout_;
   ThreadTeam team_;
   CpuWeights weights_;
