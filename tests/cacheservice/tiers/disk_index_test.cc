@@ -1,0 +1,87 @@
+#include "cacheservice/tiers/disk_index.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "tests/support/blocks.h"
+
+namespace tidepool {
+namespace {
+
+BlockId Id(int number) { return {test::NumberedKey(number), 0}; }
+DiskIndex::Location At(uint64_t sequence, uint32_t cost_bytes = 100, bool durable = false) {
+  return {.sequence = sequence, .cost_bytes = cost_bytes, .durable = durable};
+}
+
+TEST(DiskIndexTest, TheOldestAreDroppedToStayWithinTheLimit) {
+  DiskIndex index(300);
+  for (int number : {1, 2, 3}) EXPECT_EQ(index.Add(Id(number), At(number)), 0);
+  EXPECT_EQ(index.bytes(), 300u);
+  EXPECT_EQ(index.Add(Id(4), At(4, 150)), 2);
+  EXPECT_EQ(index.Find(Id(1)), std::nullopt);
+  EXPECT_EQ(index.Find(Id(2)), std::nullopt);
+  EXPECT_EQ(index.Find(Id(3)), At(3));
+  EXPECT_EQ(index.bytes(), 250u);
+  EXPECT_EQ(index.objects(), 2u);
+  EXPECT_EQ(index.first_sequence(), 3u);
+  EXPECT_EQ(index.next_sequence(), 5u);
+}
+
+TEST(DiskIndexTest, AReplacedValueCountsUntilItIsTheOldestAndIsNoDrop) {
+  DiskIndex index(300);
+  index.Add(Id(1), At(1));
+  index.Add(Id(1), At(2, 100, true));
+  EXPECT_EQ(index.Find(Id(1)), At(2, 100, true));
+  EXPECT_EQ(index.bytes(), 200u) << "the older bytes are still on disk";
+  EXPECT_EQ(index.objects(), 1u);
+  EXPECT_EQ(index.Add(Id(2), At(3, 150)), 0) << "sequence 1 is dropped, and it held nothing";
+  EXPECT_EQ(index.Find(Id(1)), At(2, 100, true));
+  EXPECT_EQ(index.bytes(), 250u);
+}
+
+TEST(DiskIndexTest, OnlyTheLocationThatWasReadIsForgotten) {
+  DiskIndex index(300);
+  index.Add(Id(1), At(1));
+  EXPECT_FALSE(index.Forget(Id(2), 1));
+  EXPECT_FALSE(index.Forget(Id(1), 7)) << "stored anew meanwhile";
+  EXPECT_TRUE(index.Forget(Id(1), 1));
+  EXPECT_FALSE(index.Forget(Id(1), 1));
+  EXPECT_EQ(index.Find(Id(1)), std::nullopt);
+  EXPECT_EQ(index.bytes(), 100u);
+  EXPECT_EQ(index.objects(), 0u);
+}
+
+TEST(DiskIndexTest, OneValueIsKeptHoweverLargeItIs) {
+  DiskIndex index(10);
+  EXPECT_EQ(index.Add(Id(1), At(1)), 0);
+  EXPECT_NE(index.Find(Id(1)), std::nullopt);
+  EXPECT_EQ(index.Add(Id(2), At(2)), 1);
+  EXPECT_EQ(index.objects(), 1u);
+}
+
+TEST(DiskIndexTest, OnlyTheOlderHalfOfANearlyFullTierLeavesSoon) {
+  DiskIndex index(1000);
+  for (int number = 1; number <= 6; ++number) index.Add(Id(number), At(number));
+  EXPECT_FALSE(index.LeavesSoon(*index.Find(Id(1)))) << "there is room";
+  for (int number = 7; number <= 10; ++number) index.Add(Id(number), At(number));
+  EXPECT_TRUE(index.LeavesSoon(*index.Find(Id(1))));
+  EXPECT_TRUE(index.LeavesSoon(*index.Find(Id(5))));
+  EXPECT_FALSE(index.LeavesSoon(*index.Find(Id(6))));
+  EXPECT_FALSE(index.LeavesSoon(*index.Find(Id(10))));
+}
+
+TEST(DiskIndexTest, SequencesGoOnBehindThoseOfTheLastRunAndNeverBack) {
+  DiskIndex index(1000);
+  EXPECT_EQ(index.next_sequence(), 1u);
+  index.SkipTo(40);
+  index.SkipTo(5);
+  EXPECT_EQ(index.next_sequence(), 40u);
+  EXPECT_EQ(index.first_sequence(), 40u) << "empty: what is below is dropped";
+  index.Add(Id(1), At(50));
+  EXPECT_EQ(index.first_sequence(), 50u);
+  EXPECT_GT(index.bytes_of_memory(), 0u);
+}
+
+}  // namespace
+}  // namespace tidepool
