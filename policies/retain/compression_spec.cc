@@ -6,52 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "policies/retain/preset_table.h"
 
 namespace tidepool {
 namespace {
-
-struct Preset {
-  const char* name;
-  const char* summary;
-  CompressionSpec (*make)();
-};
-
-CompressionSpec Named(const char* name, LayerBudgetRule layer, ScoreRule score, Schedule schedule, Fate fate) {
-  CompressionSpec spec;
-  spec.preset = name;
-  spec.layer_budget = layer;
-  spec.score = score;
-  spec.schedule = schedule;
-  spec.fate = fate;
-  return spec;
-}
-
-constexpr Preset kPresets[] = {
-    {"full", "keeps everything", [] { return CompressionSpec(); }},
-    {"streaming", "StreamingLLM: the first tokens and the last ones (arXiv 2309.17453)",
-     [] {
-       return Named("streaming", LayerBudgetRule::kUniform, ScoreRule::kPosition, Schedule::kPrefillAndStep,
-                    Fate::kDrop);
-     }},
-    {"snapkv",
-     "SnapKV: what the last prompt queries attend to, decided once at the end of the prompt (arXiv 2404.14469)",
-     [] { return Named("snapkv", LayerBudgetRule::kUniform, ScoreRule::kWindow, Schedule::kPrefill, Fate::kDrop); }},
-    {"h2o", "H2O: heavy hitters by accumulated attention, and the last tokens, at every step (arXiv 2306.14048)",
-     [] {
-       return Named("h2o", LayerBudgetRule::kUniform, ScoreRule::kColumn, Schedule::kPrefillAndStep, Fate::kDrop);
-     }},
-    {"d2o", "D2O: layer budgets by attention variance, heavy hitters, similar evicted tokens merged (arXiv 2406.13035)",
-     [] {
-       return Named("d2o", LayerBudgetRule::kVariance, ScoreRule::kColumn, Schedule::kPrefillAndStep, Fate::kMerge);
-     }},
-};
-
-const Preset* Find(std::string_view name) {
-  for (const Preset& preset : kPresets) {
-    if (preset.name == name) return &preset;
-  }
-  return nullptr;
-}
 
 constexpr int kMaxLayers = 1024;
 
@@ -78,6 +36,13 @@ std::string Exactly(double value) {
   return std::string(text, end);
 }
 
+// A set of layers: order and repetition say nothing.
+std::string LayerSet(std::vector<int> layers) {
+  std::sort(layers.begin(), layers.end());
+  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+  return absl::StrJoin(layers, ",");
+}
+
 absl::Status ValidateRecall(const CompressionSpec& spec) {
   const RecallSpec& recall = spec.recall;
   TP_RETURN_IF_ERROR(InEnum("recall.mode", recall.mode, RecallMode::kSync));
@@ -98,31 +63,142 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status Layers(const char* field, const std::vector<int>& layers) {
+  TP_RETURN_IF_ERROR(InRange(absl::StrCat(field, ": count").c_str(), static_cast<int64_t>(layers.size()), int64_t{0},
+                             int64_t{kMaxLayers}));
+  for (int layer : layers) TP_RETURN_IF_ERROR(InRange(field, layer, 0, kMaxLayers - 1));
+  return absl::OkStatus();
+}
+
+// Stages that contradict each other (policies.md section 11). Whatever passes has a meaning, though only the
+// combinations in preset_table.cc have a name.
+absl::Status ValidateStages(const CompressionSpec& spec) {
+  const bool all = spec.layer_budget == LayerBudgetRule::kAll;
+  if (all != (spec.schedule == Schedule::kNever)) {
+    return Bad(all ? "layer_budget: all makes no sense with a schedule: nothing is over its budget"
+                   : "layer_budget: rows are limited, but schedule never evicts none");
+  }
+  if (!all && spec.score == ScoreRule::kNone) {
+    return Bad("score: none makes no sense with a layer_budget that limits rows: nothing says which stay");
+  }
+  if (spec.head_budget == HeadBudgetRule::kAda) {
+    if (spec.score == ScoreRule::kNone || spec.score == ScoreRule::kPosition) {
+      return Bad("head_budget: ada makes no sense with score position or none: heads share rows by their scores");
+    }
+    if (spec.score == ScoreRule::kLastRow) {
+      return Bad("head_budget: ada makes no sense with score last row, which gives one kept set to the whole layer");
+    }
+    if (spec.fate == Fate::kMerge) {
+      return Bad("head_budget: ada makes no sense with fate merge: heads vote on the same number of evicted rows each");
+    }
+  }
+  if ((spec.head_budget == HeadBudgetRule::kLayerSet) != (spec.score == ScoreRule::kLastRow)) {
+    return Bad(spec.score == ScoreRule::kLastRow
+                   ? "score: last row is one score for the whole layer, head_budget must be the layer's set"
+                   : "head_budget: one set for the layer makes no sense with a score that each head has of its own");
+  }
+  if (spec.layer_budget == LayerBudgetRule::kLazy && spec.score != ScoreRule::kPosition) {
+    return Bad("layer_budget: lazy layers keep their first and last rows, which only score position does");
+  }
+  if (spec.score == ScoreRule::kWindow && spec.schedule == Schedule::kPrefillAndStep) {
+    return Bad("score: window makes no sense with a schedule of every step: it is made of the prompt's last queries");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidatePyramidAndAda(const CompressionSpec& spec) {
+  TP_RETURN_IF_ERROR(InRange("pyramid_beta", spec.pyramid_beta, 1, 1 << 20));
+  return InRange("ada_floor", spec.ada_floor, 0.0, 1.0);
+}
+
+absl::Status ValidateLazy(const CompressionSpec& spec) {
+  TP_RETURN_IF_ERROR(InRange("lazy_sinks", spec.lazy_sinks, 0, 1 << 20));
+  TP_RETURN_IF_ERROR(InRange("lazy_recent", spec.lazy_recent, 1, 1 << 20));
+  TP_RETURN_IF_ERROR(InRange("lazy_last", spec.lazy_last, 1, 1024));
+  TP_RETURN_IF_ERROR(InRange("lazy_share", spec.lazy_share, 0.0, 1.0));
+  if (!(spec.lazy_threshold >= 0 && spec.lazy_threshold < 1)) {
+    return Bad(absl::StrCat("lazy_threshold: ", spec.lazy_threshold, " is not in [0, 1)"));
+  }
+  TP_RETURN_IF_ERROR(Layers("lazy_layers", spec.lazy_layers));
+  for (int layer : spec.lazy_layers) {
+    if (std::find(spec.dense_layers.begin(), spec.dense_layers.end(), layer) != spec.dense_layers.end()) {
+      return Bad(absl::StrCat("lazy_layers: layer ", layer, " is also in dense_layers, it cannot be cut and kept"));
+    }
+  }
+  if (spec.layer_budget == LayerBudgetRule::kLazy && spec.budget_tokens > 0) {
+    return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens,
+                            " makes no sense with layer_budget lazy: lazy_sinks + lazy_recent rows stay in lazy layers,"
+                            " everything in the others"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateAha(const CompressionSpec& spec) {
+  TP_RETURN_IF_ERROR(InRange("aha_recent", spec.aha_recent, 1, 1024));
+  TP_RETURN_IF_ERROR(InRange("aha_value_kernel", spec.aha_value_kernel, 1, 255));
+  if (spec.aha_value_kernel % 2 == 0) {
+    return Bad(absl::StrCat("aha_value_kernel: ", spec.aha_value_kernel, " is even, an odd one is needed"));
+  }
+  return absl::OkStatus();
+}
+
+// The fields that LeastKeptRows adds up.
+const char* LeastKeptFields(ScoreRule score) {
+  switch (score) {
+    case ScoreRule::kWindow: return "window_tokens + 1";
+    case ScoreRule::kAha: return "aha_recent + 1";
+    case ScoreRule::kLastRow: return "one row";
+    default: return "sink_tokens + 1";
+  }
+}
+
+absl::Status NotRunYet(std::string_view preset) {
+  return absl::UnimplementedError(
+      absl::StrCat("compression.preset: '", std::string(preset), "' is not run by this engine yet"));
+}
+
 }  // namespace
 
 std::vector<std::string_view> PresetNames() {
   std::vector<std::string_view> names;
-  for (const Preset& preset : kPresets) names.push_back(preset.name);
+  for (const Preset& preset : AllPresets()) {
+    if (preset.runs_on_engine) names.push_back(preset.name);
+  }
   return names;
 }
 
 absl::StatusOr<CompressionSpec> PresetSpec(std::string_view name) {
-  if (const Preset* preset = Find(name); preset != nullptr) return preset->make();
-  std::string known;
-  for (const Preset& preset : kPresets) absl::StrAppend(&known, known.empty() ? "" : ", ", preset.name);
-  return absl::NotFoundError(
-      absl::StrCat("compression.preset: '", std::string(name), "' is not known; there are ", known));
+  const Preset* preset = FindPreset(name);
+  if (preset == nullptr) {
+    const std::vector<std::string_view> names = PresetNames();
+    return absl::NotFoundError(absl::StrCat("compression.preset: '", std::string(name), "' is not known; there are ",
+                                            absl::StrJoin(std::vector<std::string>(names.begin(), names.end()), ", ")));
+  }
+  if (!preset->runs_on_engine) return NotRunYet(name);
+  return preset->make();
 }
 
 std::string_view PresetSummary(std::string_view name) {
-  const Preset* preset = Find(name);
-  return preset != nullptr ? preset->summary : "";
+  const Preset* preset = FindPreset(name);
+  return preset != nullptr && preset->runs_on_engine ? preset->summary : "";
+}
+
+int LeastKeptRows(const CompressionSpec& spec) {
+  switch (spec.score) {
+    case ScoreRule::kWindow: return spec.window_tokens + 1;
+    case ScoreRule::kAha: return spec.aha_recent + 1;
+    case ScoreRule::kLastRow: return 1;
+    default: return spec.sink_tokens + 1;
+  }
 }
 
 absl::Status ValidateCompression(const CompressionSpec& spec) {
-  TP_ASSIGN_OR_RETURN(const CompressionSpec base, PresetSpec(spec.preset));
-  if (spec.layer_budget != base.layer_budget || spec.head_budget != base.head_budget || spec.score != base.score ||
-      spec.schedule != base.schedule || spec.fate != base.fate) {
+  const Preset* preset = FindPreset(spec.preset);
+  if (preset == nullptr) return PresetSpec(spec.preset).status();
+  TP_RETURN_IF_ERROR(ValidateStages(spec));
+  if (const CompressionSpec base = preset->make(); spec.layer_budget != base.layer_budget ||
+                                                   spec.head_budget != base.head_budget || spec.score != base.score ||
+                                                   spec.schedule != base.schedule || spec.fate != base.fate) {
     return Bad(absl::StrCat("preset: the stages of '", spec.preset, "' are fixed"));
   }
   TP_RETURN_IF_ERROR(InRange("budget_tokens", spec.budget_tokens, 0, 1 << 24));
@@ -148,35 +224,46 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
     return Bad(absl::StrCat("merge_ema_alpha + merge_ema_beta: ", spec.merge_ema_alpha, " + ", spec.merge_ema_beta,
                             " is above 1, the threshold would outgrow every similarity"));
   }
-  TP_RETURN_IF_ERROR(
-      InRange("dense_layers: count", static_cast<int64_t>(spec.dense_layers.size()), int64_t{0}, int64_t{kMaxLayers}));
-  for (int layer : spec.dense_layers) TP_RETURN_IF_ERROR(InRange("dense_layers", layer, 0, kMaxLayers - 1));
+  TP_RETURN_IF_ERROR(Layers("dense_layers", spec.dense_layers));
+  TP_RETURN_IF_ERROR(ValidatePyramidAndAda(spec));
+  TP_RETURN_IF_ERROR(ValidateLazy(spec));
+  TP_RETURN_IF_ERROR(ValidateAha(spec));
   TP_RETURN_IF_ERROR(ValidateRecall(spec));
   // What is left to the policy must hold what it never gives up (SnapKV's code asserts capacity > window).
   const double share = spec.recall.mode == RecallMode::kOff ? 0.0 : spec.recall.share;
   if (spec.budget_tokens > 0 && spec.preset != "full") {
     const int kept = spec.budget_tokens - static_cast<int>(spec.budget_tokens * share);
-    const int least = spec.score == ScoreRule::kWindow ? spec.window_tokens + 1 : spec.sink_tokens + 1;
+    const int least = LeastKeptRows(spec);
     if (kept < least) {
       return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens, " leaves ", kept, " kept rows, preset ",
-                              spec.preset, " needs at least ", least,
-                              spec.score == ScoreRule::kWindow ? " (window_tokens + 1)" : " (sink_tokens + 1)"));
+                              spec.preset, " needs at least ", least, " (", LeastKeptFields(spec.score), ")"));
     }
   }
-  return absl::OkStatus();
+  return preset->runs_on_engine ? absl::OkStatus() : NotRunYet(spec.preset);
 }
 
 std::string CompressionFingerprint(const CompressionSpec& spec) {
   if (spec.preset == "full") return "full";
-  std::vector<int> dense = spec.dense_layers;  // a set: order and repetition say nothing
-  std::sort(dense.begin(), dense.end());
-  dense.erase(std::unique(dense.begin(), dense.end()), dense.end());
   std::string text = spec.budget_tokens > 0 ? absl::StrCat(spec.preset, ":t", spec.budget_tokens)
                                             : absl::StrCat(spec.preset, ":f", Exactly(spec.budget_fraction));
   absl::StrAppend(&text, ":s", spec.sink_tokens, ":w", spec.window_tokens, ":k", spec.pool_kernel, ":p",
                   static_cast<int>(spec.pooling), ":g", static_cast<int>(spec.group_reduce), ":r",
                   Exactly(spec.recent_share), ":a", Exactly(spec.merge_ema_alpha), ":b", Exactly(spec.merge_ema_beta),
-                  ":d", absl::StrJoin(dense, ","), spec.dense_layers_override ? "!" : "");
+                  ":d", LayerSet(spec.dense_layers), spec.dense_layers_override ? "!" : "");
+  // Stored lineages hold these texts: what a preset does not use stays out of its text.
+  if (spec.layer_budget == LayerBudgetRule::kPyramid || spec.layer_budget == LayerBudgetRule::kAdaPyramid) {
+    absl::StrAppend(&text, ":y", spec.pyramid_beta);
+  }
+  if (spec.head_budget == HeadBudgetRule::kAda) {
+    absl::StrAppend(&text, ":h", Exactly(spec.ada_floor), spec.ada_normalize ? "n" : "");
+  }
+  if (spec.layer_budget == LayerBudgetRule::kLazy) {
+    absl::StrAppend(&text, ":l", spec.lazy_sinks, ",", spec.lazy_recent, ",", spec.lazy_last, ",",
+                    Exactly(spec.lazy_share), ",", Exactly(spec.lazy_threshold), ",", LayerSet(spec.lazy_layers));
+  }
+  if (spec.score == ScoreRule::kAha) {
+    absl::StrAppend(&text, ":v", spec.aha_recent, ",", spec.aha_value_kernel);
+  }
   const RecallSpec& recall = spec.recall;
   if (recall.mode == RecallMode::kOff) return text;
   absl::StrAppend(&text, ":m", static_cast<int>(recall.mode), ",", static_cast<int>(recall.index), ",",

@@ -14,10 +14,11 @@
 
 namespace tidepool {
 
+// Sessions store these by value: add at the end.
 enum class LayerBudgetRule { kAll, kUniform, kPyramid, kAdaPyramid, kVariance, kLazy };
-enum class HeadBudgetRule { kUniform, kAda };
+enum class HeadBudgetRule { kUniform, kAda, kLayerSet };  // kLayerSet: one kept set, the same in all heads of a layer
 enum class ScoreRule { kNone, kPosition, kWindow, kColumn, kLastRow, kAha };
-enum class Schedule { kNever, kPrefill, kPrefillAndStep };
+enum class Schedule { kNever, kPrefill, kPrefillAndStep, kFirstStep };  // kFirstStep: once, by the first decoding step
 enum class Fate { kDrop, kMerge };  // of what is evicted, besides being recallable when recall is on
 enum class Pooling { kNone, kAvg, kMax };
 enum class GroupReduce { kMean, kMax, kSum };  // query heads of a kv head to one score
@@ -66,6 +67,22 @@ struct CompressionSpec {
   std::vector<int> dense_layers;  // never compressed; d2o adds 0, 1 and the last unless dense_layers_override
   bool dense_layers_override = false;
 
+  int pyramid_beta = 20;       // pyramid: the last layer's past rows are about 1 / beta of the average
+  double ada_floor = 0.2;      // ada: share of a head's average past rows that it has whatever its scores, 0 to 1
+  bool ada_normalize = false;  // ada: weigh each head by the share of its scores that its best rows hold
+
+  // lighttransfer, simlayerkv: lazy layers keep their first and last rows, the others everything. The budget plays no
+  // part.
+  int lazy_sinks = 4;
+  int lazy_recent = 1020;
+  int lazy_last = 32;            // the last prompt queries by which a layer is judged
+  double lazy_share = 0.5;       // of all layers: the laziest are cut
+  double lazy_threshold = 0;     // above 0: layers whose ratio is above it are cut, instead of a share; below 1
+  std::vector<int> lazy_layers;  // not empty: these are cut, whatever their ratio
+
+  int aha_recent = 32;       // ahakv: last rows that stay, and attention rows that a score sums
+  int aha_value_kernel = 7;  // ahakv: pooling of the value prior, odd
+
   RecallSpec recall;
 
   friend bool operator==(const CompressionSpec&, const CompressionSpec&) = default;
@@ -73,12 +90,16 @@ struct CompressionSpec {
 
 // The names ListPolicies gives, in order: full, streaming, snapkv, h2o, d2o.
 std::vector<std::string_view> PresetNames();
-// NotFound naming the preset and listing the known ones.
+// NotFound naming the preset and listing the known ones; Unimplemented when the engine does not run it yet
+// (preset_table.h).
 absl::StatusOr<CompressionSpec> PresetSpec(std::string_view name);
-// One line for ListPolicies and --help.
+// One line for ListPolicies and --help; empty when the preset is not in PresetNames().
 std::string_view PresetSummary(std::string_view name);
 // InvalidArgument naming the field, its value and the allowed range, or the two fields that make no sense together.
+// NotFound and Unimplemented as in PresetSpec, the latter only when nothing else is wrong.
 absl::Status ValidateCompression(const CompressionSpec& spec);
+// Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
+int LeastKeptRows(const CompressionSpec& spec);
 // A short stable text of everything that changes which KV is computed: part of the lineage of non-exact blocks.
 std::string CompressionFingerprint(const CompressionSpec& spec);
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "base/check.h"
+#include "policies/retain/pyramid_budget.h"
 
 namespace tidepool {
 
@@ -43,55 +45,107 @@ bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers) {
          (layer == 0 || layer == 1 || layer == layers - 1);
 }
 
-std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input) {
-  auto split = [&](int total) {
-    RowBudget rows;
-    switch (spec.score) {
-      case ScoreRule::kNone: rows.recent = total; break;
-      case ScoreRule::kPosition:
-        rows.sinks = rows.heavy = std::min(spec.sink_tokens, total - 1);
-        rows.recent = total - rows.heavy;
-        break;
-      case ScoreRule::kWindow:
-        rows.recent = std::min(spec.window_tokens, total);
-        rows.heavy = total - rows.recent;
-        break;
-      default:
-        rows.recent = std::clamp(static_cast<int>(total * spec.recent_share), 1, total);
-        rows.heavy = total - rows.recent;
-        rows.sinks = spec.layer_budget == LayerBudgetRule::kVariance ? spec.sink_tokens : 0;
-        break;
-    }
-    return rows;
-  };
-  std::vector<LayerBudget> budgets(input.layers);
-  for (int layer = 0; layer < input.layers; ++layer) budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
-  // The other rules have no preset yet (ValidateCompression).
-  TIDEPOOL_CHECK(spec.layer_budget == LayerBudgetRule::kAll || spec.layer_budget == LayerBudgetRule::kUniform ||
-                 spec.layer_budget == LayerBudgetRule::kVariance);
-  // What fits is kept whole: unequal layers would evict from some of them for nothing.
-  if (spec.layer_budget == LayerBudgetRule::kVariance && input.kept_rows < input.tokens) {
-    TIDEPOOL_CHECK(static_cast<int>(input.variance_concentration.size()) == input.layers);
-    // D2O: rho is the whole ratio, heavy and recent take their shares of it and are cut to whole tokens one by one.
-    const double rho = static_cast<double>(input.kept_rows) / input.tokens;
-    const std::vector<double> ratios = VarianceRatios(input.variance_concentration, rho);
-    for (int layer = 0; layer < input.layers; ++layer) {
-      RowBudget& rows = budgets[layer].rows;
-      rows.sinks = spec.sink_tokens;
-      // The small term undoes the rounding of rho where a product is a whole number.
-      rows.heavy = std::max(1, static_cast<int>(input.tokens * ratios[layer] * (1 - spec.recent_share) + 1e-9));
-      rows.recent = std::max(1, static_cast<int>(input.tokens * ratios[layer] * spec.recent_share + 1e-9));
-    }
-    return budgets;
+namespace {
+
+// `total` rows of a head, into what is chosen by score and what is recent.
+RowBudget Split(const CompressionSpec& spec, int total) {
+  RowBudget rows;
+  switch (spec.score) {
+    case ScoreRule::kNone: rows.recent = total; break;
+    case ScoreRule::kPosition:
+      rows.sinks = rows.heavy = std::min(spec.sink_tokens, total - 1);
+      rows.recent = total - rows.heavy;
+      break;
+    case ScoreRule::kWindow:
+      rows.recent = std::min(spec.window_tokens, total);
+      rows.heavy = total - rows.recent;
+      break;
+    case ScoreRule::kColumn:
+      rows.recent = std::clamp(static_cast<int>(total * spec.recent_share), 1, total);
+      rows.heavy = total - rows.recent;
+      rows.sinks = spec.layer_budget == LayerBudgetRule::kVariance ? spec.sink_tokens : 0;
+      break;
+    case ScoreRule::kLastRow: rows.heavy = total; break;  // the newest row competes with the others
+    case ScoreRule::kAha:
+      rows.recent = std::min(spec.aha_recent, total);
+      rows.heavy = total - rows.recent;
+      break;
   }
-  for (LayerBudget& budget : budgets) budget.rows = split(std::max(input.kept_rows, 1));
-  return budgets;
+  return rows;
 }
 
-std::vector<RowBudget> HeadBudgets(HeadBudgetRule rule, const RowBudget& average,
-                                   absl::Span<const std::vector<float>> scores) {
-  TIDEPOOL_CHECK(rule == HeadBudgetRule::kUniform);
-  return std::vector<RowBudget>(scores.size(), average);
+void SetUniform(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  for (LayerBudget& budget : budgets) budget.rows = Split(spec, std::max(input.kept_rows, 1));
+}
+
+// Rows that stay in any case: the same number in every layer.
+int Window(const CompressionSpec& spec) {
+  switch (spec.score) {
+    case ScoreRule::kWindow: return spec.window_tokens;
+    case ScoreRule::kAha: return spec.aha_recent;
+    default: return 0;
+  }
+}
+
+void SetPyramid(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  SetUniform(spec, input, budgets);
+  const int window = Window(spec);
+  if (input.kept_rows <= window) return;
+  const PyramidSchedule schedule =
+      spec.layer_budget == LayerBudgetRule::kPyramid ? PyramidSchedule::kFactory : PyramidSchedule::kAda;
+  const std::optional<std::vector<int>> past = PyramidPastRows(schedule, {.layers = input.layers,
+                                                                          .tokens = input.tokens,
+                                                                          .capacity = input.kept_rows,
+                                                                          .window = window,
+                                                                          .beta = spec.pyramid_beta});
+  if (!past.has_value()) return;
+  for (int layer = 0; layer < input.layers; ++layer) {
+    budgets[layer].rows = Split(spec, std::max((*past)[layer] + window, 1));
+  }
+}
+
+void SetByVariance(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  // What fits is kept whole: unequal layers would evict from some of them for nothing.
+  if (input.kept_rows >= input.tokens) {
+    SetUniform(spec, input, budgets);
+    return;
+  }
+  TIDEPOOL_CHECK(static_cast<int>(input.variance_concentration.size()) == input.layers);
+  // D2O: rho is the whole ratio, heavy and recent take their shares of it and are cut to whole tokens one by one.
+  const double rho = static_cast<double>(input.kept_rows) / input.tokens;
+  const std::vector<double> ratios = VarianceRatios(input.variance_concentration, rho);
+  for (int layer = 0; layer < input.layers; ++layer) {
+    RowBudget& rows = budgets[layer].rows;
+    rows.sinks = spec.sink_tokens;
+    // The small term undoes the rounding of rho where a product is a whole number.
+    rows.heavy = std::max(1, static_cast<int>(input.tokens * ratios[layer] * (1 - spec.recent_share) + 1e-9));
+    rows.recent = std::max(1, static_cast<int>(input.tokens * ratios[layer] * spec.recent_share + 1e-9));
+  }
+}
+
+void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  for (int layer = 0; layer < input.layers; ++layer) {
+    const auto& lazy = input.lazy_layers;
+    const bool is_lazy = std::find(lazy.begin(), lazy.end(), layer) != lazy.end();
+    budgets[layer].dense = budgets[layer].dense || !is_lazy;
+    budgets[layer].rows = {.sinks = spec.lazy_sinks, .heavy = spec.lazy_sinks, .recent = spec.lazy_recent};
+  }
+}
+
+}  // namespace
+
+std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input) {
+  std::vector<LayerBudget> budgets(input.layers);
+  for (int layer = 0; layer < input.layers; ++layer) budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
+  switch (spec.layer_budget) {
+    case LayerBudgetRule::kAll:
+    case LayerBudgetRule::kUniform: SetUniform(spec, input, budgets); break;
+    case LayerBudgetRule::kPyramid:
+    case LayerBudgetRule::kAdaPyramid: SetPyramid(spec, input, budgets); break;
+    case LayerBudgetRule::kVariance: SetByVariance(spec, input, budgets); break;
+    case LayerBudgetRule::kLazy: SetLazy(spec, input, budgets); break;
+  }
+  return budgets;
 }
 
 }  // namespace tidepool

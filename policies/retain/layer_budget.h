@@ -1,4 +1,4 @@
-// How the rows of a sequence are shared out over layers and heads (policies.md sections 4 and 5).
+// How the rows of a sequence are shared out over its layers (policies.md section 4).
 #ifndef TIDEPOOL_POLICIES_RETAIN_LAYER_BUDGET_H_
 #define TIDEPOOL_POLICIES_RETAIN_LAYER_BUDGET_H_
 
@@ -20,10 +20,12 @@ struct LayerBudgetInput {
   int tokens = 0;     // seen so far
   int kept_rows = 0;  // per (layer, kv head), on average: what the device budget leaves to the policy
   absl::Span<const double> variance_concentration;  // kVariance: F of each layer; else empty
+  absl::Span<const int> lazy_layers;                // kLazy: what LazyLayers or the queue chose
 };
 
 // One for each layer. kVariance: the layers share kept_rows by VarianceRatios, or each has kept_rows when the tokens
-// fit.
+// fit. kPyramid, kAdaPyramid: by PyramidPastRows; in the first layers that may be all rows there are. kLazy: the lazy
+// layers have spec.lazy_sinks and spec.lazy_recent rows, the others are dense; kept_rows does not matter.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
 
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:
@@ -36,10 +38,6 @@ std::vector<double> VarianceRatios(absl::Span<const double> concentration, doubl
 
 // Layers that are never compressed: spec.dense_layers, and for kVariance 0, 1 and the last unless overridden.
 bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers);
-
-// Budgets of the heads of one layer: `total` rows each on average. scores: pooled scores of each head's past rows.
-std::vector<RowBudget> HeadBudgets(HeadBudgetRule rule, const RowBudget& average,
-                                   absl::Span<const std::vector<float>> scores);
 
 }  // namespace tidepool
 

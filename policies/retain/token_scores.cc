@@ -56,6 +56,10 @@ std::vector<float> WindowScores(absl::Span<const float> probabilities, int group
   return PoolScores(ReduceGroup(scores, group, reduce), kernel, pooling);
 }
 
+std::vector<float> LastRowScores(absl::Span<const float> probabilities, int query_heads) {
+  return ReduceGroup(probabilities, query_heads, GroupReduce::kMean);
+}
+
 std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
   std::vector<int32_t> index(scores.size());
   std::iota(index.begin(), index.end(), 0);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "policies/retain/head_budget.h"
 #include "policies/retain/select.h"
 #include "policies/retain/token_scores.h"
 #include "worker/kernels/cpu/attention.h"
@@ -192,7 +193,7 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
   } else {
     for (int kv_head = 0; kv_head < heads; ++kv_head) select(kv_head);  // too little work to share
   }
-  const std::vector<RowBudget> of_heads = HeadBudgets(spec_.head_budget, budget.rows, scores);
+  const std::vector<RowBudget> of_heads = HeadBudgets(spec_, budget.rows, scores);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     const Selection selection =
         SelectRows(static_cast<int>(candidates[kv_head].size()), scores[kv_head], of_heads[kv_head]);

@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "policies/retain/preset_table.h"
 
 namespace tidepool {
 namespace {
@@ -14,14 +15,14 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-CompressionSpec Preset(std::string_view name) { return PresetSpec(name).value(); }
+CompressionSpec Spec(std::string_view name) { return PresetSpec(name).value(); }
 
 TEST(CompressionSpecTest, PresetsAreListedInOrderWithASummaryAndAreValid) {
   EXPECT_THAT(PresetNames(), ElementsAre("full", "streaming", "snapkv", "h2o", "d2o"));
   for (std::string_view name : PresetNames()) {
     EXPECT_FALSE(PresetSummary(name).empty());
-    EXPECT_EQ(Preset(name).preset, name);
-    EXPECT_TRUE(ValidateCompression(Preset(name)).ok()) << name;
+    EXPECT_EQ(Spec(name).preset, name);
+    EXPECT_TRUE(ValidateCompression(Spec(name)).ok()) << name;
   }
 }
 
@@ -37,15 +38,15 @@ TEST(CompressionSpecTest, AnUnknownPresetIsNotFoundAndTheKnownOnesAreListed) {
 }
 
 TEST(CompressionSpecTest, PresetsHaveTheDefaultsOfTheirPapers) {
-  const CompressionSpec snapkv = Preset("snapkv");
+  const CompressionSpec snapkv = Spec("snapkv");
   EXPECT_EQ(snapkv.window_tokens, 32);
   EXPECT_EQ(snapkv.pool_kernel, 7);
   EXPECT_EQ(snapkv.pooling, Pooling::kMax);
   EXPECT_EQ(snapkv.schedule, Schedule::kPrefill);
-  EXPECT_EQ(Preset("streaming").sink_tokens, 4);
-  EXPECT_EQ(Preset("h2o").recent_share, 0.5);
-  EXPECT_EQ(Preset("h2o").score, ScoreRule::kColumn);
-  const CompressionSpec d2o = Preset("d2o");
+  EXPECT_EQ(Spec("streaming").sink_tokens, 4);
+  EXPECT_EQ(Spec("h2o").recent_share, 0.5);
+  EXPECT_EQ(Spec("h2o").score, ScoreRule::kColumn);
+  const CompressionSpec d2o = Spec("d2o");
   EXPECT_EQ(d2o.sink_tokens, 4);
   EXPECT_EQ(d2o.budget_fraction, 0.2);
   EXPECT_EQ(d2o.recent_share, 0.5);
@@ -53,6 +54,51 @@ TEST(CompressionSpecTest, PresetsHaveTheDefaultsOfTheirPapers) {
   EXPECT_EQ(d2o.merge_ema_beta, 0.5);
   EXPECT_EQ(d2o.layer_budget, LayerBudgetRule::kVariance);
   EXPECT_EQ(d2o.fate, Fate::kMerge);
+}
+
+TEST(CompressionSpecTest, PublishedPoliciesThatTheEngineDoesNotRunAreUnimplementedByName) {
+  const std::vector<std::string> waiting = {"pyramidkv",     "ada-snapkv", "ada-pyramidkv", "tova",
+                                            "lighttransfer", "simlayerkv", "ahakv"};
+  std::vector<std::string> names;
+  for (const Preset& preset : AllPresets()) {
+    const CompressionSpec spec = preset.make();
+    EXPECT_EQ(spec.preset, preset.name);
+    EXPECT_FALSE(preset.summary.empty());
+    if (preset.runs_on_engine) continue;
+    const std::string name(preset.name);
+    names.push_back(name);
+    EXPECT_THAT(PresetNames(), ::testing::Not(::testing::Contains(preset.name)));
+    EXPECT_TRUE(PresetSummary(name).empty());
+    for (const absl::Status& status : {PresetSpec(name).status(), ValidateCompression(spec)}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+      EXPECT_THAT(std::string(status.message()), HasSubstr("compression.preset: '" + name + "'"));
+    }
+  }
+  EXPECT_EQ(names, waiting);
+}
+
+TEST(CompressionSpecTest, PublishedPoliciesHaveTheDefaultsOfTheirPapers) {
+  auto make = [](const char* name) { return FindPreset(name)->make(); };
+  EXPECT_EQ(make("pyramidkv").window_tokens, 8);
+  EXPECT_EQ(make("pyramidkv").pyramid_beta, 20);
+  for (const char* ada : {"ada-snapkv", "ada-pyramidkv"}) {
+    EXPECT_EQ(make(ada).window_tokens, 32);
+    EXPECT_EQ(make(ada).ada_floor, 0.2);
+    EXPECT_FALSE(make(ada).ada_normalize);
+  }
+  EXPECT_EQ(make("ada-pyramidkv").layer_budget, LayerBudgetRule::kAdaPyramid);
+  EXPECT_EQ(make("tova").head_budget, HeadBudgetRule::kLayerSet);
+  const CompressionSpec light = make("lighttransfer"), sim = make("simlayerkv");
+  EXPECT_EQ(light.lazy_sinks, 4);
+  EXPECT_EQ(light.lazy_recent, 1020);
+  EXPECT_EQ(light.lazy_last, 32);
+  EXPECT_EQ(light.lazy_share, 0.5);
+  EXPECT_EQ(light.lazy_threshold, 0);
+  EXPECT_EQ(sim.lazy_recent, 1024);
+  EXPECT_EQ(sim.lazy_threshold, 0.9);
+  EXPECT_EQ(sim.schedule, Schedule::kFirstStep);
+  EXPECT_EQ(make("ahakv").aha_recent, 32);
+  EXPECT_EQ(make("ahakv").aha_value_kernel, 7);
 }
 
 struct BadSpec {
@@ -90,6 +136,26 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
        }},
       {"dense_layers", "d2o", [](auto& s) { s.dense_layers = {1024}; }},
       {"dense_layers", "d2o", [](auto& s) { s.dense_layers.assign(1025, 3); }},
+      {"pyramid_beta", "pyramidkv", [](auto& s) { s.pyramid_beta = 0; }},
+      {"pyramid_beta", "h2o", [](auto& s) { s.pyramid_beta = -3; }},
+      {"ada_floor", "ada-snapkv", [](auto& s) { s.ada_floor = -0.01; }},
+      {"ada_floor", "ada-snapkv", [](auto& s) { s.ada_floor = 1.01; }},
+      {"ada_floor", "ada-snapkv", [=](auto& s) { s.ada_floor = nan; }},
+      {"lazy_sinks", "lighttransfer", [](auto& s) { s.lazy_sinks = -1; }},
+      {"lazy_recent", "lighttransfer", [](auto& s) { s.lazy_recent = 0; }},
+      {"lazy_last", "lighttransfer", [](auto& s) { s.lazy_last = 0; }},
+      {"lazy_last", "lighttransfer", [](auto& s) { s.lazy_last = 1025; }},
+      {"lazy_share", "lighttransfer", [](auto& s) { s.lazy_share = 1.5; }},
+      {"lazy_share", "lighttransfer", [=](auto& s) { s.lazy_share = nan; }},
+      {"lazy_threshold", "simlayerkv", [](auto& s) { s.lazy_threshold = 1; }},
+      {"lazy_threshold", "simlayerkv", [](auto& s) { s.lazy_threshold = -0.1; }},
+      {"lazy_threshold", "simlayerkv", [=](auto& s) { s.lazy_threshold = nan; }},
+      {"lazy_layers", "lighttransfer", [](auto& s) { s.lazy_layers = {-1}; }},
+      {"lazy_layers", "lighttransfer", [](auto& s) { s.lazy_layers.assign(1025, 3); }},
+      {"aha_recent", "ahakv", [](auto& s) { s.aha_recent = 0; }},
+      {"aha_recent", "ahakv", [](auto& s) { s.aha_recent = 1025; }},
+      {"aha_value_kernel", "ahakv", [](auto& s) { s.aha_value_kernel = 6; }},
+      {"aha_value_kernel", "ahakv", [](auto& s) { s.aha_value_kernel = -1; }},
       {"recall.mode", "d2o", [](auto& s) { s.recall.mode = static_cast<RecallMode>(7); }},
       {"recall.index", "d2o", [](auto& s) { s.recall.index = static_cast<RecallIndex>(1); }},
       {"recall.placement", "d2o", [](auto& s) { s.recall.placement = static_cast<IndexPlacement>(2); }},
@@ -105,7 +171,7 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.budget_ms", "d2o", [=](auto& s) { sync(s), s.recall.budget_ms = 60'001; }},
   };
   for (const BadSpec& bad : cases) {
-    CompressionSpec spec = Preset(bad.preset);
+    CompressionSpec spec = FindPreset(bad.preset)->make();
     bad.change(spec);
     const absl::Status status = ValidateCompression(spec);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad.field;
@@ -129,14 +195,24 @@ TEST(CompressionSpecTest, FieldsThatMakeNoSenseTogetherAreRefused) {
          s.recall.share = 0;
        }},
       {"merge_ema_alpha + merge_ema_beta", "d2o", [](auto& s) { s.merge_ema_alpha = 0.9; }},
+      {"window_tokens", "pyramidkv", [](auto& s) { s.budget_tokens = s.window_tokens; }},
+      {"aha_recent", "ahakv", [](auto& s) { s.budget_tokens = s.aha_recent; }},
+      {"layer_budget lazy", "lighttransfer", [](auto& s) { s.budget_tokens = 2000; }},
+      {"dense_layers", "lighttransfer",
+       [](auto& s) {
+         s.lazy_layers = {4, 5};
+         s.dense_layers = {5};
+       }},
+      // Stages that make sense, but are not those of the preset.
       {"stages", "h2o", [](auto& s) { s.fate = Fate::kMerge; }},
-      {"stages", "snapkv", [](auto& s) { s.schedule = Schedule::kPrefillAndStep; }},
-      {"stages", "d2o", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
-      {"stages", "full", [](auto& s) { s.layer_budget = LayerBudgetRule::kPyramid; }},
-      {"stages", "streaming", [](auto& s) { s.score = ScoreRule::kLastRow; }},
+      {"stages", "snapkv", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"stages", "snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kVariance; }},
+      {"stages", "full", [](auto& s) { s.score = ScoreRule::kColumn; }},
+      {"stages", "h2o", [](auto& s) { s.layer_budget = static_cast<LayerBudgetRule>(99); }},
+      {"stages", "h2o", [](auto& s) { s.schedule = static_cast<Schedule>(-1); }},
   };
   for (const BadSpec& bad : cases) {
-    CompressionSpec spec = Preset(bad.preset);
+    CompressionSpec spec = FindPreset(bad.preset)->make();
     bad.change(spec);
     const absl::Status status = ValidateCompression(spec);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad.field;
@@ -144,11 +220,40 @@ TEST(CompressionSpecTest, FieldsThatMakeNoSenseTogetherAreRefused) {
   }
 }
 
+TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
+  struct {
+    const char* preset;
+    std::vector<const char*> names;
+    std::function<void(CompressionSpec&)> change;
+  } const cases[] = {
+      {"full", {"layer_budget", "schedule"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kPyramid; }},
+      {"full", {"layer_budget", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefill; }},
+      {"h2o", {"layer_budget", "score"}, [](auto& s) { s.score = ScoreRule::kNone; }},
+      {"streaming", {"head_budget", "position"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"lighttransfer", {"head_budget", "position"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"tova", {"head_budget", "last row"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"d2o", {"head_budget", "merge"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"ada-snapkv", {"head_budget", "merge"}, [](auto& s) { s.fate = Fate::kMerge; }},
+      {"tova", {"score", "head_budget"}, [](auto& s) { s.head_budget = HeadBudgetRule::kUniform; }},
+      {"streaming", {"score", "head_budget"}, [](auto& s) { s.score = ScoreRule::kLastRow; }},
+      {"h2o", {"head_budget", "score"}, [](auto& s) { s.head_budget = HeadBudgetRule::kLayerSet; }},
+      {"snapkv", {"layer_budget", "position"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kLazy; }},
+      {"snapkv", {"score: window", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefillAndStep; }},
+  };
+  for (const auto& c : cases) {
+    CompressionSpec spec = FindPreset(c.preset)->make();
+    c.change(spec);
+    const absl::Status status = ValidateCompression(spec);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.preset;
+    for (const char* name : c.names) EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+  }
+}
+
 TEST(CompressionSpecTest, TheEndsOfTheRangesAreAllowed) {
-  CompressionSpec spec = Preset("snapkv");
+  CompressionSpec spec = Spec("snapkv");
   spec.budget_tokens = spec.window_tokens + 1;
   EXPECT_TRUE(ValidateCompression(spec).ok());
-  spec = Preset("h2o");
+  spec = Spec("h2o");
   spec.budget_fraction = 1;
   spec.recall.mode = RecallMode::kSync;
   spec.recall.share = 0.75;
@@ -166,7 +271,7 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
     texts.insert(CompressionFingerprint(spec));
     ++made;
   };
-  for (std::string_view name : PresetNames()) add(Preset(name));
+  for (const auto& preset : AllPresets()) add(preset.make());
   const std::function<void(CompressionSpec&)> changes[] = {
       [](auto& s) { s.budget_fraction = 0.2000000001; },
       [](auto& s) { s.budget_tokens = 64; },
@@ -194,22 +299,44 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {
-    CompressionSpec spec = Preset("d2o");
+    CompressionSpec spec = Spec("d2o");
     change(spec);
     add(spec);
   }
+  auto change = [&](const char* name, const std::function<void(CompressionSpec&)>& edit) {
+    CompressionSpec spec = FindPreset(name)->make();
+    edit(spec);
+    add(spec);
+  };
+  change("pyramidkv", [](auto& s) { s.pyramid_beta = 10; });
+  change("ada-pyramidkv", [](auto& s) { s.pyramid_beta = 10; });
+  change("ada-snapkv", [](auto& s) { s.ada_floor = 0.5; });
+  change("ada-snapkv", [](auto& s) { s.ada_normalize = true; });
+  change("lighttransfer", [](auto& s) { s.lazy_sinks = 5; });
+  change("lighttransfer", [](auto& s) { s.lazy_recent = 5; });
+  change("lighttransfer", [](auto& s) { s.lazy_last = 5; });
+  change("lighttransfer", [](auto& s) { s.lazy_share = 0.25; });
+  change("lighttransfer", [](auto& s) { s.lazy_layers = {5}; });
+  change("simlayerkv", [](auto& s) { s.lazy_threshold = 0.8; });
+  change("ahakv", [](auto& s) { s.aha_recent = 5; });
+  change("ahakv", [](auto& s) { s.aha_value_kernel = 5; });
   EXPECT_EQ(static_cast<int>(texts.size()), made);
 }
 
 TEST(CompressionSpecTest, WhatChangesNothingLeavesTheFingerprintAlone) {
-  CompressionSpec spec = Preset("d2o");
+  CompressionSpec spec = Spec("d2o");
   spec.dense_layers = {3, 1, 3};
-  CompressionSpec same = Preset("d2o");
+  CompressionSpec same = Spec("d2o");
   same.dense_layers = {1, 3};
   same.recall.share = 0.7;  // recall is off
   EXPECT_EQ(CompressionFingerprint(spec), CompressionFingerprint(same));
   spec.budget_tokens = same.budget_tokens = 100;
   spec.budget_fraction = 0.9;  // budget_tokens decides
+  EXPECT_EQ(CompressionFingerprint(spec), CompressionFingerprint(same));
+  same.pyramid_beta = 3;  // stages that d2o does not have
+  same.ada_floor = 0.9;
+  same.lazy_recent = 8;
+  same.aha_recent = 8;
   EXPECT_EQ(CompressionFingerprint(spec), CompressionFingerprint(same));
   CompressionSpec full;
   full.window_tokens = 7;

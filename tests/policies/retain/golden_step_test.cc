@@ -1,9 +1,11 @@
-// H2O and D2O over a prompt and the steps after it, against tests/data/policies.
+// H2O, TOVA, AhaKV and D2O over a prompt and the steps after it, against tests/data/policies.
 #include <optional>
 
 #include "gtest/gtest.h"
+#include "policies/retain/aha_scores.h"
 #include "policies/retain/layer_budget.h"
 #include "policies/retain/merge.h"
+#include "policies/retain/preset_table.h"
 #include "policies/retain/select.h"
 #include "policies/retain/token_scores.h"
 #include "tests/policies/golden.h"
@@ -128,6 +130,131 @@ TEST(GoldenTest, ColumnSumsGatheredInChunksEqualTheReference) {
     return;
   }
   FAIL() << "no chunked case";
+}
+
+TEST(GoldenTest, TovaKeepsTheReferenceRowsOfTheLayerAfterEveryStep) {
+  int runs = 0;
+  for (const auto& json : GoldenCases("tova")) {
+    SCOPED_TRACE(json.at("name").get<std::string>());
+    ++runs;
+    const GoldenLayer layer(json, "query");  // every query head has a say, over the one set of the layer
+    const int prompt = json.at("params").at("prompt");
+    LayerBudgetInput input;
+    input.layers = 1;
+    input.tokens = prompt;
+    input.kept_rows = json.at("params").at("size");
+    const RowBudget budget = LayerBudgets(FindPreset("tova")->make(), input)[0].rows;
+    EXPECT_EQ(budget.recent, 0);  // nothing is protected
+    std::vector<int32_t> positions(prompt);
+    for (int i = 0; i < prompt; ++i) positions[i] = i;
+    const auto& trace = json.at("expect").at("kept");
+    ASSERT_EQ(static_cast<int>(trace.size()), layer.tokens - prompt + 1);
+    for (size_t step = 0; step < trace.size(); ++step) {
+      if (step > 0) positions.push_back(prompt + static_cast<int>(step) - 1);
+      const int newest = prompt + static_cast<int>(step) - 1;
+      std::vector<float> rows;  // [query heads][resident]
+      for (int head = 0; head < layer.query_heads; ++head) {
+        std::vector<const float*> keys;
+        for (int32_t position : positions) keys.push_back(layer.key(head, position));
+        for (double p : AttentionRow(layer.query(head, 0, newest), keys, layer.head_dim)) {
+          rows.push_back(static_cast<float>(p));
+        }
+      }
+      const std::vector<float> scores = LastRowScores(rows, layer.query_heads);
+      std::vector<int32_t> kept;
+      for (int32_t i : SelectRows(static_cast<int>(positions.size()), scores, budget).kept)
+        kept.push_back(positions[i]);
+      positions = kept;
+      ASSERT_EQ(positions, trace[step].get<std::vector<int32_t>>()) << "step " << step;
+    }
+  }
+  EXPECT_EQ(runs, 3);
+}
+
+// One row of AhaKV's softmax of a storage head, reduced over its group; `seen` tokens up to the query's own.
+std::vector<float> AhaRow(const GoldenLayer& layer, int head, int position, const std::vector<int32_t>& positions,
+                          int budget) {
+  std::vector<const float*> keys;
+  for (int32_t p : positions) keys.push_back(layer.key(head, p));
+  const auto scale = static_cast<float>(AhaQueryScale(position + 1, budget));
+  std::vector<float> rows;
+  for (int member = 0; member < layer.group; ++member) {
+    std::vector<float> query(layer.query(head, member, position), layer.query(head, member, position) + layer.head_dim);
+    for (float& x : query) x *= scale;
+    for (double p : AttentionRow(query.data(), keys, layer.head_dim)) rows.push_back(static_cast<float>(p));
+  }
+  return ReduceGroup(rows, layer.group, GroupReduce::kMean);
+}
+
+TEST(GoldenTest, AhaKvScoresAndKeptRowsEqualTheReferenceAfterEveryStep) {
+  int runs = 0;
+  for (const auto& json : GoldenCases("ahakv")) {
+    if (json.at("name") == "scale") continue;
+    SCOPED_TRACE(json.at("name").get<std::string>());
+    ++runs;
+    const auto& params = json.at("params");
+    const GoldenLayer layer(json, params.at("heads"));
+    const int prompt = params.at("prompt");
+    CompressionSpec spec = FindPreset("ahakv")->make();
+    spec.aha_recent = params.at("recent");
+    spec.aha_value_kernel = params.at("value_kernel");
+    LayerBudgetInput input;
+    input.layers = 1;
+    input.tokens = prompt;
+    input.kept_rows = params.at("budget");
+    const RowBudget budget = LayerBudgets(spec, input)[0].rows;
+    ASSERT_EQ(budget.recent, spec.aha_recent);
+    ASSERT_EQ(budget.total(), input.kept_rows);
+    const auto& expect = json.at("expect");
+    for (int head = 0; head < layer.storage_heads; ++head) {
+      AhaScores state(spec.aha_recent, spec.aha_value_kernel);
+      std::vector<int32_t> positions(prompt);
+      for (int i = 0; i < prompt; ++i) positions[i] = i;
+      std::vector<float> attention;
+      for (int position = prompt - spec.aha_recent; position < prompt; ++position) {
+        std::vector<int32_t> seen(positions.begin(), positions.begin() + position + 1);
+        std::vector<float> row = AhaRow(layer, head, position, seen, input.kept_rows);
+        row.resize(prompt, 0.0f);
+        attention.insert(attention.end(), row.begin(), row.end());
+      }
+      const absl::Span<const float> values(layer.value(head, 0), static_cast<size_t>(layer.tokens) * layer.head_dim);
+      const std::vector<double> norms = SquaredNorms(values, layer.head_dim);
+      state.SetPrompt(attention, absl::MakeConstSpan(norms).first(prompt));
+      if (expect.contains("prompt_score")) {
+        ExpectClose(state.Scores(), ToTensor(expect.at("prompt_score")).row(head));
+      }
+      const auto& trace = expect.at("kept");
+      ASSERT_EQ(static_cast<int>(trace.size()), layer.tokens - prompt + 1);
+      for (size_t step = 0; step < trace.size(); ++step) {
+        if (step > 0) {
+          const int position = prompt + static_cast<int>(step) - 1;
+          positions.push_back(position);
+          state.Append(norms[position], AhaRow(layer, head, position, positions, input.kept_rows));
+        }
+        const std::vector<int32_t> rows = SelectRows(state.rows(), state.Scores(), budget).kept;
+        state.Keep(rows);
+        std::vector<int32_t> kept;
+        for (int32_t i : rows) kept.push_back(positions[i]);
+        positions = kept;
+        ASSERT_EQ(positions, trace[step][head].get<std::vector<int32_t>>()) << "step " << step << " head " << head;
+      }
+    }
+  }
+  EXPECT_EQ(runs, 5);
+}
+
+TEST(GoldenTest, AhaKvScalesEqualTheReference) {
+  int runs = 0;
+  for (const auto& json : GoldenCases("ahakv")) {
+    if (json.at("name") != "scale") continue;
+    for (const auto& value : json.at("expect").at("values")) {
+      ++runs;
+      const double expected = value[3];
+      EXPECT_NEAR(AhaLambda(value[0], value[1], value[2]), expected, 1e-12);
+      EXPECT_NEAR(AhaQueryScale(value[0], value[1]), expected * std::sqrt(value[2].get<double>()), 1e-12);
+    }
+  }
+  EXPECT_EQ(runs, 5);
 }
 
 // What one compression of all heads did.

@@ -1,14 +1,16 @@
 #include "policies/retain/layer_budget.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
 #include "gtest/gtest.h"
+#include "policies/retain/preset_table.h"
 
 namespace tidepool {
 namespace {
 
-CompressionSpec Preset(std::string_view name) { return PresetSpec(name).value(); }
+CompressionSpec Spec(std::string_view name) { return PresetSpec(name).value(); }
 
 LayerBudgetInput Input(int layers, int tokens, int kept_rows, absl::Span<const double> concentration = {}) {
   LayerBudgetInput input;
@@ -37,7 +39,7 @@ TEST(LayerBudgetTest, UniformPresetsSplitTheSameRowsInEveryLayer) {
       {"h2o", Rows(0, 50, 50)},
   };
   for (const auto& c : cases) {
-    const std::vector<LayerBudget> budgets = LayerBudgets(Preset(c.preset), Input(5, 1000, 100));
+    const std::vector<LayerBudget> budgets = LayerBudgets(Spec(c.preset), Input(5, 1000, 100));
     ASSERT_EQ(budgets.size(), 5u);
     for (const LayerBudget& budget : budgets) {
       EXPECT_FALSE(budget.dense);
@@ -51,7 +53,7 @@ TEST(LayerBudgetTest, FullIsDenseEverywhere) {
 }
 
 TEST(LayerBudgetTest, TheRecentShareMovesRowsBetweenHeavyAndRecent) {
-  CompressionSpec spec = Preset("h2o");
+  CompressionSpec spec = Spec("h2o");
   spec.recent_share = 0.25;
   EXPECT_EQ(LayerBudgets(spec, Input(1, 1000, 100))[0].rows, Rows(0, 75, 25));
   spec.recent_share = 0.001;  // at least one recent row, whatever the share
@@ -61,7 +63,7 @@ TEST(LayerBudgetTest, TheRecentShareMovesRowsBetweenHeavyAndRecent) {
 TEST(LayerBudgetTest, TotalsAreWhatWasGivenDownToOneRow) {
   for (const char* preset : {"streaming", "snapkv", "h2o"}) {
     for (int kept = 1; kept < 80; ++kept) {
-      const RowBudget rows = LayerBudgets(Preset(preset), Input(1, 1000, kept))[0].rows;
+      const RowBudget rows = LayerBudgets(Spec(preset), Input(1, 1000, kept))[0].rows;
       EXPECT_EQ(rows.total(), kept) << preset;
       EXPECT_GE(rows.recent, 1) << preset;
     }
@@ -69,12 +71,12 @@ TEST(LayerBudgetTest, TotalsAreWhatWasGivenDownToOneRow) {
 }
 
 TEST(LayerBudgetTest, DenseLayersAreTheGivenOnesAndForD2oItsOwn) {
-  CompressionSpec spec = Preset("h2o");
+  CompressionSpec spec = Spec("h2o");
   spec.dense_layers = {2};
   const std::vector<LayerBudget> budgets = LayerBudgets(spec, Input(4, 100, 20));
   for (int layer = 0; layer < 4; ++layer) EXPECT_EQ(budgets[layer].dense, layer == 2);
 
-  CompressionSpec d2o = Preset("d2o");
+  CompressionSpec d2o = Spec("d2o");
   d2o.dense_layers = {3};
   std::vector<int> dense;
   for (int layer = 0; layer < 6; ++layer) {
@@ -87,7 +89,7 @@ TEST(LayerBudgetTest, DenseLayersAreTheGivenOnesAndForD2oItsOwn) {
 
 TEST(LayerBudgetTest, D2oGivesMoreRowsToLayersOfLowConcentration) {
   const std::vector<double> concentration = {0.3, 0.1, 0.9, 0.3};
-  const std::vector<LayerBudget> budgets = LayerBudgets(Preset("d2o"), Input(4, 1001, 200, concentration));
+  const std::vector<LayerBudget> budgets = LayerBudgets(Spec("d2o"), Input(4, 1001, 200, concentration));
   double sum = 0;
   for (double f : concentration) sum += std::exp(-f);
   for (int layer = 0; layer < 4; ++layer) {
@@ -102,7 +104,7 @@ TEST(LayerBudgetTest, D2oGivesMoreRowsToLayersOfLowConcentration) {
 TEST(LayerBudgetTest, D2oCutsProductsThatAreWholeNumbersToThemselves) {
   const std::vector<double> equal(3, 0.5);
   for (int tokens : {10, 70, 90, 1000, 4000}) {
-    EXPECT_EQ(LayerBudgets(Preset("d2o"), Input(3, tokens, tokens / 5, equal))[1].rows,
+    EXPECT_EQ(LayerBudgets(Spec("d2o"), Input(3, tokens, tokens / 5, equal))[1].rows,
               Rows(4, tokens / 10, tokens / 10));
   }
 }
@@ -110,7 +112,7 @@ TEST(LayerBudgetTest, D2oCutsProductsThatAreWholeNumbersToThemselves) {
 TEST(LayerBudgetTest, D2oKeepsAllOfAPromptThatFits) {
   const std::vector<double> concentration = {0.0, 0.9, 0.2};
   for (int kept : {100, 101, 500}) {
-    for (const LayerBudget& budget : LayerBudgets(Preset("d2o"), Input(3, 100, kept, concentration))) {
+    for (const LayerBudget& budget : LayerBudgets(Spec("d2o"), Input(3, 100, kept, concentration))) {
       EXPECT_EQ(budget.rows.total(), kept);
       EXPECT_EQ(budget.rows.sinks, 4);
     }
@@ -134,10 +136,50 @@ TEST(LayerBudgetTest, VariancesAreUnbiasedAndASmallTermKeepsTinySpreadsSmall) {
   EXPECT_NEAR(VarianceConcentration({flat, tilted}), 0.5 * 2e-6 / (2e-6 + 1e-6), 1e-6);
 }
 
-TEST(LayerBudgetTest, UniformHeadsHaveTheBudgetOfTheLayer) {
-  const std::vector<std::vector<float>> scores(3, std::vector<float>(10, 1.0f));
-  const std::vector<RowBudget> budgets = HeadBudgets(HeadBudgetRule::kUniform, Rows(1, 5, 2), scores);
-  EXPECT_EQ(budgets, std::vector<RowBudget>(3, Rows(1, 5, 2)));
+TEST(LayerBudgetTest, TovaProtectsNothingAndAhaKvItsLastRows) {
+  EXPECT_EQ(LayerBudgets(FindPreset("tova")->make(), Input(2, 1000, 100))[1].rows, Rows(0, 100, 0));
+  EXPECT_EQ(LayerBudgets(FindPreset("ahakv")->make(), Input(2, 1000, 100))[1].rows, Rows(0, 68, 32));
+  EXPECT_EQ(LayerBudgets(FindPreset("ahakv")->make(), Input(2, 1000, 20))[1].rows, Rows(0, 0, 20));
+}
+
+TEST(LayerBudgetTest, PyramidLayersAreEqualWhenThePromptFitsOrTheBudgetIsTheWindow) {
+  for (const char* preset : {"pyramidkv", "ada-pyramidkv"}) {
+    CompressionSpec spec = FindPreset(preset)->make();
+    spec.window_tokens = 8;
+    for (const LayerBudget& budget : LayerBudgets(spec, Input(4, 100, 100))) EXPECT_EQ(budget.rows, Rows(0, 92, 8));
+    for (int kept : {1, 7, 8}) {
+      for (const LayerBudget& budget : LayerBudgets(spec, Input(4, 100, kept))) {
+        EXPECT_EQ(budget.rows, Rows(0, 0, kept)) << preset;
+      }
+    }
+    for (const LayerBudget& budget : LayerBudgets(spec, Input(4, 100, 9))) {
+      EXPECT_EQ(budget.rows.recent, 8);
+      EXPECT_GE(budget.rows.heavy, 0);
+    }
+  }
+}
+
+TEST(LayerBudgetTest, PyramidSharesOutWhateverTheScoreDoesNotProtect) {
+  CompressionSpec spec = FindPreset("pyramidkv")->make();
+  spec.score = ScoreRule::kPosition;
+  for (const LayerBudget& budget : LayerBudgets(spec, Input(4, 1000, 40))) {
+    EXPECT_EQ(budget.rows.heavy, std::min(4, budget.rows.total() - 1));  // the sinks, in a layer of any size
+  }
+  EXPECT_EQ(LayerBudgets(spec, Input(4, 1000, 40))[0].rows.total(), 78);
+  EXPECT_EQ(LayerBudgets(spec, Input(4, 1000, 40))[3].rows.total(), 3);
+}
+
+TEST(LayerBudgetTest, LazyLayersKeepTheirEndsAndDenseLayersStayDense) {
+  CompressionSpec spec = FindPreset("lighttransfer")->make();
+  spec.lazy_sinks = 2;
+  spec.lazy_recent = 5;
+  spec.dense_layers = {1};
+  const std::vector<int> lazy = {1, 2};  // 1: the queue is not to choose it, and if it did it would not count
+  LayerBudgetInput input = Input(4, 1000, 40);
+  input.lazy_layers = lazy;
+  const std::vector<LayerBudget> budgets = LayerBudgets(spec, input);
+  for (int layer = 0; layer < 4; ++layer) EXPECT_EQ(budgets[layer].dense, layer != 2);
+  EXPECT_EQ(budgets[2].rows, Rows(2, 2, 5));
 }
 
 }  // namespace
