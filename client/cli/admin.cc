@@ -27,6 +27,13 @@ std::string When(int64_t unix_ms) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
 }
 
+// The default is where tidepool-cache listens; who runs tidepool serve is told where to look.
+int FailCache(const absl::Status& status) {
+  if (!absl::IsUnavailable(status) || CacheAddress() != kDefaultCacheAddress) return Fail(status);
+  return Fail(absl::UnavailableError(
+      absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
+}
+
 int WorkerStats() {
   GenerationClient client(WorkerAddress());
   const absl::StatusOr<v1::GetWorkerStatsResponse> stats = client.GetWorkerStats();
@@ -54,7 +61,7 @@ int WorkerStats() {
 
 int Stats(AdminClient& client) {
   const absl::StatusOr<v1::GetStatsResponse> stats = client.Stats();
-  if (!stats.ok()) return Fail(stats.status());
+  if (!stats.ok()) return FailCache(stats.status());
   if (Json()) return PrintJson(*stats), kOk;
   std::printf("%-7s %12s    %-10s %9s %9s %9s %9s %8s\n", "tier", "bytes", "limit", "blocks", "hits", "misses",
               "evicted", "corrupt");
@@ -77,7 +84,7 @@ int Stats(AdminClient& client) {
 
 int Sessions(AdminClient& client) {
   const absl::StatusOr<std::vector<v1::SessionSummary>> sessions = client.Sessions();
-  if (!sessions.ok()) return Fail(sessions.status());
+  if (!sessions.ok()) return FailCache(sessions.status());
   if (!Json())
     std::printf("%-32s %8s %6s %-10s %-20s %10s\n", "session", "tokens", "turns", "preset", "updated", "state");
   for (const v1::SessionSummary& session : *sessions) {
@@ -95,7 +102,7 @@ int Sessions(AdminClient& client) {
 
 int Session(AdminClient& client, const std::string& id) {
   const absl::StatusOr<v1::SessionDescription> session = client.Describe(id);
-  if (!session.ok()) return Fail(session.status());
+  if (!session.ok()) return FailCache(session.status());
   if (Json()) return PrintJson(*session), kOk;
   std::printf(
       "session  %s (tenant %s)\ntokens   %lld in %lld turns\npreset   %s\nblocks   %lld, the first %lld stored\nstate  "
@@ -123,7 +130,7 @@ int Admin(const Arguments& arguments) {
   if (what == "stats") return Stats(client);
   if (what == "sessions") return Sessions(client);
   if (what == "session") return Session(client, arguments[1]);
-  if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return Fail(dropped);
+  if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return FailCache(dropped);
   if (Json()) {
     PrintJson(v1::DropSessionResponse());
   } else {
@@ -139,6 +146,7 @@ Command AdminCommand() {
           .arguments = "stats | sessions | session ID | drop ID",
           .summary = "what a cache service, or a worker, holds and does",
           .details =
+              "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
               "stats      bytes and blocks of both tiers, rows recalled and missing, sessions; with --worker that\n"
               "           worker's sequences, slot pages, tokens and rows\n"
               "sessions   stored sessions of the tenant\n"

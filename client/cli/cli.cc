@@ -9,7 +9,7 @@
 #include "client/cli/proto_json.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
-ABSL_FLAG(std::string, cache, "127.0.0.1:7070", "cache service to ask: host:port or unix:PATH");
+ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress, "cache service to ask: host:port or unix:PATH");
 ABSL_FLAG(bool, json, false, "one line of JSON for each result, for scripts");
 ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(), "longest time for one answer, such as 30s or 2m");
 
@@ -35,7 +35,7 @@ int UsageError(const std::string& message) {
 int UsageError(const absl::Status& status) { return UsageError(std::string(status.message())); }
 
 bool Json() { return absl::GetFlag(FLAGS_json); }
-std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worker) : "127.0.0.1:7071"; }
+std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worker) : kDefaultWorkerAddress; }
 bool WorkerIsGiven() { return !absl::GetFlag(FLAGS_worker).empty(); }
 std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
 absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }

@@ -13,6 +13,9 @@
 
 namespace tidepool::cli {
 
+inline constexpr char kDefaultWorkerAddress[] = "127.0.0.1:7071";
+inline constexpr char kDefaultCacheAddress[] = "127.0.0.1:7070";
+
 // Exit codes, also in --help.
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kUnreachable = 3 };
 

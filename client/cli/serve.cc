@@ -1,4 +1,6 @@
 // tidepool serve: a worker and its cache in one process, on a data directory.
+#include <grpcpp/impl/service_type.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +11,8 @@
 #include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "cacheservice/embedded/embedded_cache.h"
+#include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/cache_store_service.h"
 #include "client/cli/cli.h"
 #include "worker/rpc/worker_process.h"
 
@@ -20,6 +24,19 @@ ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addres
 
 namespace tidepool::cli {
 namespace {
+
+// The embedded cache and the service by which `tidepool admin` asks about it. No CacheStore: other workers need a
+// tidepool-cache.
+struct AdministeredCache {
+  explicit AdministeredCache(std::unique_ptr<EmbeddedCache> opened)
+      : cache(std::move(opened)),
+        context(cache->blocks(), cache->disk_manifests(), /*threads=*/1, /*most_staging_bytes=*/0),
+        admin(MakeCacheAdminService(&context)) {}
+
+  const std::unique_ptr<EmbeddedCache> cache;
+  CacheContext context;
+  const std::unique_ptr<grpc::Service> admin;
+};
 
 absl::StatusOr<uint64_t> ReadSize(const char* flag, const std::string& text) {
   const std::optional<uint64_t> bytes = ParseByteSize(text);
@@ -43,8 +60,12 @@ int Serve(const Arguments& arguments) {
   if (!cache_options.ok()) return UsageError(cache_options.status());
   const auto open_cache = [&cache_options](const KvLayout& layout,
                                            const EngineOptions&) -> absl::StatusOr<AttachedCache> {
-    TP_ASSIGN_OR_RETURN(std::shared_ptr<EmbeddedCache> cache, EmbeddedCache::Open(*cache_options, layout));
-    return AttachedCache{cache, cache.get(), cache->manifests()};
+    TP_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddedCache> cache, EmbeddedCache::Open(*cache_options, layout));
+    const auto owner = std::make_shared<AdministeredCache>(std::move(cache));
+    return AttachedCache{.owner = owner,
+                         .blocks = owner->cache.get(),
+                         .manifests = owner->cache->manifests(),
+                         .services = {owner->admin.get()}};
   };
   return RunWorker({.program = "tidepool serve",
                     .listen = absl::GetFlag(FLAGS_listen),
@@ -58,7 +79,9 @@ Command ServeCommand() {
   return {.name = "serve",
           .arguments = "--model FILE.gguf --data-dir DIR",
           .summary = "a worker and its cache in one process",
-          .details = "Prints \"listening on ADDRESS\" when it serves; ends on SIGTERM or SIGINT.",
+          .details =
+              "Prints \"listening on ADDRESS\" when it serves; ends on SIGTERM or SIGINT. tidepool admin finds the "
+              "cache there:\ntidepool admin stats --cache=ADDRESS.",
           .flags = {"client/cli/serve.cc", "worker_flags"},
           .run = Serve};
 }

@@ -320,6 +320,21 @@ TEST_F(CliTest, StatsOfAWorkerCountWhatItDid) {
   EXPECT_THAT(Run({"admin", "stats"}).out, HasSubstr("slot pages"));
 }
 
+TEST_F(CliTest, TheCacheOfServeIsAdministeredAtTheSameAddress) {
+  const std::string cache = "--cache=" + worker_.substr(worker_.find('=') + 1);
+  ASSERT_EQ(Run({"generate", "--session=mine", "--prompt=hello", "--max-tokens=3", "--ignore-eos"}).exit,
+            ExitStatus::Exited(0));
+  const json stats = json::parse(Tidepool({"admin", "stats", "--json", cache}).out);
+  EXPECT_EQ(stats["sessions"], 1);
+  EXPECT_THAT(stats["memory"]["limit_bytes"].get<int>(), testing::AllOf(testing::Gt(0), testing::Le(1 << 20)));
+  EXPECT_GT(stats["disk"]["objects"], 0);
+  EXPECT_EQ(stats["disk_writable"], true);
+  EXPECT_THAT(Tidepool({"admin", "sessions", cache}).out, HasSubstr("mine"));
+  EXPECT_EQ(json::parse(Tidepool({"admin", "session", "mine", "--json", cache}).out)["summary"]["tokens"], 8);
+  EXPECT_EQ(Tidepool({"admin", "drop", "mine", cache}).exit, ExitStatus::Exited(0));
+  EXPECT_EQ(json::parse(Tidepool({"admin", "stats", "--json", cache}).out)["sessions"], 0);
+}
+
 // A cache service and a worker, each its own process.
 TEST(AdminTest, ACacheServiceTellsItsTiersAndSessions) {
   const test::TempDir dir;

@@ -26,7 +26,7 @@ absl::StatusOr<AttachedCache> ConnectCache(const KvLayout& layout, const EngineO
   remote.tenant = options.tenant;
   remote.layout = layout;
   TP_ASSIGN_OR_RETURN(std::shared_ptr<RemoteCache> cache, RemoteCache::Connect(std::move(remote)));
-  return AttachedCache{cache, cache.get(), cache.get()};
+  return AttachedCache{.owner = cache, .blocks = cache.get(), .manifests = cache.get()};
 }
 
 int Usage(const std::string& message) {

@@ -31,7 +31,7 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
-                      WorkerServer::Start(process.listen, process.insecure, engine.get()));
+                      WorkerServer::Start(process.listen, process.insecure, engine.get(), cache.services));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
   std::printf("listening on %s\n", server->address().c_str());
   std::fflush(stdout);

@@ -5,12 +5,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
 #include "policies/kv/kv_layout.h"
 #include "worker/engine/engine.h"
+
+namespace grpc {
+class Service;
+}
 
 namespace tidepool {
 
@@ -19,6 +24,7 @@ struct AttachedCache {
   std::shared_ptr<void> owner;
   BlockCache* blocks = nullptr;
   ManifestStore* manifests = nullptr;
+  std::vector<grpc::Service*> services;  // of the owner, served on the worker's address
 };
 
 struct WorkerProcess {

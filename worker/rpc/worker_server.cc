@@ -27,7 +27,8 @@ WorkerServer::WorkerServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen, bool insecure,
-                                                                  Engine* engine) {
+                                                                  Engine* engine,
+                                                                  const std::vector<grpc::Service*>& more) {
   TP_RETURN_IF_ERROR(CheckListenAddress(listen, insecure));
   auto impl = std::make_unique<Impl>();
   impl->generation = MakeGenerationService(engine);
@@ -40,6 +41,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &impl->port);
   builder.RegisterService(impl->generation.get());
+  for (grpc::Service* service : more) builder.RegisterService(service);
   impl->server = builder.BuildAndStart();
   const bool is_unix = absl::StartsWith(listen, "unix:");
   if (impl->server == nullptr || (!is_unix && impl->port == 0)) {

@@ -4,18 +4,24 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "worker/engine/engine.h"
+
+namespace grpc {
+class Service;
+}
 
 namespace tidepool {
 
 class WorkerServer {
  public:
   // Listens on host:port (port 0: any free one) or unix:PATH. Plain text on other than loopback needs `insecure`.
-  // InvalidArgument or Unavailable naming `listen`.
-  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen, bool insecure, Engine* engine);
+  // `more` are served on the same address and outlive this. InvalidArgument or Unavailable naming `listen`.
+  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen, bool insecure, Engine* engine,
+                                                             const std::vector<grpc::Service*>& more = {});
   ~WorkerServer();
 
   const std::string& address() const;  // with the port that was taken
