@@ -36,7 +36,9 @@ struct RecallSpec {
   double ema_beta = 0.7;    // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
   double ema_margin = 1.0;  // wanted when w > margin * theta, >= 1
   int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
-  int budget_ms = 20;         // async: rows that take longer are counted late and discarded
+  int budget_ms = 20;         // async: requests that take longer are given up and their rows counted late
+  double staging = 4;         // async: rows kept ready in host memory, as a multiple of the recall slots, 0 to 64
+  int follow_rows = 8;        // async: positions after a wanted one that are fetched with it, 0 to 64
   OnRecallLoss on_loss = OnRecallLoss::kContinue;
 
   friend bool operator==(const RecallSpec&, const RecallSpec&) = default;

@@ -169,6 +169,10 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.max_rows_per_step", "d2o", [=](auto& s) { sync(s), s.recall.max_rows_per_step = -1; }},
       {"recall.budget_ms", "d2o", [=](auto& s) { sync(s), s.recall.budget_ms = 0; }},
       {"recall.budget_ms", "d2o", [=](auto& s) { sync(s), s.recall.budget_ms = 60'001; }},
+      {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = -0.5; }},
+      {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = 65; }},
+      {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = -1; }},
+      {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = 65; }},
   };
   for (const BadSpec& bad : cases) {
     CompressionSpec spec = FindPreset(bad.preset)->make();
@@ -296,6 +300,8 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.ema_beta = 0.6; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.ema_margin = 1.5; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.max_rows_per_step = 3; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.staging = 3; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.follow_rows = 3; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {
