@@ -106,5 +106,10 @@ absl::StatusOr<v1::ListPoliciesResponse> GenerationClient::ListPolicies() {
 absl::StatusOr<v1::GetWorkerStatsResponse> GenerationClient::GetWorkerStats() {
   return impl_->Unary(&v1::Generation::Stub::GetWorkerStats, v1::GetWorkerStatsRequest(), client::ShortDeadline());
 }
+absl::Status GenerationClient::EndSession(const std::string& session_id) {
+  v1::EndSessionRequest request;
+  request.set_session_id(session_id);
+  return impl_->Unary(&v1::Generation::Stub::EndSession, request, client::ShortDeadline()).status();
+}
 
 }  // namespace tidepool

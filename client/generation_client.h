@@ -33,6 +33,8 @@ class GenerationClient {
   absl::StatusOr<v1::GetModelResponse> GetModel();
   absl::StatusOr<v1::ListPoliciesResponse> ListPolicies();
   absl::StatusOr<v1::GetWorkerStatsResponse> GetWorkerStats();
+  // The worker forgets the session, after its turn under way. OK when there is none.
+  absl::Status EndSession(const std::string& session_id);
 
  private:
   class Impl;

@@ -161,6 +161,7 @@ class CliTest : public testing::Test {
     arguments.push_back(worker_);
     return Tidepool(std::move(arguments), input);
   }
+  std::string Cache() const { return "--cache=" + worker_.substr(worker_.find('=') + 1); }
   json WorkerStats() { return json::parse(Run({"admin", "stats", "--json"}).out); }
 
   test::TempDir dir_;
@@ -274,7 +275,7 @@ TEST_F(CliTest, ASessionGoesOnAfterARestart) {
   EXPECT_EQ(second["finished"]["usage"]["degraded"], false);
 }
 
-TEST_F(CliTest, AChatSendsTheConversationSoFar) {
+TEST_F(CliTest, AChatsTurnsFollowOneAnother) {
   const ProgramResult result =
       Run({"chat", "--system=be brief", "--max-tokens=5", "--ignore-eos", "--json"}, "first\n\nsecond\n");
   EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
@@ -283,6 +284,55 @@ TEST_F(CliTest, AChatSendsTheConversationSoFar) {
     if (line.contains("finished")) finished.push_back(line["finished"]);
   }
   ASSERT_EQ(finished.size(), 2u) << "an empty line is no message";
+  EXPECT_GT(finished[1]["usage"]["prompt_tokens"], finished[0]["usage"]["prompt_tokens"]);
+}
+
+TEST_F(CliTest, AChatIsASessionThatIsForgottenAtItsEnd) {
+  const json before = WorkerStats();
+  const ProgramResult result = Run({"chat", "--max-tokens=5", "--ignore-eos", "--json"}, "first\nsecond\n");
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  const json usage = Lines(result.out).back()["finished"]["usage"];
+  EXPECT_GT(usage["cached_prompt_tokens"], 0) << "fewer tokens than a block: only a session has them";
+  EXPECT_EQ(Tidepool({"admin", "sessions", "--json", Cache()}).out, "");
+  const json after = WorkerStats();
+  EXPECT_EQ(after["used_pages"], 0);
+  EXPECT_GT(after["requests_finished"], before["requests_finished"]);
+}
+
+TEST_F(CliTest, AChatWithoutSessionSendsAllAgain) {
+  const ProgramResult result =
+      Run({"chat", "--max-tokens=5", "--ignore-eos", "--json", "--no-session"}, "first\nsecond\n");
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  const json usage = Lines(result.out).back()["finished"]["usage"];
+  EXPECT_EQ(usage["cached_prompt_tokens"], 0);
+  const ProgramResult both = Run({"chat", "--session=s", "--no-session"});
+  EXPECT_EQ(both.exit, ExitStatus::Exited(2));
+  EXPECT_THAT(both.err, HasSubstr("--no-session"));
+}
+
+TEST_F(CliTest, AChatThatIsTerminatedForgetsItsSession) {
+  test::ChildProcess chat({test::BinaryPath("tidepool"), "chat", "--json", "--max-tokens=5", "--ignore-eos", worker_});
+  chat.WriteStdin("tell me\n");
+  chat.WaitForLine("finished");
+  EXPECT_EQ(Lines(Tidepool({"admin", "sessions", "--json", Cache()}).out).size(), 1u);
+  EXPECT_EQ(chat.Terminate(), ExitStatus::Exited(128 + SIGTERM));
+  EXPECT_EQ(Tidepool({"admin", "sessions", "--json", Cache()}).out, "");
+}
+
+TEST(ChatTest, AWorkerWithoutCacheServiceIsSentTheWholeConversation) {
+  const test::TempDir dir;
+  test::ChildProcess worker({test::BinaryPath("tidepool-worker"), "--listen=127.0.0.1:0", "--model=" + TinyModel(),
+                             "--port-file=" + dir.File("port")});
+  const std::string address = "--worker=127.0.0.1:" + std::to_string(worker.WaitForPortFile(dir.File("port")));
+  const ProgramResult result =
+      Tidepool({"chat", "--max-tokens=5", "--ignore-eos", "--json", address}, "first\nsecond\n");
+  EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  EXPECT_THAT(result.err, IsEmpty());
+  std::vector<json> finished;
+  for (const json& line : Lines(result.out)) {
+    if (line.contains("finished")) finished.push_back(line["finished"]);
+  }
+  ASSERT_EQ(finished.size(), 2u) << result.out;
   EXPECT_GT(finished[1]["usage"]["prompt_tokens"], finished[0]["usage"]["prompt_tokens"]);
 }
 
@@ -321,7 +371,7 @@ TEST_F(CliTest, StatsOfAWorkerCountWhatItDid) {
 }
 
 TEST_F(CliTest, TheCacheOfServeIsAdministeredAtTheSameAddress) {
-  const std::string cache = "--cache=" + worker_.substr(worker_.find('=') + 1);
+  const std::string cache = Cache();
   ASSERT_EQ(Run({"generate", "--session=mine", "--prompt=hello", "--max-tokens=3", "--ignore-eos"}).exit,
             ExitStatus::Exited(0));
   const json stats = json::parse(Tidepool({"admin", "stats", "--json", cache}).out);

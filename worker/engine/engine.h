@@ -7,6 +7,7 @@
 #define TIDEPOOL_WORKER_ENGINE_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,6 +40,10 @@ struct EngineOptions {
 struct GenerationRequest {
   std::string request_id;       // for logs
   std::vector<int32_t> prompt;  // token ids, each < vocabulary; with session_id the tokens of this turn only
+  // Instead of the prompt when the session has tokens already: a chat template writes its beginning only once. It
+  // begins with the token that ends an answer, which is left out when it is the session's last token. Empty: the
+  // prompt.
+  std::vector<int32_t> continuation;
   SamplingParams sampling;
   StopParams stop;
   int logprobs = -1;            // alternatives per generated token; -1: none at all
@@ -122,6 +127,9 @@ class Engine {
   virtual absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
   // The pages are free at the next step. OnFinished(kCancelled) follows. Unknown numbers are ignored.
   virtual void Cancel(uint64_t request) = 0;
+  // Forgets the session when its turn under way, if there is one, has ended. `done` is called once, from any thread; OK
+  // also when there is no such session. InvalidArgument, FailedPrecondition without a manifest store, Unavailable.
+  virtual void EndSession(std::string session_id, std::function<void(absl::Status)> done) = 0;
   virtual EngineStats Stats() const = 0;
   virtual const Model& model() const = 0;
 };

@@ -20,6 +20,13 @@ std::string RandomNonce() {
   return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
 }
 
+// The prompt of a turn that follows others.
+void ContinueSession(const SessionManifest& manifest, GenerationRequest* request) {
+  if (request->continuation.empty() || manifest.token_ids.empty()) return;
+  const bool ended = manifest.token_ids.back() == request->continuation.front();
+  request->prompt.assign(request->continuation.begin() + (ended ? 1 : 0), request->continuation.end());
+}
+
 }  // namespace
 
 EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model, std::unique_ptr<Backend> backend,
@@ -63,6 +70,7 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     return absl::OkStatus();
   };
   TP_RETURN_IF_ERROR(check_tokens("prompt", request.prompt));
+  TP_RETURN_IF_ERROR(check_tokens("continuation", request.continuation));
   TP_RETURN_IF_ERROR(check_tokens("forced_tokens", request.forced_tokens));
   if (request.prompt.empty() && request.session_id.empty()) return bad("prompt: has no tokens, at least 1 is needed");
   if (static_cast<int64_t>(request.prompt.size() + request.forced_tokens.size()) > config.context_tokens) {
@@ -157,6 +165,7 @@ void EngineLoop::Loop() {
     AdmitLoaded();
     const bool stepped = Step();
     StoreFinished();
+    EndSessions();
     active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
     PublishStats();
     MutexLock lock(&mutex_);
@@ -183,6 +192,8 @@ void EngineLoop::Loop() {
   waiting_.clear();
   active_.clear();
   idle_.clear();
+  for (SessionEnd& end : session_ends_) end.done(absl::UnavailableError("the worker is shutting down"));
+  session_ends_.clear();
   PublishStats();
 }
 
@@ -280,6 +291,7 @@ void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
   } else if (generation->request().compression.preset.empty()) {
     generation->mutable_request().compression = CompressionSpec();
   }
+  if (loaded.manifest.has_value()) ContinueSession(*loaded.manifest, &generation->mutable_request());
   const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
   const int64_t tokens = before + static_cast<int64_t>(generation->request().prompt.size());
   if (tokens == 0) {
@@ -495,38 +507,6 @@ void EngineLoop::End(Generation& generation, absl::Status status, FinishReason r
   Context& context = *generation.context();
   context.log().set_on_idle([this] { Post([] {}); });
   context.log().StoreTail();
-}
-
-// A session is answered as finished when its manifest is durable, which needs its blocks to be acknowledged on disk
-// first.
-void EngineLoop::StoreFinished() {
-  for (std::unique_ptr<Generation>& generation : active_) {
-    if (generation->phase != Generation::Phase::kStoring || generation->storing_manifest) continue;
-    Context& context = *generation->context();
-    if (context.log().pending() > 0) continue;
-    if (context.log().failed_blocks() > 0) {
-      Close(*generation,
-            absl::UnavailableError(
-                absl::StrCat("session_id: ", context.log().failed_blocks(),
-                             " blocks of the session could not be stored: ", context.log().first_failure().message())),
-            *generation->finish_reason);
-      continue;
-    }
-    generation->storing_manifest = true;
-    auto manifest = std::make_shared<SessionManifest>(ContextCodec::Save(context));
-    manifest->tenant = options_.tenant;
-    manifest->model_fingerprint = backend_->layout().model_fingerprint;
-    manifest->revision = context.revision + 1;
-    background_->Run([this, id = generation->id(), manifest] {
-      const absl::Status status = manifests_->Put(*manifest, absl::Now() + options_.cache_deadline);
-      Post([this, id, status, manifest] {
-        Generation* stored = Find(id);
-        if (stored == nullptr) return;
-        if (status.ok()) stored->context()->revision = manifest->revision;
-        Close(*stored, status, *stored->finish_reason);
-      });
-    });
-  }
 }
 
 void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason reason) {

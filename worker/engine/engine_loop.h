@@ -33,6 +33,7 @@ class EngineLoop : public Engine {
 
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override;
   void Cancel(uint64_t request) override;
+  void EndSession(std::string session_id, std::function<void(absl::Status)> done) override;
   EngineStats Stats() const override;
   const Model& model() const override { return *model_; }
 
@@ -52,6 +53,7 @@ class EngineLoop : public Engine {
   void AfterStep(Generation& generation, absl::Span<const float> logits, int32_t tokens);
   void End(Generation& generation, absl::Status status, FinishReason reason);
   void StoreFinished();
+  void EndSessions();
   void Close(Generation& generation, absl::Status status, FinishReason reason);
   void Post(std::function<void()> job);
   void LeaveQueue(Generation& generation);
@@ -77,12 +79,17 @@ class EngineLoop : public Engine {
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
+  struct SessionEnd {
+    std::string session_id;
+    std::function<void(absl::Status)> done;
+  };
   EngineStats counted_;
   std::deque<std::unique_ptr<Generation>> waiting_;
   std::list<std::unique_ptr<Generation>> active_;  // in order of arrival
   absl::flat_hash_map<uint64_t, LoadedContext> loaded_;
   absl::flat_hash_set<std::string> busy_sessions_;
   std::list<std::unique_ptr<Context>> idle_;  // sessions that stay resident while pages allow, the least recent first
+  std::vector<SessionEnd> session_ends_;      // asked for, waiting for the turn under way
   int64_t reserved_pages_ = 0;                // of active generations
   std::vector<float> logits_;
   SamplerScratch scratch_;

@@ -32,6 +32,10 @@ class ChatTemplate {
   // turn or open another one. Render joins the segments; encoded with parse_special it can.
   virtual absl::StatusOr<std::vector<TextSegment>> RenderSegments(absl::Span<const ChatMessage> messages,
                                                                   bool add_generation_prompt) const = 0;
+  // What follows an answer in a prompt that goes on with `messages`: the end of the answer's turn, which begins with
+  // the token that ends it, and the messages, without what the template writes at its beginning only. Errors as
+  // RenderSegments, for a conversation of a user's message and an answer before `messages`.
+  absl::StatusOr<std::vector<TextSegment>> ContinueSegments(absl::Span<const ChatMessage> messages) const;
   absl::StatusOr<std::string> Render(absl::Span<const ChatMessage> messages, bool add_generation_prompt) const;
 };
 

@@ -151,6 +151,12 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::ChatRequest& request, co
   TP_ASSIGN_OR_RETURN(const std::vector<TextSegment> segments,
                       chat->RenderSegments(messages, /*add_generation_prompt=*/true));
   out.prompt = model.tokenizer().EncodeSegments(segments, /*add_special=*/false);
+  if (!request.session_id().empty()) {
+    // Where the messages cannot follow an answer (a system message, for some templates), the turn is a whole prompt.
+    if (const auto continued = chat->ContinueSegments(messages); continued.ok()) {
+      out.continuation = model.tokenizer().EncodeSegments(*continued, /*add_special=*/false);
+    }
+  }
   out.sampling = SamplingFrom(request.sampling());
   out.stop = StopFrom(request.stop());
   if (request.has_logprobs()) {

@@ -129,6 +129,14 @@ class GenerationService final : public v1::Generation::CallbackService {
     return Done(call, absl::OkStatus());
   }
 
+  grpc::ServerUnaryReactor* EndSession(grpc::CallbackServerContext* call, const v1::EndSessionRequest* request,
+                                       v1::EndSessionResponse*) override {
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    engine_->EndSession(request->session_id(),
+                        [reactor](const absl::Status& status) { reactor->Finish(GenerationStatus(status)); });
+    return reactor;
+  }
+
  private:
   static grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* call, const absl::Status& status) {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();

@@ -2,12 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "base/mutex.h"
 #include "cacheservice/embedded/embedded_cache.h"
 #include "tests/support/collector.h"
 #include "tests/support/paths.h"
@@ -104,6 +107,89 @@ struct Mode {
   std::string preset;
   RecallMode recall;
 };
+
+TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
+  Worker continued, plain;
+  const std::vector<int32_t> first = RandomTokens(70, 1);
+  const int32_t stop = RunRequest(plain.engine(), Turn("", {}, first, 3)).tokens.back();
+  // The first turn takes the prompt, and the third one's answer did not end with the token that ends answers: it is
+  // written. The second's did: it is not written twice.
+  const std::vector<int32_t> next = {5, 6, 7};
+  std::vector<int32_t> closing = {stop};
+  closing.insert(closing.end(), next.begin(), next.end());
+  for (const int turn : {0, 1, 2}) {
+    GenerationRequest with = Turn("s", {}, turn == 0 ? first : RandomTokens(40, 9), 3);
+    with.continuation = closing;
+    const GenerationRequest without = Turn("s", {}, turn == 0 ? first : turn == 1 ? next : closing, 3);
+    const Answer a = RunRequest(continued.engine(), with), b = RunRequest(plain.engine(), without);
+    ASSERT_TRUE(a.result.status.ok()) << a.result.status;
+    EXPECT_EQ(a.tokens, b.tokens) << "turn " << turn;
+    EXPECT_EQ(a.result.usage.prompt_tokens, b.result.usage.prompt_tokens) << "turn " << turn;
+    if (turn == 1) {
+      ASSERT_NE(a.tokens.back(), stop) << "choose another first prompt";
+    }
+  }
+}
+
+absl::Status EndSession(Engine& engine, const std::string& session) {
+  absl::Status ended;
+  Mutex mutex;
+  CondVar changed;
+  bool done = false;
+  engine.EndSession(session, [&](absl::Status status) {
+    MutexLock lock(&mutex);
+    ended = std::move(status);
+    done = true;
+    changed.SignalAll();
+  });
+  MutexLock lock(&mutex);
+  while (!done) changed.Wait(&mutex);
+  return ended;
+}
+
+TEST(SessionTurnTest, AnEndedSessionIsForgottenAndItsPagesAreFree) {
+  Worker worker;
+  ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", {}, RandomTokens(70, 1), 3)).result.status.ok());
+  ASSERT_TRUE(RunRequest(worker.engine(), Turn("other", {}, RandomTokens(20, 2), 3)).result.status.ok());
+  const int64_t both = worker.engine().Stats().used_pages;
+  EXPECT_EQ(EndSession(worker.engine(), "s"), absl::OkStatus());
+  EXPECT_LT(worker.engine().Stats().used_pages, both);
+  EXPECT_GT(worker.engine().Stats().used_pages, 0) << "other is still resident";
+  EXPECT_FALSE(worker.cache().manifests()->Get("default", "s", absl::InfiniteFuture())->has_value());
+  EXPECT_TRUE(worker.cache().manifests()->Get("default", "other", absl::InfiniteFuture())->has_value());
+  EXPECT_EQ(EndSession(worker.engine(), "s"), absl::OkStatus()) << "there is none";
+  const Answer again = RunRequest(worker.engine(), Turn("s", {}, RandomTokens(5, 3), 3));
+  EXPECT_EQ(again.result.usage.prompt_tokens, 5) << "a new session";
+}
+
+TEST(SessionTurnTest, AnEndWaitsForTheTurnUnderWay) {
+  Worker worker;
+  auto turn = std::make_shared<test::Collector>();
+  std::atomic<bool> answered{false}, ended_early{false};
+  Mutex mutex;
+  CondVar changed;
+  bool ended = false;
+  turn->set_on_token([&](int tokens) {
+    if (tokens == 20) answered = true;
+    if (tokens != 1) return;
+    worker.engine().EndSession("s", [&](const absl::Status& status) {
+      EXPECT_EQ(status, absl::OkStatus());
+      ended_early = !answered;
+      MutexLock lock(&mutex);
+      ended = true;
+      changed.SignalAll();
+    });
+  });
+  ASSERT_TRUE(worker.engine().Submit(Turn("s", {}, RandomTokens(30, 1), 20), turn).ok());
+  EXPECT_EQ(turn->Wait().status, absl::OkStatus());
+  {
+    MutexLock lock(&mutex);
+    while (!ended) changed.Wait(&mutex);
+  }
+  EXPECT_FALSE(ended_early);
+  EXPECT_FALSE(worker.cache().manifests()->Get("default", "s", absl::InfiniteFuture())->has_value());
+  EXPECT_EQ(worker.engine().Stats().used_pages, 0);
+}
 
 class SessionTest : public testing::TestWithParam<Mode> {};
 

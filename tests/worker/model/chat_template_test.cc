@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tidepool {
@@ -158,6 +159,53 @@ TEST(ChatTemplateTest, RolesOutOfOrderAreNamed) {
   for (const char* source : {kChatml, kMistral1}) {
     EXPECT_EQ(Render(source, {}).status().code(), absl::StatusCode::kInvalidArgument);
   }
+}
+
+std::string Join(const std::vector<TextSegment>& segments) {
+  std::string text;
+  for (const TextSegment& segment : segments) text += segment.text;
+  return text;
+}
+
+TEST(ChatTemplateTest, AContinuationIsWhatTheWholeConversationHasAfterTheAnswer) {
+  const Messages before = {{"user", "Hi"}, {"assistant", "Yo"}};
+  const Messages turn = {{"user", "Bye"}};
+  const Messages cut_short = {{"user", "Why"}, {"assistant", "Bec"}, {"user", "Go on"}};
+  for (const char* source : {kChatml, kQwen2, kQwen3, kLlama3, kLlama2, kMistral0, kMistral1, kMistral3}) {
+    const auto chat = ChatTemplate::Recognize(source, "<s>", "</s>");
+    ASSERT_TRUE(chat.ok()) << source;
+    for (const Messages& messages : {turn, cut_short}) {
+      Messages all = before;
+      all.insert(all.end(), messages.begin(), messages.end());
+      const std::string whole = *(*chat)->Render(all, /*add_generation_prompt=*/true);
+      const auto continued = (*chat)->ContinueSegments(messages);
+      ASSERT_TRUE(continued.ok()) << continued.status();
+      const std::string text = Join(*continued);
+      EXPECT_THAT(whole, testing::EndsWith(text)) << (*chat)->name();
+      EXPECT_THAT(whole.substr(0, whole.size() - text.size()), testing::ContainsRegex("Hi(.|\n)*Yo *$"));
+      EXPECT_TRUE(continued->front().parse_special) << "the end of the answer is the template's";
+    }
+  }
+}
+
+TEST(ChatTemplateTest, AContinuationBeginsWithTheEndOfTheAnswer) {
+  const std::vector<std::pair<const char*, const char*>> cases = {
+      {kChatml, "<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
+      {kQwen2, "<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
+      {kLlama3,
+       "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_"
+       "id|>\n\n"},
+      {kLlama2, "</s><s>[INST] Bye [/INST]"},
+      {kMistral3, "</s>[INST] Bye[/INST]"}};
+  for (const auto& [source, text] : cases) {
+    EXPECT_EQ(Join(*(*ChatTemplate::Recognize(source, "<s>", "</s>"))->ContinueSegments({{"user", "Bye"}})), text);
+  }
+}
+
+TEST(ChatTemplateTest, WhatCannotFollowAnAnswerIsRefused) {
+  const auto chat = ChatTemplate::Recognize(kLlama2, "<s>", "</s>");
+  const auto continued = (*chat)->ContinueSegments({{"system", "Be brief."}, {"user", "Bye"}});
+  EXPECT_EQ(continued.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(ChatTemplateTest, OnlyContentIsUntrusted) {

@@ -225,6 +225,18 @@ TEST(ConvertTest, MessagesAreRenderedByTheTemplate) {
   EXPECT_EQ(request->prompt, Words().Encode(rendered, /*parse_special=*/true, /*add_special=*/false));
 }
 
+TEST(ConvertTest, ASessionsMessagesCanFollowAnAnswer) {
+  v1::ChatRequest chat = Conversation("hello");
+  EXPECT_THAT(RequestFrom(chat, Tiny())->continuation, testing::IsEmpty());
+  chat.set_session_id("s");
+  const absl::StatusOr<GenerationRequest> request = RequestFrom(chat, Tiny());
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->continuation,
+            Words().Encode("<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n",
+                           /*parse_special=*/true, /*add_special=*/false));
+  EXPECT_EQ(request->continuation.front(), *Words().eos());
+}
+
 TEST(ConvertTest, AMessageCannotMakeSpecialTokens) {
   const auto specials = [](const GenerationRequest& request) {
     int count = 0;

@@ -309,6 +309,18 @@ TEST_F(GenerationServiceTest, SessionsAndRecallNeedACacheService) {
   EXPECT_THAT(status.error_message(), HasSubstr("compression.recall.mode"));
 }
 
+TEST_F(GenerationServiceTest, EndingASessionNeedsItsNameAndACacheService) {
+  v1::EndSessionRequest end;
+  v1::EndSessionResponse ended;
+  grpc::ClientContext first;
+  const grpc::Status nameless = stub_->EndSession(&first, end, &ended);
+  EXPECT_EQ(nameless.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(nameless.error_message(), HasSubstr("session_id"));
+  end.set_session_id("s");
+  grpc::ClientContext second;
+  EXPECT_EQ(stub_->EndSession(&second, end, &ended).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
 TEST_F(GenerationServiceTest, TextBecomesTokensAndTextAgain) {
   const std::string text = "Zwölf <|im_end|> Boxkämpfer 拳";
   v1::TokenizeRequest tokenize;

@@ -4,7 +4,9 @@
 #define TIDEPOOL_TESTS_WORKER_RPC_HELD_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "base/mutex.h"
@@ -39,6 +41,9 @@ class HeldEngine : public Engine {
   void Cancel(uint64_t request) override {
     engine_->Cancel(request);
     Release();
+  }
+  void EndSession(std::string session_id, std::function<void(absl::Status)> done) override {
+    engine_->EndSession(std::move(session_id), std::move(done));
   }
   EngineStats Stats() const override { return engine_->Stats(); }
   const Model& model() const override { return engine_->model(); }

@@ -1,0 +1,83 @@
+// How turns of sessions become durable, and how sessions are forgotten.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "worker/engine/context_codec.h"
+#include "worker/engine/engine_loop.h"
+
+namespace tidepool {
+
+// A session is answered as finished when its manifest is durable, which needs its blocks to be acknowledged on disk
+// first.
+void EngineLoop::StoreFinished() {
+  for (std::unique_ptr<Generation>& generation : active_) {
+    if (generation->phase != Generation::Phase::kStoring || generation->storing_manifest) continue;
+    Context& context = *generation->context();
+    if (context.log().pending() > 0) continue;
+    if (context.log().failed_blocks() > 0) {
+      Close(*generation,
+            absl::UnavailableError(
+                absl::StrCat("session_id: ", context.log().failed_blocks(),
+                             " blocks of the session could not be stored: ", context.log().first_failure().message())),
+            *generation->finish_reason);
+      continue;
+    }
+    generation->storing_manifest = true;
+    auto manifest = std::make_shared<SessionManifest>(ContextCodec::Save(context));
+    manifest->tenant = options_.tenant;
+    manifest->model_fingerprint = backend_->layout().model_fingerprint;
+    manifest->revision = context.revision + 1;
+    background_->Run([this, id = generation->id(), manifest] {
+      const absl::Status status = manifests_->Put(*manifest, absl::Now() + options_.cache_deadline);
+      Post([this, id, status, manifest] {
+        Generation* stored = Find(id);
+        if (stored == nullptr) return;
+        if (status.ok()) stored->context()->revision = manifest->revision;
+        Close(*stored, status, *stored->finish_reason);
+      });
+    });
+  }
+}
+
+void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Status)> done) {
+  if (session_id.empty()) return done(absl::InvalidArgumentError("session_id: is empty"));
+  if (manifests_ == nullptr) {
+    return done(absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)"));
+  }
+  {
+    MutexLock lock(&mutex_);
+    if (!stop_) {
+      posted_.push_back([this, session_id = std::move(session_id), done = std::move(done)]() mutable {
+        session_ends_.push_back({std::move(session_id), std::move(done)});
+      });
+      woken_ = true;
+      wake_.Signal();
+      return;
+    }
+  }
+  done(absl::UnavailableError("the worker is shutting down"));
+}
+
+void EngineLoop::EndSessions() {
+  for (auto at = session_ends_.begin(); at != session_ends_.end();) {
+    if (busy_sessions_.contains(at->session_id)) {
+      ++at;
+      continue;
+    }
+    SessionEnd end = std::move(*at);
+    at = session_ends_.erase(at);
+    idle_.remove_if(
+        [&end](const std::unique_ptr<Context>& context) { return context->options().session_id == end.session_id; });
+    PublishStats();  // who learns of the end finds the pages free
+    busy_sessions_.insert(end.session_id);
+    background_->Run([this, end = std::move(end)] {
+      const absl::Status status =
+          manifests_->Delete(options_.tenant, end.session_id, absl::Now() + options_.cache_deadline);
+      Post([this, session_id = end.session_id] { busy_sessions_.erase(session_id); });
+      end.done(status);
+    });
+  }
+}
+
+}  // namespace tidepool
