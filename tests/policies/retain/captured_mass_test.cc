@@ -98,6 +98,7 @@ TEST(CapturedMassTest, ScoresThatAreNoneCountAsZeroAndALayerOfZerosIsTakenToSpre
   const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   EXPECT_EQ(RowsForMass(Scores{{nan, 1, infinity, -4}, {0, 0, 0, 0}, {nan, nan}, {}}, 0.5),
             (std::vector<int>{1, 2, 1, 0}));
+  EXPECT_EQ(RowsForMass(Scores{{infinity, 1, 1, 1}}, 0.9), std::vector<int>{3});
   EXPECT_EQ(RowsOfEqualMass(Scores{{nan, 1, -infinity, 0}, {0, nan, 0, 0}}, 5, 0), (std::vector<int>{1, 4}));
 }
 

@@ -175,6 +175,13 @@ TEST(ExpectedAttentionTest, TheFormulaIsTheMeanOverGaussianQueries) {
   EXPECT_NEAR(scores[0], expected[0] / (expected[0] + expected[1]), 1e-6);
 }
 
+TEST(ExpectedAttentionTest, LargeKeysDoNotOverflow) {
+  QueryDistribution queries;
+  queries.mean = {1.0};
+  queries.covariance = {1.0};
+  EXPECT_EQ(ExpectedAttention({&queries, 1}, {100.0f, 10.0f}, {1.0f, 1.0f}), (std::vector<float>{1, 0}));
+}
+
 TEST(ExpectedAttentionTest, NoRowsGiveNoScoresAndNoNumbersDoNotCrash) {
   const QueryDistribution queries = DistributionOfQueries({1.0f, 2.0f}, 2);
   EXPECT_TRUE(ExpectedAttention({&queries, 1}, {}, {}).empty());

@@ -75,6 +75,8 @@ TEST(HeadBudgetTest, HeadsOfUnequalLengthShareWhatTheyHaveAndHeadsWithoutScoresK
   const std::vector<std::vector<float>> scores = {{5, 5, 5, 5, 5, 5}, {}, {9}};
   const std::vector<RowBudget> budgets = HeadBudgets(Ada(0), Rows(2, 1), scores);
   EXPECT_EQ(budgets, (std::vector<RowBudget>{Rows(3, 1), Rows(2, 1), Rows(1, 1)}));
+  const std::vector<std::vector<float>> uneven = {std::vector<float>(30, 1.0f), {9}};  // a floor of two rows
+  EXPECT_EQ(AdaPastRows(uneven, 10, {.floor = 0.2}).rows[1], 1);
 }
 
 TEST(HeadBudgetTest, ScoresThatAreNoNumbersComeLastAndBreakNothing) {

@@ -169,6 +169,16 @@ TEST(LayerBudgetTest, PyramidSharesOutWhateverTheScoreDoesNotProtect) {
   EXPECT_EQ(LayerBudgets(spec, Input(4, 1000, 40))[3].rows.total(), 3);
 }
 
+TEST(LayerBudgetTest, PyramidLeavesTheLastRowsOfAhaKvToEveryLayer) {
+  CompressionSpec spec = FindPreset("pyramidkv")->make();
+  spec.score = ScoreRule::kAha;
+  spec.aha_recent = 8;
+  const std::vector<LayerBudget> budgets = LayerBudgets(spec, Input(4, 68, 40));
+  for (const LayerBudget& budget : budgets) EXPECT_EQ(budget.rows.recent, 8);
+  EXPECT_EQ(budgets[0].rows.heavy, 60);
+  EXPECT_EQ(budgets[3].rows.heavy, 6);
+}
+
 TEST(LayerBudgetTest, LazyLayersKeepTheirEndsAndDenseLayersStayDense) {
   CompressionSpec spec = FindPreset("lighttransfer")->make();
   spec.lazy_sinks = 2;

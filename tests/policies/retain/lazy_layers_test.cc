@@ -75,8 +75,10 @@ TEST(LazyLayersTest, TheShareSaysHowManyAreCut) {
   EXPECT_EQ(LazyLayers(spec, ratios), (std::vector<int>{0, 2, 3}));
   spec.lazy_share = 0;
   EXPECT_TRUE(LazyLayers(spec, ratios).empty());
-  spec.lazy_share = 0.4;  // 5 * 0.6 is not quite 3 in binary
+  spec.lazy_share = 0.4;
   EXPECT_EQ(LazyLayers(spec, ratios), (std::vector<int>{2, 3}));
+  spec.lazy_share = 0.9;
+  EXPECT_EQ(FullLayers(spec, 10), 1);  // 10 * (1 - 0.9) is not quite 1 in binary
   spec.lazy_share = 1;
   EXPECT_EQ(LazyLayers(spec, ratios), (std::vector<int>{0, 1, 2, 3, 4}));
 }

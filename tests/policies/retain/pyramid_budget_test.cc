@@ -32,6 +32,13 @@ TEST(PyramidBudgetTest, ASingleLayerHasTheAverage) {
   }
 }
 
+TEST(PyramidBudgetTest, PyramidKvsLayersAreEqualBelowTwiceThePastBudget) {
+  const std::vector<int> equal(4, 120), slope = *PyramidPastRows(PyramidSchedule::kAda, Input(4, 240, 128, 8));
+  EXPECT_EQ(*PyramidPastRows(PyramidSchedule::kFactory, Input(4, 239, 128, 8)), equal);
+  EXPECT_EQ(*PyramidPastRows(PyramidSchedule::kFactory, Input(4, 240, 128, 8)), slope);
+  EXPECT_NE(slope, equal);
+}
+
 TEST(PyramidBudgetTest, LayersNeverGrowUpwardsAndNoneHasMoreThanThereIsOrLessThanNothing) {
   for (const PyramidSchedule schedule : {PyramidSchedule::kFactory, PyramidSchedule::kAda}) {
     for (int layers = 1; layers <= 40; layers += 3) {
