@@ -1,7 +1,6 @@
 // tidepool chat: a conversation. Ctrl-C ends the answer under way, not the program; Ctrl-D leaves.
 #include <unistd.h>
 
-#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <functional>
@@ -10,10 +9,12 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/mutex.h"
 #include "client/cli/answer_printer.h"
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
@@ -63,32 +64,25 @@ std::string NewSessionId() {
   return absl::StrFormat("chat-%08x%08x%08x%08x", device(), device(), device(), device());
 }
 
-void Add(v1::ChatRequest& request, const char* role, const std::string& content) {
-  v1::ChatMessage& message = *request.add_messages();
-  message.set_role(role);
-  message.set_content(content);
-}
-
 // One conversation. In a session the worker keeps it and gets only what is new: under the name that the user gave, or
 // under one that is forgotten at the end.
 class Conversation {
  public:
   Conversation(GenerationClient* client, const GenerationFlags& flags) : client_(client) {
     Apply(flags, request_);
-    temporary_ = request_.session_id().empty() && !absl::GetFlag(FLAGS_no_session);
-    if (temporary_) request_.set_session_id(NewSessionId());
-    session_ = request_.session_id();
-    if (const std::string system = absl::GetFlag(FLAGS_system); !system.empty()) Add(request_, "system", system);
+    temporary_ = flags.session.empty() && !absl::GetFlag(FLAGS_no_session);
+    if (const std::string system = absl::GetFlag(FLAGS_system); !system.empty()) Add("system", system);
   }
 
   // Asks and prints.
   absl::Status Say(const std::string& text) {
-    Add(request_, "user", text);
-    const bool first = temporary_ && !forget_.exchange(true);
+    Add("user", text);
+    const bool first = temporary_ && request_.session_id().empty();
+    if (first) request_.set_session_id(OpenSession());
     absl::Status status = Turn();
     if (first && absl::IsFailedPrecondition(status)) {  // the worker has no cache service
       temporary_ = false;
-      forget_ = false;
+      TakeOpenSession();
       request_.clear_session_id();
       status = Turn();
     }
@@ -97,44 +91,75 @@ class Conversation {
 
   // Forgets the session, if it is not the user's. From any thread.
   void Leave() {
-    if (!forget_) return;
     client_->Cancel();
-    const absl::Status ended = client_->EndSession(session_);
+    const std::string session = TakeOpenSession();
+    if (session.empty()) return;
+    const absl::Status ended = client_->EndSession(session);
     if (!ended.ok()) {
-      std::fprintf(stderr, "tidepool: session %s may still be stored: %s\n", session_.c_str(),
+      std::fprintf(stderr, "tidepool: session %s may still be stored: %s\n", session.c_str(),
                    std::string(ended.message()).c_str());
     }
   }
 
  private:
-  // The answer, as far as it came, is the request's last message then; in a session that has kept it, the request has
-  // no messages.
+  void Add(const char* role, const std::string& content) {
+    v1::ChatMessage& message = *request_.add_messages();
+    message.set_role(role);
+    message.set_content(content);
+    if (temporary_) history_.push_back(message);
+  }
+
   absl::Status Turn() {
     AnswerPrinter printer;
     const absl::StatusOr<v1::Finished> finished = client_->Chat(
         request_, [&printer](const v1::GenerateResponse& response) { printer.OnEvent(response); }, Deadline());
+    const bool session = !request_.session_id().empty();
     if (finished.ok()) {
       printer.OnFinished(*finished);
-      if (!request_.session_id().empty()) {
-        request_.clear_messages();
-        return absl::OkStatus();
-      }
+      if (session) request_.clear_messages();  // it has them and the answer
+      Answer(printer.text(), /*send=*/!session);
     } else if (absl::IsCancelled(finished.status())) {
       printer.OnBroken();
       Fail(finished.status());
+      Answer(printer.text(), /*send=*/true);
+      // The answer may have been stored just before it was cancelled. Only a new session surely has it once.
+      if (temporary_) Restart();
     } else {
       printer.OnBroken();
       return finished.status();
     }
-    Add(request_, "assistant", printer.text());
     return absl::OkStatus();
   }
 
+  void Answer(const std::string& text, bool send) {
+    if (send) return Add("assistant", text);
+    if (!temporary_) return;
+    v1::ChatMessage& message = history_.emplace_back();
+    message.set_role("assistant");
+    message.set_content(text);
+  }
+
+  void Restart() {
+    Leave();
+    request_.set_session_id(OpenSession());
+    request_.mutable_messages()->Assign(history_.begin(), history_.end());
+  }
+
+  std::string OpenSession() {
+    MutexLock lock(&mutex_);
+    return open_session_ = NewSessionId();
+  }
+  std::string TakeOpenSession() {
+    MutexLock lock(&mutex_);
+    return std::exchange(open_session_, "");
+  }
+
   GenerationClient* const client_;
-  v1::ChatRequest request_;
-  std::string session_;
-  bool temporary_ = false;           // nobody else goes on with the session
-  std::atomic<bool> forget_{false};  // the worker may have it
+  v1::ChatRequest request_;               // its messages: what is sent next
+  bool temporary_ = false;                // nobody else goes on with the session
+  std::vector<v1::ChatMessage> history_;  // of a temporary session, for the next one
+  Mutex mutex_;
+  std::string open_session_ ABSL_GUARDED_BY(mutex_);  // temporary, and the worker may have it
 };
 
 int Chat(const Arguments& arguments) {

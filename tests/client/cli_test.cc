@@ -347,7 +347,7 @@ TEST_F(CliTest, AChatsSessionIsKeptByTheWorker) {
 
 TEST_F(CliTest, InterruptingAChatEndsTheAnswerAndNotTheProgram) {
   test::ChildProcess chat(
-      {test::BinaryPath("tidepool"), "chat", "--json", "--max-tokens=400", "--ignore-eos", worker_});
+      {test::BinaryPath("tidepool"), "chat", "--json", "--max-tokens=100", "--ignore-eos", worker_});
   chat.WriteStdin("tell me\n");
   chat.WaitForLine("tokens");
   chat.Signal(SIGINT);
@@ -358,6 +358,7 @@ TEST_F(CliTest, InterruptingAChatEndsTheAnswerAndNotTheProgram) {
   int ends = 0;
   for (const json& line : Lines(chat.Stdout())) ends += line.contains("finished") || line.contains("error");
   EXPECT_EQ(ends, 2);
+  EXPECT_EQ(Tidepool({"admin", "sessions", "--json", Cache()}).out, "");
 }
 
 TEST_F(CliTest, StatsOfAWorkerCountWhatItDid) {
