@@ -48,7 +48,8 @@ MAY_INCLUDE = {
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
     "worker/rpc/": ("base/", "policies/", "proto/", "cacheservice/api/", "worker/"),
-    "client/lib/": ("base/", "proto/"),
+    "client/": ("base/", "proto/"),
+    "client/cli/": ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
 }
 OURS = ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 

@@ -201,7 +201,7 @@ int Chat(const Arguments& arguments) {
 
 Command ChatCommand() {
   return {.name = "chat",
-          .arguments = "",
+          .arguments = "[--session ID | --no-session]",
           .summary = "a conversation; Ctrl-C ends an answer, Ctrl-D leaves",
           .details =
               "Every line of standard input is a message. The worker keeps the conversation until chat ends, or, with "

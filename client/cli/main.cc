@@ -26,14 +26,16 @@ const Command* Find(const std::string& name) {
   return nullptr;
 }
 
+void PrintLine(const std::string& usage, const char* summary) {
+  std::printf("  tidepool %-57s %s\n", usage.c_str(), summary);
+}
+
 int PrintHelp() {
   std::printf("tidepool: long-context inference from little device memory.\n\n");
-  for (const Command& command : Commands()) {
-    const std::string usage = absl::StrCat(command.name, command.arguments[0] == '\0' ? "" : " ", command.arguments);
-    std::printf("  tidepool %-48s %s\n", usage.c_str(), command.summary);
-  }
-  std::printf("  tidepool %-48s %s\n", "help [COMMAND]", "a command's flags, with units and defaults");
-  std::printf("  tidepool %-48s %s\n", "version", "prints it");
+  for (const Command& command : Commands())
+    PrintLine(absl::StrCat(command.name, " ", command.arguments), command.summary);
+  PrintLine("help [COMMAND]", "a command's flags, with units and defaults");
+  PrintLine("version", "prints it");
   std::printf("\n%s", kExitCodes);
   return kOk;
 }

@@ -14,7 +14,7 @@ ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
 ABSL_FLAG(int, prefill_chunk, 256, "prompt tokens of one step: 1 to 8192");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
 ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
-ABSL_FLAG(std::string, tenant, "default", "tenant of all sessions and blocks of this worker");
+ABSL_FLAG(std::string, tenant, "default", "whose sessions and blocks: a worker has one tenant");
 ABSL_FLAG(std::string, tenant_salt_file, "",
           "file whose bytes key the tenant's blocks: without them nobody can find or probe them");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
