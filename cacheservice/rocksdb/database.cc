@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -13,9 +15,11 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "cacheservice/rocksdb/resumable_files.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/convenience.h"
 #include "rocksdb/db.h"
+#include "rocksdb/env.h"
 #include "rocksdb/table.h"
 #include "rocksdb/write_batch.h"
 
@@ -30,6 +34,7 @@ constexpr std::string_view kFormatVersion = "1";
 // Block values are read once and then live in the memory tier, so this holds little but index blocks.
 constexpr size_t kBlockCacheBytes = size_t{16} << 20;
 constexpr int kMaxOpenFiles = 512;
+constexpr size_t kProbeBytes = size_t{64} << 10;  // written to a disk that refused, before files are closed on it
 constexpr uint64_t kMinWriteBufferBytes = uint64_t{64} << 10;
 constexpr uint64_t kMaxWriteBufferBytes = uint64_t{1} << 30;
 constexpr size_t kSmallWriteBufferBytes = size_t{8} << 20;
@@ -54,13 +59,14 @@ absl::Status OpenError(const std::string& data_dir, const rocksdb::Status& statu
   if (status.IsCorruption()) {
     return absl::DataLossError(absl::StrCat("data_dir ", data_dir, " is damaged: ", text));
   }
-  if (status.IsNoSpace()) {
+  // resumable_files.h takes its code from it.
+  if (status.IsNoSpace() || absl::StrContains(text, std::strerror(ENOSPC))) {
     return absl::ResourceExhaustedError(absl::StrCat("data_dir ", data_dir, ": disk full: ", text));
   }
   return absl::UnavailableError(absl::StrCat("data_dir ", data_dir, " cannot be opened: ", text));
 }
 
-rocksdb::DBOptions MakeDbOptions(const DatabaseOptions& options) {
+rocksdb::DBOptions MakeDbOptions(const DatabaseOptions& options, rocksdb::Env* env) {
   rocksdb::DBOptions db;
   db.create_if_missing = true;
   db.create_missing_column_families = true;
@@ -77,7 +83,7 @@ rocksdb::DBOptions MakeDbOptions(const DatabaseOptions& options) {
   db.stats_dump_period_sec = 0;
   db.stats_persist_period_sec = 0;
   db.max_bgerror_resume_count = 0;  // Write resumes, at most once in resume_interval
-  if (options.env != nullptr) db.env = options.env;
+  db.env = env;
   return db;
 }
 
@@ -101,32 +107,114 @@ rocksdb::ColumnFamilyOptions MakeFamilyOptions(size_t write_buffer_bytes, std::s
   return family;
 }
 
+// RocksDB as it was opened once.
+struct OpenFiles {
+  std::unique_ptr<rocksdb::DB> db;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;  // by Family
+
+  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles[static_cast<size_t>(family)]; }
+  ~OpenFiles() {
+    for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+    const std::string name = db->GetName();
+    const rocksdb::Status closed = db->Close();  // flushes what was not logged
+    if (!closed.ok()) TP_LOG(Warning, "cache", "closing ", name, ": ", closed.ToString());
+  }
+};
+
+absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& options, rocksdb::Env* env) {
+  const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(kBlockCacheBytes);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  for (int i = 0; i < kFamilies; ++i) {
+    const bool values = static_cast<Family>(i) == Family::kBlockValues;
+    const size_t buffer =
+        values ? options.write_buffer_bytes : std::min<size_t>(options.write_buffer_bytes, kSmallWriteBufferBytes);
+    families.emplace_back(kFamilyNames[i], MakeFamilyOptions(buffer, cache));
+  }
+  rocksdb::DB* db = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  const rocksdb::Status status =
+      rocksdb::DB::Open(MakeDbOptions(options, env), options.data_dir + "/db", families, &handles, &db);
+  if (!status.ok()) return OpenError(options.data_dir, status);
+  auto files = std::make_unique<OpenFiles>();
+  files->db.reset(db);
+  files->handles = std::move(handles);
+  return files;
+}
+
 }  // namespace
 
 class Database::Impl {
  public:
-  Impl(DatabaseOptions options, rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> handles)
-      : options_(std::move(options)), db_(db), handles_(std::move(handles)) {}
+  Impl(DatabaseOptions options, std::unique_ptr<rocksdb::Env> env, std::unique_ptr<OpenFiles> files)
+      : options_(std::move(options)), env_(std::move(env)), files_(std::move(files)) {}
 
-  ~Impl() {
-    for (rocksdb::ColumnFamilyHandle* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
-    const rocksdb::Status closed = db_->Close();  // flushes what was not logged
-    if (!closed.ok()) TP_LOG(Warning, "cache", "closing ", options_.data_dir, ": ", closed.ToString());
-  }
-
-  rocksdb::DB* db() const { return db_.get(); }
   const DatabaseOptions& options() const { return options_; }
-  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles_[static_cast<size_t>(family)]; }
+
+  // Holds the files open for one call; waits while they are opened anew. A thread holds one at a time.
+  class Use {
+   public:
+    explicit Use(Impl* impl) : impl_(impl) {
+      MutexLock lock(&impl_->mutex_);
+      while (impl_->reopening_) impl_->changed_.Wait(&impl_->mutex_);
+      ++impl_->uses_;
+    }
+    ~Use() {
+      MutexLock lock(&impl_->mutex_);
+      --impl_->uses_;
+      impl_->changed_.SignalAll();
+    }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    // False: they could not be opened anew. Ask before anything else.
+    explicit operator bool() const { return impl_->files_ != nullptr; }
+    rocksdb::DB* db() const { return impl_->files_->db.get(); }
+    rocksdb::ColumnFamilyHandle* handle(Family family) const { return impl_->files_->handle(family); }
+    const std::vector<rocksdb::ColumnFamilyHandle*>& handles() const { return impl_->files_->handles; }
+    absl::Status NotOpen() const {
+      return absl::UnavailableError(
+          absl::StrCat("database: ", impl_->options_.data_dir, " could not be opened again after a failed write"));
+    }
+
+   private:
+    Impl* const impl_;
+  };
 
   // After a failed write RocksDB refuses all others until it is resumed; trying that for each write would flood a full
   // disk with attempts.
   void ResumeIfDue() {
     {
       MutexLock lock(&mutex_);
-      if (writable_ || absl::Now() - last_resume_ < options_.resume_interval) return;
+      if (writable_ || resuming_ || absl::Now() - last_resume_ < options_.resume_interval) return;
       last_resume_ = absl::Now();
+      resuming_ = true;
     }
-    db_->Resume().PermitUncheckedError();  // the write that follows tells
+    // Resuming flushes memtables and begins a new log, and nothing is lost. With empty memtables it keeps the log that
+    // failed, and a further write to that fails, or aborts where RocksDB was built with assertions.
+    bool resumed = false;
+    bool reopen = false;
+    {
+      const Use use(this);
+      if (!use) {
+        reopen = true;
+      } else if (HoldsUnflushed(use)) {
+        resumed = use.db()->Resume().ok();
+      } else {
+        reopen = true;
+      }
+    }
+    if (reopen && DiskTakesWrites()) {
+      Reopen();
+      resumed = true;
+    }
+    MutexLock lock(&mutex_);
+    resuming_ = false;
+    may_write_ = may_write_ || resumed;
+  }
+
+  // RocksDB may be given writes: none has failed since it was opened or resumed.
+  bool may_write() const {
+    MutexLock lock(&mutex_);
+    return may_write_;
   }
 
   absl::Status Written(const rocksdb::Status& status) {
@@ -139,8 +227,14 @@ class Database::Impl {
     if (writable_) TP_LOG(Error, "cache", options_.data_dir, " takes no writes: ", status.ToString());
     if (writable_) last_resume_ = absl::Now();
     writable_ = false;
-    return absl::ResourceExhaustedError(
-        absl::StrCat("data_dir ", options_.data_dir, " takes no writes: ", status.ToString()));
+    may_write_ = false;
+    why_ = status.ToString();
+    return RefusedLocked();
+  }
+
+  absl::Status Refused() const {
+    MutexLock lock(&mutex_);
+    return RefusedLocked();
   }
 
   bool writable() const {
@@ -149,11 +243,58 @@ class Database::Impl {
   }
 
  private:
+  absl::Status RefusedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return absl::ResourceExhaustedError(absl::StrCat("data_dir ", options_.data_dir, " takes no writes: ", why_));
+  }
+
+  static bool HoldsUnflushed(const Use& use) {
+    for (rocksdb::ColumnFamilyHandle* handle : use.handles()) {
+      uint64_t entries = 0;
+      if (use.db()->GetIntProperty(handle, rocksdb::DB::Properties::kNumEntriesActiveMemTable, &entries) &&
+          entries > 0) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Files that are closed on a disk that still refuses could not be opened, and reads would end, too.
+  bool DiskTakesWrites() const {
+    const std::string probe = options_.data_dir + "/probe";
+    const rocksdb::Status written =
+        rocksdb::WriteStringToFile(env_.get(), std::string(kProbeBytes, 'p'), probe, /*should_sync=*/true);
+    env_->DeleteFile(probe).PermitUncheckedError();
+    return written.ok();
+  }
+
+  void Reopen() {
+    std::unique_ptr<OpenFiles> old;
+    {
+      MutexLock lock(&mutex_);
+      reopening_ = true;
+      while (uses_ > 0) changed_.Wait(&mutex_);
+      old = std::move(files_);
+    }
+    old.reset();
+    absl::StatusOr<std::unique_ptr<OpenFiles>> files = OpenDatabase(options_, env_.get());
+    if (!files.ok()) TP_LOG(Error, "cache", files.status().message());
+    MutexLock lock(&mutex_);
+    if (files.ok()) files_ = *std::move(files);
+    reopening_ = false;
+    changed_.SignalAll();
+  }
+
   const DatabaseOptions options_;
-  const std::unique_ptr<rocksdb::DB> db_;
-  const std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // by Family
+  const std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<OpenFiles> files_;  // changes only in Reopen, while there is no Use; null: could not be opened
   mutable Mutex mutex_;
+  CondVar changed_;
+  int uses_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reopening_ ABSL_GUARDED_BY(mutex_) = false;
+  bool resuming_ ABSL_GUARDED_BY(mutex_) = false;
   bool writable_ ABSL_GUARDED_BY(mutex_) = true;
+  bool may_write_ ABSL_GUARDED_BY(mutex_) = true;
+  std::string why_ ABSL_GUARDED_BY(mutex_);  // the last write failed
   absl::Time last_resume_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
@@ -171,20 +312,9 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const DatabaseOptions& 
   if (error) {
     return absl::UnavailableError(absl::StrCat("data_dir ", options.data_dir, " cannot be made: ", error.message()));
   }
-  const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(kBlockCacheBytes);
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  for (int i = 0; i < kFamilies; ++i) {
-    const bool values = static_cast<Family>(i) == Family::kBlockValues;
-    const size_t buffer =
-        values ? options.write_buffer_bytes : std::min<size_t>(options.write_buffer_bytes, kSmallWriteBufferBytes);
-    families.emplace_back(kFamilyNames[i], MakeFamilyOptions(buffer, cache));
-  }
-  rocksdb::DB* db = nullptr;
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  const rocksdb::Status status =
-      rocksdb::DB::Open(MakeDbOptions(options), options.data_dir + "/db", families, &handles, &db);
-  if (!status.ok()) return OpenError(options.data_dir, status);
-  std::unique_ptr<Database> database(new Database(std::make_unique<Impl>(options, db, std::move(handles))));
+  std::unique_ptr<rocksdb::Env> env = MakeResumableEnv(options.env != nullptr ? options.env : rocksdb::Env::Default());
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<OpenFiles> files, OpenDatabase(options, env.get()));
+  std::unique_ptr<Database> database(new Database(std::make_unique<Impl>(options, std::move(env), std::move(files))));
 
   TP_ASSIGN_OR_RETURN(const std::optional<std::string> format, database->Get(Family::kMeta, kFormatKey));
   if (!format.has_value()) {
@@ -199,9 +329,12 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const DatabaseOptions& 
 
 absl::Status Database::Write(absl::Span<const Mutation> mutations, Durability durability) {
   impl_->ResumeIfDue();
+  if (!impl_->may_write()) return impl_->Refused();
+  const Impl::Use use(impl_.get());
+  if (!use) return impl_->Refused();
   rocksdb::WriteBatch batch;
   for (const Mutation& mutation : mutations) {
-    rocksdb::ColumnFamilyHandle* handle = impl_->handle(mutation.family);
+    rocksdb::ColumnFamilyHandle* handle = use.handle(mutation.family);
     const rocksdb::Status added = mutation.erase ? batch.Delete(handle, ToSlice(mutation.key))
                                                  : batch.Put(handle, ToSlice(mutation.key), ToSlice(mutation.value));
     TIDEPOOL_CHECK(added.ok());  // keys and values are below 4 GiB
@@ -209,14 +342,16 @@ absl::Status Database::Write(absl::Span<const Mutation> mutations, Durability du
   rocksdb::WriteOptions write;
   write.sync = durability == Durability::kSynced;
   write.disableWAL = durability == Durability::kUnlogged;
-  return impl_->Written(impl_->db()->Write(write, &batch));
+  return impl_->Written(use.db()->Write(write, &batch));
 }
 
 Database::ReadResult Database::Get(Family family, std::string_view key) const {
   rocksdb::ReadOptions read;
   read.fill_cache = family != Family::kBlockValues;
+  const Impl::Use use(impl_.get());
+  if (!use) return use.NotOpen();
   std::string value;
-  const rocksdb::Status status = impl_->db()->Get(read, impl_->handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = use.db()->Get(read, use.handle(family), ToSlice(key), &value);
   if (status.ok()) return value;
   if (status.IsNotFound()) return std::nullopt;
   return ReadError(status);
@@ -228,7 +363,9 @@ std::vector<Database::ReadResult> Database::MultiGet(Family family, absl::Span<c
   std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
-  impl_->db()->MultiGet(read, impl_->handle(family), keys.size(), slices.data(), values.data(), statuses.data());
+  const Impl::Use use(impl_.get());
+  if (!use) return std::vector<ReadResult>(keys.size(), use.NotOpen());
+  use.db()->MultiGet(read, use.handle(family), keys.size(), slices.data(), values.data(), statuses.data());
   std::vector<ReadResult> results;
   results.reserve(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
@@ -250,7 +387,9 @@ absl::Status Database::Scan(Family family, std::string_view first, std::string_v
   read.fill_cache = false;
   const rocksdb::Slice upper = ToSlice(end);
   if (!end.empty()) read.iterate_upper_bound = &upper;
-  const std::unique_ptr<rocksdb::Iterator> it(impl_->db()->NewIterator(read, impl_->handle(family)));
+  const Impl::Use use(impl_.get());
+  if (!use) return use.NotOpen();
+  const std::unique_ptr<rocksdb::Iterator> it(use.db()->NewIterator(read, use.handle(family)));
   for (it->Seek(ToSlice(first)); it->Valid(); it->Next()) {
     if (!visit(ToView(it->key()), ToView(it->value()))) return absl::OkStatus();
   }
@@ -258,16 +397,20 @@ absl::Status Database::Scan(Family family, std::string_view first, std::string_v
 }
 
 absl::Status Database::DropFilesBelow(Family family, std::string_view end) {
+  const Impl::Use use(impl_.get());
+  if (!use) return use.NotOpen();
   const rocksdb::Slice upper = ToSlice(end);
   const rocksdb::Status status =
-      rocksdb::DeleteFilesInRange(impl_->db(), impl_->handle(family), nullptr, &upper, /*include_end=*/false);
+      rocksdb::DeleteFilesInRange(use.db(), use.handle(family), nullptr, &upper, /*include_end=*/false);
   return status.ok() ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("database: ", status.ToString()));
 }
 
 absl::Status Database::Flush() {
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  for (int i = 0; i < kFamilies; ++i) handles.push_back(impl_->handle(static_cast<Family>(i)));
-  return impl_->Written(impl_->db()->Flush(rocksdb::FlushOptions(), handles));
+  impl_->ResumeIfDue();
+  if (!impl_->may_write()) return impl_->Refused();
+  const Impl::Use use(impl_.get());
+  if (!use) return impl_->Refused();
+  return impl_->Written(use.db()->Flush(rocksdb::FlushOptions(), use.handles()));
 }
 
 uint64_t Database::UsedBytes() const {

@@ -1,0 +1,24 @@
+// RocksDB's files, with every refused write marked as one that may succeed later.
+//
+// RocksDB 7.8 takes an I/O error for final unless the file system calls it retryable, which the POSIX one does for few:
+// after EIO, EROFS, EDQUOT or EFBIG, and after ENOSPC where a new log is begun, all writes are refused until the
+// process starts again. For other ENOSPC it waits for free space by itself, looking every 5 s, and answers Busy to
+// Resume. Marked so, each of these ends with the Resume that follows the disk's recovery: memtables are flushed to new
+// files and a new log is begun, so nothing depends on what the failed write may have left behind.
+#ifndef TIDEPOOL_CACHESERVICE_ROCKSDB_RESUMABLE_FILES_H_
+#define TIDEPOOL_CACHESERVICE_ROCKSDB_RESUMABLE_FILES_H_
+
+#include <memory>
+
+namespace rocksdb {
+class Env;
+}
+
+namespace tidepool {
+
+// An environment over the files of `base`, which outlives it. Threads and time are the system's.
+std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base);
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_CACHESERVICE_ROCKSDB_RESUMABLE_FILES_H_
