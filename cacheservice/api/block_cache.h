@@ -39,6 +39,7 @@ struct RowSelection {
 // Rows in the order of the selections and, within one, of ascending token. `found[i]` says which bits of selection i
 // came; the missing ones are left out of `rows` and `row_checksums` (lost, expired or corrupt: counted by the service).
 struct RecalledRows {
+  bool complete = true;  // else missing rows may be stored all the same: the time was up, or a part failed
   std::vector<uint64_t> found;
   std::string rows;                     // [rows found][row_bytes]
   std::vector<uint32_t> row_checksums;  // as written by the producer, [rows found]; the consumer verifies

@@ -207,6 +207,7 @@ void RecallLane::ReadResults(Stream* stream) {
       if (at == requests_.end()) continue;  // too late
       Request& request = *at->second;
       if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
+      if (response.partial()) request.rows.complete = false;
       request.rows.rows.append(response.rows());
       request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
                                         response.row_checksums().end());

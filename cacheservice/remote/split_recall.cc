@@ -33,10 +33,12 @@ class Join {
     for (size_t i = 0; i < parts_.size(); ++i) {
       if (!parts_[i]->ok()) {
         whole.found.insert(whole.found.end(), sizes_[i], 0);
+        whole.complete = false;
         continue;
       }
       any = true;
       const RecalledRows& part = **parts_[i];
+      whole.complete = whole.complete && part.complete;
       whole.found.insert(whole.found.end(), part.found.begin(), part.found.end());
       whole.rows.append(part.rows);
       whole.row_checksums.insert(whole.row_checksums.end(), part.row_checksums.begin(), part.row_checksums.end());

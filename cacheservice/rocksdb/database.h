@@ -1,9 +1,9 @@
 // The one RocksDB database of a cache, as byte strings in a few families: the only place that knows RocksDB, whose
 // headers stay in the .cc. Thread-safe.
 //
-// Files: <data_dir>/db. Errors of the disk (full, read-only, I/O) refuse writes until the disk takes them again; reads go
-// on. Then the files may be opened anew, for which calls wait: unlogged writes whose flush had failed are lost, as in a
-// crash. A visitor of Scan must not call the database.
+// Files: <data_dir>/db. Errors of the disk (full, read-only, I/O) refuse writes until the disk takes them again; reads
+// go on. Then the files may be opened anew, for which calls wait: unlogged writes whose flush had failed are lost, as
+// in a crash. A visitor of Scan must not call the database.
 #ifndef TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
 #define TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
 

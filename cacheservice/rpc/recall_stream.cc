@@ -105,6 +105,7 @@ void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selectio
     return outbox_.Send(response);
   }
   for (uint64_t mask : gathered->found) response.add_found(mask);
+  response.set_partial(!gathered->complete);
   const size_t rows = gathered->row_checksums.size();
   const size_t row_bytes = rows > 0 ? gathered->rows.size() / rows : 0;
   const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kWireFrameBytes / row_bytes) : 0;

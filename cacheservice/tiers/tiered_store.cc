@@ -222,6 +222,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
   missing_rows_ += wanted - found;
   if (found == 0 && !failure.ok()) return failure;
   RecalledRows recalled = std::move(gather).Finish();
+  recalled.complete = failure.ok();
   recalled_rows_ += found;
   recalled_bytes_ += recalled.rows.size();
   return recalled;

@@ -44,7 +44,9 @@ ABSL_FLAG(std::optional<int>, window_tokens, std::nullopt,
 ABSL_FLAG(std::string, recall, "off", "how evicted rows come back: off, async, sync");
 ABSL_FLAG(double, recall_share, 0.5, "of the budget that is recall slots: 0 to 0.75");
 ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: --recall-share decides");
-ABSL_FLAG(int, recall_budget_ms, 20, "async: rows that take longer are not used, 1 to 60000");
+ABSL_FLAG(int, recall_budget_ms, 20, "async: requests for rows that take longer are given up, 1 to 60000");
+ABSL_FLAG(double, recall_staging, 4,
+          "async: rows kept ready in the worker's host memory, as a multiple of the recall slots, 1 to 64");
 ABSL_FLAG(std::string, on_recall_loss, "continue", "when rows cannot be recalled: continue, fail");
 
 ABSL_FLAG(std::string, session, "",
@@ -157,6 +159,7 @@ absl::Status ReadCompression(v1::CompressionParams& compression) {
   recall.set_share(absl::GetFlag(FLAGS_recall_share));
   if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) recall.set_rows(rows);
   recall.set_budget_ms(absl::GetFlag(FLAGS_recall_budget_ms));
+  recall.set_staging(absl::GetFlag(FLAGS_recall_staging));
   recall.set_on_loss(on_loss == "fail" ? v1::ON_RECALL_LOSS_FAIL : v1::ON_RECALL_LOSS_CONTINUE);
   return absl::OkStatus();
 }

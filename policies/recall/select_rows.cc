@@ -49,24 +49,42 @@ float KthLargest(absl::Span<const float> weight, int k) {
 }
 
 RecallChoice ChooseBest(const RecallCandidates& candidates, int slots) {
-  const std::vector<int32_t> best = Best(candidates.weight, slots);
   RecallChoice choice;
-  for (int32_t i : best) {
+  choice.best = Best(candidates.weight, slots);
+  for (int32_t i : choice.best) {
     if (!candidates.resident[i]) choice.wanted.push_back(i);
   }
-  choice.victims = Victims(candidates, best);
+  choice.victims = Victims(candidates, choice.best);
   return choice;
 }
 
 RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most) {
   RecallChoice choice;
-  const std::vector<int32_t> best = Best(candidates.weight, slots);
-  for (int32_t i : best) {
+  choice.best = Best(candidates.weight, slots);
+  for (int32_t i : choice.best) {
     if (!(candidates.weight[i] > threshold) || static_cast<int>(choice.wanted.size()) >= most) break;
     if (!candidates.resident[i]) choice.wanted.push_back(i);
   }
-  choice.victims = Victims(candidates, best);
+  choice.victims = Victims(candidates, choice.best);
   return choice;
+}
+
+std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const int32_t> positions,
+                               absl::Span<const uint8_t> resident, int follow, int most) {
+  TIDEPOOL_CHECK(resident.size() == positions.size());
+  std::vector<int32_t> ahead;
+  std::vector<uint8_t> taken(positions.size(), 0);
+  int count = 0;
+  for (int32_t i : best) {
+    for (size_t j = i; j < positions.size() && positions[j] <= positions[i] + follow; ++j) {
+      if (count >= most) return ahead;
+      if (taken[j]) continue;
+      taken[j] = 1;
+      ++count;
+      if (!resident[j]) ahead.push_back(static_cast<int32_t>(j));
+    }
+  }
+  return ahead;
 }
 
 }  // namespace tidepool

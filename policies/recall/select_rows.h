@@ -17,6 +17,7 @@ struct RecallCandidates {
 };
 
 struct RecallChoice {
+  std::vector<int32_t> best;     // the `slots` best, resident or not, best first
   std::vector<int32_t> wanted;   // not resident, best first
   std::vector<int32_t> victims;  // resident and not chosen in this step, lowest average first
 };
@@ -30,6 +31,12 @@ RecallChoice ChooseBest(const RecallCandidates& candidates, int slots);
 // async: rows above margin * theta that are not resident, at most `most`. Slots of residents below the slots-th best
 // weight may be taken.
 RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most);
+
+// async: rows that the next token may want. Heads that copy read on: after position p they want p + 1. So each of
+// `best`, in order, is followed by the candidates at the next `follow` positions, until there are `most` different
+// ones. positions: of the candidates, ascending. Residents count, and are left out of the result.
+std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const int32_t> positions,
+                               absl::Span<const uint8_t> resident, int follow, int most);
 
 }  // namespace tidepool
 

@@ -60,7 +60,7 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InRange("recall.ema_margin", recall.ema_margin, 1.0, 100.0));
   TP_RETURN_IF_ERROR(InRange("recall.max_rows_per_step", recall.max_rows_per_step, 0, 1 << 20));
   TP_RETURN_IF_ERROR(InRange("recall.budget_ms", recall.budget_ms, 1, 60'000));
-  TP_RETURN_IF_ERROR(InRange("recall.staging", recall.staging, 0.0, 64.0));
+  TP_RETURN_IF_ERROR(InRange("recall.staging", recall.staging, 1.0, 64.0));
   TP_RETURN_IF_ERROR(InRange("recall.follow_rows", recall.follow_rows, 0, 64));
   return absl::OkStatus();
 }

@@ -31,13 +31,13 @@ struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
   RecallIndex index = RecallIndex::kK4;
   IndexPlacement placement = IndexPlacement::kHost;  // kDevice: the codes count in the device budget
-  double share = 0.5;       // of the budgeted rows that are recall slots, 0 to 0.75 (1 when recall_rows is set)
+  double share = 0.5;                                // of the budgeted rows that are recall slots, 0 to 0.75
   int rows = 0;             // recall slots per (layer, kv head); 0: share decides. Large enough: everything is recalled
   double ema_beta = 0.7;    // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
   double ema_margin = 1.0;  // wanted when w > margin * theta, >= 1
   int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
   int budget_ms = 20;         // async: requests that take longer are given up and their rows counted late
-  double staging = 4;         // async: rows kept ready in host memory, as a multiple of the recall slots, 0 to 64
+  double staging = 4;         // async: rows kept ready in host memory, as a multiple of the recall slots, 1 to 64
   int follow_rows = 8;        // async: positions after a wanted one that are fetched with it, 0 to 64
   OnRecallLoss on_loss = OnRecallLoss::kContinue;
 

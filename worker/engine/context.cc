@@ -66,7 +66,12 @@ void Context::EndStep(int32_t count, bool prompt_continues) {
   }
   computed_ += count;
   peak_pages = std::max(peak_pages, rows_.total_pages());
-  if (!prompt_continues) compressor_.AfterStep(*backend_, rows_);
+  if (prompt_continues) return;
+  compressor_.AfterStep(*backend_, rows_);
+  // A policy that acts at every step may evict for the first time here.
+  if (recall_.has_value() && compressor_.compressed() && recall_->slots() == 0) {
+    recall_->set_slots(Compressor::RecallSlots(spec(), computed_));
+  }
 }
 
 void Context::EndPrefill() {
@@ -105,9 +110,14 @@ void Context::InstallBlock(const std::string& value, int layer, int32_t block) {
   }
 }
 
-void Context::ResetCounters() {
+void Context::Rest() {
+  peak_pages = 0;
+  log_.ResetStoredBytes();
   compressor_.ResetCounters();
-  if (recall_.has_value()) recall_->ResetCounters();
+  if (recall_.has_value()) {
+    recall_->Rest();
+    recall_->ResetCounters();
+  }
 }
 
 }  // namespace tidepool

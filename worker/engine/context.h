@@ -54,8 +54,8 @@ class Context {
 
   // A new context starts with the blocks of a stored prefix: values [block][layer], verified, of the exact lineage.
   void AdoptPrefix(absl::Span<const BlockKey> keys, absl::Span<const std::string> values);
-  // Counters of usage start again: the next turn reports its own.
-  void ResetCounters();
+  // Between turns: gives up host memory that only decoding needs; counters of usage start again.
+  void Rest();
 
   SequenceRows& rows() { return rows_; }
   const SequenceRows& rows() const { return rows_; }

@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -44,6 +44,8 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(recall.ema_margin);
   out.Put(recall.max_rows_per_step);
   out.Put(recall.budget_ms);
+  out.Put(recall.staging);
+  out.Put(recall.follow_rows);
   out.Put(recall.on_loss);
 }
 
@@ -78,6 +80,8 @@ CompressionSpec GetSpec(ByteReader& in) {
   recall.ema_margin = in.Get<double>();
   recall.max_rows_per_step = in.Get<int>();
   recall.budget_ms = in.Get<int>();
+  recall.staging = in.Get<double>();
+  recall.follow_rows = in.Get<int>();
   recall.on_loss = in.Get<OnRecallLoss>();
   return spec;
 }
@@ -99,6 +103,7 @@ SessionManifest ContextCodec::Save(Context& context) {
   ByteWriter out;
   out.Put(kVersion);
   PutSpec(out, context.spec());
+  out.Put<int32_t>(context.rows().longest_head());
   out.PutBytes(context.options().nonce);
   out.Put<int32_t>(context.computed());
   out.Put<bool>(context.log().exact());
@@ -128,13 +133,15 @@ SessionManifest ContextCodec::Save(Context& context) {
   return manifest;
 }
 
-absl::StatusOr<CompressionSpec> ContextCodec::SpecOf(const SessionManifest& manifest) {
+absl::StatusOr<ContextCodec::Outline> ContextCodec::OutlineOf(const SessionManifest& manifest) {
   ByteReader in(manifest.engine_state);
   if (in.Get<uint32_t>() != kVersion) return Damaged(manifest, "unknown version");
-  CompressionSpec spec = GetSpec(in);
-  if (!in.ok()) return Damaged(manifest, "it ends early");
-  if (absl::Status status = ValidateCompression(spec); !status.ok()) return Damaged(manifest, status.message());
-  return spec;
+  Outline outline;
+  outline.spec = GetSpec(in);
+  outline.longest_head = in.Get<int32_t>();
+  if (!in.ok() || outline.longest_head < 0) return Damaged(manifest, "it ends early");
+  if (absl::Status status = ValidateCompression(outline.spec); !status.ok()) return Damaged(manifest, status.message());
+  return outline;
 }
 
 absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionManifest& manifest,
@@ -144,6 +151,7 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
   ByteReader in(manifest.engine_state);
   in.Get<uint32_t>();
   options.spec = GetSpec(in);
+  in.Get<int32_t>();  // the longest head
   options.nonce = std::string(in.GetBytes());
   const int32_t computed = in.Get<int32_t>();
   const bool exact = in.Get<bool>();
@@ -158,7 +166,7 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
     const int tokens = std::min(kBlockTokens, computed - block * kBlockTokens);
     for (int layer = 0; layer < layout.layers; ++layer) {
       TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(values[block * layout.layers + layer]));
-      if (view.tokens() != tokens || view.layer() != layer || view.first_position() != block * kBlockTokens) {
+      if (view.tokens() != tokens) {  // the rest is checked where values are fetched
         return Damaged(manifest, absl::StrCat("block ", block, " is another one"));
       }
     }
@@ -180,8 +188,10 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
         const int32_t position = in.Get<int32_t>();
         const RowKind kind = in.Get<RowKind>();
         const bool is_merged = in.Get<uint8_t>() != 0;
-        if (!in.ok() || position <= last || position >= computed || kind == RowKind::kFree)
+        if (!in.ok() || position <= last || position >= computed ||
+            (kind != RowKind::kKept && kind != RowKind::kRecalled)) {
           return Damaged(manifest, "row position");
+        }
         last = position;
         const int32_t slot = head.Add(context->rows_.pool(), position, kind);
         for (std::vector<float>& sums : head.column_sums()) sums[slot] = in.Get<float>();

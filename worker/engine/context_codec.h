@@ -18,8 +18,13 @@ class ContextCodec {
   // All but tenant, fingerprint and revision. The tail block is the one that BlockLog::StoreTail stores.
   static SessionManifest Save(Context& context);
 
-  // The compression that the session runs with. DataLoss when the state is not ours.
-  static absl::StatusOr<CompressionSpec> SpecOf(const SessionManifest& manifest);
+  // What must be known of a session before its rows have a place.
+  struct Outline {
+    CompressionSpec spec;
+    int32_t longest_head = 0;  // rows
+  };
+  // DataLoss when the state is not ours.
+  static absl::StatusOr<Outline> OutlineOf(const SessionManifest& manifest);
 
   // A context equal to the saved one: rows from the block values [block][layer], merged rows from the state. `options`
   // without the nonce. DataLoss when state and blocks do not fit together.

@@ -16,7 +16,8 @@ constexpr int kBlocksAtOnce = 8;  // bounds the bytes of one fetch
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const BlockKey> keys) const {
+absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const BlockKey> keys, bool last_may_be_partial,
+                                                              absl::Time deadline) const {
   std::vector<std::string> values;
   values.reserve(keys.size() * layout_.layers);
   for (size_t first = 0; first < keys.size(); first += kBlocksAtOnce) {
@@ -25,7 +26,7 @@ absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const B
     for (const BlockKey& key : part) {
       for (int layer = 0; layer < layout_.layers; ++layer) ids.push_back({key, layer});
     }
-    TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, absl::Now() + deadline_));
+    TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, deadline));
     for (size_t i = 0; i < fetched.size(); ++i) {
       if (!fetched[i].has_value()) {
         return absl::NotFoundError(
@@ -34,6 +35,13 @@ absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const B
       TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
       TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
       TP_RETURN_IF_ERROR(view.VerifyRows());
+      const size_t block = first + i / layout_.layers;
+      const bool full = view.tokens() == kBlockTokens || (last_may_be_partial && block + 1 == keys.size());
+      if (view.layer() != ids[i].layer || view.first_position() != static_cast<int32_t>(block) * kBlockTokens ||
+          !full) {
+        return absl::DataLossError(
+            absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " holds another block"));
+      }
       values.push_back(*std::move(fetched[i]));
     }
   }
@@ -42,8 +50,8 @@ absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const B
 
 LoadedContext ContextLoader::LoadSession(const std::string& session_id, int64_t resident_revision) const {
   LoadedContext loaded;
-  absl::StatusOr<std::optional<SessionManifest>> manifest =
-      manifests_->Get(tenant_, session_id, absl::Now() + deadline_);
+  const absl::Time deadline = absl::Now() + deadline_;
+  absl::StatusOr<std::optional<SessionManifest>> manifest = manifests_->Get(tenant_, session_id, deadline);
   if (!manifest.ok()) {
     loaded.status = manifest.status();
     return loaded;
@@ -60,7 +68,8 @@ LoadedContext ContextLoader::LoadSession(const std::string& session_id, int64_t 
     loaded.resident_is_current = true;
     return loaded;
   }
-  absl::StatusOr<std::vector<std::string>> values = Fetch(loaded.manifest->block_keys);
+  absl::StatusOr<std::vector<std::string>> values =
+      Fetch(loaded.manifest->block_keys, /*last_may_be_partial=*/true, deadline);
   if (values.ok()) {
     loaded.keys = loaded.manifest->block_keys;
     loaded.values = *std::move(values);
@@ -81,10 +90,11 @@ LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_
                                   prompt.subspan(first, kBlockTokens)));
   }
   if (chain.empty()) return loaded;
-  absl::StatusOr<int> hit = cache_->LookupPrefix(chain, absl::Now() + deadline_);
+  const absl::Time deadline = absl::Now() + deadline_;
+  absl::StatusOr<int> hit = cache_->LookupPrefix(chain, deadline);
   if (!hit.ok() || *hit == 0) return loaded;
   chain.resize(*hit);
-  absl::StatusOr<std::vector<std::string>> values = Fetch(chain);
+  absl::StatusOr<std::vector<std::string>> values = Fetch(chain, /*last_may_be_partial=*/false, deadline);
   if (!values.ok()) {
     TP_LOG(Warning, "engine", "a stored prefix of ", *hit, " blocks is computed again: ", values.status().message());
     return loaded;

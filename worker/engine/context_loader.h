@@ -22,6 +22,7 @@ struct LoadedContext {
   std::optional<SessionManifest> manifest;  // of the session, when it is stored
   bool resident_is_current = false;         // the context that the worker still holds has this manifest's revision
   bool blocks_missing = false;              // the session's tokens must be computed again
+  int32_t longest_head = 0;                 // rows of the session's context
   std::vector<BlockKey> keys;               // of `values`
   std::vector<std::string> values;          // [block][layer], verified
 };
@@ -44,8 +45,10 @@ class ContextLoader {
   LoadedContext LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const;
 
  private:
-  // All layers of the blocks, verified and of this layout; NotFound naming the first block that is not there.
-  absl::StatusOr<std::vector<std::string>> Fetch(absl::Span<const BlockKey> keys) const;
+  // All layers of a chain's blocks, verified, of this layout and in their places; the last block may be partly filled
+  // when `last_may_be_partial`. NotFound naming the first block that is not there.
+  absl::StatusOr<std::vector<std::string>> Fetch(absl::Span<const BlockKey> keys, bool last_may_be_partial,
+                                                 absl::Time deadline) const;
 
   const KvLayout layout_;
   const std::string tenant_, tenant_salt_;

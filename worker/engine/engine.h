@@ -33,8 +33,9 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   bool f32_weights = false;  // weights dequantised to float32 (debugging, reference tests)
   std::string tenant = "default";
-  std::string tenant_salt;                            // secret that keys the tenant's blocks
-  absl::Duration cache_deadline = absl::Seconds(20);  // for one cache operation outside decode
+  std::string tenant_salt;                             // secret that keys the tenant's blocks
+  absl::Duration cache_deadline = absl::Seconds(20);   // to load or store what a request needs
+  absl::Duration recall_deadline = absl::Seconds(10);  // for all that one step waits for in synchronous recall
 };
 
 struct GenerationRequest {
@@ -82,6 +83,7 @@ struct GenerationUsage {
   int64_t resident_kv_bytes = 0;  // slot pages held at the end
   int64_t peak_kv_bytes = 0;      // slot pages, highest during the request
   int64_t index_bytes = 0;        // recall index, where it lies
+  int64_t staged_bytes = 0;       // rows kept ready in host memory at the end
   bool index_on_device = false;
   int64_t full_kv_bytes = 0;  // what an uncompressed cache of context_tokens would hold
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;

@@ -1,33 +1,14 @@
 #include "worker/engine/engine_loop.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "base/status_macros.h"
-#include "worker/engine/context_codec.h"
 
 namespace tidepool {
-namespace {
-
-std::string RandomNonce() {
-  std::random_device device;
-  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
-}
-
-// The prompt of a turn that follows others.
-void ContinueSession(const SessionManifest& manifest, GenerationRequest* request) {
-  if (request->continuation.empty() || manifest.token_ids.empty()) return;
-  const bool ended = manifest.token_ids.back() == request->continuation.front();
-  request->prompt.assign(request->continuation.begin() + (ended ? 1 : 0), request->continuation.end());
-}
-
-}  // namespace
 
 EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model, std::unique_ptr<Backend> backend,
                        BlockCache* cache, ManifestStore* manifests)
@@ -36,8 +17,9 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
       backend_(std::move(backend)),
       cache_(cache),
       manifests_(manifests),
-      recall_(backend_.get(), cache, model_->config().heads, options_.cache_deadline),
+      recall_(backend_.get(), cache, model_->config().heads, options_.recall_deadline),
       background_(std::make_unique<Background>(2)),
+      writer_(std::make_unique<Background>(2)),
       thread_([this] { Loop(); }) {}
 
 EngineLoop::~EngineLoop() {
@@ -48,7 +30,8 @@ EngineLoop::~EngineLoop() {
     wake_.SignalAll();
   }
   thread_.join();
-  background_.reset();  // its last jobs post to an inbox that nobody reads any more
+  background_.reset();  // their last jobs post to an inbox that nobody reads any more
+  writer_.reset();
 }
 
 absl::Status EngineLoop::Validate(GenerationRequest& request) const {
@@ -80,13 +63,7 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
   if (request.logprobs < -1 || request.logprobs > kMaxLogprobs) {
     return bad("logprobs: ", request.logprobs, " is not in -1 to ", kMaxLogprobs);
   }
-  if (request.session_id.size() > kMaxSessionIdBytes) {
-    return bad("session_id: ", request.session_id.size(), " bytes, at most ", kMaxSessionIdBytes);
-  }
-  for (unsigned char c : request.session_id) {
-    if (c < 0x21 || c > 0x7e)
-      return bad("session_id: holds byte ", int{c}, ", only visible ASCII characters are allowed");
-  }
+  TP_RETURN_IF_ERROR(ValidateSessionId(request.session_id));
   if (!request.session_id.empty() && (cache_ == nullptr || manifests_ == nullptr)) {
     return absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)");
   }
@@ -105,6 +82,20 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
       return absl::FailedPreconditionError(
           "compression.recall.mode: this worker has no cache service to recall from (start it with --cache)");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineLoop::ValidateSessionId(const std::string& session_id) {
+  if (session_id.size() > kMaxSessionIdBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("session_id: ", session_id.size(), " bytes, at most ", kMaxSessionIdBytes));
+  }
+  for (unsigned char c : session_id) {
+    if (c < 0x21 || c > 0x7e) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("session_id: holds byte ", int{c}, ", only visible ASCII characters are allowed"));
     }
   }
   return absl::OkStatus();
@@ -234,199 +225,6 @@ void EngineLoop::EndCancelledAndLate() {
   active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
 }
 
-void EngineLoop::StartLoads() {
-  for (auto at = waiting_.begin();
-       at != waiting_.end() && static_cast<int>(active_.size()) < options_.max_active_sequences;) {
-    const std::string session = (*at)->request().session_id;
-    if (!session.empty() && busy_sessions_.contains(session)) {  // turns of a session follow one another
-      ++at;
-      continue;
-    }
-    active_.push_back(std::move(*at));
-    at = waiting_.erase(at);
-    Generation& generation = *active_.back();
-    const GenerationRequest& request = generation.request();
-    generation.phase = Generation::Phase::kLoading;
-    const uint64_t id = generation.id();
-    ContextLoader loader(backend_->layout(), options_.tenant, options_.tenant_salt, options_.cache_deadline, cache_,
-                         manifests_);
-    if (!session.empty()) {
-      busy_sessions_.insert(session);
-      int64_t resident = -1;
-      for (const std::unique_ptr<Context>& context : idle_) {
-        if (context->options().session_id == session) resident = context->revision;
-      }
-      background_->Run([this, id, session, resident, loader = std::move(loader)] {
-        auto loaded = std::make_shared<LoadedContext>(loader.LoadSession(session, resident));
-        Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
-      });
-    } else if (const int32_t most =
-                   Compressor::ReusablePrefix(request.compression, static_cast<int32_t>(request.prompt.size()));
-               cache_ != nullptr && request.reuse_prefix && most >= kBlockTokens) {
-      background_->Run([this, id, prompt = request.prompt, most, loader = std::move(loader)] {
-        auto loaded = std::make_shared<LoadedContext>(loader.LoadPrefix(prompt, most));
-        Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
-      });
-    } else {
-      OnLoaded(id, LoadedContext());
-    }
-  }
-}
-
-void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
-  Generation* generation = Find(id);
-  if (generation == nullptr || generation->phase != Generation::Phase::kLoading) return;  // cancelled meanwhile
-  if (!loaded.status.ok()) return Close(*generation, loaded.status, FinishReason::kStop);
-  if (loaded.manifest.has_value()) {
-    absl::StatusOr<CompressionSpec> stored = ContextCodec::SpecOf(*loaded.manifest);
-    if (!stored.ok()) return Close(*generation, stored.status(), FinishReason::kStop);
-    if (!generation->request().compression.preset.empty() && !(generation->request().compression == *stored)) {
-      return Close(*generation,
-                   absl::InvalidArgumentError(
-                       absl::StrCat("compression: differs from that of session '", generation->request().session_id,
-                                    "', which is ", CompressionFingerprint(*stored), "; leave it out to keep it")),
-                   FinishReason::kStop);
-    }
-    generation->mutable_request().compression = *std::move(stored);
-  } else if (generation->request().compression.preset.empty()) {
-    generation->mutable_request().compression = CompressionSpec();
-  }
-  if (loaded.manifest.has_value()) ContinueSession(*loaded.manifest, &generation->mutable_request());
-  const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
-  const int64_t tokens = before + static_cast<int64_t>(generation->request().prompt.size());
-  if (tokens == 0) {
-    return Close(*generation, absl::InvalidArgumentError("prompt: has no tokens, and the session is new"),
-                 FinishReason::kStop);
-  }
-  if (tokens + static_cast<int64_t>(generation->request().forced_tokens.size()) > model_->config().context_tokens) {
-    return Close(*generation,
-                 absl::InvalidArgumentError(
-                     absl::StrCat("prompt: ", tokens, " tokens with those of the session, the model's context holds ",
-                                  model_->config().context_tokens)),
-                 FinishReason::kStop);
-  }
-  generation->phase = Generation::Phase::kLoaded;
-  loaded_[id] = std::move(loaded);
-  generation->need_pages = PagesNeeded(*generation);
-  if (generation->need_pages > backend_->pool().total()) {
-    Close(*generation,
-          absl::ResourceExhaustedError(absl::StrCat("prompt: needs ", generation->need_pages, " slot pages of ",
-                                                    backend_->pool().page_bytes(), " bytes, the worker has ",
-                                                    backend_->pool().total(), " (device_kv_bytes)")),
-          FinishReason::kStop);
-  }
-}
-
-int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
-  const LoadedContext& loaded = loaded_.at(generation.id());
-  const GenerationRequest& request = generation.request();
-  const CompressionSpec& spec = request.compression;
-  const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
-  const int64_t tokens = before + static_cast<int64_t>(request.prompt.size());
-  const int64_t most = std::min<int64_t>(tokens + request.stop.max_tokens, model_->config().context_tokens);
-  // The largest resident set of a head: all of the prompt before it is compressed, or what was kept and grows
-  // afterwards.
-  int64_t rows = most;
-  const bool resumed = before > 0 && !loaded.blocks_missing;
-  if (resumed && spec.schedule != Schedule::kNever) {
-    const int64_t kept = Compressor::MostKeptRows(spec, most) + Compressor::RecallSlots(spec, most);
-    rows = std::min<int64_t>(most, kept + static_cast<int64_t>(request.prompt.size()) + request.stop.max_tokens);
-  } else if (spec.schedule != Schedule::kNever) {
-    rows = std::min<int64_t>(most,
-                             std::max<int64_t>(tokens, Compressor::MostKeptRows(spec, most) + request.stop.max_tokens) +
-                                 Compressor::RecallSlots(spec, most));
-  }
-  const KvLayout& layout = backend_->layout();
-  return ((rows + kPageSlots - 1) / kPageSlots + 1) * layout.layers * layout.kv_heads;
-}
-
-bool EngineLoop::DropIdleSession() {
-  if (idle_.empty()) return false;
-  idle_.pop_front();
-  return true;
-}
-
-void EngineLoop::AdmitLoaded() {
-  for (std::unique_ptr<Generation>& generation : active_) {
-    if (generation->phase != Generation::Phase::kLoaded) continue;
-    auto idle_pages = [this] {
-      int64_t pages = 0;
-      for (const std::unique_ptr<Context>& context : idle_) pages += context->rows().total_pages();
-      return pages;
-    };
-    // Its own idle context becomes part of what it reserves.
-    std::unique_ptr<Context> own;
-    const std::string& session = generation->request().session_id;
-    if (!session.empty()) {
-      for (auto at = idle_.begin(); at != idle_.end(); ++at) {
-        if ((*at)->options().session_id != session) continue;
-        own = std::move(*at);
-        idle_.erase(at);
-        break;
-      }
-    }
-    while (reserved_pages_ + idle_pages() + generation->need_pages > backend_->pool().total() && DropIdleSession()) {
-    }
-    if (reserved_pages_ + generation->need_pages > backend_->pool().total()) {
-      if (own != nullptr) idle_.push_back(std::move(own));
-      break;  // first come, first served
-    }
-    LoadedContext loaded = std::move(loaded_[generation->id()]);
-    loaded_.erase(generation->id());
-    absl::StatusOr<std::unique_ptr<Context>> context = std::unique_ptr<Context>();
-    int64_t cached = 0;
-    const GenerationRequest& request = generation->request();
-    if (loaded.resident_is_current && own != nullptr) {
-      context = std::move(own);
-      cached = (*context)->computed();
-    } else {
-      own.reset();  // another worker has gone on with the session
-      if (loaded.manifest.has_value() && !loaded.resident_is_current && !loaded.blocks_missing) {
-        context = ContextCodec::Restore(*loaded.manifest, loaded.values, MakeContextOptions(request, ""),
-                                        backend_.get(), cache_);
-        if (context.ok()) cached = (*context)->computed();
-      } else {
-        context = std::make_unique<Context>(backend_.get(), cache_, MakeContextOptions(request, RandomNonce()));
-        if (loaded.manifest.has_value()) {
-          (*context)->AddTokens(loaded.manifest->token_ids);
-          (*context)->revision = loaded.manifest->revision;
-        }
-        if (!loaded.values.empty()) {
-          (*context)->AdoptPrefix(loaded.keys, loaded.values);
-          cached = (*context)->computed();
-        }
-      }
-    }
-    if (!context.ok()) {
-      Close(*generation, context.status(), FinishReason::kStop);
-      continue;
-    }
-    generation->reserved_pages = generation->need_pages;
-    reserved_pages_ += generation->reserved_pages;
-    (*context)->AddTokens(request.prompt);
-    generation->usage.prompt_tokens = static_cast<int64_t>((*context)->token_ids().size());
-    generation->Start(*std::move(context), cached);
-    generation->phase = Generation::Phase::kPrefill;
-    LeaveQueue(*generation);
-    counted_.prompt_tokens += generation->usage.prompt_tokens;
-    counted_.cached_prompt_tokens += cached;
-    if (generation->context()->uncomputed() == 0) {
-      End(*generation, absl::InvalidArgumentError("prompt: has no tokens, and all of the session's are computed"),
-          FinishReason::kStop);
-    }
-  }
-}
-
-ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, std::string nonce) const {
-  ContextOptions options;
-  options.spec = request.compression;
-  options.session_id = request.session_id;
-  options.tenant_salt = options_.tenant_salt;
-  options.nonce = std::move(nonce);
-  options.query_heads = model_->config().heads;
-  return options;
-}
-
 bool EngineLoop::Step() {
   // Every decoding sequence gives one token; prompts share what is left of the chunk, first come, first served.
   std::vector<StepSlice> slices;
@@ -449,6 +247,7 @@ bool EngineLoop::Step() {
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase == Generation::Phase::kDecode) add(*generation, 1);
   }
+  room = std::max(room, 1);  // however many decode, a prompt goes on
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase != Generation::Phase::kPrefill || room <= 0) continue;
     add(*generation, generation->context()->NextChunk(room));
@@ -528,7 +327,7 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
     std::unique_ptr<Context> taken = generation.TakeContext();
     if (session_stored) {
       taken->log().set_on_idle(nullptr);
-      taken->ResetCounters();
+      taken->Rest();
       idle_.push_back(std::move(taken));
     }  // else its pages are free now; a session goes on from its last manifest
   }

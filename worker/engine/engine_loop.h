@@ -39,16 +39,24 @@ class EngineLoop : public Engine {
 
  private:
   absl::Status Validate(GenerationRequest& request) const;
+  static absl::Status ValidateSessionId(const std::string& session_id);
+  ContextLoader Loader() const;
 
   // All below run on the engine thread.
   void Loop();
   void TakeInbox();
   void EndCancelledAndLate();
   void StartLoads();
+  // Loads the session's state in the background. `resident`: the revision of the context that the worker holds, or -1.
+  void LoadSession(const Generation& generation, int64_t resident);
   void OnLoaded(uint64_t id, LoadedContext loaded);
   void AdmitLoaded();
   int64_t PagesNeeded(const Generation& generation) const;
-  bool DropIdleSession();
+  // The idle context of the session, taken out of idle_; null when there is none.
+  std::unique_ptr<Context> TakeIdle(const std::string& session);
+  // Frees pages of idle sessions until `pages` are free of reservations; false, and nothing freed, when that is not
+  // enough.
+  bool MakeRoom(int64_t pages);
   bool Step();
   void AfterStep(Generation& generation, absl::Span<const float> logits, int32_t tokens);
   void End(Generation& generation, absl::Status status, FinishReason reason);
@@ -75,7 +83,8 @@ class EngineLoop : public Engine {
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  int64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // submitted and not admitted
+  int64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;          // submitted and not admitted
+  int64_t ends_under_way_ ABSL_GUARDED_BY(mutex_) = 0;  // EndSession asked for and not answered
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
@@ -95,7 +104,8 @@ class EngineLoop : public Engine {
   SamplerScratch scratch_;
   BatchRecall recall_;
 
-  std::unique_ptr<Background> background_;
+  std::unique_ptr<Background> background_;  // loads
+  std::unique_ptr<Background> writer_;      // manifests: what is answered already does not wait for loads
   std::thread thread_;
 };
 

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/log.h"
 #include "worker/engine/context_codec.h"
 #include "worker/engine/engine_loop.h"
 
@@ -15,20 +16,16 @@ void EngineLoop::StoreFinished() {
     if (generation->phase != Generation::Phase::kStoring || generation->storing_manifest) continue;
     Context& context = *generation->context();
     if (context.log().pending() > 0) continue;
-    if (context.log().failed_blocks() > 0) {
-      Close(*generation,
-            absl::UnavailableError(
-                absl::StrCat("session_id: ", context.log().failed_blocks(),
-                             " blocks of the session could not be stored: ", context.log().first_failure().message())),
-            *generation->finish_reason);
-      continue;
+    if (context.log().failed_blocks() > 0) {  // costs time, not the session: its tokens are computed again
+      TP_LOG(Warning, "engine", "session ", context.options().session_id, ": ", context.log().failed_blocks(),
+             " blocks were not stored: ", context.log().first_failure().message());
     }
     generation->storing_manifest = true;
     auto manifest = std::make_shared<SessionManifest>(ContextCodec::Save(context));
     manifest->tenant = options_.tenant;
     manifest->model_fingerprint = backend_->layout().model_fingerprint;
     manifest->revision = context.revision + 1;
-    background_->Run([this, id = generation->id(), manifest] {
+    writer_->Run([this, id = generation->id(), manifest] {
       const absl::Status status = manifests_->Put(*manifest, absl::Now() + options_.cache_deadline);
       Post([this, id, status, manifest] {
         Generation* stored = Find(id);
@@ -42,12 +39,20 @@ void EngineLoop::StoreFinished() {
 
 void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Status)> done) {
   if (session_id.empty()) return done(absl::InvalidArgumentError("session_id: is empty"));
+  if (absl::Status valid = ValidateSessionId(session_id); !valid.ok()) return done(std::move(valid));
   if (manifests_ == nullptr) {
     return done(absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)"));
   }
+  absl::Status refused;
   {
     MutexLock lock(&mutex_);
-    if (!stop_) {
+    if (stop_) {
+      refused = absl::UnavailableError("the worker is shutting down");
+    } else if (ends_under_way_ >= kMaxQueuedRequests) {
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("queue: ", ends_under_way_, " sessions are being ended, at most ", kMaxQueuedRequests));
+    } else {
+      ++ends_under_way_;
       posted_.push_back([this, session_id = std::move(session_id), done = std::move(done)]() mutable {
         session_ends_.push_back({std::move(session_id), std::move(done)});
       });
@@ -56,7 +61,7 @@ void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Sta
       return;
     }
   }
-  done(absl::UnavailableError("the worker is shutting down"));
+  done(std::move(refused));
 }
 
 void EngineLoop::EndSessions() {
@@ -71,9 +76,13 @@ void EngineLoop::EndSessions() {
         [&end](const std::unique_ptr<Context>& context) { return context->options().session_id == end.session_id; });
     PublishStats();  // who learns of the end finds the pages free
     busy_sessions_.insert(end.session_id);
-    background_->Run([this, end = std::move(end)] {
+    writer_->Run([this, end = std::move(end)] {
       const absl::Status status =
           manifests_->Delete(options_.tenant, end.session_id, absl::Now() + options_.cache_deadline);
+      {
+        MutexLock lock(&mutex_);
+        --ends_under_way_;
+      }
       Post([this, session_id = end.session_id] { busy_sessions_.erase(session_id); });
       end.done(status);
     });

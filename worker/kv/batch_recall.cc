@@ -1,19 +1,28 @@
 #include "worker/kv/batch_recall.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/checksum.h"
+#include "base/log.h"
 #include "base/mutex.h"
 
 namespace tidepool {
 namespace {
+
+// Asynchronous requests of a sequence in a step: early layers' rows travel while later layers compute.
+constexpr int kSendsPerStep = 3;
+
+// After the service has let a deadline pass: how long it is not asked, and how long it is waited for then.
+constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30),
+                         kProbe = absl::Seconds(1);
 
 // The answer to a Recall, handed from the cache's thread to ours.
 class Mailbox {
@@ -32,6 +41,10 @@ class Mailbox {
     }
     return std::exchange(rows_, std::nullopt);
   }
+  std::optional<absl::StatusOr<RecalledRows>> TryTake() {
+    MutexLock lock(&mutex_);
+    return std::exchange(rows_, std::nullopt);
+  }
 
  private:
   Mutex mutex_;
@@ -41,23 +54,10 @@ class Mailbox {
 
 }  // namespace
 
-// Rows wanted of one stored block and kv head, by one slice; `wants` in ascending position.
-struct BatchRecall::Group {
-  RowSelection selection;
-  std::vector<Want> wants;
-};
-
 struct RowRecall::Inflight {
   std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
   absl::Time deadline;
-  struct Row {
-    int layer, kv_head;
-    int32_t position;
-  };
-  std::vector<RowSelection> selections;
-  std::vector<Row> rows;                           // of the selections, in order
-  std::vector<std::pair<Row, std::string>> local;  // were in host memory still, with their bytes
-  std::vector<Row> victims;                        // recall slots that may be taken, best victim first
+  std::vector<MissingGroup> groups;
 };
 
 BatchRecall::BatchRecall(Backend* backend, BlockCache* cache, int query_heads, absl::Duration sync_deadline)
@@ -73,14 +73,11 @@ bool BatchRecall::Synchronous(const RecallSlice& slice) const {
 
 void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
-  const int heads = backend_->layout().kv_heads;
-  choices_.assign(slices_.size(), std::vector<RowChoice>(heads));
-  async_choices_.assign(slices_.size(), {});
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    if (!Active(slices_[i])) continue;
-    InstallArrived(slices_[i]);
-    if (!Synchronous(slices_[i])) async_choices_[i].resize(static_cast<size_t>(backend_->layout().layers) * heads);
-  }
+  choices_.assign(slices_.size(), std::vector<RowChoice>(backend_->layout().kv_heads));
+  asks_.assign(slices_.size(), {});
+  const absl::Time now = absl::Now();
+  silent_ = now < ask_again_;
+  step_deadline_ = now + (pause_ > absl::ZeroDuration() ? std::min(kProbe, sync_deadline_) : sync_deadline_);
 }
 
 void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> queries) {
@@ -98,6 +95,7 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
       }
     }
     if (!Active(slice)) continue;
+    StageArrived(slices_[i]);
     for (int kv_head = 0; kv_head < heads; ++kv_head) units.push_back({static_cast<int>(i), kv_head});
   }
   if (units.empty()) return;
@@ -110,102 +108,157 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
     for (int g = 0; g < group; ++g) {
       q.push_back(queries[units[u].slice].Head(slice.tokens - 1, kv_head * group + g, layout.head_dim));
     }
-    const bool exact = Synchronous(slice);
-    RowChoice choice = slice.recall->Choose(*slice.rows, *slice.log, layer, kv_head, q, slice.first_position, exact);
-    if (exact) {
-      choices_[units[u].slice][kv_head] = std::move(choice);
-    } else {
-      async_choices_[units[u].slice][layer * heads + kv_head] = std::move(choice);
-    }
+    choices_[units[u].slice][kv_head] =
+        slice.recall->Choose(*slice.rows, *slice.log, layer, kv_head, q, slice.first_position, Synchronous(slice));
   });
 
-  std::vector<Want> wants;
-  for (const Unit& unit : units) {
-    if (!Synchronous(slices_[unit.slice])) continue;
-    for (int32_t position : choices_[unit.slice][unit.kv_head].wanted) {
-      wants.push_back({unit.slice, layer, unit.kv_head, position});
-    }
+  std::vector<MissingRow> missing;
+  for (const Unit& unit : units) Serve(layer, unit.slice, unit.kv_head, &missing);
+  if (!missing.empty()) Fetch(std::move(missing));
+  if ((layer + 1) % ((layout.layers + kSendsPerStep - 1) / kSendsPerStep) == 0) {
+    for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
   }
-  if (!wants.empty()) Fetch(std::move(wants), layer);
 }
 
-std::vector<BatchRecall::Group> BatchRecall::GroupByBlock(std::vector<Want>& wants,
-                                                          absl::Span<const RecallSlice> slices) {
-  std::sort(wants.begin(), wants.end(), [](const Want& a, const Want& b) {
+void BatchRecall::Serve(int layer, int slice_index, int kv_head, std::vector<MissingRow>* missing) {
+  RecallSlice& slice = slices_[slice_index];
+  RowChoice& choice = choices_[slice_index][kv_head];
+  const bool wait = Synchronous(slice);
+  std::string copy(backend_->layout().row_bytes(), '\0');
+  auto ask = [&](int32_t position, bool wanted) {
+    if (slice.recall->asked.insert(slice.recall->RowId(layer, kv_head, position)).second) {
+      asks_[slice_index].push_back({slice_index, layer, kv_head, position, wanted});
+    }
+  };
+  for (int32_t position : choice.wanted) {
+    if (const char* row = LocalRow(slice, layer, kv_head, position, copy.data()); row != nullptr) {
+      Install(slice, layer, kv_head, position, row, choice.victims);
+    } else if (wait) {
+      missing->push_back({slice_index, layer, kv_head, position, true});
+    } else {
+      ask(position, true);
+    }
+  }
+  int32_t block = -1;
+  bool stored = false;
+  for (int32_t position : choice.ahead) {
+    if (position / kBlockTokens != block) {
+      block = position / kBlockTokens;
+      stored = slice.log->IsStored(block, layer);  // else it is in host memory
+    }
+    if (stored) ask(position, false);
+  }
+}
+
+const char* BatchRecall::LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const {
+  if (const char* staged = slice.recall->staging().Find(HeadIndex(layer, kv_head), position); staged != nullptr) {
+    return staged;
+  }
+  return slice.log->CopyLocalRow(position, layer, kv_head, row) ? row : nullptr;
+}
+
+std::vector<MissingGroup> BatchRecall::GroupByBlock(std::vector<MissingRow>& missing) const {
+  std::sort(missing.begin(), missing.end(), [](const MissingRow& a, const MissingRow& b) {
     return std::tie(a.slice, a.layer, a.kv_head, a.position) < std::tie(b.slice, b.layer, b.kv_head, b.position);
   });
-  std::vector<Group> groups;
-  for (const Want& want : wants) {
-    const int32_t block = want.position / kBlockTokens;
-    const BlockKey& key = slices[want.slice].log->keys()[block];
-    const bool same = !groups.empty() && groups.back().wants.back().slice == want.slice &&
-                      groups.back().wants.back().layer == want.layer &&
-                      groups.back().selection.kv_head == want.kv_head &&
-                      groups.back().wants.back().position / kBlockTokens == block;
-    if (!same) {
+  std::vector<MissingGroup> groups;
+  for (const MissingRow& row : missing) {
+    const int32_t block = row.position / kBlockTokens;
+    const MissingRow* last = groups.empty() ? nullptr : &groups.back().rows.back();
+    if (last == nullptr || last->slice != row.slice || last->layer != row.layer || last->kv_head != row.kv_head ||
+        last->position / kBlockTokens != block) {
       groups.emplace_back();
-      groups.back().selection = {{key, want.layer}, want.kv_head, 0};
+      groups.back().selection = {{slices_[row.slice].log->keys()[block], row.layer}, row.kv_head, 0};
     }
-    groups.back().selection.row_mask |= uint64_t{1} << (want.position % kBlockTokens);
-    groups.back().wants.push_back(want);
+    groups.back().selection.row_mask |= uint64_t{1} << (row.position % kBlockTokens);
+    groups.back().rows.push_back(row);
   }
   return groups;
 }
 
-void BatchRecall::Fetch(std::vector<Want> wants, int layer) {
+void BatchRecall::ForEachRow(
+    const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingGroup> groups,
+    absl::FunctionRef<void(const MissingRow&, const char* bytes, const absl::Status& why)> take) const {
   const size_t row_bytes = backend_->layout().row_bytes();
-  std::string row(row_bytes, '\0');
-  std::vector<Want> remote;
-  for (const Want& want : wants) {
-    if (slices_[want.slice].log->CopyLocalRow(want.position, layer, want.kv_head, row.data())) {
-      Install(slices_[want.slice], layer, want.kv_head, want.position, row.data(),
-              choices_[want.slice][want.kv_head].victims);
-    } else {
-      remote.push_back(want);
-    }
+  absl::Status none;
+  if (answer == nullptr) {
+    none = absl::DeadlineExceededError("no answer in time");
+  } else if (!answer->ok()) {
+    none = answer->status();
+  } else if ((*answer)->found.size() != groups.size()) {
+    none = absl::InternalError("the answer is to another question");
   }
-  if (remote.empty()) return;
-  const std::vector<Group> groups = GroupByBlock(remote, slices_);
-  std::vector<RowSelection> selections;
-  for (const Group& group : groups) selections.push_back(group.selection);
-  auto mailbox = std::make_shared<Mailbox>();
-  const absl::Time deadline = absl::Now() + sync_deadline_;
-  cache_->Recall(std::move(selections), deadline,
-                 [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
-  std::optional<absl::StatusOr<RecalledRows>> answer = mailbox->TakeBy(deadline + absl::Seconds(1));
-
-  const bool came = answer.has_value() && answer->ok() && (*answer)->found.size() == groups.size();
   size_t next = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
-    for (const Want& want : groups[g].wants) {
-      RowRecall& recall = *slices_[want.slice].recall;
-      bool installed = false;
-      if (came && ((*answer)->found[g] >> (want.position % kBlockTokens) & 1) != 0) {
-        const RecalledRows& rows = **answer;
-        if (rows.rows.size() >= (next + 1) * row_bytes && next < rows.row_checksums.size()) {
-          const std::string_view bytes = std::string_view(rows.rows).substr(next * row_bytes, row_bytes);
-          if (Checksum32(bytes) == rows.row_checksums[next]) {
-            Install(slices_[want.slice], layer, want.kv_head, want.position, bytes.data(),
-                    choices_[want.slice][want.kv_head].victims);
-            recall.counters().recalled_bytes += static_cast<int64_t>(row_bytes);
-            installed = true;
-          }
-        }
-        ++next;
-      } else if (came) {
-        slices_[want.slice].log->MarkLost(want.position / kBlockTokens, want.layer);  // not asked for again
+    for (const MissingRow& row : groups[g].rows) {
+      if (!none.ok()) {
+        take(row, nullptr, none);
+        continue;
       }
-      if (installed) continue;
-      ++recall.counters().lost_rows;
-      if (recall.spec().on_loss == OnRecallLoss::kFail && recall.failure().ok()) {
-        const absl::Status reason = !answer.has_value() ? absl::DeadlineExceededError("no answer")
-                                    : !answer->ok()     ? answer->status()
-                                                        : absl::NotFoundError("the block is not stored");
-        recall.set_failure(absl::UnavailableError(absl::StrCat("recall: position ", want.position, " of layer ",
-                                                               want.layer, " is lost: ", reason.message())));
+      const RecalledRows& rows = **answer;
+      if ((rows.found[g] >> (row.position % kBlockTokens) & 1) == 0) {
+        take(row, nullptr,
+             rows.complete ? absl::NotFoundError("the block is not stored")
+                           : absl::DeadlineExceededError("the service ran out of time"));
+        continue;
       }
+      const std::string_view bytes = rows.rows.size() >= (next + 1) * row_bytes && next < rows.row_checksums.size()
+                                         ? std::string_view(rows.rows).substr(next * row_bytes, row_bytes)
+                                         : std::string_view();
+      if (!bytes.empty() && Checksum32(bytes) == rows.row_checksums[next]) {
+        take(row, bytes.data(), absl::OkStatus());
+      } else {
+        take(row, nullptr, absl::DataLossError("its checksum differs"));
+      }
+      ++next;
     }
   }
+}
+
+void BatchRecall::Miss(RecallSlice& slice, const MissingRow& row, const absl::Status& why, bool waited) const {
+  RowRecall& recall = *slice.recall;
+  if (absl::IsNotFound(why) || absl::IsDataLoss(why)) {
+    slice.log->MarkLost(row.position / kBlockTokens, row.layer);  // not asked for again
+  }
+  if (!row.wanted) return;
+  if (!waited && absl::IsDeadlineExceeded(why)) {
+    ++recall.counters().late_rows;
+    return;
+  }
+  ++recall.counters().lost_rows;
+  if (recall.spec().on_loss == OnRecallLoss::kFail && recall.failure().ok()) {
+    recall.set_failure(absl::UnavailableError(
+        absl::StrCat("recall: position ", row.position, " of layer ", row.layer, " is lost: ", why.message())));
+  }
+}
+
+void BatchRecall::Fetch(std::vector<MissingRow> missing) {
+  const std::vector<MissingGroup> groups = GroupByBlock(missing);
+  std::optional<absl::StatusOr<RecalledRows>> answer;
+  if (!silent_) {
+    std::vector<RowSelection> selections;
+    for (const MissingGroup& group : groups) selections.push_back(group.selection);
+    auto mailbox = std::make_shared<Mailbox>();
+    cache_->Recall(std::move(selections), step_deadline_,
+                   [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+    answer = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
+    const bool late = !answer.has_value() || absl::IsDeadlineExceeded(answer->status());
+    pause_ = late ? std::clamp(2 * pause_, kShortestPause, kLongestPause) : absl::ZeroDuration();
+    if (late) {
+      silent_ = true;
+      ask_again_ = absl::Now() + pause_;
+      TP_LOG(Warning, "recall", "the cache service does not answer in time; asked again in ",
+             absl::FormatDuration(pause_));
+    }
+  }
+  ForEachRow(answer.has_value() ? &*answer : nullptr, groups,
+             [&](const MissingRow& row, const char* bytes, const absl::Status& why) {
+               RecallSlice& slice = slices_[row.slice];
+               if (bytes == nullptr) return Miss(slice, row, why, /*waited=*/true);
+               Install(slice, row.layer, row.kv_head, row.position, bytes, choices_[row.slice][row.kv_head].victims);
+               slice.recall->staging().Put(HeadIndex(row.layer, row.kv_head), row.position, bytes);
+               slice.recall->counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
+             });
 }
 
 void BatchRecall::Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
@@ -234,86 +287,37 @@ void BatchRecall::Install(RecallSlice& slice, int layer, int kv_head, int32_t po
 }
 
 void BatchRecall::End() {
-  const KvLayout& layout = backend_->layout();
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    if (async_choices_[i].empty()) continue;
-    RecallSlice& slice = slices_[i];
-    auto inflight = std::make_shared<RowRecall::Inflight>();
-    std::vector<Want> wants;
-    std::string row(layout.row_bytes(), '\0');
-    for (int layer = 0; layer < layout.layers; ++layer) {
-      for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
-        const RowChoice& choice = async_choices_[i][layer * layout.kv_heads + kv_head];
-        for (int32_t position : choice.victims) inflight->victims.push_back({layer, kv_head, position});
-        for (int32_t position : choice.wanted) {
-          if (slice.log->CopyLocalRow(position, layer, kv_head, row.data())) {
-            inflight->local.emplace_back(RowRecall::Inflight::Row{layer, kv_head, position}, row);
-          } else {
-            wants.push_back({static_cast<int>(i), layer, kv_head, position});
-          }
-        }
-      }
-    }
-    if (wants.empty() && inflight->local.empty()) continue;
-    inflight->deadline = absl::Now() + absl::Milliseconds(slice.recall->spec().budget_ms);
-    for (Group& group : GroupByBlock(wants, slices_)) {
-      inflight->selections.push_back(group.selection);
-      for (const Want& want : group.wants) inflight->rows.push_back({want.layer, want.kv_head, want.position});
-    }
-    if (!inflight->selections.empty()) {
-      cache_->Recall(
-          inflight->selections, inflight->deadline,
-          [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
-    }
-    slice.recall->inflight = std::move(inflight);
-  }
+  for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
 }
 
-void BatchRecall::InstallArrived(RecallSlice& slice) {
-  RowRecall& recall = *slice.recall;
-  if (recall.inflight == nullptr) return;
-  const std::shared_ptr<RowRecall::Inflight> inflight = std::exchange(recall.inflight, nullptr);
-  const size_t row_bytes = backend_->layout().row_bytes();
-  // Victims of each (layer, kv head), in the order in which they may be taken.
-  const int heads = backend_->layout().kv_heads;
-  std::vector<std::vector<int32_t>> victims(static_cast<size_t>(backend_->layout().layers) * heads);
-  for (const RowRecall::Inflight::Row& row : inflight->victims)
-    victims[row.layer * heads + row.kv_head].push_back(row.position);
-  auto install = [&](const RowRecall::Inflight::Row& row, const char* bytes) {
-    Install(slice, row.layer, row.kv_head, row.position, bytes, victims[row.layer * heads + row.kv_head]);
-  };
+void BatchRecall::Send(int slice) {
+  if (asks_[slice].empty()) return;
+  std::vector<MissingRow> missing = std::exchange(asks_[slice], {});
+  RowRecall& recall = *slices_[slice].recall;
+  auto inflight = std::make_shared<RowRecall::Inflight>();
+  inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
+  inflight->groups = GroupByBlock(missing);
+  std::vector<RowSelection> selections;
+  for (const MissingGroup& group : inflight->groups) selections.push_back(group.selection);
+  cache_->Recall(std::move(selections), inflight->deadline,
+                 [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+  recall.inflight.push_back(std::move(inflight));
+}
 
-  for (const auto& [row, bytes] : inflight->local) install(row, bytes.data());
-  if (inflight->selections.empty()) return;
-  std::optional<absl::StatusOr<RecalledRows>> answer = inflight->mailbox->TakeBy(inflight->deadline);
-  if (!answer.has_value() || (!answer->ok() && absl::IsDeadlineExceeded(answer->status()))) {
-    recall.counters().late_rows += static_cast<int64_t>(inflight->rows.size());
-    return;
-  }
-  const bool came = answer->ok() && (*answer)->found.size() == inflight->selections.size();
-  size_t row_index = 0, next = 0;
-  for (size_t s = 0; s < inflight->selections.size(); ++s) {
-    const int wanted = std::popcount(inflight->selections[s].row_mask);
-    for (int k = 0; k < wanted; ++k, ++row_index) {
-      const RowRecall::Inflight::Row& row = inflight->rows[row_index];
-      bool good = false;
-      if (came && ((*answer)->found[s] >> (row.position % kBlockTokens) & 1) != 0) {
-        const RecalledRows& rows = **answer;
-        if (rows.rows.size() >= (next + 1) * row_bytes && next < rows.row_checksums.size()) {
-          const std::string_view bytes = std::string_view(rows.rows).substr(next * row_bytes, row_bytes);
-          if (Checksum32(bytes) == rows.row_checksums[next]) {
-            install(row, bytes.data());
-            recall.counters().recalled_bytes += static_cast<int64_t>(row_bytes);
-            good = true;
-          }
-        }
-        ++next;
-      } else if (came) {
-        slice.log->MarkLost(row.position / kBlockTokens, row.layer);
-      }
-      if (!good) ++recall.counters().lost_rows;
-    }
-  }
+void BatchRecall::StageArrived(RecallSlice& slice) {
+  RowRecall& recall = *slice.recall;
+  std::erase_if(recall.inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
+    const std::optional<absl::StatusOr<RecalledRows>> answer = inflight->mailbox->TryTake();
+    if (!answer.has_value() && absl::Now() <= inflight->deadline) return false;
+    ForEachRow(answer.has_value() ? &*answer : nullptr, inflight->groups,
+               [&](const MissingRow& row, const char* bytes, const absl::Status& why) {
+                 recall.asked.erase(recall.RowId(row.layer, row.kv_head, row.position));
+                 if (bytes == nullptr) return Miss(slice, row, why, /*waited=*/false);
+                 recall.staging().Put(HeadIndex(row.layer, row.kv_head), row.position, bytes);
+                 recall.counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
+               });
+    return true;
+  });
 }
 
 }  // namespace tidepool

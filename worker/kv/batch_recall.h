@@ -3,15 +3,19 @@
 // sync: every layer of every token chooses by its own queries, fetches what is missing in one request for the whole
 // batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
 //
-// async: the choice of step t is fetched while it ends and installed when step t + 1 begins; what has not arrived
-// within budget_ms is late and discarded. The tokens of a later turn's prompt are recalled synchronously, so that the
+// async: nothing is waited for. A layer installs those of the rows it wants that are ready in host memory (RowStaging);
+// the others, and what the next token may want, are asked for in a few requests a step and staged when they come. What
+// takes longer than budget_ms is late. The tokens of a later turn's prompt are recalled synchronously, so that the
 // first token of the answer sees what the question asks for.
 #ifndef TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
@@ -34,40 +38,68 @@ struct RecallSlice {
   bool prompt = false;  // tokens of a prompt
 };
 
+// A row to be had from the service.
+struct MissingRow {
+  int slice, layer, kv_head;
+  int32_t position;
+  bool wanted;  // by the queries of a step; else fetched ahead, and nobody misses it
+};
+
+// Missing rows of one stored block and kv head, by one slice, in ascending position.
+struct MissingGroup {
+  RowSelection selection;
+  std::vector<MissingRow> rows;
+};
+
 class BatchRecall : public StepHook {
  public:
-  // `cache` may be null when no slice recalls.
+  // `cache` may be null when no slice recalls. sync_deadline: for all that one step waits for.
   BatchRecall(Backend* backend, BlockCache* cache, int query_heads, absl::Duration sync_deadline);
 
-  // Before Backend::Step with slices in its order: installs what asynchronous requests have brought.
+  // Before Backend::Step, with slices in its order.
   void Begin(std::vector<RecallSlice> slices);
   void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) override;
-  // After it: sends the asynchronous requests.
+  // After it.
   void End();
 
  private:
-  struct Want {
-    int slice, layer, kv_head;
-    int32_t position;
-  };
-  struct Group;  // wants of one stored block and kv head
-
   bool Active(const RecallSlice& slice) const;
   bool Synchronous(const RecallSlice& slice) const;
-  void Fetch(std::vector<Want> wants, int layer);
+  int HeadIndex(int layer, int kv_head) const { return layer * backend_->layout().kv_heads + kv_head; }
+  // What layer's choices want: installs what is local, gives the rest to Fetch or to asks_.
+  void Serve(int layer, int slice, int kv_head, std::vector<MissingRow>* missing);
+  void Fetch(std::vector<MissingRow> missing);
   // Puts a row into a recall slot, taking the first victim's when none is free, or back in place of its mixture.
   void Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
                std::vector<int32_t>& victims);
-  void InstallArrived(RecallSlice& slice);
-  static std::vector<Group> GroupByBlock(std::vector<Want>& wants, absl::Span<const RecallSlice> slices);
+  // The row if it need not be fetched: staged, or not acknowledged by the service yet. `row`: where it may be copied
+  // to.
+  const char* LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const;
+  // Stages what asynchronous requests have brought by now.
+  void StageArrived(RecallSlice& slice);
+  // Asks for what slices_[slice] has collected in asks_.
+  void Send(int slice);
+  // A row did not come, for this reason.
+  void Miss(RecallSlice& slice, const MissingRow& row, const absl::Status& why, bool waited) const;
+
+  std::vector<MissingGroup> GroupByBlock(std::vector<MissingRow>& missing) const;
+  // Calls `take` for every row of the groups: with its bytes, or null and the reason. answer: null when none came.
+  void ForEachRow(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingGroup> groups,
+                  absl::FunctionRef<void(const MissingRow&, const char* bytes, const absl::Status& why)> take) const;
 
   Backend* const backend_;
   BlockCache* const cache_;
   const int query_heads_;
   const absl::Duration sync_deadline_;
   std::vector<RecallSlice> slices_;
-  std::vector<std::vector<RowChoice>> choices_;        // [slice][kv_head] of the current layer
-  std::vector<std::vector<RowChoice>> async_choices_;  // [slice][layer * kv_heads + kv_head]
+  std::vector<std::vector<RowChoice>> choices_;  // [slice][kv_head] of the current layer
+  std::vector<std::vector<MissingRow>> asks_;    // [slice], async: to be asked for
+
+  // Of the service, as synchronous recall sees it.
+  absl::Time step_deadline_;
+  bool silent_ = false;                          // it is not asked any more in this step
+  absl::Duration pause_ = absl::ZeroDuration();  // 0: it answers in time
+  absl::Time ask_again_ = absl::InfinitePast();
 };
 
 }  // namespace tidepool

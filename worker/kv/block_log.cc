@@ -113,23 +113,20 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
     ++shared_->pending;
   }
   cache_->Offload({key, layer}, *kept, {options_.durable}, [shared = shared_, kept, id, bytes](absl::Status status) {
-    std::function<void()> on_idle;
-    {
-      MutexLock lock(&shared->mutex);
-      auto at = shared->waiting.find(id);
-      // A fuller version of a stored tail may be waiting under the same id by now.
-      const bool current = at != shared->waiting.end() && at->second == kept;
-      if (current) shared->waiting.erase(at);
-      if (status.ok()) {
-        shared->stored_bytes += bytes;
-      } else {
-        if (current) shared->lost.insert(id);
-        ++shared->failed_blocks;
-        if (shared->first_failure.ok()) shared->first_failure = status;
-      }
-      if (--shared->pending == 0) on_idle = shared->on_idle;
+    MutexLock lock(&shared->mutex);
+    auto at = shared->waiting.find(id);
+    // A fuller version of a stored tail may be waiting under the same id by now.
+    const bool current = at != shared->waiting.end() && at->second == kept;
+    if (current) shared->waiting.erase(at);
+    if (status.ok()) {
+      shared->stored_bytes += bytes;
+    } else {
+      if (current) shared->lost.insert(id);
+      ++shared->failed_blocks;
+      if (shared->first_failure.ok()) shared->first_failure = status;
     }
-    if (on_idle) on_idle();
+    // Under the lock: who has taken on_idle away is not called any more.
+    if (--shared->pending == 0 && shared->on_idle) shared->on_idle();
   });
 }
 
@@ -162,7 +159,13 @@ bool BlockLog::IsLost(int32_t block, int layer) const {
 
 void BlockLog::MarkLost(int32_t block, int layer) {
   MutexLock lock(&shared_->mutex);
-  shared_->lost.insert({block, layer});
+  if (!shared_->waiting.contains({block, layer})) shared_->lost.insert({block, layer});
+}
+
+bool BlockLog::IsStored(int32_t block, int layer) const {
+  if (block >= full_blocks()) return false;
+  MutexLock lock(&shared_->mutex);
+  return !shared_->waiting.contains({block, layer}) && !shared_->lost.contains({block, layer});
 }
 
 int64_t BlockLog::pending() const {
@@ -173,6 +176,11 @@ int64_t BlockLog::pending() const {
 int64_t BlockLog::stored_bytes() const {
   MutexLock lock(&shared_->mutex);
   return shared_->stored_bytes;
+}
+
+void BlockLog::ResetStoredBytes() {
+  MutexLock lock(&shared_->mutex);
+  shared_->stored_bytes = 0;
 }
 
 int64_t BlockLog::failed_blocks() const {

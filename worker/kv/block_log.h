@@ -28,7 +28,7 @@ struct BlockLogOptions {
 
 class BlockLog {
  public:
-  // `cache` may be null: then nothing is stored and only the keys are made. Lives as long as the engine.
+  // `cache` may be null: then nothing is stored, only the keys are made. Lives as long as the engine.
   BlockLog(const KvLayout& layout, BlockLogOptions options, BlockCache* cache);
   // Waits for nothing: late acknowledgements find nobody.
   ~BlockLog();
@@ -64,14 +64,18 @@ class BlockLog {
   bool CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const;
   // The block's rows of this layer were refused or lost: they cannot be recalled.
   bool IsLost(int32_t block, int layer) const;
+  // Nothing while the value is in host memory still: then it is not lost.
   void MarkLost(int32_t block, int layer);
+  // The service has acknowledged the block's rows of this layer: it is to be asked for them.
+  bool IsStored(int32_t block, int layer) const;
 
   // Offloads neither acknowledged nor failed. Thread-safe, like the three below.
   int64_t pending() const;
-  int64_t stored_bytes() const;   // acknowledged
+  int64_t stored_bytes() const;  // acknowledged since ResetStoredBytes
+  void ResetStoredBytes();
   int64_t failed_blocks() const;  // (block, layer) values refused
   absl::Status first_failure() const;
-  // Called (from any thread) whenever pending() becomes zero.
+  // Called (from any thread) whenever pending() becomes zero. Must not call back into the log.
   void set_on_idle(std::function<void()> on_idle);
 
  private:

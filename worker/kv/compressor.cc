@@ -52,24 +52,19 @@ double RecallShare(const CompressionSpec& spec) {
 }  // namespace
 
 Compressor::Compressor(const KvLayout& layout, int query_heads, const CompressionSpec& spec)
-    : layout_(layout),
-      group_(query_heads / layout.kv_heads),
-      spec_(spec),
-      merge_(layout.layers) {}
+    : layout_(layout), group_(query_heads / layout.kv_heads), spec_(spec), merge_(layout.layers) {}
 
 int32_t Compressor::KeptRows(const CompressionSpec& spec, int32_t tokens) {
   if (spec.schedule == Schedule::kNever) return tokens;
   const int32_t budget = Budget(spec, tokens);
   const int32_t kept = budget - static_cast<int32_t>(budget * RecallShare(spec));
-  const int32_t least = spec.score == ScoreRule::kWindow ? spec.window_tokens + 1 : spec.sink_tokens + 1;
-  return std::max(kept, least);
+  return std::max<int32_t>(kept, LeastKeptRows(spec));
 }
 
 int32_t Compressor::RecallSlots(const CompressionSpec& spec, int32_t tokens) {
   if (spec.schedule == Schedule::kNever || spec.recall.mode == RecallMode::kOff) return 0;
-  const int32_t slots =
-      spec.recall.rows > 0 ? spec.recall.rows : static_cast<int32_t>(Budget(spec, tokens) * RecallShare(spec));
-  return std::clamp(slots, 1, std::max(tokens, 1));
+  if (spec.recall.rows > 0) return spec.recall.rows;
+  return std::max(1, static_cast<int32_t>(Budget(spec, tokens) * RecallShare(spec)));
 }
 
 int32_t Compressor::MostKeptRows(const CompressionSpec& spec, int32_t tokens) {

@@ -25,8 +25,18 @@ void KeyToFloat(const KvLayout& layout, const char* row, float* key) {
 }  // namespace
 
 RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec)
-    : layout_(layout), group_(group), spec_(spec), heads_(static_cast<size_t>(layout.layers) * layout.kv_heads) {
+    : layout_(layout),
+      group_(group),
+      spec_(spec),
+      heads_(static_cast<size_t>(layout.layers) * layout.kv_heads),
+      staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {
   TIDEPOOL_CHECK(group >= 1 && group <= kMaxK4Queries);
+}
+
+void RowRecall::set_slots(int32_t rows) {
+  slots_ = rows;
+  if (spec_.mode != RecallMode::kAsync) return;
+  staging_.Grow(static_cast<int32_t>(std::ceil(spec_.staging * rows)));
 }
 
 void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows) {
@@ -42,6 +52,12 @@ void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows
   state.ranges.resize(state.ranges.size() + 2 * head_dim);
   float* ranges = state.ranges.data() + state.ranges.size() - 2 * head_dim;
   EncodeK4(keys.data(), kBlockTokens, head_dim, state.codes.data() + code_bytes * block, ranges, ranges + head_dim);
+}
+
+void RowRecall::Rest() {
+  inflight.clear();
+  asked.clear();
+  staging_.Clear();
 }
 
 int64_t RowRecall::index_bytes() const {
@@ -170,6 +186,12 @@ RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int l
   state.threshold.Update(kth, beta);
   for (int32_t i : chosen.wanted) choice.wanted.push_back(candidates[i]);
   for (int32_t i : chosen.victims) choice.victims.push_back(candidates[i]);
+  if (spec_.mode == RecallMode::kAsync) {
+    const int index = layer * layout_.kv_heads + kv_head;
+    for (int32_t i : RowsAhead(chosen.best, candidates, resident, spec_.follow_rows, slots_)) {
+      if (!staging_.Has(index, candidates[i])) choice.ahead.push_back(candidates[i]);
+    }
+  }
   return choice;
 }
 
@@ -189,8 +211,9 @@ void RowRecall::Save(ByteWriter& out) const {
 }
 
 bool RowRecall::Load(ByteReader& in) {
-  slots_ = in.Get<int32_t>();
-  if (slots_ < 0) return false;
+  const int32_t slots = in.Get<int32_t>();
+  if (slots < 0) return false;
+  set_slots(slots);
   for (HeadState& state : heads_) {
     state.threshold.started = in.Get<bool>();
     state.threshold.theta = in.Get<float>();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "base/bytes.h"
@@ -18,19 +19,21 @@
 #include "policies/retain/compression_spec.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/resident_rows.h"
+#include "worker/kv/row_staging.h"
 
 namespace tidepool {
 
 struct RecallCounters {
   int64_t recalled_rows = 0, recalled_bytes = 0;
-  int64_t late_rows = 0;  // asked for and not there in time
-  int64_t lost_rows = 0;  // asked for and not to be had: the answer was computed without them
+  int64_t late_rows = 0;  // wanted by a step and not there in time
+  int64_t lost_rows = 0;  // wanted by a step and not to be had: the answer was computed without them
 };
 
 // What a (layer, kv head) wants for a step.
 struct RowChoice {
   std::vector<int32_t> wanted;   // positions to install, best first
   std::vector<int32_t> victims;  // positions whose recall slots may be taken, in this order
+  std::vector<int32_t> ahead;    // async: positions that a later step may want, best first; to be staged
 };
 
 class RowRecall {
@@ -40,7 +43,7 @@ class RowRecall {
   const RecallSpec& spec() const { return spec_; }
   // Recall slots for each (layer, kv head); 0 until something was evicted.
   int32_t slots() const { return slots_; }
-  void set_slots(int32_t rows) { slots_ = rows; }
+  void set_slots(int32_t rows);
 
   // Indexes a full block: kBlockTokens rows of the layout. Calls for different (layer, kv head) may run at once; blocks
   // of one come in order.
@@ -63,9 +66,21 @@ class RowRecall {
   void Save(ByteWriter& out) const;
   bool Load(ByteReader& in);
 
-  // An asynchronous request under way: filled by the cache's thread, taken at the beginning of the next step.
+  // The sequence waits for its next turn: gives up the host memory of staged rows and of requests under way.
+  void Rest();
+
+  // Rows that are ready in host memory (async only).
+  RowStaging& staging() { return staging_; }
+  const RowStaging& staging() const { return staging_; }
+
+  // An asynchronous request under way: filled by the cache's thread, its rows are staged when they have come.
   struct Inflight;
-  std::shared_ptr<Inflight> inflight;
+  std::vector<std::shared_ptr<Inflight>> inflight;  // shared with nobody; the type is batch_recall.cc's
+  // What they ask for, as RowId of (head, position), so that nothing is asked for twice.
+  absl::flat_hash_set<int64_t> asked;
+  int64_t RowId(int layer, int kv_head, int32_t position) const {
+    return (int64_t{layer} * layout_.kv_heads + kv_head) << 32 | position;
+  }
 
  private:
   struct HeadState {
@@ -84,6 +99,7 @@ class RowRecall {
   const RecallSpec spec_;
   int32_t slots_ = 0;
   std::vector<HeadState> heads_;
+  RowStaging staging_;
   RecallCounters counters_;
   absl::Status failure_;
 };

@@ -95,6 +95,8 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   if (recall.has_ema_margin()) spec.recall.ema_margin = recall.ema_margin();
   if (recall.has_max_rows_per_step()) spec.recall.max_rows_per_step = recall.max_rows_per_step();
   if (recall.has_budget_ms()) spec.recall.budget_ms = recall.budget_ms();
+  if (recall.has_staging()) spec.recall.staging = recall.staging();
+  if (recall.has_follow_rows()) spec.recall.follow_rows = recall.follow_rows();
   switch (recall.on_loss()) {
     case v1::ON_RECALL_LOSS_UNSPECIFIED:
     case v1::ON_RECALL_LOSS_CONTINUE: spec.recall.on_loss = OnRecallLoss::kContinue; break;
@@ -204,6 +206,7 @@ v1::Usage UsageTo(const GenerationUsage& from) {
   to.set_resident_kv_bytes(from.resident_kv_bytes);
   to.set_peak_kv_bytes(from.peak_kv_bytes);
   to.set_index_bytes(from.index_bytes);
+  to.set_staged_bytes(from.staged_bytes);
   to.set_index_on_device(from.index_on_device);
   to.set_full_kv_bytes(from.full_kv_bytes);
   to.set_queue_seconds(from.queue_seconds);

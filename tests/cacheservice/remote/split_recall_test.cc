@@ -17,7 +17,11 @@ std::vector<RowSelection> Selections(size_t count, uint64_t row_mask) {
 }
 
 RecalledRows Rows(std::vector<uint64_t> found, std::string rows, std::vector<uint32_t> checksums) {
-  return {std::move(found), std::move(rows), std::move(checksums)};
+  RecalledRows recalled;
+  recalled.found = std::move(found);
+  recalled.rows = std::move(rows);
+  recalled.row_checksums = std::move(checksums);
+  return recalled;
 }
 
 TEST(SplitRecallTest, ARequestHoldsAsManySelectionsAndBytesAsTheServiceTakes) {
@@ -46,6 +50,7 @@ TEST(SplitRecallTest, PartsComeBackInTheirOrderHoweverTheyArrive) {
   dones[0](Rows({1, 2}, "ab", {10, 20}));
   ASSERT_EQ(calls, 1);
   ASSERT_TRUE((*whole).ok());
+  EXPECT_TRUE((*whole)->complete);
   EXPECT_EQ((*whole)->found, (std::vector<uint64_t>{1, 2, 4}));
   EXPECT_EQ((*whole)->rows, "abc");
   EXPECT_EQ((*whole)->row_checksums, (std::vector<uint32_t>{10, 20, 30}));
@@ -58,6 +63,7 @@ TEST(SplitRecallTest, AFailedPartIsSelectionsOfWhichNothingCame) {
   dones[0](absl::UnavailableError("away"));
   dones[1](Rows({4}, "c", {30}));
   ASSERT_TRUE((*whole).ok());
+  EXPECT_FALSE((*whole)->complete) << "what is missing may be stored";
   EXPECT_EQ((*whole)->found, (std::vector<uint64_t>{0, 0, 4}));
   EXPECT_EQ((*whole)->rows, "c");
 }

@@ -80,5 +80,33 @@ TEST(SelectRowsToRecallTest, ThereIsAlwaysASlotForWhatIsWantedAndVictimsAreNever
   }
 }
 
+std::vector<int32_t> Ahead(std::vector<int32_t> best, std::vector<int32_t> positions, std::vector<uint8_t> resident,
+                           int follow, int most) {
+  return RowsAhead(best, positions, resident, follow, most);
+}
+
+TEST(RowsAheadTest, EachOfTheBestIsFollowedByTheNextPositions) {
+  EXPECT_EQ(Ahead({3, 0}, {0, 1, 2, 3, 4, 5, 6}, {0, 0, 0, 0, 0, 0, 0}, 2, 100),
+            (std::vector<int32_t>{3, 4, 5, 0, 1, 2}));
+}
+
+TEST(RowsAheadTest, PositionsThatAreNoCandidatesLeaveGaps) {
+  EXPECT_EQ(Ahead({1}, {0, 10, 12, 14, 15}, {0, 0, 0, 0, 0}, 4, 100), (std::vector<int32_t>{1, 2, 3}));
+}
+
+TEST(RowsAheadTest, ResidentsCountButAreNotFetched) {
+  EXPECT_EQ(Ahead({0, 3}, {0, 1, 2, 3, 4}, {1, 0, 1, 0, 0}, 1, 3), (std::vector<int32_t>{1, 3}));
+}
+
+TEST(RowsAheadTest, ARowIsAskedForOnce) {
+  EXPECT_EQ(Ahead({0, 1, 2}, {0, 1, 2, 3}, {0, 0, 0, 0}, 2, 100), (std::vector<int32_t>{0, 1, 2, 3}));
+}
+
+TEST(RowsAheadTest, NothingFollowsWhenNothingMay) {
+  EXPECT_EQ(Ahead({2, 0}, {0, 1, 2}, {0, 0, 0}, 0, 100), (std::vector<int32_t>{2, 0}));
+  EXPECT_TRUE(Ahead({2, 0}, {0, 1, 2}, {0, 0, 0}, 5, 0).empty());
+  EXPECT_TRUE(Ahead({}, {}, {}, 5, 5).empty());
+}
+
 }  // namespace
 }  // namespace tidepool

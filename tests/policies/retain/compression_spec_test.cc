@@ -169,7 +169,7 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.max_rows_per_step", "d2o", [=](auto& s) { sync(s), s.recall.max_rows_per_step = -1; }},
       {"recall.budget_ms", "d2o", [=](auto& s) { sync(s), s.recall.budget_ms = 0; }},
       {"recall.budget_ms", "d2o", [=](auto& s) { sync(s), s.recall.budget_ms = 60'001; }},
-      {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = -0.5; }},
+      {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = 0.5; }},
       {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = 65; }},
       {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = -1; }},
       {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = 65; }},

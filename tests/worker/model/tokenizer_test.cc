@@ -185,7 +185,7 @@ GgufBuilder SpmVocabulary(bool with_bytes) {
   return builder;
 }
 
-constexpr int32_t kSpace = 3, kA = 4, kB = 5, kC = 6, kSpmAb = 7, kBc = 8, kSpaceA = 9, kAbc = 10, kFirstByte = 17;
+constexpr int32_t kSpace = 3, kB = 5, kC = 6, kSpmAb = 7, kBc = 8, kSpaceA = 9, kAbc = 10, kFirstByte = 17;
 
 TEST(SpmTokenizerTest, BestScoreMergesFirst) {
   GgufBuilder builder = SpmVocabulary(true);

@@ -124,6 +124,8 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.mutable_recall()->set_ema_margin(2);
   params.mutable_recall()->set_max_rows_per_step(3);
   params.mutable_recall()->set_budget_ms(50);
+  params.mutable_recall()->set_staging(2.5);
+  params.mutable_recall()->set_follow_rows(5);
   params.mutable_recall()->set_on_loss(v1::ON_RECALL_LOSS_FAIL);
   CompressionSpec expected = *PresetSpec("d2o");
   expected.budget_tokens = 64;
@@ -140,6 +142,8 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.recall.ema_margin = 2;
   expected.recall.max_rows_per_step = 3;
   expected.recall.budget_ms = 50;
+  expected.recall.staging = 2.5;
+  expected.recall.follow_rows = 5;
   expected.recall.on_loss = OnRecallLoss::kFail;
   const absl::StatusOr<CompressionSpec> spec = CompressionFrom(params, /*for_session=*/false);
   ASSERT_TRUE(spec.ok()) << spec.status();
@@ -282,7 +286,7 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
        {&usage.prompt_tokens, &usage.cached_prompt_tokens, &usage.generated_tokens, &usage.context_tokens,
         &usage.resident_rows, &usage.evicted_rows, &usage.merged_rows, &usage.recalled_rows, &usage.late_rows,
         &usage.lost_rows, &usage.recalled_bytes, &usage.offloaded_bytes, &usage.resident_kv_bytes, &usage.peak_kv_bytes,
-        &usage.index_bytes, &usage.full_kv_bytes}) {
+        &usage.index_bytes, &usage.staged_bytes, &usage.full_kv_bytes}) {
     *field = next++;
   }
   usage.index_on_device = true;
@@ -295,8 +299,8 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
                                     got.context_tokens(), got.resident_rows(), got.evicted_rows(), got.merged_rows(),
                                     got.recalled_rows(), got.late_rows(), got.lost_rows(), got.recalled_bytes(),
                                     got.offloaded_bytes(), got.resident_kv_bytes(), got.peak_kv_bytes(),
-                                    got.index_bytes(), got.full_kv_bytes()}),
-              ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115));
+                                    got.index_bytes(), got.staged_bytes(), got.full_kv_bytes()}),
+              ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116));
   EXPECT_TRUE(got.index_on_device());
   EXPECT_EQ(got.queue_seconds(), 1);
   EXPECT_EQ(got.time_to_first_token_seconds(), 2);

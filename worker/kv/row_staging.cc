@@ -1,0 +1,47 @@
+#include "worker/kv/row_staging.h"
+
+#include <cstring>
+
+namespace tidepool {
+
+void RowStaging::Clear() {
+  for (Head& head : heads_) head = Head();
+}
+
+const char* RowStaging::Find(int head, int32_t position) {
+  Head& at = heads_[head];
+  const auto found = at.slot_of.find(position);
+  if (found == at.slot_of.end()) return nullptr;
+  at.used[found->second] = 1;
+  return at.rows.data() + static_cast<size_t>(found->second) * row_bytes_;
+}
+
+void RowStaging::Put(int head, int32_t position, const char* row) {
+  Head& at = heads_[head];
+  if (capacity_ == 0 || at.slot_of.contains(position)) return;
+  size_t slot = at.position.size();
+  if (slot < static_cast<size_t>(capacity_)) {
+    at.position.push_back(position);
+    at.used.push_back(0);
+    at.rows.resize(at.rows.size() + row_bytes_);
+  } else {
+    while (at.used[at.hand] != 0) {
+      at.used[at.hand] = 0;
+      at.hand = (at.hand + 1) % at.position.size();
+    }
+    slot = at.hand;
+    at.hand = (at.hand + 1) % at.position.size();
+    at.slot_of.erase(at.position[slot]);
+    at.position[slot] = position;
+  }
+  std::memcpy(at.rows.data() + slot * row_bytes_, row, row_bytes_);
+  at.slot_of[position] = static_cast<int32_t>(slot);
+}
+
+int64_t RowStaging::bytes() const {
+  int64_t bytes = 0;
+  for (const Head& head : heads_) bytes += static_cast<int64_t>(head.rows.size());
+  return bytes;
+}
+
+}  // namespace tidepool

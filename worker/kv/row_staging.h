@@ -1,0 +1,52 @@
+// Rows of one sequence that are kept ready in the worker's host memory, beside the device: what was recalled or fetched
+// ahead and may be wanted again. A recall that finds its row here costs a copy, not a round trip. Bounded for each
+// (layer, kv head); what is displaced is fetched from the cache service again.
+#ifndef TIDEPOOL_WORKER_KV_ROW_STAGING_H_
+#define TIDEPOOL_WORKER_KV_ROW_STAGING_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+
+namespace tidepool {
+
+class RowStaging {
+ public:
+  // heads: (layer, kv head) pairs.
+  RowStaging(int heads, size_t row_bytes) : row_bytes_(row_bytes), heads_(heads) {}
+
+  // Rows of each head that are held at most, >= 0; it only grows.
+  void Grow(int32_t capacity) { capacity_ = std::max(capacity_, capacity); }
+  void Clear();
+  int32_t capacity() const { return capacity_; }
+
+  // Calls for different heads may run at once.
+  bool Has(int head, int32_t position) const { return heads_[head].slot_of.contains(position); }
+  // The row, row_bytes long, or null. Marks it as used.
+  const char* Find(int head, int32_t position);
+  // Keeps a copy; a full head gives up a row that was not used lately (second chance).
+  void Put(int head, int32_t position, const char* row);
+
+  int64_t bytes() const;
+
+ private:
+  struct Head {
+    std::string rows;                               // [slot][row_bytes]
+    std::vector<int32_t> position;                  // by slot
+    std::vector<uint8_t> used;                      // by slot, since the hand passed
+    absl::flat_hash_map<int32_t, int32_t> slot_of;  // position -> slot
+    size_t hand = 0;
+  };
+
+  const size_t row_bytes_;
+  int32_t capacity_ = 0;
+  std::vector<Head> heads_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KV_ROW_STAGING_H_
