@@ -13,8 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/checksum.h"
 #include "cacheservice/embedded/cache_storage.h"
 #include "policies/kv/block_codec.h"
@@ -135,7 +133,7 @@ TEST_F(EmbeddedCacheTest, ARecallGivesRowsInOrderAndNamesTheMissing) {
   EXPECT_THAT(rows->found, ElementsAre(0u, 0x11u));
   const std::string value = NumberedValue(1, 0);
   const BlockView view = *BlockView::Parse(value);
-  EXPECT_EQ(rows->rows, absl::StrCat(view.Row(1, 0), view.Row(1, 4)));
+  EXPECT_EQ(rows->rows, std::string(view.Row(1, 0)) + std::string(view.Row(1, 4)));
   EXPECT_THAT(rows->row_checksums, ElementsAre(Checksum32(view.Row(1, 0)), Checksum32(view.Row(1, 4))));
   const BlockCacheStats stats = cache_->Stats();
   EXPECT_EQ(stats.recalled_rows, 2);
