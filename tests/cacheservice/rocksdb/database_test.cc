@@ -25,7 +25,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using Entries = std::vector<std::pair<std::string, std::string>>;
 
-class DatabaseTest : public testing::Test {
+class DatabaseAccess : public testing::Test {
  protected:
   static std::unique_ptr<Database> OpenAt(const std::string& data_dir) {
     DatabaseOptions options;
@@ -35,7 +35,6 @@ class DatabaseTest : public testing::Test {
     EXPECT_TRUE(database.ok()) << database.status();
     return database.ok() ? *std::move(database) : nullptr;
   }
-  std::unique_ptr<Database> Open() const { return OpenAt(dir_.path()); }
   static absl::Status Put(Database& database, Family family, std::string_view key, std::string_view value,
                           Durability durability = Durability::kSynced) {
     const Mutation mutation = {.family = family, .key = key, .value = value};
@@ -56,7 +55,11 @@ class DatabaseTest : public testing::Test {
                     .ok());
     return entries;
   }
+};
 
+class DatabaseTest : public DatabaseAccess {
+ protected:
+  std::unique_ptr<Database> Open() const { return OpenAt(dir_.path()); }
   // Runs a test of DatabaseChild on this directory until it reports; then it is killed.
   void RunChild(const std::string& name) const {
     const auto child = test::StartChildTest(name, dir_.path());
@@ -119,7 +122,7 @@ TEST_F(DatabaseTest, AnOrderlyCloseKeepsWhatWasNotLogged) {
   }
 }
 
-class DatabaseChild : public DatabaseTest {
+class DatabaseChild : public DatabaseAccess {
  protected:
   static std::unique_ptr<Database> OpenHere() { return OpenAt(test::ChildDirectory()); }
 };
