@@ -34,7 +34,9 @@ ABSL_FLAG(std::vector<std::string>, stop_token_ids, {}, "tokens that end the tex
 ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end token");
 
 // Compression and recall.
-ABSL_FLAG(std::string, preset, "", "compression: full, streaming, snapkv, h2o, d2o; empty: full, or the session's own");
+ABSL_FLAG(std::string, preset, "",
+          "compression: full, streaming, snapkv, h2o, d2o, pyramidkv, ada-snapkv, ada-pyramidkv, tova, lighttransfer, "
+          "simlayerkv, ahakv; empty: full, or the session's own");
 ABSL_FLAG(std::string, budget, "0.2",
           "what stays on the device: a share of the tokens (0.2), or tokens of each layer and kv head (512)");
 ABSL_FLAG(std::optional<int>, sink_tokens, std::nullopt,

@@ -127,11 +127,6 @@ absl::Status ValidateLazy(const CompressionSpec& spec) {
       return Bad(absl::StrCat("lazy_layers: layer ", layer, " is also in dense_layers, it cannot be cut and kept"));
     }
   }
-  if (spec.layer_budget == LayerBudgetRule::kLazy && spec.budget_tokens > 0) {
-    return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens,
-                            " makes no sense with layer_budget lazy: lazy_sinks + lazy_recent rows stay in lazy layers,"
-                            " everything in the others"));
-  }
   return absl::OkStatus();
 }
 
@@ -154,18 +149,11 @@ const char* LeastKeptFields(ScoreRule score) {
   }
 }
 
-absl::Status NotRunYet(std::string_view preset) {
-  return absl::UnimplementedError(
-      absl::StrCat("compression.preset: '", std::string(preset), "' is not run by this engine yet"));
-}
-
 }  // namespace
 
 std::vector<std::string_view> PresetNames() {
   std::vector<std::string_view> names;
-  for (const Preset& preset : AllPresets()) {
-    if (preset.runs_on_engine) names.push_back(preset.name);
-  }
+  for (const Preset& preset : AllPresets()) names.push_back(preset.name);
   return names;
 }
 
@@ -176,16 +164,16 @@ absl::StatusOr<CompressionSpec> PresetSpec(std::string_view name) {
     return absl::NotFoundError(absl::StrCat("compression.preset: '", std::string(name), "' is not known; there are ",
                                             absl::StrJoin(std::vector<std::string>(names.begin(), names.end()), ", ")));
   }
-  if (!preset->runs_on_engine) return NotRunYet(name);
   return preset->make();
 }
 
 std::string_view PresetSummary(std::string_view name) {
   const Preset* preset = FindPreset(name);
-  return preset != nullptr && preset->runs_on_engine ? preset->summary : "";
+  return preset != nullptr ? preset->summary : "";
 }
 
 int LeastKeptRows(const CompressionSpec& spec) {
+  if (spec.layer_budget == LayerBudgetRule::kLazy) return spec.window_tokens + 1;
   switch (spec.score) {
     case ScoreRule::kWindow: return spec.window_tokens + 1;
     case ScoreRule::kAha: return spec.aha_recent + 1;
@@ -241,7 +229,7 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
                               spec.preset, " needs at least ", least, " (", LeastKeptFields(spec.score), ")"));
     }
   }
-  return preset->runs_on_engine ? absl::OkStatus() : NotRunYet(spec.preset);
+  return absl::OkStatus();
 }
 
 std::string CompressionFingerprint(const CompressionSpec& spec) {

@@ -73,8 +73,8 @@ struct CompressionSpec {
   double ada_floor = 0.2;      // ada: share of a head's average past rows that it has whatever its scores, 0 to 1
   bool ada_normalize = false;  // ada: weigh each head by the share of its scores that its best rows hold
 
-  // lighttransfer, simlayerkv: lazy layers keep their first and last rows, the others everything. The budget plays no
-  // part.
+  // lighttransfer, simlayerkv: lazy layers keep their first and last rows, the others everything, or what the budget
+  // leaves them.
   int lazy_sinks = 4;
   int lazy_recent = 1020;
   int lazy_last = 32;            // the last prompt queries by which a layer is judged
@@ -90,15 +90,14 @@ struct CompressionSpec {
   friend bool operator==(const CompressionSpec&, const CompressionSpec&) = default;
 };
 
-// The names ListPolicies gives, in order: full, streaming, snapkv, h2o, d2o.
+// The names ListPolicies gives, in its order.
 std::vector<std::string_view> PresetNames();
-// NotFound naming the preset and listing the known ones; Unimplemented when the engine does not run it yet
-// (preset_table.h).
+// NotFound naming the preset and listing the known ones.
 absl::StatusOr<CompressionSpec> PresetSpec(std::string_view name);
-// One line for ListPolicies and --help; empty when the preset is not in PresetNames().
+// One line for ListPolicies and --help; empty for an unknown preset.
 std::string_view PresetSummary(std::string_view name);
 // InvalidArgument naming the field, its value and the allowed range, or the two fields that make no sense together.
-// NotFound and Unimplemented as in PresetSpec, the latter only when nothing else is wrong.
+// NotFound as in PresetSpec.
 absl::Status ValidateCompression(const CompressionSpec& spec);
 // Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
 int LeastKeptRows(const CompressionSpec& spec);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 
 #include "base/check.h"
@@ -48,9 +49,9 @@ bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers) {
 namespace {
 
 // `total` rows of a head, into what is chosen by score and what is recent.
-RowBudget Split(const CompressionSpec& spec, int total) {
+RowBudget Split(const CompressionSpec& spec, ScoreRule score, int total) {
   RowBudget rows;
-  switch (spec.score) {
+  switch (score) {
     case ScoreRule::kNone: rows.recent = total; break;
     case ScoreRule::kPosition:
       rows.sinks = rows.heavy = std::min(spec.sink_tokens, total - 1);
@@ -75,7 +76,7 @@ RowBudget Split(const CompressionSpec& spec, int total) {
 }
 
 void SetUniform(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
-  for (LayerBudget& budget : budgets) budget.rows = Split(spec, std::max(input.kept_rows, 1));
+  for (LayerBudget& budget : budgets) budget.rows = Split(spec, spec.score, std::max(input.kept_rows, 1));
 }
 
 // Rows that stay in any case: the same number in every layer.
@@ -100,7 +101,7 @@ void SetPyramid(const CompressionSpec& spec, const LayerBudgetInput& input, std:
                                                                           .beta = spec.pyramid_beta});
   if (!past.has_value()) return;
   for (int layer = 0; layer < input.layers; ++layer) {
-    budgets[layer].rows = Split(spec, std::max((*past)[layer] + window, 1));
+    budgets[layer].rows = Split(spec, spec.score, std::max((*past)[layer] + window, 1));
   }
 }
 
@@ -124,11 +125,34 @@ void SetByVariance(const CompressionSpec& spec, const LayerBudgetInput& input, s
 }
 
 void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  int64_t lazy_layers = 0;
   for (int layer = 0; layer < input.layers; ++layer) {
-    const auto& lazy = input.lazy_layers;
-    const bool is_lazy = std::find(lazy.begin(), lazy.end(), layer) != lazy.end();
-    budgets[layer].dense = budgets[layer].dense || !is_lazy;
-    budgets[layer].rows = {.sinks = spec.lazy_sinks, .heavy = spec.lazy_sinks, .recent = spec.lazy_recent};
+    LayerBudget& budget = budgets[layer];
+    budget.lazy = std::find(input.lazy_layers.begin(), input.lazy_layers.end(), layer) != input.lazy_layers.end();
+    budget.score = budget.lazy ? ScoreRule::kPosition : ScoreRule::kWindow;
+    budget.each_step = budget.lazy && spec.schedule == Schedule::kPrefillAndStep;
+    lazy_layers += budget.lazy;
+  }
+  const int64_t full_layers = input.layers - lazy_layers, all = int64_t{input.kept_rows} * input.layers;
+  int64_t lazy_rows = std::min<int64_t>(int64_t{spec.lazy_sinks} + spec.lazy_recent, std::max(input.tokens, 1));
+  int64_t full_rows = input.tokens;
+  const bool binds = lazy_layers * lazy_rows + full_layers * full_rows > all;
+  if (binds) {
+    lazy_rows =
+        std::max<int64_t>(1, std::min<int64_t>(lazy_rows, full_layers > 0 ? input.kept_rows / 2 : input.kept_rows));
+    if (full_layers > 0) full_rows = std::max<int64_t>(1, (all - lazy_layers * lazy_rows) / full_layers);
+  } else {
+    lazy_rows = int64_t{spec.lazy_sinks} + spec.lazy_recent;
+  }
+  const int sinks = static_cast<int>(std::min<int64_t>(spec.lazy_sinks, lazy_rows - 1));
+  for (LayerBudget& budget : budgets) {
+    if (budget.lazy) {
+      budget.rows = {.sinks = sinks, .heavy = sinks, .recent = static_cast<int>(lazy_rows) - sinks};
+    } else if (binds) {
+      budget.rows = Split(spec, ScoreRule::kWindow, static_cast<int>(full_rows));
+    } else {
+      budget.dense = true;
+    }
   }
 }
 
@@ -136,7 +160,11 @@ void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::ve
 
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input) {
   std::vector<LayerBudget> budgets(input.layers);
-  for (int layer = 0; layer < input.layers; ++layer) budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
+  for (int layer = 0; layer < input.layers; ++layer) {
+    budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
+    budgets[layer].score = spec.score;
+    budgets[layer].each_step = spec.schedule == Schedule::kPrefillAndStep;
+  }
   switch (spec.layer_budget) {
     case LayerBudgetRule::kAll:
     case LayerBudgetRule::kUniform: SetUniform(spec, input, budgets); break;

@@ -11,8 +11,11 @@
 namespace tidepool {
 
 struct LayerBudget {
-  bool dense = false;  // never compressed
-  RowBudget rows;      // of each kv head, on average
+  bool dense = false;                  // never compressed
+  bool lazy = false;                   // kLazy: keeps its first and last rows
+  bool each_step = false;              // held at its budget while decoding, too
+  ScoreRule score = ScoreRule::kNone;  // spec.score, but for the layers of kLazy
+  RowBudget rows;                      // of each kv head, on average
 };
 
 struct LayerBudgetInput {
@@ -25,7 +28,9 @@ struct LayerBudgetInput {
 
 // One for each layer. kVariance: the layers share kept_rows by VarianceRatios, or each has kept_rows when the tokens
 // fit. kPyramid, kAdaPyramid: by PyramidPastRows; in the first layers that may be all rows there are. kLazy: the lazy
-// layers have spec.lazy_sinks and spec.lazy_recent rows, the others are dense; kept_rows does not matter.
+// layers have spec.lazy_sinks and spec.lazy_recent rows, the others are dense. When that is more than kept_rows on
+// average, both give: lazy layers have at most half the average, the others share the rest and choose by score window,
+// as in the paper's combination with SnapKV.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
 
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:

@@ -67,13 +67,16 @@ CompressionSpec Tova() {
 }
 
 CompressionSpec LightTransfer() {
-  return Named("lighttransfer", {LayerBudgetRule::kLazy, HeadBudgetRule::kUniform, ScoreRule::kPosition,
-                                 Schedule::kPrefillAndStep, Fate::kDrop});
+  CompressionSpec spec = Named("lighttransfer", {LayerBudgetRule::kLazy, HeadBudgetRule::kUniform, ScoreRule::kPosition,
+                                                 Schedule::kPrefillAndStep, Fate::kDrop});
+  spec.budget_fraction = 1;  // the method's own budget is lazy_share
+  return spec;
 }
 
 CompressionSpec SimLayerKv() {
   CompressionSpec spec = Named("simlayerkv", {LayerBudgetRule::kLazy, HeadBudgetRule::kUniform, ScoreRule::kPosition,
                                               Schedule::kFirstStep, Fate::kDrop});
+  spec.budget_fraction = 1;
   spec.lazy_recent = 1024;
   spec.lazy_last = 1;         // the first new token's query
   spec.lazy_threshold = 0.9;  // for Llama-3; 0.65 for Llama-2, 0.8 for Mistral, 0.85 for Qwen
@@ -86,29 +89,26 @@ CompressionSpec AhaKv() {
 }
 
 constexpr Preset kPresets[] = {
-    {"full", "keeps everything", Full, true},
-    {"streaming", "StreamingLLM: the first tokens and the last ones (arXiv 2309.17453)", Streaming, true},
+    {"full", "keeps everything", Full},
+    {"streaming", "StreamingLLM: the first tokens and the last ones (arXiv 2309.17453)", Streaming},
     {"snapkv",
-     "SnapKV: what the last prompt queries attend to, decided once at the end of the prompt (arXiv 2404.14469)", SnapKv,
-     true},
-    {"h2o", "H2O: heavy hitters by accumulated attention, and the last tokens, at every step (arXiv 2306.14048)", H2o,
-     true},
+     "SnapKV: what the last prompt queries attend to, decided once at the end of the prompt (arXiv 2404.14469)",
+     SnapKv},
+    {"h2o", "H2O: heavy hitters by accumulated attention, and the last tokens, at every step (arXiv 2306.14048)", H2o},
     {"d2o", "D2O: layer budgets by attention variance, heavy hitters, similar evicted tokens merged (arXiv 2406.13035)",
-     D2o, true},
+     D2o},
     {"pyramidkv", "PyramidKV: SnapKV with more rows in the lower layers than in the upper ones (arXiv 2406.02069)",
-     PyramidKv, false},
+     PyramidKv},
     {"ada-snapkv", "Ada-SnapKV: SnapKV whose heads share the rows of a layer by their scores (arXiv 2407.11550)",
-     AdaSnapKv, false},
-    {"ada-pyramidkv", "Ada-Pyramid: Ada-KV's heads in PyramidKV's layers (arXiv 2407.11550)", AdaPyramidKv, false},
-    {"tova", "TOVA: what the last token attends to, one set for each layer, at every step (arXiv 2401.06104)", Tova,
-     false},
+     AdaSnapKv},
+    {"ada-pyramidkv", "Ada-Pyramid: Ada-KV's heads in PyramidKV's layers (arXiv 2407.11550)", AdaPyramidKv},
+    {"tova", "TOVA: what the last token attends to, one set for each layer, at every step (arXiv 2401.06104)", Tova},
     {"lighttransfer",
      "LightTransfer: the layers that look mostly at the first and last tokens keep only those (arXiv 2410.13846v2)",
-     LightTransfer, false},
-    {"simlayerkv", "SimLayerKV: LightTransfer's first version, with a threshold (arXiv 2410.13846v1)", SimLayerKv,
-     false},
+     LightTransfer},
+    {"simlayerkv", "SimLayerKV: LightTransfer's first version, with a threshold (arXiv 2410.13846v1)", SimLayerKv},
     {"ahakv", "AhaKV: recent attention with a length-adaptive softmax, times the size of the values (arXiv 2506.03762)",
-     AhaKv, false},
+     AhaKv},
 };
 
 }  // namespace

@@ -1,5 +1,4 @@
-// Every preset that there is, the published policies of docs/policies.md as choices of the four stages. The engine runs
-// some of them; the others are complete as arithmetic and wait for it.
+// Every preset that there is: the published policies of docs/policies.md as choices of the four stages.
 #ifndef TIDEPOOL_POLICIES_RETAIN_PRESET_TABLE_H_
 #define TIDEPOOL_POLICIES_RETAIN_PRESET_TABLE_H_
 
@@ -14,8 +13,6 @@ struct Preset {
   std::string_view name;
   std::string_view summary;  // one line
   CompressionSpec (*make)();
-  // False: PresetNames() leaves it out, PresetSpec and ValidateCompression answer Unimplemented.
-  bool runs_on_engine;
 };
 
 // In the order of ListPolicies.

@@ -52,7 +52,7 @@ int32_t Context::NextChunk(int32_t limit) const {
 
 void Context::BeginStep(int32_t count) { rows_.Extend(computed_, count); }
 
-void Context::EndStep(int32_t count, bool prompt_continues) {
+void Context::EndStep(int32_t count, bool prompt) {
   if (stores()) {
     for (int32_t done = 0; done < count;) {
       const int32_t part = std::min(count - done, log_.room_in_tail());
@@ -66,8 +66,8 @@ void Context::EndStep(int32_t count, bool prompt_continues) {
   }
   computed_ += count;
   peak_pages = std::max(peak_pages, rows_.total_pages());
-  if (prompt_continues) return;
-  compressor_.AfterStep(*backend_, rows_);
+  if (prompt) return;
+  compressor_.AfterStep(*backend_, rows_, ring(), computed_);
   // A policy that acts at every step may evict for the first time here.
   if (recall_.has_value() && compressor_.compressed() && recall_->slots() == 0) {
     recall_->set_slots(Compressor::RecallSlots(spec(), computed_));

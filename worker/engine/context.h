@@ -47,8 +47,8 @@ class Context {
   int32_t NextChunk(int32_t limit) const;
   // Before a step over the next `count` waiting tokens: makes room for their rows.
   void BeginStep(int32_t count);
-  // After it: logs the new rows, then lets the policy's per-step rule act unless more of the prompt is to come.
-  void EndStep(int32_t count, bool prompt_continues);
+  // After it: logs the new rows, and after a decoding step lets the policy's per-step rule act.
+  void EndStep(int32_t count, bool prompt);
   // The turn's prompt is complete: the policy decides what stays.
   void EndPrefill();
 

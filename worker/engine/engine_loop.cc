@@ -279,7 +279,7 @@ void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logit
   Context& context = *generation.context();
   const bool prefill = generation.phase == Generation::Phase::kPrefill;
   const bool prompt_continues = prefill && context.uncomputed() > tokens;
-  context.EndStep(tokens, prompt_continues);
+  context.EndStep(tokens, prefill);
   if (RowRecall* recall = context.recall(); recall != nullptr && !recall->failure().ok()) {
     return End(generation, recall->failure(), FinishReason::kStop);
   }

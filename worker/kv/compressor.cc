@@ -2,33 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "policies/retain/head_budget.h"
+#include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
 #include "policies/retain/token_scores.h"
-#include "worker/kernels/cpu/attention.h"
+#include "worker/kv/window_attention.h"
 
 namespace tidepool {
 namespace {
-
-void RowToFloat(const KvLayout& layout, const char* row, float* out) {
-  if (layout.type == KvType::kF16) {
-    HalfToFloat(reinterpret_cast<const uint16_t*>(row), 2 * layout.head_dim, out);
-  } else {
-    std::memcpy(out, row, layout.row_bytes());
-  }
-}
-
-void RowFromFloat(const KvLayout& layout, const float* in, char* row) {
-  if (layout.type == KvType::kF16) {
-    FloatToHalf(in, 2 * layout.head_dim, reinterpret_cast<uint16_t*>(row));
-  } else {
-    std::memcpy(row, in, layout.row_bytes());
-  }
-}
 
 // Slots of the rows that the policy keeps, by ascending position.
 std::vector<int32_t> Candidates(const HeadRows& head) {
@@ -52,7 +37,12 @@ double RecallShare(const CompressionSpec& spec) {
 }  // namespace
 
 Compressor::Compressor(const KvLayout& layout, int query_heads, const CompressionSpec& spec)
-    : layout_(layout), group_(query_heads / layout.kv_heads), spec_(spec), merge_(layout.layers) {}
+    : layout_(layout),
+      group_(query_heads / layout.kv_heads),
+      spec_(spec),
+      merge_(layout.layers),
+      aha_(spec.score == ScoreRule::kAha ? layout.layers * layout.kv_heads : 0,
+           AhaScores(spec.aha_recent, spec.aha_value_kernel)) {}
 
 int32_t Compressor::KeptRows(const CompressionSpec& spec, int32_t tokens) {
   if (spec.schedule == Schedule::kNever) return tokens;
@@ -68,106 +58,160 @@ int32_t Compressor::RecallSlots(const CompressionSpec& spec, int32_t tokens) {
 }
 
 int32_t Compressor::MostKeptRows(const CompressionSpec& spec, int32_t tokens) {
-  // Dense layers keep everything, and unequal layer budgets can give one layer all.
-  if (!spec.dense_layers.empty() || spec.layer_budget != LayerBudgetRule::kUniform) return tokens;
+  // Dense layers keep everything, and unequal budgets can give one layer or head all.
+  if (!spec.dense_layers.empty() || spec.layer_budget != LayerBudgetRule::kUniform ||
+      spec.head_budget == HeadBudgetRule::kAda) {
+    return tokens;
+  }
   return KeptRows(spec, tokens);
 }
 
-int32_t Compressor::ReusablePrefix(const CompressionSpec& spec, int32_t tokens) {
-  switch (spec.score) {
-    case ScoreRule::kNone:
-    case ScoreRule::kPosition: return std::max(0, tokens - 1);
-    case ScoreRule::kWindow: return std::max(0, tokens - spec.window_tokens);
-    default: return 0;
+int Compressor::query_window() const {
+  switch (spec_.score) {
+    case ScoreRule::kWindow: return spec_.window_tokens;
+    case ScoreRule::kLastRow: return 1;
+    case ScoreRule::kAha: return spec_.aha_recent;
+    default: return spec_.layer_budget == LayerBudgetRule::kLazy ? std::max(spec_.lazy_last, spec_.window_tokens) : 0;
   }
+}
+
+int32_t Compressor::ReusablePrefix(const CompressionSpec& spec, int32_t tokens) {
+  const int window = Compressor(KvLayout{.layers = 1, .kv_heads = 1, .head_dim = 1}, 1, spec).query_window();
+  return spec.score == ScoreRule::kColumn ? 0 : std::max(0, tokens - std::max(window, 1));
 }
 
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (!compresses()) return;
+  if (spec_.schedule == Schedule::kFirstStep) {
+    first_step_due_ = budgets_.empty();
+  } else {
+    CompressAll(backend, rows, ring, tokens);
+  }
+}
+
+void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
+  if (std::exchange(first_step_due_, false)) return CompressAll(backend, rows, ring, tokens);
+  for (size_t layer = 0; layer < budgets_.size(); ++layer) {
+    if (budgets_[layer].each_step) CompressLayer(backend, rows, static_cast<int>(layer), ring, /*at_prefill=*/false);
+  }
+}
+
+std::vector<double> Compressor::VarianceConcentrations(Backend& backend, const SequenceRows& rows) const {
+  std::vector<double> concentration(layout_.layers);
+  backend.ParallelFor(layout_.layers, [&](int64_t layer) {
+    std::vector<std::vector<float>> sums;
+    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+      const HeadRows& head = rows.head(static_cast<int>(layer), kv_head);
+      const std::vector<int32_t> slots = Candidates(head);
+      for (const std::vector<float>& by_slot : head.column_sums()) {
+        std::vector<float>& sum = sums.emplace_back();
+        for (int32_t slot : slots) sum.push_back(by_slot[slot]);
+      }
+    }
+    std::vector<absl::Span<const float>> views(sums.begin(), sums.end());
+    concentration[layer] = views[0].size() >= 2 ? VarianceConcentration(views) : 0.0;
+  });
+  return concentration;
+}
+
+std::vector<int> Compressor::ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring,
+                                              int32_t tokens) const {
+  std::vector<int> lazy;
+  if (!budgets_.empty()) {  // a layer that was cut stays lazy
+    for (int layer = 0; layer < layout_.layers; ++layer) {
+      if (budgets_[layer].lazy) lazy.push_back(layer);
+    }
+    if (!lazy.empty()) return lazy;
+  }
+  // Nothing to cut yet, nothing decided.
+  if (tokens <= spec_.lazy_sinks + spec_.lazy_recent && KeptRows(spec_, tokens) >= tokens) return lazy;
+  std::vector<double> of_heads(static_cast<size_t>(layout_.layers) * layout_.kv_heads);
+  backend.ParallelFor(static_cast<int64_t>(of_heads.size()), [&](int64_t i) {
+    const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
+    const WindowAttention attention = AttentionOfLast(backend, rows, layer, kv_head, group_, ring, spec_.lazy_last);
+    of_heads[i] = LazyRatio(attention.probabilities, attention.keys, spec_.lazy_sinks, spec_.lazy_recent);
+  });
+  std::vector<double> ratios(layout_.layers);  // mean over query heads: each kv head has as many
+  for (size_t i = 0; i < of_heads.size(); ++i) ratios[i / layout_.kv_heads] += of_heads[i] / layout_.kv_heads;
+  return LazyLayers(spec_, ratios);
+}
+
+void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   LayerBudgetInput input;
   input.layers = layout_.layers;
   input.tokens = tokens;
   input.kept_rows = KeptRows(spec_, tokens);
   std::vector<double> concentration;
+  std::vector<int> lazy;
   if (spec_.layer_budget == LayerBudgetRule::kVariance) {
-    concentration.resize(layout_.layers);
-    backend.ParallelFor(layout_.layers, [&](int64_t layer) {
-      std::vector<std::vector<float>> sums;
-      for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-        const HeadRows& head = rows.head(static_cast<int>(layer), kv_head);
-        const std::vector<int32_t> slots = Candidates(head);
-        for (const std::vector<float>& by_slot : head.column_sums()) {
-          std::vector<float>& sum = sums.emplace_back();
-          for (int32_t slot : slots) sum.push_back(by_slot[slot]);
-        }
-      }
-      std::vector<absl::Span<const float>> views(sums.begin(), sums.end());
-      concentration[layer] = views[0].size() >= 2 ? VarianceConcentration(views) : 0.0;
-    });
+    concentration = VarianceConcentrations(backend, rows);
     input.variance_concentration = concentration;
+  } else if (spec_.layer_budget == LayerBudgetRule::kLazy) {
+    lazy = ChooseLazyLayers(backend, rows, *ring, tokens);
+    input.lazy_layers = lazy;
   }
   budgets_ = LayerBudgets(spec_, input);
-  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, ring);
+  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, ring, /*at_prefill=*/true);
   for (int layer = 0; layer < layout_.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) backend.Repack(rows, layer, kv_head);
   }
 }
 
-void Compressor::AfterStep(Backend& backend, SequenceRows& rows) {
-  if (spec_.schedule != Schedule::kPrefillAndStep || budgets_.empty()) return;
-  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, nullptr);
+std::vector<float> Compressor::LayerScores(Backend& backend, const SequenceRows& rows, int layer,
+                                           const QueryRing& ring) const {
+  std::vector<float> probabilities;  // [query heads][keys]
+  for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+    const WindowAttention attention = AttentionOfLast(backend, rows, layer, kv_head, group_, ring, 1);
+    probabilities.insert(probabilities.end(), attention.probabilities.begin(), attention.probabilities.end());
+  }
+  return LastRowScores(probabilities, layout_.kv_heads * group_);
+}
+
+void Compressor::UpdateAha(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing& ring,
+                           absl::Span<const int32_t> candidates, bool at_prefill) {
+  AhaScores& scores = aha_[layer * layout_.kv_heads + kv_head];
+  const int budget = budgets_[layer].rows.total();
+  auto scale = [&](int32_t position) { return static_cast<float>(AhaQueryScale(int64_t{position} + 1, budget)); };
+  const WindowAttention attention =
+      AttentionOfLast(backend, rows, layer, kv_head, group_, ring, at_prefill ? spec_.aha_recent : 1, scale);
+  const std::vector<float> reduced = ReduceGroup(attention.probabilities, group_, spec_.group_reduce);
+  if (at_prefill) {
+    scores.SetPrompt(reduced, SquaredNorms(ReadValues(backend, rows, layer, kv_head, candidates), layout_.head_dim));
+  } else {
+    const std::vector<float> value = ReadValues(backend, rows, layer, kv_head, candidates.last(1));
+    scores.Append(SquaredNorms(value, layout_.head_dim)[0], reduced);
+  }
 }
 
 std::vector<float> Compressor::Scores(Backend& backend, const SequenceRows& rows, int layer, int kv_head,
                                       const QueryRing* ring, absl::Span<const int32_t> candidates, int past) const {
   const HeadRows& head = rows.head(layer, kv_head);
   std::vector<float> scores;
-  switch (spec_.score) {
+  switch (budgets_[layer].score) {
     case ScoreRule::kColumn:
       scores.reserve(candidates.size());
       for (int32_t slot : candidates) scores.push_back(head.ColumnSum(slot));
       return scores;
     case ScoreRule::kWindow: {
-      // Probabilities of the last queries over everything resident; only the policy's own past rows are scored.
-      TIDEPOOL_CHECK(ring != nullptr);
-      const int window = ring->tokens(layer);
-      const absl::Span<const int32_t> order = head.order();
-      const int32_t newest = head.position(order.back());
-      std::vector<const float*> queries;
-      std::vector<int32_t> visible;
-      for (int g = 0; g < group_; ++g) {
-        for (int i = 0; i < window; ++i) {
-          queries.push_back(ring->Token(layer, i) + int64_t{kv_head * group_ + g} * layout_.head_dim);
-          const int32_t position = newest - window + 1 + i;
-          const auto end = std::upper_bound(order.begin(), order.end(), position,
-                                            [&](int32_t p, int32_t slot) { return p < head.position(slot); });
-          visible.push_back(std::max<int32_t>(1, static_cast<int32_t>(end - order.begin())));
-        }
-      }
-      std::vector<float> probabilities(queries.size() * order.size());
-      backend.Probabilities(rows, layer, kv_head, queries, visible, probabilities.data());
-      if (candidates.size() == order.size()) {
-        return WindowScores(probabilities, group_, window, static_cast<int>(order.size()), past, spec_.group_reduce,
-                            spec_.pool_kernel, spec_.pooling);
-      }
-      std::vector<float> own;  // without the columns of recalled rows
-      own.reserve(queries.size() * candidates.size());
-      for (size_t q = 0; q < queries.size(); ++q) {
-        for (size_t i = 0; i < order.size(); ++i) {
-          if (head.kind(order[i]) == RowKind::kKept) own.push_back(probabilities[q * order.size() + i]);
-        }
-      }
-      return WindowScores(own, group_, window, static_cast<int>(candidates.size()), past, spec_.group_reduce,
+      const WindowAttention attention =
+          AttentionOfLast(backend, rows, layer, kv_head, group_, *ring, spec_.window_tokens);
+      return WindowScores(attention.probabilities, group_, attention.queries, attention.keys, past, spec_.group_reduce,
                           spec_.pool_kernel, spec_.pooling);
     }
-    default: return scores;
+    case ScoreRule::kAha: return aha_[layer * layout_.kv_heads + kv_head].Scores();
+    case ScoreRule::kLastRow:  // LayerScores
+    case ScoreRule::kNone:
+    case ScoreRule::kPosition: return scores;
   }
+  return scores;
 }
 
-void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring) {
+void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
+                               bool at_prefill) {
   const LayerBudget& budget = budgets_[layer];
   if (budget.dense) return;
   const int heads = layout_.kv_heads;
+  const bool aha = budget.score == ScoreRule::kAha;
   std::vector<std::vector<int32_t>> candidates(heads), kept(heads), evicted(heads);
   std::vector<std::vector<float>> scores(heads);
   bool over = false;
@@ -175,18 +219,30 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
     const HeadRows& head = rows.head(layer, kv_head);
     over = over || head.rows() - head.recalled_rows() > budget.rows.total();
   }
-  if (!over) return;
-  auto select = [&](int64_t kv_head) {
-    candidates[kv_head] = Candidates(rows.head(layer, static_cast<int>(kv_head)));
+  if (!over && !aha) return;
+  auto score = [&](int64_t index) {
+    const int kv_head = static_cast<int>(index);
+    candidates[kv_head] = Candidates(rows.head(layer, kv_head));
     const int count = static_cast<int>(candidates[kv_head].size());
-    if (count <= budget.rows.total()) return;
-    scores[kv_head] =
-        Scores(backend, rows, layer, static_cast<int>(kv_head), ring, candidates[kv_head], count - budget.rows.recent);
+    if (aha) UpdateAha(backend, rows, layer, kv_head, *ring, candidates[kv_head], at_prefill);
+    // Ada-KV compares all heads of a layer; else only those that are over matter.
+    if (count <= budget.rows.total() && spec_.head_budget != HeadBudgetRule::kAda) return;
+    if (count <= budget.rows.recent) return;
+    scores[kv_head] = Scores(backend, rows, layer, kv_head, ring, candidates[kv_head], count - budget.rows.recent);
   };
-  if (ring != nullptr) {
-    backend.ParallelFor(heads, select);
+  if (at_prefill) {
+    backend.ParallelFor(heads, score);
   } else {
-    for (int kv_head = 0; kv_head < heads; ++kv_head) select(kv_head);  // too little work to share
+    for (int kv_head = 0; kv_head < heads; ++kv_head) score(kv_head);  // too little work to share
+  }
+  if (!over) return;
+  if (budget.score == ScoreRule::kLastRow) {
+    std::fill(scores.begin(), scores.end(), LayerScores(backend, rows, layer, *ring));
+  }
+  // Scores past the last `recent` rows are the policy's; AhaKV and column sums have them for all rows.
+  for (int kv_head = 0; kv_head < heads; ++kv_head) {
+    const size_t past = candidates[kv_head].size() - std::min<size_t>(candidates[kv_head].size(), budget.rows.recent);
+    if (scores[kv_head].size() > past) scores[kv_head].resize(past);
   }
   const std::vector<RowBudget> of_heads = HeadBudgets(spec_, budget.rows, scores);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
@@ -194,6 +250,7 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
         SelectRows(static_cast<int>(candidates[kv_head].size()), scores[kv_head], of_heads[kv_head]);
     for (int32_t i : selection.kept) kept[kv_head].push_back(candidates[kv_head][i]);
     for (int32_t i : selection.evicted) evicted[kv_head].push_back(candidates[kv_head][i]);
+    if (aha) aha_[layer * heads + kv_head].Keep(selection.kept);
   }
   if (spec_.fate == Fate::kMerge) Merge(backend, rows, layer, kept, evicted);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
@@ -264,9 +321,13 @@ void Compressor::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Sp
 
 void Compressor::Save(ByteWriter& out) const {
   out.Put(compressed_);
+  out.Put(first_step_due_);
   out.Put<int32_t>(static_cast<int32_t>(budgets_.size()));
   for (const LayerBudget& budget : budgets_) {
     out.Put(budget.dense);
+    out.Put(budget.lazy);
+    out.Put(budget.each_step);
+    out.Put(budget.score);
     out.Put<int32_t>(budget.rows.sinks);
     out.Put<int32_t>(budget.rows.heavy);
     out.Put<int32_t>(budget.rows.recent);
@@ -276,11 +337,15 @@ void Compressor::Save(ByteWriter& out) const {
 
 bool Compressor::Load(ByteReader& in) {
   compressed_ = in.Get<bool>();
+  first_step_due_ = in.Get<bool>();
   const int32_t count = in.Get<int32_t>();
   if (!in.ok() || (count != 0 && count != layout_.layers)) return false;
   budgets_.resize(count);
   for (LayerBudget& budget : budgets_) {
     budget.dense = in.Get<bool>();
+    budget.lazy = in.Get<bool>();
+    budget.each_step = in.Get<bool>();
+    budget.score = in.Get<ScoreRule>();
     budget.rows.sinks = in.Get<int32_t>();
     budget.rows.heavy = in.Get<int32_t>();
     budget.rows.recent = in.Get<int32_t>();

@@ -10,6 +10,7 @@
 
 #include "absl/types/span.h"
 #include "base/bytes.h"
+#include "policies/retain/aha_scores.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/layer_budget.h"
 #include "policies/retain/merge.h"
@@ -34,13 +35,14 @@ class Compressor {
   // The scores are attention sums over all rows, to be gathered from the first token on.
   bool keeps_column_sums() const { return spec_.score == ScoreRule::kColumn; }
   // Last queries to remember; 0: none.
-  int query_window() const { return spec_.score == ScoreRule::kWindow ? spec_.window_tokens : 0; }
+  int query_window() const;
 
   // The prompt of a turn is in: layer budgets are set anew from `tokens`, and everything above them leaves. `ring`
   // holds the last queries when query_window() > 0.
   void AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
-  // A decoding step is over: policies that act at every step bring each head back within its budget.
-  void AfterStep(Backend& backend, SequenceRows& rows);
+  // A decoding step is over, `tokens` have been seen: policies that act at every step bring each head back within its
+  // budget.
+  void AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
 
   const CompressionCounters& counters() const { return counters_; }
   void ResetCounters() { counters_ = CompressionCounters(); }
@@ -60,9 +62,20 @@ class Compressor {
   static int32_t ReusablePrefix(const CompressionSpec& spec, int32_t tokens);
 
  private:
-  void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring);
+  // Sets budgets_ from the whole sequence and brings all layers within them.
+  void CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+  std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
+  std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring,
+                                    int32_t tokens) const;
+  // at_prefill: of a whole prompt; else of one new row.
+  void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, bool at_prefill);
+  // Of the past rows of one kv head, `past` of `candidates`.
   std::vector<float> Scores(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing* ring,
                             absl::Span<const int32_t> candidates, int past) const;
+  // kLastRow: of all rows of the layer, the same in all its heads.
+  std::vector<float> LayerScores(Backend& backend, const SequenceRows& rows, int layer, const QueryRing& ring) const;
+  void UpdateAha(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing& ring,
+                 absl::Span<const int32_t> candidates, bool at_prefill);
   void Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
              absl::Span<const std::vector<int32_t>> evicted);
 
@@ -71,6 +84,8 @@ class Compressor {
   const CompressionSpec spec_;
   std::vector<LayerBudget> budgets_;  // by layer; empty until the first prompt is in
   std::vector<MergeState> merge_;     // by layer
+  std::vector<AhaScores> aha_;        // kAha: by layer and kv head; made anew at the end of each prompt
+  bool first_step_due_ = false;       // kFirstStep: the next decoding step compresses
   bool compressed_ = false;
   CompressionCounters counters_;
 };

@@ -47,7 +47,7 @@ class DiskFaultTest : public testing::Test {
   }
 
   const test::TempDir dir_;
-  const test::FaultyDisk disk_;
+  test::FaultyDisk disk_;
 };
 
 TEST_F(DiskFaultTest, AFullDiskRefusesWritesByNameAndReadsGoOnAndWritesComeBack) {

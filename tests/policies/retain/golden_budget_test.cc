@@ -233,6 +233,7 @@ TEST(GoldenTest, LightTransferRatiosCutsAndKeptRowsEqualTheReference) {
     LayerBudgetInput input;
     input.layers = layers;
     input.tokens = tokens;
+    input.kept_rows = tokens;  // no budget binds
     input.lazy_layers = lazy;
     const std::vector<LayerBudget> budgets = LayerBudgets(spec, input);
     for (int i = 0; i < layers; ++i) {

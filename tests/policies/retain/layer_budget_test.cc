@@ -185,11 +185,44 @@ TEST(LayerBudgetTest, LazyLayersKeepTheirEndsAndDenseLayersStayDense) {
   spec.lazy_recent = 5;
   spec.dense_layers = {1};
   const std::vector<int> lazy = {1, 2};  // 1: the queue is not to choose it, and if it did it would not count
-  LayerBudgetInput input = Input(4, 1000, 40);
+  LayerBudgetInput input = Input(4, 1000, 1000);
   input.lazy_layers = lazy;
   const std::vector<LayerBudget> budgets = LayerBudgets(spec, input);
   for (int layer = 0; layer < 4; ++layer) EXPECT_EQ(budgets[layer].dense, layer != 2);
   EXPECT_EQ(budgets[2].rows, Rows(2, 2, 5));
+  EXPECT_TRUE(budgets[2].each_step) << "its window slides";
+}
+
+TEST(LayerBudgetTest, LazyLayersAndTheOthersShareABudgetThatIsTooSmallForTheMethod) {
+  CompressionSpec spec = FindPreset("lighttransfer")->make();
+  spec.window_tokens = 8;
+  const std::vector<int> lazy = {1, 3, 4};
+  LayerBudgetInput input = Input(5, 10'000, 200);
+  input.lazy_layers = lazy;
+  const std::vector<LayerBudget> budgets = LayerBudgets(spec, input);
+  int total = 0;
+  for (int layer : {0, 2}) {
+    EXPECT_EQ(budgets[layer].rows, Rows(0, 350 - 8, 8));
+    EXPECT_EQ(budgets[layer].score, ScoreRule::kWindow);
+    EXPECT_FALSE(budgets[layer].each_step);
+    total += budgets[layer].rows.total();
+  }
+  for (int layer : lazy) {
+    EXPECT_EQ(budgets[layer].rows, Rows(4, 4, 96));
+    EXPECT_EQ(budgets[layer].score, ScoreRule::kPosition);
+    total += budgets[layer].rows.total();
+  }
+  EXPECT_EQ(total, 5 * 200);
+}
+
+TEST(LayerBudgetTest, WhenAllLayersAreLazyEachHasTheAverageAtMost) {
+  CompressionSpec spec = FindPreset("lighttransfer")->make();
+  const std::vector<int> lazy = {0, 1};
+  LayerBudgetInput input = Input(2, 10'000, 200);
+  input.lazy_layers = lazy;
+  for (const LayerBudget& budget : LayerBudgets(spec, input)) EXPECT_EQ(budget.rows, Rows(4, 4, 196));
+  input.kept_rows = 5000;
+  for (const LayerBudget& budget : LayerBudgets(spec, input)) EXPECT_EQ(budget.rows, Rows(4, 4, 1020));
 }
 
 }  // namespace
