@@ -1,0 +1,36 @@
+// What is measured: one row of the report's table, and the grid of all rows.
+#ifndef TIDEPOOL_BENCH_QUALITY_SETTING_H_
+#define TIDEPOOL_BENCH_QUALITY_SETTING_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "policies/retain/compression_spec.h"
+
+namespace tidepool::quality {
+
+struct Setting {
+  CompressionSpec spec;
+  std::string preset = "full";
+  double budget = 1;  // of the full cache's rows
+  std::string recall = "off";
+
+  std::string Name() const;
+};
+
+struct Grid {
+  std::vector<std::string> presets;  // empty: every preset that evicts
+  std::vector<double> budgets = {0.2, 0.1, 0.05};
+  std::vector<std::string> recalls = {"off", "sync", "async"};
+  int recall_rows = 0;     // above 0: so many recall slots beyond the budget, instead of a share of it
+  std::string only;        // settings whose name holds this text; empty: all
+  bool host_index = true;  // where the index lies
+};
+
+// The full cache first, then presets x budgets x recalls. InvalidArgument or NotFound naming what is wrong.
+absl::StatusOr<std::vector<Setting>> Settings(const Grid& grid);
+
+}  // namespace tidepool::quality
+
+#endif  // TIDEPOOL_BENCH_QUALITY_SETTING_H_
