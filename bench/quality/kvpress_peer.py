@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""The texts and needles of quality_report through NVIDIA's kvpress, question-agnostic and without recall: the same cells.
+
+  python3 -m venv build/kvpress && build/kvpress/bin/pip install torch kvpress gguf       # several GB
+  build/kvpress/bin/python bench/quality/kvpress_peer.py --json FILE [--budgets 0.2,0.1] [--texts 3] [--contexts 4]
+
+kvpress compresses in the forward pass over the context; what follows is fed token by token (its head-wise presses and those
+with other lengths in other layers are exact only so). Weights: those of the GGUF, in float32.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DATA = os.path.join(ROOT, "tests", "data", "quality")
+sys.path.insert(0, DATA)
+
+import kvpress  # noqa: E402
+import torch  # noqa: E402
+from make_quality import tokenizer_of  # noqa: E402
+from transformers import AutoModelForCausalLM, DynamicCache  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+LENGTH, SCORED = 2048, 128
+
+# Our preset's name -> kvpress's version of it, for a share of rows that go. Defaults are kvpress's own.
+PRESSES = {
+    "snapkv": lambda ratio: kvpress.SnapKVPress(ratio),
+    "streaming": lambda ratio: kvpress.StreamingLLMPress(ratio),
+    "tova": lambda ratio: kvpress.TOVAPress(ratio),
+    "pyramidkv": lambda ratio: kvpress.PyramidKVPress(ratio),
+    "ada-snapkv": lambda ratio: kvpress.AdaKVPress(kvpress.SnapKVPress(ratio)),
+    "expected-attention": lambda ratio: kvpress.ExpectedAttentionPress(ratio),
+}
+
+
+class Peer:
+    def __init__(self, path, threads):
+        logging.disable_progress_bar()
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(threads)
+        self.encode = tokenizer_of(path)
+        folder, name = os.path.split(path)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+
+    def compress(self, context, press):
+        cache = DynamicCache()
+        with press(self.model) if press else contextlib.nullcontext():
+            self.model.model(input_ids=torch.tensor([context]), past_key_values=cache)
+        return cache
+
+    def score(self, cache, position, fed, scored):
+        """Feeds `fed` and then `scored`, at positions from `position` on. Returns (nats, first) of each scored token. The
+        cache is afterwards as it was."""
+        lengths = [layer.keys.shape[2] for layer in cache.layers]
+        results = []
+        tokens = fed + scored
+        for i, token in enumerate(tokens[:-1]):
+            logits = self.model(input_ids=torch.tensor([[token]]), past_key_values=cache,
+                                position_ids=torch.tensor([[position + i]])).logits[0, -1]
+            if i + 1 >= len(fed):
+                target = tokens[i + 1]
+                results.append((float(logits.logsumexp(-1) - logits[target]), int(logits.argmax()) == target))
+        for layer, length in zip(cache.layers, lengths):
+            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+        return results
+
+
+def measure(peer, preset, budget, texts, needles):
+    """nll of each text; (nats, first) of each answer."""
+    make = PRESSES.get(preset)
+    new_press = (lambda: make(1 - budget)) if make else (lambda: None)
+    losses = []
+    for ids in texts:
+        context = ids[:LENGTH - SCORED]
+        cache = peer.compress(context[:-1], new_press())
+        scored = peer.score(cache, len(context) - 1, context[-1:], ids[LENGTH - SCORED:LENGTH])
+        losses.append(sum(nats for nats, _ in scored) / len(scored))
+    answers = []
+    for needle in needles:
+        context = peer.encode(needle["context"])
+        cache = peer.compress(context, new_press())
+        for question in needle["questions"]:
+            answers.append(peer.score(cache, len(context), peer.encode(question["question"]), peer.encode(question["answer"])))
+    return losses, answers
+
+
+def cells_of(name, budget, losses, full_losses, answers, seconds):
+    common = {"preset": name, "budget": budget, "recall": "off", "length": LENGTH, "resident": budget, "index": 0,
+              "index_on_device": False, "staged_bytes": 0, "recalled_rows": 0, "rows_per_step": 0, "late_rows": 0,
+              "lost_rows": 0, "degraded": False, "seconds": seconds}
+    tokens = [token for answer in answers for token in answer]
+    n = max(1, len(losses))
+    text = {"texts": len(losses), "nll": sum(losses) / n, "loss": sum(a - b for a, b in zip(losses, full_losses)) / n}
+    needle = {"questions": len(answers), "nll": sum(t[0] for t in tokens) / len(tokens),
+              "first": sum(t[1] for t in tokens) / len(tokens),
+              "exact": sum(all(t[1] for t in answer) for answer in answers) / len(answers)}
+    return [dict(common, suite="text", metrics=text), dict(common, suite="multi-unknown", metrics=needle)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = os.environ.get("TIDEPOOL_MODEL_DIR", os.path.join(ROOT, "models"))
+    parser.add_argument("--model", default=os.path.join(models, "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    parser.add_argument("--json", required=True)
+    parser.add_argument("--presets", default=",".join(PRESSES))
+    parser.add_argument("--budgets", default="0.2,0.1")
+    parser.add_argument("--texts", type=int, default=3)
+    parser.add_argument("--contexts", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    peer = Peer(arguments.model, arguments.threads)
+    texts = []
+    for file in ("gpl-3.txt", "lgpl-2.1.txt", "python-argparse.txt")[:arguments.texts]:
+        with open(os.path.join(DATA, file), encoding="utf-8", newline="") as text:
+            texts.append(peer.encode(text.read())[:LENGTH])
+    with open(os.path.join(DATA, "needles.json"), encoding="utf-8") as file:
+        needles = json.load(file)[:arguments.contexts]
+
+    cells, full_losses = [], None
+    settings = [("full", 1.0)] + [(preset, float(budget)) for budget in arguments.budgets.split(",")
+                                  for preset in arguments.presets.split(",")]
+    for preset, budget in settings:
+        begin = time.monotonic()
+        losses, answers = measure(peer, preset, budget, texts, needles)
+        full_losses = full_losses or losses
+        cells += cells_of("kvpress " + preset, budget, losses, full_losses, answers, time.monotonic() - begin)
+        for cell in cells[-2:]:
+            print(f"{cell['suite']:<14} {cell['preset']} {budget:g} {cell['metrics']} {cell['seconds']:.0f} s", flush=True)
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(cells, file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+#include "bench/quality/setting.h"
+
+#include <gtest/gtest.h>
+
+namespace tidepool::quality {
+namespace {
+
+TEST(SettingTest, TheFullCacheIsFirstAndEveryPresetThatEvictsFollows) {
+  const auto settings = Settings(Grid());
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->front().Name(), "full");
+  EXPECT_EQ(settings->size(), 1 + (PresetNames().size() - 1) * 3 * 3);
+  for (size_t i = 1; i < settings->size(); ++i) {
+    const Setting& setting = (*settings)[i];
+    EXPECT_EQ(setting.spec.budget_fraction, setting.budget);
+    EXPECT_EQ(setting.spec.recall.mode != RecallMode::kOff, setting.recall != "off");
+  }
+}
+
+TEST(SettingTest, OnlyTheNamedSettingsAreTaken) {
+  Grid grid;
+  grid.only = "snapkv 0.2 s";
+  const auto settings = Settings(grid);
+  ASSERT_TRUE(settings.ok());
+  ASSERT_EQ(settings->size(), 3u);
+  EXPECT_EQ((*settings)[1].Name(), "snapkv 0.2 sync");
+  EXPECT_EQ((*settings)[2].Name(), "ada-snapkv 0.2 sync");
+}
+
+TEST(SettingTest, RecallRowsComeOnTopOfTheBudget) {
+  Grid grid;
+  grid.presets = {"streaming"};
+  grid.budgets = {0.1};
+  grid.recalls = {"sync"};
+  grid.recall_rows = 64;
+  const auto settings = Settings(grid);
+  ASSERT_TRUE(settings.ok());
+  EXPECT_EQ(settings->back().spec.recall.share, 0);
+  EXPECT_EQ(settings->back().spec.recall.rows, 64);
+}
+
+TEST(SettingTest, UnknownPresetsAndModesAreRefusedByName) {
+  Grid grid;
+  grid.presets = {"nothing"};
+  EXPECT_NE(Settings(grid).status().message().find("nothing"), std::string::npos);
+  grid.presets = {"snapkv"};
+  grid.recalls = {"sometimes"};
+  EXPECT_NE(Settings(grid).status().message().find("sometimes"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tidepool::quality
