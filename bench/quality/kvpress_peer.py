@@ -4,8 +4,9 @@
   python3 -m venv build/kvpress && build/kvpress/bin/pip install torch kvpress gguf       # several GB
   build/kvpress/bin/python bench/quality/kvpress_peer.py --json FILE [--budgets 0.2,0.1] [--texts 3] [--contexts 4]
 
-kvpress compresses in the forward pass over the context; what follows is fed token by token (its head-wise presses and those
-with other lengths in other layers are exact only so). Weights: those of the GGUF, in float32.
+kvpress compresses in the forward pass over the context. What follows is fed in one pass, but token by token where a press
+leaves heads or layers with different rows: one causal mask is then wrong for most layers, and head-wise masking is exact for
+few queries only. Weights: those of the GGUF, in float32.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from transformers import AutoModelForCausalLM, DynamicCache  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 LENGTH, SCORED = 2048, 128
+UNEVEN = ("pyramidkv", "ada-snapkv")
 
 # Our preset's name -> kvpress's version of it, for a share of rows that go. Defaults are kvpress's own.
 PRESSES = {
@@ -53,39 +55,38 @@ class Peer:
             self.model.model(input_ids=torch.tensor([context]), past_key_values=cache)
         return cache
 
-    def score(self, cache, position, fed, scored):
+    def score(self, cache, position, fed, scored, at_once):
         """Feeds `fed` and then `scored`, at positions from `position` on. Returns (nats, first) of each scored token. The
         cache is afterwards as it was."""
         lengths = [layer.keys.shape[2] for layer in cache.layers]
-        results = []
         tokens = fed + scored
-        for i, token in enumerate(tokens[:-1]):
-            logits = self.model(input_ids=torch.tensor([[token]]), past_key_values=cache,
-                                position_ids=torch.tensor([[position + i]])).logits[0, -1]
-            if i + 1 >= len(fed):
-                target = tokens[i + 1]
-                results.append((float(logits.logsumexp(-1) - logits[target]), int(logits.argmax()) == target))
+        steps = [(0, len(tokens) - 1)] if at_once else [(i, i + 1) for i in range(len(tokens) - 1)]
+        rows = torch.cat([self.model(input_ids=torch.tensor([tokens[begin:end]]), past_key_values=cache,
+                                     position_ids=torch.arange(position + begin, position + end)[None]).logits[0]
+                          for begin, end in steps])[len(fed) - 1:]
         for layer, length in zip(cache.layers, lengths):
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-        return results
+        return [(float(row.logsumexp(-1) - row[target]), int(row.argmax()) == target) for row, target in zip(rows, scored)]
 
 
 def measure(peer, preset, budget, texts, needles):
     """nll of each text; (nats, first) of each answer."""
     make = PRESSES.get(preset)
     new_press = (lambda: make(1 - budget)) if make else (lambda: None)
+    at_once = preset not in UNEVEN
     losses = []
     for ids in texts:
         context = ids[:LENGTH - SCORED]
         cache = peer.compress(context[:-1], new_press())
-        scored = peer.score(cache, len(context) - 1, context[-1:], ids[LENGTH - SCORED:LENGTH])
+        scored = peer.score(cache, len(context) - 1, context[-1:], ids[LENGTH - SCORED:LENGTH], at_once)
         losses.append(sum(nats for nats, _ in scored) / len(scored))
     answers = []
     for needle in needles:
         context = peer.encode(needle["context"])
         cache = peer.compress(context, new_press())
         for question in needle["questions"]:
-            answers.append(peer.score(cache, len(context), peer.encode(question["question"]), peer.encode(question["answer"])))
+            answers.append(peer.score(cache, len(context), peer.encode(question["question"]),
+                                      peer.encode(question["answer"]), at_once))
     return losses, answers
 
 

@@ -1,6 +1,8 @@
 // What compression costs and what recall brings back (docs/quality.md has the figures). Deterministic but for
 // asynchronous recall, offline; the engine and its cache run in this process.
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,7 @@ constexpr char kUsage[] = R"(quality_report [options]
   --budgets=LIST          shares of the full cache's rows; default 0.2,0.1,0.05
   --recall=LIST           off, sync, async; default all
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
+  --index=PLACE           host or device: where the recall index lies; default host
   --only=TEXT             settings whose name ("snapkv 0.2 sync") holds the text
   --lookup-lengths=LIST   of 500,1000,2000,4000,7900; default all
   --model=FILE            of the other suites; default models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -92,6 +95,10 @@ Options ParseOptions(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     absl::string_view flag = argv[i];
+    if (flag == "--help") {
+      std::printf("%s", kUsage);
+      std::exit(0);
+    }
     if (absl::ConsumePrefix(&flag, "--suites=")) {
       options.suites = Words("--suites", flag, {"lookup", "text", "divergence", "needles"});
     } else if (absl::ConsumePrefix(&flag, "--presets=")) {
@@ -114,6 +121,8 @@ Options ParseOptions(int argc, char** argv) {
       options.questions = Words("--questions", flag, {"unknown", "visible"});
     } else if (absl::ConsumePrefix(&flag, "--recall-rows=")) {
       options.grid.recall_rows = Numbers("--recall-rows", flag)[0];
+    } else if (absl::ConsumePrefix(&flag, "--index=")) {
+      options.grid.host_index = Words("--index", flag, {"host", "device"})[0] == "host";
     } else if (absl::ConsumePrefix(&flag, "--only=")) {
       options.grid.only = std::string(flag);
     } else if (absl::ConsumePrefix(&flag, "--lookup-lengths=")) {
