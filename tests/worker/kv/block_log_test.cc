@@ -51,9 +51,10 @@ class BlockLogTest : public testing::Test {
     }
   }
   void WaitUntilIdle(const BlockLog& log) {
-    MutexLock lock(&mutex_);
-    while (log.pending() > 0)
+    while (log.pending() > 0) {  // asked without our mutex, which on_idle takes under the log's
+      MutexLock lock(&mutex_);
       idle_.WaitUntil(&mutex_, std::chrono::steady_clock::now() + std::chrono::milliseconds(20));
+    }
   }
 
   test::TempDir dir_;
