@@ -69,11 +69,16 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
   }
   if (!(request.session_id.size() > 0 && request.compression.preset.empty())) {
     TP_RETURN_IF_ERROR(ValidateCompression(request.compression));
-    for (int layer : request.compression.dense_layers) {
-      if (layer >= config.layers) {
-        return bad("compression.dense_layers: ", layer, " is not in 0 to ", config.layers - 1, ", the model's layers");
+    auto check_layers = [&](const char* field, const std::vector<int>& layers) {
+      for (int layer : layers) {
+        if (layer >= config.layers) {
+          return bad("compression.", field, ": ", layer, " is not in 0 to ", config.layers - 1, ", the model's layers");
+        }
       }
-    }
+      return absl::OkStatus();
+    };
+    TP_RETURN_IF_ERROR(check_layers("dense_layers", request.compression.dense_layers));
+    TP_RETURN_IF_ERROR(check_layers("lazy_layers", request.compression.lazy_layers));
     if (request.compression.recall.mode != RecallMode::kOff &&
         request.compression.recall.placement == IndexPlacement::kDevice) {
       return absl::UnimplementedError(

@@ -87,6 +87,17 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   if (params.has_recent_share()) spec.recent_share = params.recent_share();
   spec.dense_layers.assign(params.dense_layers().begin(), params.dense_layers().end());
   if (params.has_dense_layers_override()) spec.dense_layers_override = params.dense_layers_override();
+  if (params.has_pyramid_beta()) spec.pyramid_beta = params.pyramid_beta();
+  if (params.has_ada_floor()) spec.ada_floor = params.ada_floor();
+  if (params.has_ada_normalize()) spec.ada_normalize = params.ada_normalize();
+  if (params.has_lazy_sinks()) spec.lazy_sinks = params.lazy_sinks();
+  if (params.has_lazy_recent()) spec.lazy_recent = params.lazy_recent();
+  if (params.has_lazy_last()) spec.lazy_last = params.lazy_last();
+  if (params.has_lazy_share()) spec.lazy_share = params.lazy_share();
+  if (params.has_lazy_threshold()) spec.lazy_threshold = params.lazy_threshold();
+  spec.lazy_layers.assign(params.lazy_layers().begin(), params.lazy_layers().end());
+  if (params.has_aha_recent()) spec.aha_recent = params.aha_recent();
+  if (params.has_aha_value_kernel()) spec.aha_value_kernel = params.aha_value_kernel();
   const v1::RecallParams& recall = params.recall();
   TP_ASSIGN_OR_RETURN(spec.recall.mode, ModeFrom(recall.mode()));
   if (recall.has_share()) spec.recall.share = recall.share();
