@@ -140,8 +140,9 @@ absl::Status ValidateAha(const CompressionSpec& spec) {
 }
 
 // The fields that LeastKeptRows adds up.
-const char* LeastKeptFields(ScoreRule score) {
-  switch (score) {
+const char* LeastKeptFields(const CompressionSpec& spec) {
+  if (spec.layer_budget == LayerBudgetRule::kLazy) return "window_tokens + 1";
+  switch (spec.score) {
     case ScoreRule::kWindow: return "window_tokens + 1";
     case ScoreRule::kAha: return "aha_recent + 1";
     case ScoreRule::kLastRow: return "one row";
@@ -226,7 +227,7 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
     const int least = LeastKeptRows(spec);
     if (kept < least) {
       return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens, " leaves ", kept, " kept rows, preset ",
-                              spec.preset, " needs at least ", least, " (", LeastKeptFields(spec.score), ")"));
+                              spec.preset, " needs at least ", least, " (", LeastKeptFields(spec), ")"));
     }
   }
   return absl::OkStatus();

@@ -30,7 +30,7 @@ enum class OnRecallLoss { kContinue, kFail };
 struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
   RecallIndex index = RecallIndex::kK4;
-  IndexPlacement placement = IndexPlacement::kHost;  // kDevice: the codes count in the device budget
+  IndexPlacement placement = IndexPlacement::kHost;  // kDevice: not built yet
   double share = 0.5;                                // of the budgeted rows that are recall slots, 0 to 0.75
   int rows = 0;             // recall slots per (layer, kv head); 0: share decides. Large enough: everything is recalled
   double ema_beta = 0.7;    // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)

@@ -25,7 +25,7 @@ namespace tidepool {
 
 struct RecallCounters {
   int64_t recalled_rows = 0, recalled_bytes = 0;
-  int64_t late_rows = 0;  // wanted by a step and not there in time
+  int64_t late_rows = 0;  // wanted by a step, asked for and given up: it took longer than budget_ms
   int64_t lost_rows = 0;  // wanted by a step and not to be had: the answer was computed without them
 };
 
