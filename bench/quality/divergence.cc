@@ -18,11 +18,11 @@ double Term(double p, double q) {
 
 double KlLowerBound(const TokenLogprob& full, const TokenLogprob& other) {
   double sum = 0, rest_p = 1, rest_q = 1;
-  for (const auto& [token, logprob] : full.top) {
+  for (const auto& entry : full.top) {
     const auto match =
-        std::find_if(other.top.begin(), other.top.end(), [&](const auto& o) { return o.first == token; });
+        std::find_if(other.top.begin(), other.top.end(), [&](const auto& o) { return o.first == entry.first; });
     if (match == other.top.end()) continue;
-    const double p = std::exp(double{logprob}), q = std::exp(double{match->second});
+    const double p = std::exp(double{entry.second}), q = std::exp(double{match->second});
     sum += Term(p, q);
     rest_p -= p;
     rest_q -= q;

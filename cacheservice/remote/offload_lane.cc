@@ -14,7 +14,7 @@
 
 namespace tidepool {
 
-OffloadLane::OffloadLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel)
+OffloadLane::OffloadLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel)
     : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
 
 OffloadLane::~OffloadLane() {

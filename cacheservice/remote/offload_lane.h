@@ -25,7 +25,7 @@ class OffloadLane {
     std::atomic<int64_t> blocks{0}, bytes{0}, failures{0}, reconnects{0};
   };
 
-  OffloadLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel);
+  OffloadLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel);
   ~OffloadLane();
 
   void Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done);

@@ -13,7 +13,7 @@
 
 namespace tidepool {
 
-RecallLane::RecallLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel)
+RecallLane::RecallLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel)
     : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
 
 RecallLane::~RecallLane() {

@@ -25,7 +25,7 @@ class RecallLane {
     std::atomic<int64_t> rows{0}, bytes{0}, missing{0}, reconnects{0};
   };
 
-  RecallLane(const RemoteCacheOptions& options, std::shared_ptr<grpc::Channel> channel);
+  RecallLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel);
   ~RecallLane();
 
   void Recall(std::vector<RowSelection> selections, absl::Time deadline,

@@ -22,11 +22,11 @@ DemotionQueue::~DemotionQueue() {
   thread_.join();
 }
 
-void DemotionQueue::Push(const BlockId& id, BlockValue value) {
+void DemotionQueue::Push(const BlockId& id, const BlockValue& value) {
   const uint64_t bytes = value->capacity();
   MutexLock lock(&mutex_);
   while (stats_.bytes > 0 && stats_.bytes + bytes > limit_bytes_) written_.Wait(&mutex_);
-  if (!values_.emplace(id, std::move(value)).second) return;  // evicted twice: the same bytes
+  if (!values_.emplace(id, value).second) return;  // evicted twice: the same bytes
   stats_.bytes += bytes;
   order_.push_back(id);
   ++pushed_;

@@ -25,7 +25,7 @@ class DemotionQueue {
   DemotionQueue& operator=(const DemotionQueue&) = delete;
 
   // Waits while the queue is full. One value always fits into an empty queue.
-  void Push(const BlockId& id, BlockValue value);
+  void Push(const BlockId& id, const BlockValue& value);
 
   // Null: not here.
   BlockValue Find(const BlockId& id) const;

@@ -1,6 +1,7 @@
 #include "policies/recall/k4_code.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace tidepool {
@@ -22,7 +23,7 @@ void EncodeK4(const float* keys, int tokens, int head_dim, uint8_t* codes, float
     for (int c = 0; c < head_dim; ++c) {
       const float level = (keys[t * head_dim + c] - minimum[c]) / scale[c];
       // Not a number where the channel is constant or a key is: code 0.
-      const int code = level > 0 ? static_cast<int>(std::min(level, 15.0f) + 0.5f) : 0;
+      const int code = level > 0 ? static_cast<int>(std::lround(std::min(level, 15.0f))) : 0;
       tile[c * 8 + lane % 8] |= static_cast<uint8_t>(lane < 8 ? code : code << 4);
     }
   }

@@ -40,7 +40,8 @@ double ExpectedLogit(const QueryDistribution& queries, const float* key) {
 QueryDistribution DistributionOfQueries(absl::Span<const float> queries, int head_dim) {
   TIDEPOOL_CHECK(head_dim >= 1 && !queries.empty() && queries.size() % head_dim == 0);
   const auto d = static_cast<size_t>(head_dim);
-  const auto count = static_cast<double>(queries.size() / d);
+  const size_t rows = queries.size() / d;
+  const auto count = static_cast<double>(rows);
   QueryDistribution out;
   out.mean.assign(d, 0.0);
   out.covariance.assign(d * d, 0.0);

@@ -52,7 +52,7 @@ TEST(DurabilityTest, AcknowledgedBlocksAndManifestsSurviveSigkill) {
       const int first = next_block;
       for (; next_block < first + 300; ++next_block) {
         remote->Offload({test::NumberedKey(next_block), 0}, test::NumberedValue(next_block, 0), {true},
-                        [&, block = next_block](absl::Status status) {
+                        [&, block = next_block](const absl::Status& status) {
                           MutexLock lock(&mutex);
                           if (status.ok()) acknowledged.push_back(block);
                           changed.SignalAll();

@@ -63,10 +63,11 @@ void RunInput(const uint8_t* data, size_t size) {
 namespace test {
 
 std::vector<std::string> FuzzSeeds() {
+  const std::string scripts =
+      "\xe4\xbd\xa0\xe5\xa5\xbd \xd9\xa3\xd9\xa4 e\xcc\x81 \xf0\x9f\x98\x80\xe2\x80\x8d\xf0\x9f\x91\xa9 "
+      "\xc2\xa0\xe3\x80\x80";
   return {"Hello, world! It's 12345 o'clock.\r\n\n  indented\t text  ", "<|im_start|>user\nab<tool>ab<|im_end|>\n",
-          "\xe4\xbd\xa0\xe5\xa5\xbd \xd9\xa3\xd9\xa4 e\xcc\x81 \xf0\x9f\x98\x80\xe2\x80\x8d\xf0\x9f\x91\xa9 "
-          "\xc2\xa0\xe3\x80\x80",
-          "'S'T'rE'VE'm'Ll'd 's", std::string("\0\x01\xff\xfe\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80", 13)};
+          scripts, "'S'T'rE'VE'm'Ll'd 's", std::string("\0\x01\xff\xfe\xed\xa0\x80\xf4\x90\x80\x80\xc0\x80", 13)};
 }
 
 }  // namespace test

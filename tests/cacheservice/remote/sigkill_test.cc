@@ -87,7 +87,7 @@ TEST_F(SigkillTest, SigtermEndsTheServiceInOrderWithAWorkerConnected) {
   CondVar changed;
   int stored = 0;
   for (int block = 0; block < 10; ++block) {
-    cache->Offload({test::NumberedKey(block), 0}, test::NumberedValue(block, 0), {}, [&](absl::Status status) {
+    cache->Offload({test::NumberedKey(block), 0}, test::NumberedValue(block, 0), {}, [&](const absl::Status& status) {
       MutexLock lock(&mutex);
       stored += status.ok();
       changed.SignalAll();

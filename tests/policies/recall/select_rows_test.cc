@@ -80,8 +80,8 @@ TEST(SelectRowsToRecallTest, ThereIsAlwaysASlotForWhatIsWantedAndVictimsAreNever
   }
 }
 
-std::vector<int32_t> Ahead(std::vector<int32_t> best, std::vector<int32_t> positions, std::vector<uint8_t> resident,
-                           int follow, int most) {
+std::vector<int32_t> Ahead(const std::vector<int32_t>& best, const std::vector<int32_t>& positions,
+                           const std::vector<uint8_t>& resident, int follow, int most) {
   return RowsAhead(best, positions, resident, follow, most);
 }
 

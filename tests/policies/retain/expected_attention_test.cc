@@ -166,7 +166,8 @@ TEST(ExpectedAttentionTest, TheFormulaIsTheMeanOverGaussianQueries) {
   std::vector<double> expected;
   for (const double key : {1.0, -0.5}) {
     double sum = 0;
-    for (double q = -8; q < 8; q += 1e-3) {
+    for (int i = -8000; i < 8000; ++i) {
+      const double q = 1e-3 * i;
       sum += 1e-3 * std::exp(q * key - 0.5 * (q - 0.4) * (q - 0.4) / 0.64) / (0.8 * std::sqrt(2 * M_PI));
     }
     expected.push_back(sum);
