@@ -112,7 +112,7 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
     shared_->lost.erase(id);  // a fuller version replaces a tail that was refused
     ++shared_->pending;
   }
-  cache_->Offload({key, layer}, *kept, {options_.durable}, [shared = shared_, kept, id, bytes](absl::Status status) {
+  cache_->Offload({key, layer}, *kept, {options_.durable}, [shared = shared_, kept, id, bytes](const absl::Status& status) {
     MutexLock lock(&shared->mutex);
     auto at = shared->waiting.find(id);
     // A fuller version of a stored tail may be waiting under the same id by now.

@@ -131,7 +131,8 @@ void Q6_K(const uint8_t* block, float* out) {
         const int byte = low[run % 2 * 32 + i];
         const int value = (run < 2 ? byte & 15 : byte >> 4) | ((high[i] >> (2 * run) & 3) << 4);
         const int element = half * 128 + run * 32 + i;
-        const float scale = d * static_cast<float>(scales[element / 16]);
+        const int8_t level = scales[element / 16];
+        const float scale = d * static_cast<float>(level);
         out[element] = scale * static_cast<float>(value - 32);
       }
     }

@@ -83,7 +83,7 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
       }
       for (int c = 0; c < kColumns; ++c) {
         const ActivationBlock& a = x[c * blocks];
-        constexpr int kGroups = kBlockGroups / kFacts.scales;
+        constexpr int kGroups = kFacts.scales > 0 ? kBlockGroups / kFacts.scales : 0;
         for (int i = 0; i < kFacts.scales; ++i) {
           const int32_t negative_sum = kFacts.scales == 1 ? a.negative_sum : a.negative_half[i];
           const I32 dot = DotGroups<kFacts.maximum, kFacts.offset, kGroups>(w + i * kGroups, a.values + i * kGroups * 4,
