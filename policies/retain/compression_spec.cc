@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/limits.h"
 #include "base/status_macros.h"
 #include "policies/retain/preset_table.h"
 
@@ -46,12 +47,13 @@ std::string LayerSet(std::vector<int> layers) {
 absl::Status ValidateRecall(const CompressionSpec& spec) {
   const RecallSpec& recall = spec.recall;
   TP_RETURN_IF_ERROR(InEnum("recall.mode", recall.mode, RecallMode::kSync));
-  TP_RETURN_IF_ERROR(InEnum("recall.index", recall.index, RecallIndex::kK4));
+  TP_RETURN_IF_ERROR(InEnum("recall.index", recall.index, RecallIndex::kPage16));
   TP_RETURN_IF_ERROR(InEnum("recall.placement", recall.placement, IndexPlacement::kHost));
   TP_RETURN_IF_ERROR(InEnum("recall.on_loss", recall.on_loss, OnRecallLoss::kFail));
   if (recall.mode == RecallMode::kOff) return absl::OkStatus();
   if (spec.preset == "full") return Bad("recall.mode: preset full evicts nothing that could be recalled");
   TP_RETURN_IF_ERROR(InRange("recall.rows", recall.rows, 0, 1 << 20));
+  TP_RETURN_IF_ERROR(InRange("recall.shortlist", recall.shortlist, -1, 1 << 16));
   TP_RETURN_IF_ERROR(InRange("recall.share", recall.share, 0.0, 0.75));
   if (recall.share == 0 && recall.rows == 0) {
     return Bad("recall.share: 0 leaves no recall slots unless recall.rows is set");
@@ -63,6 +65,16 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InRange("recall.staging", recall.staging, 1.0, 64.0));
   TP_RETURN_IF_ERROR(InRange("recall.follow_rows", recall.follow_rows, 0, 64));
   return absl::OkStatus();
+}
+
+absl::Status ValidatePrecision(const CompressionSpec& spec) {
+  TP_RETURN_IF_ERROR(InEnum("kv_precision", spec.kv_precision, KvPrecision::kKivi2));
+  return InRange("residual_tokens", spec.residual_tokens, 0, 1 << 16);
+}
+
+std::string PrecisionText(const CompressionSpec& spec) {
+  if (spec.kv_precision == KvPrecision::kF16) return "";
+  return absl::StrCat(":q", static_cast<int>(spec.kv_precision), ",", spec.residual_tokens);
 }
 
 absl::Status Layers(const char* field, const std::vector<int>& layers) {
@@ -146,8 +158,28 @@ const char* LeastKeptFields(const CompressionSpec& spec) {
     case ScoreRule::kWindow: return "window_tokens + 1";
     case ScoreRule::kAha: return "aha_recent + 1";
     case ScoreRule::kLastRow: return "one row";
+    case ScoreRule::kColumn:
+      if (spec.layer_budget != LayerBudgetRule::kVariance) return "a heavy one and a recent one";
+      return "sink_tokens + 1";
     default: return "sink_tokens + 1";
   }
+}
+
+// What is left to the policy must hold what it never gives up (SnapKV's code asserts capacity > window), and the row of
+// the step under way. Budgets that depend on lengths or on the model are looked at when these are known.
+absl::Status ValidateLeastBudget(const CompressionSpec& spec) {
+  if (spec.budget_tokens == 0 || spec.preset == "full") return absl::OkStatus();
+  const bool recalls = spec.recall.mode != RecallMode::kOff;
+  const int slots = !recalls               ? 0
+                    : spec.recall.rows > 0 ? spec.recall.rows
+                                           : std::max(1, static_cast<int>(spec.budget_tokens * spec.recall.share));
+  const int held = spec.decode_budget == DecodeBudget::kHeld ? 1 : 0;
+  const int kept = spec.budget_tokens - slots, least = LeastKeptRows(spec) + held;
+  if (kept >= least) return absl::OkStatus();
+  return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens, " leaves ", kept, " kept rows",
+                          slots > 0 ? absl::StrCat(" besides ", slots, " recall slots") : "", ", preset ", spec.preset,
+                          " needs at least ", least, " (", LeastKeptFields(spec),
+                          held ? ", and the row of the step under way)" : ")"));
 }
 
 }  // namespace
@@ -173,12 +205,18 @@ std::string_view PresetSummary(std::string_view name) {
   return preset != nullptr ? preset->summary : "";
 }
 
+int ShortlistRows(const RecallSpec& recall) {
+  if (recall.shortlist >= 0) return recall.shortlist;
+  return recall.index == RecallIndex::kPq16x4 || recall.index == RecallIndex::kPq8x8 ? 192 : 0;
+}
+
 int LeastKeptRows(const CompressionSpec& spec) {
   if (spec.layer_budget == LayerBudgetRule::kLazy) return spec.window_tokens + 1;
   switch (spec.score) {
     case ScoreRule::kWindow: return spec.window_tokens + 1;
     case ScoreRule::kAha: return spec.aha_recent + 1;
     case ScoreRule::kLastRow: return 1;
+    case ScoreRule::kColumn: return spec.layer_budget == LayerBudgetRule::kVariance ? spec.sink_tokens + 1 : 2;
     default: return spec.sink_tokens + 1;
   }
 }
@@ -193,7 +231,22 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
     return Bad(absl::StrCat("preset: the stages of '", spec.preset, "' are fixed"));
   }
   TP_RETURN_IF_ERROR(InRange("budget_tokens", spec.budget_tokens, 0, 1 << 24));
-  if (spec.preset != "full" && spec.budget_tokens == 0) {
+  TP_RETURN_IF_ERROR(InRange("budget_bytes", spec.budget_bytes, int64_t{0}, int64_t{1} << 50));
+  if (spec.budget_tokens > 0 && spec.budget_bytes > 0) {
+    return Bad(absl::StrCat("budget_bytes: ", spec.budget_bytes, " and budget_tokens ", spec.budget_tokens,
+                            " are both set, only one can bind"));
+  }
+  TP_RETURN_IF_ERROR(InEnum("decode_budget", spec.decode_budget, DecodeBudget::kPublished));
+  TP_RETURN_IF_ERROR(InRange("decode_interval", spec.decode_interval, 1, 1024));
+  TP_RETURN_IF_ERROR(InEnum("prefill", spec.prefill, PrefillMode::kChunked));
+  TP_RETURN_IF_ERROR(InRange("prefill_chunk", spec.prefill_chunk, kBlockTokens, 1 << 16));
+  if (spec.prefill == PrefillMode::kChunked && spec.preset == "full") {
+    return Bad("prefill: preset full evicts nothing, its prompts cannot be compressed chunk by chunk");
+  }
+  if (spec.prefill_chunk % kBlockTokens != 0) {
+    return Bad(absl::StrCat("prefill_chunk: ", spec.prefill_chunk, " is not a multiple of ", kBlockTokens));
+  }
+  if (spec.preset != "full" && spec.budget_tokens == 0 && spec.budget_bytes == 0) {
     if (!(spec.budget_fraction > 0 && spec.budget_fraction <= 1)) {
       return Bad(absl::StrCat("budget_fraction: ", spec.budget_fraction, " is not in (0, 1]"));
     }
@@ -219,24 +272,16 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(ValidatePyramidAndAda(spec));
   TP_RETURN_IF_ERROR(ValidateLazy(spec));
   TP_RETURN_IF_ERROR(ValidateAha(spec));
+  TP_RETURN_IF_ERROR(ValidatePrecision(spec));
   TP_RETURN_IF_ERROR(ValidateRecall(spec));
-  // What is left to the policy must hold what it never gives up (SnapKV's code asserts capacity > window).
-  const double share = spec.recall.mode == RecallMode::kOff ? 0.0 : spec.recall.share;
-  if (spec.budget_tokens > 0 && spec.preset != "full") {
-    const int kept = spec.budget_tokens - static_cast<int>(spec.budget_tokens * share);
-    const int least = LeastKeptRows(spec);
-    if (kept < least) {
-      return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens, " leaves ", kept, " kept rows, preset ",
-                              spec.preset, " needs at least ", least, " (", LeastKeptFields(spec), ")"));
-    }
-  }
-  return absl::OkStatus();
+  return ValidateLeastBudget(spec);
 }
 
 std::string CompressionFingerprint(const CompressionSpec& spec) {
-  if (spec.preset == "full") return "full";
-  std::string text = spec.budget_tokens > 0 ? absl::StrCat(spec.preset, ":t", spec.budget_tokens)
-                                            : absl::StrCat(spec.preset, ":f", Exactly(spec.budget_fraction));
+  if (spec.preset == "full") return absl::StrCat("full", PrecisionText(spec));
+  std::string text = spec.budget_bytes > 0    ? absl::StrCat(spec.preset, ":B", spec.budget_bytes)
+                     : spec.budget_tokens > 0 ? absl::StrCat(spec.preset, ":t", spec.budget_tokens)
+                                              : absl::StrCat(spec.preset, ":f", Exactly(spec.budget_fraction));
   absl::StrAppend(&text, ":s", spec.sink_tokens, ":w", spec.window_tokens, ":k", spec.pool_kernel, ":p",
                   static_cast<int>(spec.pooling), ":g", static_cast<int>(spec.group_reduce), ":r",
                   Exactly(spec.recent_share), ":a", Exactly(spec.merge_ema_alpha), ":b", Exactly(spec.merge_ema_beta),
@@ -255,12 +300,15 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
   if (spec.score == ScoreRule::kAha) {
     absl::StrAppend(&text, ":v", spec.aha_recent, ",", spec.aha_value_kernel);
   }
+  if (spec.decode_budget == DecodeBudget::kHeld) absl::StrAppend(&text, ":e", spec.decode_interval);
+  if (spec.prefill == PrefillMode::kChunked) absl::StrAppend(&text, ":c", spec.prefill_chunk);
+  absl::StrAppend(&text, PrecisionText(spec));
   const RecallSpec& recall = spec.recall;
   if (recall.mode == RecallMode::kOff) return text;
   absl::StrAppend(&text, ":m", static_cast<int>(recall.mode), ",", static_cast<int>(recall.index), ",",
                   static_cast<int>(recall.placement), ",", Exactly(recall.share), ",", recall.rows, ",",
                   Exactly(recall.ema_beta), ",", Exactly(recall.ema_margin), ",", recall.max_rows_per_step, ",",
-                  Exactly(recall.staging), ",", recall.follow_rows);
+                  Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall));
   return text;
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "policies/kv/packed_page.h"
 
 namespace tidepool {
 
@@ -22,19 +23,30 @@ enum class Schedule { kNever, kPrefill, kPrefillAndStep, kFirstStep };  // kFirs
 enum class Fate { kDrop, kMerge };  // of what is evicted, besides being recallable when recall is on
 enum class Pooling { kNone, kAvg, kMax };
 enum class GroupReduce { kMean, kMax, kSum };  // query heads of a kv head to one score
+// kHeld: rows and the index on the device stay within the budget at every step. kPublished: as the papers have it, rows
+// gained while decoding and dense layers come on top.
+enum class DecodeBudget { kHeld, kPublished };
+// kChunked: the prompt is compressed after every prefill_chunk tokens, so that it may be longer than the device holds.
+enum class PrefillMode { kWhole, kChunked };
 enum class RecallMode { kOff, kAsync, kSync };
-enum class RecallIndex { kK4 };
+// kPq16x4, kPq8x8: head_dim / 4 codes of 4 bits, head_dim / 8 codes of 8 bits (the names are those for 64 channels). The
+// last three are there to compare with: the keys themselves, and the bounds of pages of 8 and 16 rows.
+enum class RecallIndex { kK4, kPq16x4, kPq8x8, kExact, kPage8, kPage16 };
 enum class IndexPlacement { kDevice, kHost };
 enum class OnRecallLoss { kContinue, kFail };
 
 struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
   RecallIndex index = RecallIndex::kK4;
-  IndexPlacement placement = IndexPlacement::kHost;  // kDevice: not built yet
+  // Rows beyond the slots that are the best by index and whose own keys are compared before the choice; 0: the index
+  // decides alone; -1: ShortlistRows.
+  int shortlist = -1;
+  // kDevice: the index counts in the device budget.
+  IndexPlacement placement = IndexPlacement::kHost;
   double share = 0.5;                                // of the budgeted rows that are recall slots, 0 to 0.75
-  int rows = 0;             // recall slots per (layer, kv head); 0: share decides. Large enough: everything is recalled
-  double ema_beta = 0.7;    // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
-  double ema_margin = 1.0;  // wanted when w > margin * theta, >= 1
+  int rows = 0;               // recall slots per (layer, kv head), out of the budget; 0: share decides
+  double ema_beta = 0.7;      // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
+  double ema_margin = 1.0;    // wanted when w > margin * theta, >= 1
   int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
   int budget_ms = 20;         // async: requests that take longer are given up and their rows counted late
   double staging = 4;         // async: rows kept ready in host memory, as a multiple of the recall slots, 1 to 64
@@ -52,10 +64,16 @@ struct CompressionSpec {
   Schedule schedule = Schedule::kNever;
   Fate fate = Fate::kDrop;
 
-  // The device budget per (layer, kv head), on average. Exactly one is set unless preset is full: a fraction of the
-  // tokens seen (0 < f <= 1), or tokens (>= 1).
+  // The device budget: what the sequence's rows, recall slots and the recall index on the device take (budget_split.h).
+  // Exactly one binds unless preset is full: bytes of the whole sequence, rows per (layer, kv head) on average, or a
+  // fraction of what the full cache of the tokens seen would take (0 < f <= 1).
   double budget_fraction = 0.2;
-  int budget_tokens = 0;  // 0: budget_fraction decides
+  int budget_tokens = 0;                             // 0: not this one
+  int64_t budget_bytes = 0;                          // 0: not this one
+  DecodeBudget decode_budget = DecodeBudget::kHeld;  // while decoding
+  int decode_interval = 16;  // held: steps from one selection to the next at most, where the rule itself acts once
+  PrefillMode prefill = PrefillMode::kWhole;
+  int prefill_chunk = 256;  // kChunked: tokens, a multiple of kBlockTokens
 
   int sink_tokens = 4;     // streaming, d2o: first positions that are never evicted
   int window_tokens = 32;  // snapkv family: observation window, always kept
@@ -85,6 +103,11 @@ struct CompressionSpec {
   int aha_recent = 32;       // ahakv: last rows that stay, and attention rows that a score sums
   int aha_value_kernel = 7;  // ahakv: pooling of the value prior, odd
 
+  // Of the rows that are kept: groups of those older than the last residual_tokens tokens are packed. Recalled rows and
+  // mixtures stay as they are.
+  KvPrecision kv_precision = KvPrecision::kF16;
+  int residual_tokens = 128;
+
   RecallSpec recall;
 
   friend bool operator==(const CompressionSpec&, const CompressionSpec&) = default;
@@ -99,6 +122,8 @@ std::string_view PresetSummary(std::string_view name);
 // InvalidArgument naming the field, its value and the allowed range, or the two fields that make no sense together.
 // NotFound as in PresetSpec.
 absl::Status ValidateCompression(const CompressionSpec& spec);
+// recall.shortlist, or the index's own: 192 for product codes, else 0. The rows are held in host memory.
+int ShortlistRows(const RecallSpec& recall);
 // Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
 int LeastKeptRows(const CompressionSpec& spec);
 // A short stable text of everything that changes which KV is computed: part of the lineage of non-exact blocks.

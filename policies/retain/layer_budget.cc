@@ -46,10 +46,7 @@ bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers) {
          (layer == 0 || layer == 1 || layer == layers - 1);
 }
 
-namespace {
-
-// `total` rows of a head, into what is chosen by score and what is recent.
-RowBudget Split(const CompressionSpec& spec, ScoreRule score, int total) {
+RowBudget SplitRows(const CompressionSpec& spec, ScoreRule score, int total) {
   RowBudget rows;
   switch (score) {
     case ScoreRule::kNone: rows.recent = total; break;
@@ -75,8 +72,10 @@ RowBudget Split(const CompressionSpec& spec, ScoreRule score, int total) {
   return rows;
 }
 
+namespace {
+
 void SetUniform(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
-  for (LayerBudget& budget : budgets) budget.rows = Split(spec, spec.score, std::max(input.kept_rows, 1));
+  for (LayerBudget& budget : budgets) budget.rows = SplitRows(spec, spec.score, std::max(input.kept_rows, 1));
 }
 
 // Rows that stay in any case: the same number in every layer.
@@ -101,7 +100,7 @@ void SetPyramid(const CompressionSpec& spec, const LayerBudgetInput& input, std:
                                                                           .beta = spec.pyramid_beta});
   if (!past.has_value()) return;
   for (int layer = 0; layer < input.layers; ++layer) {
-    budgets[layer].rows = Split(spec, spec.score, std::max((*past)[layer] + window, 1));
+    budgets[layer].rows = SplitRows(spec, spec.score, std::max((*past)[layer] + window, 1));
   }
 }
 
@@ -149,7 +148,7 @@ void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::ve
     if (budget.lazy) {
       budget.rows = {.sinks = sinks, .heavy = sinks, .recent = static_cast<int>(lazy_rows) - sinks};
     } else if (binds) {
-      budget.rows = Split(spec, ScoreRule::kWindow, static_cast<int>(full_rows));
+      budget.rows = SplitRows(spec, ScoreRule::kWindow, static_cast<int>(full_rows));
     } else {
       budget.dense = true;
     }

@@ -33,6 +33,9 @@ struct LayerBudgetInput {
 // as in the paper's combination with SnapKV.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
 
+// `total` rows of a head, into what is chosen by `score` and what is recent.
+RowBudget SplitRows(const CompressionSpec& spec, ScoreRule score, int total);
+
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:
 // one array [tokens] for each query head of the layer. F = mean over heads of (x - min) / (max - min + 1e-6), x the
 // unbiased variance.

@@ -18,6 +18,7 @@ bool Contains(const std::vector<int>& layers, int layer) {
 double LazyRatio(absl::Span<const float> probabilities, int keys, int sinks, int recent) {
   TIDEPOOL_CHECK(keys >= 1 && sinks >= 0 && recent >= 0 && !probabilities.empty() && probabilities.size() % keys == 0);
   const int first = std::min(sinks, keys), last = std::max(first, keys - recent);
+  if (first == last) return 1;
   double mass = 0;
   for (size_t row = 0; row < probabilities.size(); row += keys) {
     for (int i = 0; i < first; ++i) mass += probabilities[row + i];

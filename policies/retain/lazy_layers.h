@@ -1,7 +1,8 @@
 // Layers that look mostly at the first and the last tokens are lazy: they keep only those, the other layers everything.
-// LightTransfer (arXiv 2410.13846v2; policies.md section 4.5) cuts the laziest ones while the prompt is still passing
-// through the layers, so that at no time more than `full_layers` + 1 of them are whole; its first version, SimLayerKV
-// (arXiv 2410.13846v1), cuts those above a threshold.
+// LightTransfer (arXiv 2410.13846v2; policies.md section 4.5) cuts the laziest ones; its first version, SimLayerKV
+// (arXiv 2410.13846v1), those above a threshold. The paper cuts while the prompt passes through the layers, so that at
+// no time more than `full_layers` + 1 of them are whole; the engine runs prompts in chunks through all layers, so all
+// of them are whole until the decision at the end of the prompt (or of a chunk: spec.prefill).
 #ifndef TIDEPOOL_POLICIES_RETAIN_LAZY_LAYERS_H_
 #define TIDEPOOL_POLICIES_RETAIN_LAZY_LAYERS_H_
 
@@ -15,7 +16,8 @@
 namespace tidepool {
 
 // Mean over rows of the attention on the first `sinks` and the last `recent` keys. probabilities: [rows][keys], one row
-// for each query head and each of the last queries. >= 1 row; 1 when the two parts cover all keys.
+// for each query head and each of the last queries. >= 1 row. Exactly 1 when the two parts cover all keys, whatever the
+// probabilities round to: such layers are equals, of which the queue cuts the lowest.
 double LazyRatio(absl::Span<const float> probabilities, int keys, int sinks, int recent);
 
 // The same from what a flash attention kernel leaves behind: log_sum_exp [rows] of each row over all its keys, and its

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "policies/kv/block_codec.h"
+#include "worker/kv/device_shape.h"
 
 namespace tidepool {
 namespace {
@@ -26,7 +27,8 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       options_(std::move(options)),
       rows_(&backend->pool(), backend->layout().layers, backend->layout().kv_heads),
       log_(backend->layout(), LogOptions(options_), cache),
-      compressor_(backend->layout(), options_.query_heads, options_.spec) {
+      compressor_(backend->layout(), DeviceShapeOf(backend->layout(), options_.spec), options_.query_heads,
+                  options_.spec) {
   const KvLayout& layout = backend->layout();
   const int group = options_.query_heads / layout.kv_heads;
   if (compressor_.keeps_column_sums()) {
@@ -46,8 +48,11 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
 }
 
 int32_t Context::NextChunk(int32_t limit) const {
-  const bool row_by_row = recall_.has_value() && compressor_.compressed();
-  return std::min(uncomputed(), row_by_row ? 1 : limit);
+  const bool row_by_row = recall_.has_value() && recall_->slots() > 0;
+  int32_t count = std::min(uncomputed(), row_by_row ? 1 : limit);
+  // Chunks end at fixed positions, whatever else is in the batch.
+  if (ChunkTokens() > 0) count = std::min(count, ChunkTokens() - computed_ % ChunkTokens());
+  return count;
 }
 
 void Context::BeginStep(int32_t count) { rows_.Extend(computed_, count); }
@@ -66,17 +71,46 @@ void Context::EndStep(int32_t count, bool prompt) {
   }
   computed_ += count;
   peak_pages = std::max(peak_pages, rows_.total_pages());
-  if (prompt) return;
-  compressor_.AfterStep(*backend_, rows_, ring(), computed_);
-  // A policy that acts at every step may evict for the first time here.
-  if (recall_.has_value() && compressor_.compressed() && recall_->slots() == 0) {
-    recall_->set_slots(Compressor::RecallSlots(spec(), computed_));
+  if (prompt) {
+    if (ChunkTokens() > 0 && computed_ % ChunkTokens() == 0 && uncomputed() > 0) {
+      compressor_.AtChunkEnd(*backend_, rows_, ring(), computed_, static_cast<int32_t>(token_ids_.size()));
+    }
+    return;
   }
+  decode_peak_pages = std::max(decode_peak_pages, rows_.total_pages());
+  compressor_.AfterStep(*backend_, rows_, ring(), computed_);
+  SetRecallSlots();  // a policy that acts at every step may evict for the first time here
+  if (observer_ != nullptr) observer_->AfterStep(rows_, computed_);
 }
 
 void Context::EndPrefill() {
   compressor_.AtPrefillEnd(*backend_, rows_, ring(), computed_);
-  if (recall_.has_value() && compressor_.compressed()) recall_->set_slots(Compressor::RecallSlots(spec(), computed_));
+  SetRecallSlots();
+  if (observer_ != nullptr) observer_->AfterPrompt(*backend_, rows_, computed_);
+}
+
+int32_t Context::ChunkTokens() const {
+  return spec().prefill == PrefillMode::kChunked && compressor_.compresses() ? spec().prefill_chunk : 0;
+}
+
+void Context::SetRecallSlots() {
+  if (!recall_.has_value() || !compressor_.compressed() || recall_->slots() == compressor_.recall_slots()) return;
+  const bool fewer = compressor_.recall_slots() < recall_->slots();
+  recall_->set_slots(compressor_.recall_slots());
+  if (!fewer) return;
+  for (int layer = 0; layer < rows_.layers(); ++layer) {
+    for (int kv_head = 0; kv_head < rows_.kv_heads(); ++kv_head) {
+      HeadRows& head = rows_.head(layer, kv_head);
+      for (int32_t i = 0; i < head.rows() && head.recalled_rows() > recall_->slots();) {  // the oldest tokens' first
+        const int32_t slot = head.order()[i];
+        if (head.kind(slot) == RowKind::kRecalled) {
+          head.Remove(slot);
+        } else {
+          ++i;
+        }
+      }
+    }
+  }
 }
 
 void Context::AdoptPrefix(absl::Span<const BlockKey> keys, absl::Span<const std::string> values) {
@@ -110,8 +144,14 @@ void Context::InstallBlock(const std::string& value, int layer, int32_t block) {
   }
 }
 
+void Context::set_observer(RetentionObserver* observer) {
+  observer_ = observer;
+  compressor_.set_observer(observer);
+}
+
 void Context::Rest() {
-  peak_pages = 0;
+  set_observer(nullptr);
+  peak_pages = decode_peak_pages = 0;
   log_.ResetStoredBytes();
   compressor_.ResetCounters();
   if (recall_.has_value()) {

@@ -15,6 +15,7 @@
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
 #include "worker/kv/query_ring.h"
+#include "worker/kv/retention_observer.h"
 #include "worker/kv/row_recall.h"
 
 namespace tidepool {
@@ -43,11 +44,12 @@ class Context {
   }
 
   // How many of the waiting tokens the next step takes: `limit`, or 1 where every token's own queries choose what to
-  // recall.
+  // recall; no more than up to the next chunk's end where prompts are compressed in chunks.
   int32_t NextChunk(int32_t limit) const;
   // Before a step over the next `count` waiting tokens: makes room for their rows.
   void BeginStep(int32_t count);
-  // After it: logs the new rows, and after a decoding step lets the policy's per-step rule act.
+  // After it: logs the new rows, and lets the policy's per-step rule act after a decoding step, or after the last step
+  // of a chunk of a prompt that is compressed in chunks.
   void EndStep(int32_t count, bool prompt);
   // The turn's prompt is complete: the policy decides what stays.
   void EndPrefill();
@@ -68,13 +70,21 @@ class Context {
   RowRecall* recall() { return recall_ ? &*recall_ : nullptr; }
   const RowRecall* recall() const { return recall_ ? &*recall_ : nullptr; }
   bool stores() const { return cache_ != nullptr; }
+  // Until Rest; null: nobody.
+  void set_observer(RetentionObserver* observer);
+  RetentionObserver* observer() const { return observer_; }
 
-  int64_t revision = 0;  // of the session's manifest
-  int64_t peak_pages = 0;
+  int64_t revision = 0;           // of the session's manifest
+  int64_t peak_pages = 0;         // since the turn began
+  int64_t decode_peak_pages = 0;  // since the prompt's end
 
  private:
   friend class ContextCodec;
 
+  // Of a prompt that is compressed in chunks; else 0.
+  int32_t ChunkTokens() const;
+  // Gives recall as many slots as the last selection left to it; rows beyond them leave.
+  void SetRecallSlots();
   // Writes a block's rows into the slots that hold their positions (merged rows stay as they are) and indexes them.
   void InstallBlock(const std::string& value, int layer, int32_t block);
 
@@ -88,6 +98,7 @@ class Context {
   Compressor compressor_;
   std::optional<QueryRing> ring_;
   std::optional<RowRecall> recall_;
+  RetentionObserver* observer_ = nullptr;
 };
 
 }  // namespace tidepool

@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -24,6 +24,11 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(spec.fate);
   out.Put(spec.budget_fraction);
   out.Put(spec.budget_tokens);
+  out.Put(spec.budget_bytes);
+  out.Put(spec.decode_budget);
+  out.Put(spec.decode_interval);
+  out.Put(spec.prefill);
+  out.Put(spec.prefill_chunk);
   out.Put(spec.sink_tokens);
   out.Put(spec.window_tokens);
   out.Put(spec.pool_kernel);
@@ -45,6 +50,8 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutVector(std::vector<int32_t>(spec.lazy_layers.begin(), spec.lazy_layers.end()));
   out.Put(spec.aha_recent);
   out.Put(spec.aha_value_kernel);
+  out.Put(spec.kv_precision);
+  out.Put(spec.residual_tokens);
   const RecallSpec& recall = spec.recall;
   out.Put(recall.mode);
   out.Put(recall.index);
@@ -70,6 +77,11 @@ CompressionSpec GetSpec(ByteReader& in) {
   spec.fate = in.Get<Fate>();
   spec.budget_fraction = in.Get<double>();
   spec.budget_tokens = in.Get<int>();
+  spec.budget_bytes = in.Get<int64_t>();
+  spec.decode_budget = in.Get<DecodeBudget>();
+  spec.decode_interval = in.Get<int>();
+  spec.prefill = in.Get<PrefillMode>();
+  spec.prefill_chunk = in.Get<int>();
   spec.sink_tokens = in.Get<int>();
   spec.window_tokens = in.Get<int>();
   spec.pool_kernel = in.Get<int>();
@@ -93,6 +105,8 @@ CompressionSpec GetSpec(ByteReader& in) {
   spec.lazy_layers.assign(lazy.begin(), lazy.end());
   spec.aha_recent = in.Get<int>();
   spec.aha_value_kernel = in.Get<int>();
+  spec.kv_precision = in.Get<KvPrecision>();
+  spec.residual_tokens = in.Get<int>();
   RecallSpec& recall = spec.recall;
   recall.mode = in.Get<RecallMode>();
   recall.index = in.Get<RecallIndex>();

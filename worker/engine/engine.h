@@ -23,7 +23,8 @@
 
 namespace tidepool {
 
-class Model;  // worker/model/model.h
+class Model;              // worker/model/model.h
+class RetentionObserver;  // worker/kv/retention_observer.h
 
 struct EngineOptions {
   int threads = 2;
@@ -55,6 +56,7 @@ struct GenerationRequest {
   // count.
   std::vector<int32_t> forced_tokens;
   absl::Time deadline = absl::InfiniteFuture();
+  std::shared_ptr<RetentionObserver> observer;  // sees what of the sequence stays, while the request runs; null: none
 };
 
 struct TokenLogprob {
@@ -85,7 +87,10 @@ struct GenerationUsage {
   int64_t index_bytes = 0;        // recall index, where it lies
   int64_t staged_bytes = 0;       // rows kept ready in host memory at the end
   bool index_on_device = false;
-  int64_t full_kv_bytes = 0;  // what an uncompressed cache of context_tokens would hold
+  int64_t decode_peak_kv_bytes = 0;  // slot pages, highest while decoding
+  int64_t budget_bytes = 0;          // the device budget at the end; 0: none
+  bool budget_exceeded = false;      // held, but what the policy never gives up was more than the budget for a while
+  int64_t full_kv_bytes = 0;         // what an uncompressed cache of context_tokens would hold
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
   bool degraded = false;  // rows were lost and the answer was computed without them
 };

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "worker/engine/context_codec.h"
 #include "worker/engine/engine_loop.h"
+#include "worker/kv/device_shape.h"
 
 namespace tidepool {
 namespace {
@@ -118,6 +119,13 @@ void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
                  FinishReason::kStop);
   }
   generation->phase = Generation::Phase::kLoaded;
+  const int64_t most = tokens + std::max<int64_t>(generation->request().stop.max_tokens, 0);
+  if (absl::Status held = CheckBudget(generation->request().compression,
+                                      DeviceShapeOf(backend_->layout(), generation->request().compression),
+                                      std::min<int64_t>(most, model_->config().context_tokens));
+      !held.ok()) {
+    return Close(*generation, std::move(held), FinishReason::kStop);
+  }
   loaded_[id] = std::move(loaded);
   generation->need_pages = PagesNeeded(*generation);
   if (generation->need_pages > backend_->pool().total()) {
@@ -136,21 +144,25 @@ int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
   const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
   const int64_t tokens = before + static_cast<int64_t>(request.prompt.size());
   const int64_t most = std::min<int64_t>(tokens + request.stop.max_tokens, model_->config().context_tokens);
-  // The largest resident set of a head: all of the prompt before it is compressed, or what was kept and grows
-  // afterwards.
-  int64_t rows = most;
+  const DeviceShape shape = DeviceShapeOf(backend_->layout(), spec);
+  const int64_t heads = shape.heads(), prompt = static_cast<int64_t>(request.prompt.size());
   const bool resumed = before > 0 && !loaded.blocks_missing;
-  if (resumed && spec.schedule != Schedule::kNever) {
-    const int64_t kept = std::max<int64_t>(Compressor::MostKeptRows(spec, most), loaded.longest_head);
-    rows = std::min<int64_t>(most, kept + Compressor::RecallSlots(spec, most) +
-                                       static_cast<int64_t>(request.prompt.size()) + request.stop.max_tokens);
-  } else if (spec.schedule != Schedule::kNever) {
-    rows = std::min<int64_t>(most,
-                             std::max<int64_t>(tokens, Compressor::MostKeptRows(spec, most) + request.stop.max_tokens) +
-                                 Compressor::RecallSlots(spec, most));
+  // Rows of all layers and kv heads: while the prompt comes in, and while decoding.
+  const int64_t decoding = Compressor::MostRows(spec, shape, most, most - tokens);
+  int64_t prefill = tokens * heads;
+  if (resumed) {
+    const int64_t resident = std::min(loaded.longest_head * heads, before * heads);
+    prefill = std::max(resident, Compressor::MostRows(spec, shape, before, 0)) + prompt * heads;
   }
-  const KvLayout& layout = backend_->layout();
-  return ((rows + kPageSlots - 1) / kPageSlots + 1) * layout.layers * layout.kv_heads;
+  if (spec.prefill == PrefillMode::kChunked) {  // all chunks are brought within the budget of the whole prompt
+    CompressionSpec bound = spec;
+    bound.decode_budget = DecodeBudget::kHeld;
+    int64_t chunked = Compressor::MostRows(bound, shape, tokens, 0);
+    if (resumed) chunked = std::max(chunked, loaded.longest_head * heads);
+    prefill = std::min(prefill, chunked + spec.prefill_chunk * heads);
+  }
+  const int64_t rows = std::min(std::max(prefill, decoding), most * heads);
+  return rows / kPageSlots + 2 * heads;
 }
 
 std::unique_ptr<Context> EngineLoop::TakeIdle(const std::string& session) {
@@ -228,6 +240,7 @@ void EngineLoop::AdmitLoaded() {
     generation->reserved_pages = generation->need_pages;
     reserved_pages_ += generation->reserved_pages;
     context->AddTokens(request.prompt);
+    context->set_observer(request.observer.get());
     generation->usage.prompt_tokens = static_cast<int64_t>(context->token_ids().size());
     generation->Start(std::move(context), cached);
     generation->phase = Generation::Phase::kPrefill;

@@ -64,11 +64,14 @@ void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
   usage.resident_rows = context.rows().total_rows();
   usage.resident_kv_bytes = context.rows().total_pages() * static_cast<int64_t>(page_bytes);
   usage.peak_kv_bytes = context.peak_pages * static_cast<int64_t>(page_bytes);
+  usage.decode_peak_kv_bytes = context.decode_peak_pages * static_cast<int64_t>(page_bytes);
+  usage.budget_bytes = BudgetBytes(context.spec(), context.compressor().shape(), context.computed());
   usage.full_kv_bytes = static_cast<int64_t>(layout.token_bytes()) * context.computed();
   usage.offloaded_bytes = context.log().stored_bytes();
   const CompressionCounters& compression = context.compressor().counters();
   usage.evicted_rows = compression.evicted_rows;
   usage.merged_rows = compression.merged_rows;
+  usage.budget_exceeded = compression.over_budget;
   if (const RowRecall* recall = context.recall(); recall != nullptr) {
     usage.recalled_rows = recall->counters().recalled_rows;
     usage.recalled_bytes = recall->counters().recalled_bytes;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "policies/retain/bind_budget.h"
 #include "policies/retain/head_budget.h"
 #include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
@@ -25,45 +26,56 @@ std::vector<int32_t> Candidates(const HeadRows& head) {
   return slots;
 }
 
-int32_t Budget(const CompressionSpec& spec, int32_t tokens) {
-  if (spec.budget_tokens > 0) return spec.budget_tokens;
-  return static_cast<int32_t>(std::ceil(spec.budget_fraction * tokens - 1e-9));
+// Steps between two selections, at most a share of the rows: what leaves room for them is not kept.
+constexpr int kRowsForEachStep = 8;
+
+float GroupColumnSum(const HeadRows& head, int32_t slot, GroupReduce reduce) {
+  if (reduce == GroupReduce::kMean) return head.ColumnSum(slot);
+  float result = 0;  // sums of probabilities
+  for (const std::vector<float>& sums : head.column_sums()) {
+    result = reduce == GroupReduce::kMax ? std::max(result, sums[slot]) : result + sums[slot];
+  }
+  return result;
 }
 
-double RecallShare(const CompressionSpec& spec) {
-  return spec.recall.mode == RecallMode::kOff ? 0.0 : spec.recall.share;
+int64_t KeptRows(const SequenceRows& rows) {
+  int64_t kept = 0;
+  for (int layer = 0; layer < rows.layers(); ++layer) {
+    for (int kv_head = 0; kv_head < rows.kv_heads(); ++kv_head) {
+      const HeadRows& head = rows.head(layer, kv_head);
+      kept += head.rows() - head.recalled_rows();
+    }
+  }
+  return kept;
 }
 
 }  // namespace
 
-Compressor::Compressor(const KvLayout& layout, int query_heads, const CompressionSpec& spec)
+Compressor::Compressor(const KvLayout& layout, const DeviceShape& shape, int query_heads, const CompressionSpec& spec)
     : layout_(layout),
+      shape_(shape),
       group_(query_heads / layout.kv_heads),
       spec_(spec),
       merge_(layout.layers),
       aha_(spec.score == ScoreRule::kAha ? layout.layers * layout.kv_heads : 0,
            AhaScores(spec.aha_recent, spec.aha_value_kernel)) {}
 
-int32_t Compressor::KeptRows(const CompressionSpec& spec, int32_t tokens) {
-  if (spec.schedule == Schedule::kNever) return tokens;
-  const int32_t budget = Budget(spec, tokens);
-  const int32_t kept = budget - static_cast<int32_t>(budget * RecallShare(spec));
-  return std::max<int32_t>(kept, LeastKeptRows(spec));
-}
-
-int32_t Compressor::RecallSlots(const CompressionSpec& spec, int32_t tokens) {
-  if (spec.schedule == Schedule::kNever || spec.recall.mode == RecallMode::kOff) return 0;
-  if (spec.recall.rows > 0) return spec.recall.rows;
-  return std::max(1, static_cast<int32_t>(Budget(spec, tokens) * RecallShare(spec)));
-}
-
-int32_t Compressor::MostKeptRows(const CompressionSpec& spec, int32_t tokens) {
-  // Dense layers keep everything, and unequal budgets can give one layer or head all.
-  if (!spec.dense_layers.empty() || spec.layer_budget != LayerBudgetRule::kUniform ||
-      spec.head_budget == HeadBudgetRule::kAda) {
-    return tokens;
+int64_t Compressor::MostRows(const CompressionSpec& spec, const DeviceShape& shape, int64_t tokens, int64_t decoded) {
+  if (spec.schedule == Schedule::kNever) return tokens * shape.heads();
+  const BudgetSplit split = SplitBudget(spec, shape, tokens);
+  const bool held = spec.decode_budget == DecodeBudget::kHeld;
+  // Dense layers keep everything, and where nothing binds the sum unequal budgets can give one layer or head all.
+  int64_t dense = 0;
+  for (int layer = 0; layer < shape.layers; ++layer) dense += IsDenseLayer(spec, layer, shape.layers) ? 1 : 0;
+  if (!held &&
+      (dense > 0 || spec.layer_budget != LayerBudgetRule::kUniform || spec.head_budget == HeadBudgetRule::kAda)) {
+    dense = shape.layers;
   }
-  return KeptRows(spec, tokens);
+  // What is never given up, also where the budget is less.
+  const int64_t least = LeastKeptRows(spec) + 1 + split.recall;
+  const int64_t floor = (dense * (tokens + split.recall) + (shape.layers - dense) * least) * shape.kv_heads;
+  const int64_t rows = std::max(split.budget * shape.heads(), floor);
+  return std::min(tokens * shape.heads(), rows + (held ? 0 : decoded * shape.heads()));
 }
 
 int Compressor::query_window() const {
@@ -76,23 +88,74 @@ int Compressor::query_window() const {
 }
 
 int32_t Compressor::ReusablePrefix(const CompressionSpec& spec, int32_t tokens) {
-  const int window = Compressor(KvLayout{.layers = 1, .kv_heads = 1, .head_dim = 1}, 1, spec).query_window();
-  return spec.score == ScoreRule::kColumn ? 0 : std::max(0, tokens - std::max(window, 1));
+  const int window = Compressor(KvLayout{.layers = 1, .kv_heads = 1, .head_dim = 1}, {}, 1, spec).query_window();
+  if (spec.score == ScoreRule::kColumn) return 0;
+  // Of a prompt compressed chunk by chunk only what comes before the first chunk's end is as if it had been whole.
+  if (spec.prefill == PrefillMode::kChunked) tokens = std::min(tokens, spec.prefill_chunk);
+  return std::max(0, tokens - std::max(window, 1));
+}
+
+Compressor::Horizon Compressor::HorizonFrom(int32_t tokens) const {
+  if (!held()) return {.tokens = tokens};
+  Horizon horizon{.tokens = tokens + 1, .growth = 1, .binds = true};
+  const int32_t kept = SplitBudget(spec_, shape_, horizon.tokens).kept;
+  if (evicts_each_step() || kept > tokens) return horizon;  // nothing need go for the next step
+  horizon.growth = std::min({spec_.decode_interval, kept / kRowsForEachStep, kept - LeastKeptRows(spec_)});
+  horizon.growth = std::max(horizon.growth, 1);
+  horizon.tokens = tokens + horizon.growth;
+  return horizon;
+}
+
+bool Compressor::Fits(const SequenceRows& rows, int32_t tokens, int32_t growth) const {
+  const BudgetSplit split = SplitBudget(spec_, shape_, tokens);
+  const int64_t each = int64_t{split.budget} - split.index - recall_slots_ - growth;
+  return KeptRows(rows) <= each * shape_.heads();
 }
 
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (!compresses()) return;
-  if (spec_.schedule == Schedule::kFirstStep) {
+  const Horizon horizon = HorizonFrom(tokens);
+  if (spec_.schedule == Schedule::kFirstStep && (!held() || Fits(rows, tokens + 1, 1))) {
     first_step_due_ = budgets_.empty();
   } else {
-    CompressAll(backend, rows, ring, tokens);
+    CompressAll(backend, rows, ring, tokens, horizon, Moment::kPrompt);
   }
 }
 
+void Compressor::AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens,
+                            int32_t prompt_tokens) {
+  if (!compresses()) return;
+  Horizon horizon = HorizonFrom(prompt_tokens);
+  horizon.binds = true;
+  if (spec_.schedule == Schedule::kFirstStep && Fits(rows, horizon.tokens, 0)) return;
+  CompressAll(backend, rows, ring, tokens, horizon, Moment::kPrompt);
+}
+
 void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
-  if (std::exchange(first_step_due_, false)) return CompressAll(backend, rows, ring, tokens);
+  if (std::exchange(first_step_due_, false)) {
+    return CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kPrompt);
+  }
+  if (budgets_.empty()) return;
+  if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
   for (size_t layer = 0; layer < budgets_.size(); ++layer) {
-    if (budgets_[layer].each_step) CompressLayer(backend, rows, static_cast<int>(layer), ring, /*at_prefill=*/false);
+    if (budgets_[layer].each_step) CompressLayer(backend, rows, static_cast<int>(layer), ring, Moment::kStep, held());
+  }
+  if (!held()) return;
+  if (!evicts_each_step() && !Fits(rows, tokens + 1, 1)) {
+    CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
+  } else if (evicts_each_step()) {
+    ReleasePages(backend, rows, 1);
+  }
+}
+
+void Compressor::ReleasePages(Backend& backend, SequenceRows& rows, int32_t growth) const {
+  for (int layer = 0; layer < layout_.layers; ++layer) {
+    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+      const HeadRows& head = rows.head(layer, kv_head);
+      const int32_t most = head.rows() - head.recalled_rows() + recall_slots_ +
+                           (budgets_[layer].each_step ? std::min(growth, 1) : growth);
+      if (head.slots() >= most + kPageSlots) backend.Repack(rows, layer, kv_head);
+    }
   }
 }
 
@@ -115,7 +178,7 @@ std::vector<double> Compressor::VarianceConcentrations(Backend& backend, const S
 }
 
 std::vector<int> Compressor::ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring,
-                                              int32_t tokens) const {
+                                              int32_t tokens, int32_t kept_rows) const {
   std::vector<int> lazy;
   if (!budgets_.empty()) {  // a layer that was cut stays lazy
     for (int layer = 0; layer < layout_.layers; ++layer) {
@@ -124,7 +187,7 @@ std::vector<int> Compressor::ChooseLazyLayers(Backend& backend, const SequenceRo
     if (!lazy.empty()) return lazy;
   }
   // Nothing to cut yet, nothing decided.
-  if (tokens <= spec_.lazy_sinks + spec_.lazy_recent && KeptRows(spec_, tokens) >= tokens) return lazy;
+  if (tokens <= spec_.lazy_sinks + spec_.lazy_recent && kept_rows >= tokens) return lazy;
   std::vector<double> of_heads(static_cast<size_t>(layout_.layers) * layout_.kv_heads);
   backend.ParallelFor(static_cast<int64_t>(of_heads.size()), [&](int64_t i) {
     const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
@@ -136,22 +199,34 @@ std::vector<int> Compressor::ChooseLazyLayers(Backend& backend, const SequenceRo
   return LazyLayers(spec_, ratios);
 }
 
-void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
+void Compressor::SetBudgets(const Horizon& horizon, int32_t seen, absl::Span<const int> lazy_layers) {
+  const BudgetSplit split = SplitBudget(spec_, shape_, horizon.tokens);
   LayerBudgetInput input;
   input.layers = layout_.layers;
-  input.tokens = tokens;
-  input.kept_rows = KeptRows(spec_, tokens);
-  std::vector<double> concentration;
-  std::vector<int> lazy;
-  if (spec_.layer_budget == LayerBudgetRule::kVariance) {
-    concentration = VarianceConcentrations(backend, rows);
-    input.variance_concentration = concentration;
-  } else if (spec_.layer_budget == LayerBudgetRule::kLazy) {
-    lazy = ChooseLazyLayers(backend, rows, *ring, tokens);
-    input.lazy_layers = lazy;
-  }
+  input.tokens = seen;
+  input.kept_rows = std::max(split.kept - horizon.growth, LeastKeptRows(spec_));
+  input.variance_concentration = concentration_;
+  input.lazy_layers = lazy_layers;
   budgets_ = LayerBudgets(spec_, input);
-  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, ring, /*at_prefill=*/true);
+  recall_slots_ = split.recall;
+  if (!horizon.binds) return;
+  int64_t rows = int64_t{split.kept} * layout_.layers;
+  for (const LayerBudget& budget : budgets_) rows -= budget.each_step ? std::min(horizon.growth, 1) : horizon.growth;
+  if (!BindLayerBudgets(spec_, seen, rows, budgets_)) counters_.over_budget = true;
+}
+
+void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t seen,
+                             const Horizon& horizon, Moment moment) {
+  std::vector<int> lazy;
+  if (spec_.layer_budget == LayerBudgetRule::kVariance && moment == Moment::kPrompt) {
+    concentration_ = VarianceConcentrations(backend, rows);
+  } else if (spec_.layer_budget == LayerBudgetRule::kLazy) {
+    lazy =
+        ChooseLazyLayers(backend, rows, *ring, seen, SplitBudget(spec_, shape_, horizon.tokens).kept - horizon.growth);
+  }
+  SetBudgets(horizon, seen, lazy);
+  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, ring, moment, horizon.binds);
+  if (moment == Moment::kAgain) return ReleasePages(backend, rows, horizon.growth);
   for (int layer = 0; layer < layout_.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) backend.Repack(rows, layer, kv_head);
   }
@@ -190,7 +265,7 @@ std::vector<float> Compressor::Scores(Backend& backend, const SequenceRows& rows
   switch (budgets_[layer].score) {
     case ScoreRule::kColumn:
       scores.reserve(candidates.size());
-      for (int32_t slot : candidates) scores.push_back(head.ColumnSum(slot));
+      for (int32_t slot : candidates) scores.push_back(GroupColumnSum(head, slot, spec_.group_reduce));
       return scores;
     case ScoreRule::kWindow: {
       const WindowAttention attention =
@@ -206,8 +281,8 @@ std::vector<float> Compressor::Scores(Backend& backend, const SequenceRows& rows
   return scores;
 }
 
-void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
-                               bool at_prefill) {
+void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
+                               bool binds) {
   const LayerBudget& budget = budgets_[layer];
   if (budget.dense) return;
   const int heads = layout_.kv_heads;
@@ -219,18 +294,20 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
     const HeadRows& head = rows.head(layer, kv_head);
     over = over || head.rows() - head.recalled_rows() > budget.rows.total();
   }
-  if (!over && !aha) return;
+  // Selecting again, what evicts at every step has its scores already.
+  const bool update_aha = aha && !(moment == Moment::kAgain && budget.each_step);
+  if (!over && !update_aha) return;
   auto score = [&](int64_t index) {
     const int kv_head = static_cast<int>(index);
     candidates[kv_head] = Candidates(rows.head(layer, kv_head));
     const int count = static_cast<int>(candidates[kv_head].size());
-    if (aha) UpdateAha(backend, rows, layer, kv_head, *ring, candidates[kv_head], at_prefill);
+    if (update_aha) UpdateAha(backend, rows, layer, kv_head, *ring, candidates[kv_head], moment != Moment::kStep);
     // Ada-KV compares all heads of a layer; else only those that are over matter.
     if (count <= budget.rows.total() && spec_.head_budget != HeadBudgetRule::kAda) return;
     if (count <= budget.rows.recent) return;
     scores[kv_head] = Scores(backend, rows, layer, kv_head, ring, candidates[kv_head], count - budget.rows.recent);
   };
-  if (at_prefill) {
+  if (moment != Moment::kStep) {
     backend.ParallelFor(heads, score);
   } else {
     for (int kv_head = 0; kv_head < heads; ++kv_head) score(kv_head);  // too little work to share
@@ -244,7 +321,8 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
     const size_t past = candidates[kv_head].size() - std::min<size_t>(candidates[kv_head].size(), budget.rows.recent);
     if (scores[kv_head].size() > past) scores[kv_head].resize(past);
   }
-  const std::vector<RowBudget> of_heads = HeadBudgets(spec_, budget.rows, scores);
+  std::vector<RowBudget> of_heads = HeadBudgets(spec_, budget.rows, scores);
+  if (binds) BindHeadBudgets(budget.rows, of_heads);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     const Selection selection =
         SelectRows(static_cast<int>(candidates[kv_head].size()), scores[kv_head], of_heads[kv_head]);
@@ -304,6 +382,11 @@ void Compressor::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Sp
       if (!result.merged[kv_head][e]) continue;
       ++counters_.merged_rows;
       changed.push_back(result.target[kv_head][e]);
+      if (observer_ != nullptr) {
+        const HeadRows& head = rows.head(layer, kv_head);
+        observer_->OnMerge(layer, kv_head, head.position(evicted[kv_head][e]),
+                           head.position(kept[kv_head][result.target[kv_head][e]]));
+      }
     }
     std::sort(changed.begin(), changed.end());
     changed.erase(std::unique(changed.begin(), changed.end()), changed.end());
@@ -322,6 +405,8 @@ void Compressor::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Sp
 void Compressor::Save(ByteWriter& out) const {
   out.Put(compressed_);
   out.Put(first_step_due_);
+  out.Put<int32_t>(recall_slots_);
+  out.PutVector(concentration_);
   out.Put<int32_t>(static_cast<int32_t>(budgets_.size()));
   for (const LayerBudget& budget : budgets_) {
     out.Put(budget.dense);
@@ -338,6 +423,11 @@ void Compressor::Save(ByteWriter& out) const {
 bool Compressor::Load(ByteReader& in) {
   compressed_ = in.Get<bool>();
   first_step_due_ = in.Get<bool>();
+  recall_slots_ = in.Get<int32_t>();
+  concentration_ = in.GetVector<double>();
+  if (recall_slots_ < 0 || (!concentration_.empty() && static_cast<int>(concentration_.size()) != layout_.layers)) {
+    return false;
+  }
   const int32_t count = in.Get<int32_t>();
   if (!in.ok() || (count != 0 && count != layout_.layers)) return false;
   budgets_.resize(count);

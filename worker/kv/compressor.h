@@ -11,23 +11,27 @@
 #include "absl/types/span.h"
 #include "base/bytes.h"
 #include "policies/retain/aha_scores.h"
+#include "policies/retain/budget_split.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/layer_budget.h"
 #include "policies/retain/merge.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
+#include "worker/kv/retention_observer.h"
 
 namespace tidepool {
 
 struct CompressionCounters {
   int64_t evicted_rows = 0;  // that left the device, merged ones included
   int64_t merged_rows = 0;
+  bool over_budget = false;  // held, but what the policy never gives up was more than the budget
 };
 
 class Compressor {
  public:
-  Compressor(const KvLayout& layout, int query_heads, const CompressionSpec& spec);
+  // shape: what rows and the recall index take on the device.
+  Compressor(const KvLayout& layout, const DeviceShape& shape, int query_heads, const CompressionSpec& spec);
 
   bool compresses() const { return spec_.schedule != Schedule::kNever; }
   // Rows have been evicted: what is computed from now on depends on it.
@@ -40,35 +44,73 @@ class Compressor {
   // The prompt of a turn is in: layer budgets are set anew from `tokens`, and everything above them leaves. `ring`
   // holds the last queries when query_window() > 0.
   void AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+  // PrefillMode::kChunked: a chunk is in, `tokens` of the prompt's `prompt_tokens` have been seen. Brings the rows
+  // within the budget of the whole prompt.
+  void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
   // A decoding step is over, `tokens` have been seen: policies that act at every step bring each head back within its
-  // budget.
+  // budget. DecodeBudget::kHeld: budgets grow with the tokens seen, and before another step would exceed the budget the
+  // others select again by the same rule.
   void AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+
+  // The recall index on the device is other than the shape said (tables have been learnt): the next selection knows.
+  void set_index_bytes(double fixed, double per_token) {
+    shape_.index_fixed_bytes = fixed;
+    shape_.index_bytes_per_token = per_token;
+  }
+  const DeviceShape& shape() const { return shape_; }
+  // What recall may hold of each (layer, kv head), as of the last selection.
+  int32_t recall_slots() const { return recall_slots_; }
 
   const CompressionCounters& counters() const { return counters_; }
   void ResetCounters() { counters_ = CompressionCounters(); }
+
+  // Told of merges; null: nobody.
+  void set_observer(RetentionObserver* observer) { observer_ = observer; }
 
   void Save(ByteWriter& out) const;
   // False when the bytes are not those of a compressor of this model and policy.
   bool Load(ByteReader& in);
 
-  // How the device budget is split (recall.md section 5): rows for each (layer, kv head) on average that the policy
-  // keeps, at least what it never gives up, and recall slots. Of `tokens` tokens seen.
-  static int32_t KeptRows(const CompressionSpec& spec, int32_t tokens);
-  static int32_t RecallSlots(const CompressionSpec& spec, int32_t tokens);
-  // A bound on what one head keeps.
-  static int32_t MostKeptRows(const CompressionSpec& spec, int32_t tokens);
+  // A bound on the rows of all layers and kv heads, recall slots and the row of a step included, from the end of a
+  // prompt on until `tokens` have been seen, `decoded` of them since.
+  static int64_t MostRows(const CompressionSpec& spec, const DeviceShape& shape, int64_t tokens, int64_t decoded);
   // Tokens of a stored prefix that a prompt of `tokens` tokens may start from: its policy must still see the queries
   // (or have the attention sums) that it decides by.
   static int32_t ReusablePrefix(const CompressionSpec& spec, int32_t tokens);
 
  private:
+  enum class Moment {
+    kPrompt,  // of a prompt, or a chunk of it
+    kStep,    // one new row
+    kAgain,   // while decoding, after the step's row has been seen
+  };
+  // Of which tokens the budget binds: those seen in `growth` steps, each of which adds a row to what does not evict at
+  // every step.
+  struct Horizon {
+    int32_t tokens = 0;
+    int32_t growth = 0;
+    bool binds = false;  // the sum over layers and heads; else the published rules are taken as they are
+  };
+
+  bool held() const { return spec_.decode_budget == DecodeBudget::kHeld; }
+  // All that is not dense evicts at every step.
+  bool evicts_each_step() const {
+    return spec_.schedule == Schedule::kPrefillAndStep && spec_.layer_budget != LayerBudgetRule::kLazy;
+  }
+  Horizon HorizonFrom(int32_t tokens) const;
+  // Whether `growth` more rows in every head are within the budget of `tokens`.
+  bool Fits(const SequenceRows& rows, int32_t tokens, int32_t growth) const;
+  // Sets budgets_ and recall_slots_; `seen` tokens are in.
+  void SetBudgets(const Horizon& horizon, int32_t seen, absl::Span<const int> lazy_layers);
   // Sets budgets_ from the whole sequence and brings all layers within them.
-  void CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+  void CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t seen, const Horizon& horizon,
+                   Moment moment);
+  // Gives back pages that the rows to come until the next selection do not need.
+  void ReleasePages(Backend& backend, SequenceRows& rows, int32_t growth) const;
   std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
-  std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring,
-                                    int32_t tokens) const;
-  // at_prefill: of a whole prompt; else of one new row.
-  void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, bool at_prefill);
+  std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring, int32_t tokens,
+                                    int32_t kept_rows) const;
+  void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment, bool binds);
   // Of the past rows of one kv head, `past` of `candidates`.
   std::vector<float> Scores(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing* ring,
                             absl::Span<const int32_t> candidates, int past) const;
@@ -80,14 +122,18 @@ class Compressor {
              absl::Span<const std::vector<int32_t>> evicted);
 
   const KvLayout layout_;
+  DeviceShape shape_;
   const int group_;
   const CompressionSpec spec_;
-  std::vector<LayerBudget> budgets_;  // by layer; empty until the first prompt is in
-  std::vector<MergeState> merge_;     // by layer
-  std::vector<AhaScores> aha_;        // kAha: by layer and kv head; made anew at the end of each prompt
-  bool first_step_due_ = false;       // kFirstStep: the next decoding step compresses
+  std::vector<LayerBudget> budgets_;   // by layer; empty until the first prompt is in
+  std::vector<MergeState> merge_;      // by layer
+  std::vector<AhaScores> aha_;         // kAha: by layer and kv head; made anew at the end of each prompt
+  std::vector<double> concentration_;  // kVariance: of the last prompt, by layer
+  int32_t recall_slots_ = 0;
+  bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;
   CompressionCounters counters_;
+  RetentionObserver* observer_ = nullptr;
 };
 
 }  // namespace tidepool

@@ -10,6 +10,19 @@
 namespace tidepool {
 namespace {
 
+absl::StatusOr<KvPrecision> PrecisionFrom(v1::KvPrecision precision) {
+  switch (precision) {
+    case v1::KV_PRECISION_UNSPECIFIED:
+    case v1::KV_PRECISION_F16: return KvPrecision::kF16;
+    case v1::KV_PRECISION_INT8: return KvPrecision::kInt8;
+    case v1::KV_PRECISION_KIVI4: return KvPrecision::kKivi4;
+    case v1::KV_PRECISION_KIVI2: return KvPrecision::kKivi2;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.kv_precision: ", static_cast<int>(precision), " is not known"));
+  }
+}
+
 absl::StatusOr<RecallMode> ModeFrom(v1::RecallMode mode) {
   switch (mode) {
     case v1::RECALL_MODE_UNSPECIFIED:
@@ -20,6 +33,40 @@ absl::StatusOr<RecallMode> ModeFrom(v1::RecallMode mode) {
       return absl::InvalidArgumentError(
           absl::StrCat("compression.recall.mode: ", static_cast<int>(mode), " is not known"));
   }
+}
+
+absl::Status BudgetFrom(const v1::CompressionParams& params, CompressionSpec& spec) {
+  auto unknown = [](const char* field, int value) {
+    return absl::InvalidArgumentError(absl::StrCat("compression.", field, ": ", value, " is not known"));
+  };
+  auto positive = [](const char* field, int64_t value) {
+    if (value >= 1) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("compression.", field, ": ", value, " is not at least 1"));
+  };
+  if (params.has_budget_fraction()) spec.budget_fraction = params.budget_fraction();
+  if (params.has_budget_tokens()) {
+    TP_RETURN_IF_ERROR(positive("budget_tokens", params.budget_tokens()));
+    spec.budget_tokens = params.budget_tokens();
+  }
+  if (params.has_budget_bytes()) {
+    TP_RETURN_IF_ERROR(positive("budget_bytes", params.budget_bytes()));
+    spec.budget_bytes = params.budget_bytes();
+  }
+  switch (params.decode_budget()) {
+    case v1::DECODE_BUDGET_UNSPECIFIED:
+    case v1::DECODE_BUDGET_HELD: spec.decode_budget = DecodeBudget::kHeld; break;
+    case v1::DECODE_BUDGET_PUBLISHED: spec.decode_budget = DecodeBudget::kPublished; break;
+    default: return unknown("decode_budget", static_cast<int>(params.decode_budget()));
+  }
+  if (params.has_decode_interval()) spec.decode_interval = params.decode_interval();
+  switch (params.prefill()) {
+    case v1::PREFILL_MODE_UNSPECIFIED:
+    case v1::PREFILL_MODE_WHOLE: spec.prefill = PrefillMode::kWhole; break;
+    case v1::PREFILL_MODE_CHUNKED: spec.prefill = PrefillMode::kChunked; break;
+    default: return unknown("prefill", static_cast<int>(params.prefill()));
+  }
+  if (params.has_prefill_chunk()) spec.prefill_chunk = params.prefill_chunk();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int32_t>> PromptFrom(const char* field, const std::string& text, bool parse_special,
@@ -73,14 +120,7 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   absl::StatusOr<CompressionSpec> known = PresetSpec(params.preset());
   if (!known.ok()) return absl::InvalidArgumentError(known.status().message());
   CompressionSpec spec = *std::move(known);
-  if (params.has_budget_fraction()) spec.budget_fraction = params.budget_fraction();
-  if (params.has_budget_tokens()) {
-    if (params.budget_tokens() < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.budget_tokens: ", params.budget_tokens(), " is not at least 1"));
-    }
-    spec.budget_tokens = params.budget_tokens();
-  }
+  TP_RETURN_IF_ERROR(BudgetFrom(params, spec));
   if (params.has_sink_tokens()) spec.sink_tokens = params.sink_tokens();
   if (params.has_window_tokens()) spec.window_tokens = params.window_tokens();
   if (params.has_pool_kernel()) spec.pool_kernel = params.pool_kernel();
@@ -98,6 +138,8 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   spec.lazy_layers.assign(params.lazy_layers().begin(), params.lazy_layers().end());
   if (params.has_aha_recent()) spec.aha_recent = params.aha_recent();
   if (params.has_aha_value_kernel()) spec.aha_value_kernel = params.aha_value_kernel();
+  TP_ASSIGN_OR_RETURN(spec.kv_precision, PrecisionFrom(params.kv_precision()));
+  if (params.has_residual_tokens()) spec.residual_tokens = params.residual_tokens();
   const v1::RecallParams& recall = params.recall();
   TP_ASSIGN_OR_RETURN(spec.recall.mode, ModeFrom(recall.mode()));
   if (recall.has_share()) spec.recall.share = recall.share();
@@ -224,6 +266,9 @@ v1::Usage UsageTo(const GenerationUsage& from) {
   to.set_time_to_first_token_seconds(from.time_to_first_token_seconds);
   to.set_total_seconds(from.total_seconds);
   to.set_degraded(from.degraded);
+  to.set_budget_bytes(from.budget_bytes);
+  to.set_budget_exceeded(from.budget_exceeded);
+  to.set_decode_peak_kv_bytes(from.decode_peak_kv_bytes);
   return to;
 }
 

@@ -137,7 +137,7 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"aha_value_kernel", "ahakv", [](auto& s) { s.aha_value_kernel = 6; }},
       {"aha_value_kernel", "ahakv", [](auto& s) { s.aha_value_kernel = -1; }},
       {"recall.mode", "d2o", [](auto& s) { s.recall.mode = static_cast<RecallMode>(7); }},
-      {"recall.index", "d2o", [](auto& s) { s.recall.index = static_cast<RecallIndex>(1); }},
+      {"recall.index", "d2o", [](auto& s) { s.recall.index = static_cast<RecallIndex>(6); }},
       {"recall.placement", "d2o", [](auto& s) { s.recall.placement = static_cast<IndexPlacement>(2); }},
       {"recall.on_loss", "d2o", [](auto& s) { s.recall.on_loss = static_cast<OnRecallLoss>(2); }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = 0.76; }},
@@ -234,7 +234,11 @@ TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
 
 TEST(CompressionSpecTest, TheEndsOfTheRangesAreAllowed) {
   CompressionSpec spec = Spec("snapkv");
+  spec.budget_tokens = spec.window_tokens + 2;  // one to choose, and the row of the step under way
+  EXPECT_TRUE(ValidateCompression(spec).ok());
   spec.budget_tokens = spec.window_tokens + 1;
+  EXPECT_FALSE(ValidateCompression(spec).ok());
+  spec.decode_budget = DecodeBudget::kPublished;
   EXPECT_TRUE(ValidateCompression(spec).ok());
   spec = Spec("h2o");
   spec.budget_fraction = 1;

@@ -312,7 +312,7 @@ TEST_F(FaultyCacheTest, RecallBeginsWithTheFirstEvictionAlsoWhenItIsADecodingSte
   Engine& engine = Start();
   CompressionSpec spec = Spec("streaming", RecallMode::kSync);
   spec.budget_fraction = 0;
-  spec.budget_tokens = 64;
+  spec.budget_tokens = 100'032;  // 32 kept rows
   spec.recall.rows = 100'000;
   std::vector<std::vector<float>> logprobs;
   for (const CompressionSpec& one : {CompressionSpec(), spec}) {

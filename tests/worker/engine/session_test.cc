@@ -247,6 +247,7 @@ TEST(RecallTest, WithSlotsForEverythingTheLogitsAreThoseOfTheFullCache) {
     if (name == "full" || name == "d2o" || name == "simlayerkv") continue;
     const std::string preset(name);
     CompressionSpec everything = Spec(preset, RecallMode::kSync);
+    everything.budget_tokens = 100'075;  // 75 kept rows
     everything.recall.rows = 100'000;
     std::vector<std::vector<float>> logprobs;
     for (const CompressionSpec& spec : {CompressionSpec(), everything}) {

@@ -128,6 +128,10 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.add_lazy_layers(7);
   params.set_aha_recent(11);
   params.set_aha_value_kernel(13);
+  params.set_decode_budget(v1::DECODE_BUDGET_PUBLISHED);
+  params.set_decode_interval(4);
+  params.set_prefill(v1::PREFILL_MODE_CHUNKED);
+  params.set_prefill_chunk(128);
   params.mutable_recall()->set_mode(v1::RECALL_MODE_SYNC);
   params.mutable_recall()->set_share(0.25);
   params.mutable_recall()->set_rows(12);
@@ -157,6 +161,10 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.lazy_layers = {7};
   expected.aha_recent = 11;
   expected.aha_value_kernel = 13;
+  expected.decode_budget = DecodeBudget::kPublished;
+  expected.decode_interval = 4;
+  expected.prefill = PrefillMode::kChunked;
+  expected.prefill_chunk = 128;
   expected.recall.mode = RecallMode::kSync;
   expected.recall.share = 0.25;
   expected.recall.rows = 12;
@@ -170,6 +178,18 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   const absl::StatusOr<CompressionSpec> spec = CompressionFrom(params, /*for_session=*/false);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(*spec, expected);
+}
+
+TEST(ConvertTest, ABudgetInBytesComesThrough) {
+  v1::CompressionParams params;
+  params.set_preset("h2o");
+  params.set_budget_bytes(int64_t{1} << 40);
+  const absl::StatusOr<CompressionSpec> spec = CompressionFrom(params, /*for_session=*/false);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->budget_bytes, int64_t{1} << 40);
+  EXPECT_EQ(spec->budget_tokens, 0);
+  params.set_budget_bytes(0);
+  EXPECT_THAT(std::string(CompressionFrom(params, false).status().message()), HasSubstr("compression.budget_bytes"));
 }
 
 TEST(ConvertTest, APresetAloneIsThePreset) {
@@ -304,11 +324,11 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
   // Each field gets a value of its own: none can stand for another.
   GenerationUsage usage;
   int64_t next = 100;
-  for (int64_t* field :
-       {&usage.prompt_tokens, &usage.cached_prompt_tokens, &usage.generated_tokens, &usage.context_tokens,
-        &usage.resident_rows, &usage.evicted_rows, &usage.merged_rows, &usage.recalled_rows, &usage.late_rows,
-        &usage.lost_rows, &usage.recalled_bytes, &usage.offloaded_bytes, &usage.resident_kv_bytes, &usage.peak_kv_bytes,
-        &usage.index_bytes, &usage.staged_bytes, &usage.full_kv_bytes}) {
+  for (int64_t* field : {&usage.prompt_tokens, &usage.cached_prompt_tokens, &usage.generated_tokens,
+                         &usage.context_tokens, &usage.resident_rows, &usage.evicted_rows, &usage.merged_rows,
+                         &usage.recalled_rows, &usage.late_rows, &usage.lost_rows, &usage.recalled_bytes,
+                         &usage.offloaded_bytes, &usage.resident_kv_bytes, &usage.peak_kv_bytes, &usage.index_bytes,
+                         &usage.staged_bytes, &usage.full_kv_bytes, &usage.budget_bytes, &usage.decode_peak_kv_bytes}) {
     *field = next++;
   }
   usage.index_on_device = true;
@@ -316,18 +336,21 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
   usage.time_to_first_token_seconds = 2;
   usage.total_seconds = 3;
   usage.degraded = true;
+  usage.budget_exceeded = true;
   const v1::Usage got = UsageTo(usage);
-  EXPECT_THAT((std::vector<int64_t>{got.prompt_tokens(), got.cached_prompt_tokens(), got.generated_tokens(),
-                                    got.context_tokens(), got.resident_rows(), got.evicted_rows(), got.merged_rows(),
-                                    got.recalled_rows(), got.late_rows(), got.lost_rows(), got.recalled_bytes(),
-                                    got.offloaded_bytes(), got.resident_kv_bytes(), got.peak_kv_bytes(),
-                                    got.index_bytes(), got.staged_bytes(), got.full_kv_bytes()}),
-              ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116));
+  EXPECT_THAT(
+      (std::vector<int64_t>{got.prompt_tokens(), got.cached_prompt_tokens(), got.generated_tokens(),
+                            got.context_tokens(), got.resident_rows(), got.evicted_rows(), got.merged_rows(),
+                            got.recalled_rows(), got.late_rows(), got.lost_rows(), got.recalled_bytes(),
+                            got.offloaded_bytes(), got.resident_kv_bytes(), got.peak_kv_bytes(), got.index_bytes(),
+                            got.staged_bytes(), got.full_kv_bytes(), got.budget_bytes(), got.decode_peak_kv_bytes()}),
+      ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 117, 118));
   EXPECT_TRUE(got.index_on_device());
   EXPECT_EQ(got.queue_seconds(), 1);
   EXPECT_EQ(got.time_to_first_token_seconds(), 2);
   EXPECT_EQ(got.total_seconds(), 3);
   EXPECT_TRUE(got.degraded());
+  EXPECT_TRUE(got.budget_exceeded());
 }
 
 TEST(ConvertTest, ReasonsOfTheEndComeThrough) {

@@ -1,0 +1,48 @@
+#include "policies/retain/bind_budget.h"
+
+#include <algorithm>
+
+namespace tidepool {
+namespace {
+
+int64_t Held(const LayerBudget& budget, int tokens) {
+  return budget.dense ? tokens : std::min(tokens, budget.rows.total());
+}
+
+RowBudget WithTotal(const CompressionSpec& spec, const LayerBudget& budget, int total) {
+  if (!budget.lazy) return SplitRows(spec, budget.score, total);
+  const int sinks = std::min(budget.rows.sinks, total - 1);
+  return {.sinks = sinks, .heavy = sinks, .recent = total - sinks};
+}
+
+}  // namespace
+
+bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, std::vector<LayerBudget>& budgets) {
+  int64_t wanted = 0, fixed = 0;  // fixed: what nobody gives up
+  const int least = std::max(1, LeastKeptRows(spec));
+  for (const LayerBudget& budget : budgets) {
+    wanted += Held(budget, tokens);
+    fixed += budget.dense ? tokens : std::min<int64_t>(Held(budget, tokens), least);
+  }
+  if (wanted <= rows) return true;
+  const int64_t left = std::max<int64_t>(0, rows - fixed), free = wanted - fixed;
+  for (LayerBudget& budget : budgets) {
+    if (budget.dense) continue;
+    const int64_t held = Held(budget, tokens), floor = std::min<int64_t>(held, least);
+    const int64_t share = free > 0 ? (held - floor) * left / free : 0;
+    budget.rows = WithTotal(spec, budget, static_cast<int>(std::max<int64_t>(1, floor + share)));
+  }
+  return fixed <= rows;
+}
+
+void BindHeadBudgets(const RowBudget& average, std::vector<RowBudget>& heads) {
+  int64_t excess = -int64_t{average.heavy} * static_cast<int64_t>(heads.size());
+  for (const RowBudget& head : heads) excess += head.heavy;
+  for (; excess > 0; --excess) {
+    --std::max_element(heads.begin(), heads.end(), [](const RowBudget& a, const RowBudget& b) {
+        return a.heavy < b.heavy;
+      })->heavy;
+  }
+}
+
+}  // namespace tidepool
