@@ -111,6 +111,7 @@ std::vector<float> Logprobs(const Answer& answer) {
 struct Mode {
   std::string preset;
   RecallMode recall;
+  PrefillMode prefill = PrefillMode::kWhole;
 };
 
 TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
@@ -199,8 +200,9 @@ TEST(SessionTurnTest, AnEndWaitsForTheTurnUnderWay) {
 class SessionTest : public testing::TestWithParam<Mode> {};
 
 TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
-  const CompressionSpec spec =
-      GetParam().preset == "full" ? CompressionSpec() : Spec(GetParam().preset, GetParam().recall);
+  CompressionSpec spec = GetParam().preset == "full" ? CompressionSpec() : Spec(GetParam().preset, GetParam().recall);
+  spec.prefill = GetParam().prefill;
+  spec.prefill_chunk = 64;
   std::vector<Answer> kept, resumed;
   for (const bool restart : {false, true}) {
     Worker worker;
@@ -229,14 +231,17 @@ std::vector<Mode> Modes() {
     if (preset == "full") continue;
     modes.push_back({std::string(preset), RecallMode::kOff});
     modes.push_back({std::string(preset), RecallMode::kSync});
+    modes.push_back({std::string(preset), RecallMode::kOff, PrefillMode::kChunked});
+    modes.push_back({std::string(preset), RecallMode::kSync, PrefillMode::kChunked});
   }
   return modes;
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, SessionTest, testing::ValuesIn(Modes()),
                          [](const testing::TestParamInfo<Mode>& info) {
-                           std::string name =
-                               info.param.preset + (info.param.recall == RecallMode::kOff ? "" : "_sync");
+                           std::string name = info.param.preset +
+                                              (info.param.recall == RecallMode::kOff ? "" : "_sync") +
+                                              (info.param.prefill == PrefillMode::kWhole ? "" : "_chunked");
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
