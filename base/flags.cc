@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <set>
 
 #include "absl/flags/commandlineflag.h"
 #include "absl/flags/reflection.h"
@@ -31,6 +32,7 @@ absl::CommandLineFlag* Find(const FlagSet& known, std::string_view name) {
 
 absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known) {
   std::vector<std::string> rest;
+  std::set<std::string> given_lists;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--") {
@@ -63,6 +65,9 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const
       value = argv[++i];
     }
     if (flag == nullptr) return absl::InvalidArgumentError(absl::StrCat(given, ": is not a flag of this program"));
+    if (flag->IsOfType<std::vector<std::string>>() && !given_lists.insert(name).second) {
+      value = absl::StrCat(flag->CurrentValue(), ",", value);  // a list that is given again goes on
+    }
     std::string error;
     if (!flag->ParseFrom(value, &error)) {
       return absl::InvalidArgumentError(absl::StrCat(given, ": '", value, "' is not allowed", error.empty() ? "" : ": ",

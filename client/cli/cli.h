@@ -35,6 +35,7 @@ Command ChatCommand();
 Command AdminCommand();
 Command ModelCommand();
 Command ServeCommand();
+Command InspectCommand();
 
 // Prints to stderr - with --json also as {"error": {"code", "message"}} to stdout - and chooses the exit code:
 // kUnreachable for Unavailable, kUsage for InvalidArgument, else kFailed.

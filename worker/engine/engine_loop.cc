@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "worker/kv/observed_step.h"
 
 namespace tidepool {
 
@@ -263,14 +264,17 @@ bool EngineLoop::Step() {
   logits_.resize(slices.size() * vocabulary);
   for (size_t i = 0; i < slices.size(); ++i) slices[i].logits = logits_.data() + i * vocabulary;
   std::vector<RecallSlice> recall_slices;
+  ObservedStep observed(backend_.get(), &recall_);
   for (size_t i = 0; i < contexts.size(); ++i) {
     Context& context = *contexts[i];
     recall_slices.push_back({&context.rows(), &context.log(), context.recall(), context.ring(),
                              slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()),
                              generations[i]->phase == Generation::Phase::kPrefill});
+    observed.Add({context.observer(), &context.rows(), slices[i].first_position,
+                  static_cast<int32_t>(slices[i].tokens.size()), context.compressor().compressed()});
   }
   recall_.Begin(std::move(recall_slices));
-  backend_->Step(slices, &recall_);
+  backend_->Step(slices, observed.hook());
   recall_.End();
   ++counted_.steps;
   for (size_t i = 0; i < slices.size(); ++i) {
