@@ -93,6 +93,15 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
   const BadSpec cases[] = {
       {"budget_tokens", "h2o", [](auto& s) { s.budget_tokens = -1; }},
       {"budget_tokens", "h2o", [](auto& s) { s.budget_tokens = (1 << 24) + 1; }},
+      {"budget_bytes", "h2o", [](auto& s) { s.budget_bytes = -1; }},
+      {"decode_budget", "h2o", [](auto& s) { s.decode_budget = static_cast<DecodeBudget>(2); }},
+      {"decode_interval", "snapkv", [](auto& s) { s.decode_interval = 0; }},
+      {"decode_interval", "snapkv", [](auto& s) { s.decode_interval = 1025; }},
+      {"prefill", "snapkv", [](auto& s) { s.prefill = static_cast<PrefillMode>(2); }},
+      {"prefill_chunk", "snapkv", [](auto& s) { s.prefill_chunk = 0; }},
+      {"prefill_chunk", "snapkv", [](auto& s) { s.prefill_chunk = 96; }},
+      {"prefill_chunk", "snapkv", [](auto& s) { s.prefill_chunk = 1 << 17; }},
+      {"prefill", "full", [](auto& s) { s.prefill = PrefillMode::kChunked; }},
       {"budget_fraction", "h2o", [](auto& s) { s.budget_fraction = 0; }},
       {"budget_fraction", "h2o", [](auto& s) { s.budget_fraction = 1.001; }},
       {"budget_fraction", "h2o", [=](auto& s) { s.budget_fraction = nan; }},
@@ -172,6 +181,14 @@ TEST(CompressionSpecTest, FieldsThatMakeNoSenseTogetherAreRefused) {
          s.recall.mode = RecallMode::kAsync;  // takes half of it
        }},
       {"sink_tokens", "streaming", [](auto& s) { s.budget_tokens = s.sink_tokens; }},
+      {"a heavy one and a recent one", "h2o", [](auto& s) { s.budget_tokens = 2; }},
+      {"recall slots", "h2o",
+       [](auto& s) {
+         s.budget_tokens = 50;
+         s.recall.mode = RecallMode::kSync;
+         s.recall.rows = 48;
+       }},
+      {"budget_bytes", "h2o", [](auto& s) { s.budget_tokens = 50, s.budget_bytes = 1 << 20; }},
       {"preset full", "full", [](auto& s) { s.recall.mode = RecallMode::kSync; }},
       {"recall.rows", "h2o",
        [](auto& s) {
@@ -276,6 +293,11 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       },
       [](auto& s) { s.dense_layers = {12}; },
       [](auto& s) { s.dense_layers_override = true; },
+      [](auto& s) { s.budget_bytes = 1 << 20; },
+      [](auto& s) { s.decode_budget = DecodeBudget::kPublished; },
+      [](auto& s) { s.decode_interval = 8; },
+      [](auto& s) { s.prefill = PrefillMode::kChunked; },
+      [](auto& s) { s.prefill = PrefillMode::kChunked, s.prefill_chunk = 128; },
       [](auto& s) { s.recall.mode = RecallMode::kSync; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.share = 0.25; },

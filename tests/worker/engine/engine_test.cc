@@ -153,6 +153,18 @@ TEST_P(EnginePresetTest, AsPublishedRowsOfTheAnswerComeOnTopWhereThePolicyActsOn
 
 INSTANTIATE_TEST_SUITE_P(Presets, EnginePresetTest, testing::Values("full", "streaming", "snapkv", "h2o", "d2o"));
 
+TEST(EngineTest, ColumnSumsOfTheGroupAreReducedAsAsked) {
+  auto engine = MakeEngine();
+  auto logprobs = [&](GroupReduce reduce) {
+    GenerationRequest request = Compressed(Request(200, 0, 3), "h2o", 0.1);
+    request.forced_tokens = RandomPrompt(40, 4);
+    request.compression.group_reduce = reduce;
+    return Logprobs(RunRequest(*engine, request));
+  };
+  EXPECT_NE(logprobs(GroupReduce::kMax), logprobs(GroupReduce::kMean));
+  EXPECT_EQ(logprobs(GroupReduce::kSum), logprobs(GroupReduce::kMean)) << "the same order of two heads' rows";
+}
+
 TEST(EngineTest, ForcedTokensGiveTheLogprobsOfTheSameTokensGenerated) {
   auto engine = MakeEngine();
   const Answer free = RunRequest(*engine, Request(50, 16, 1));
