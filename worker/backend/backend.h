@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
@@ -61,12 +62,25 @@ class Backend {
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;
 
-  // Copies rows, layout().row_bytes() each: the K row then the V row in the layout's element type.
+  // Copies rows, layout().row_bytes() each: the K row then the V row in the layout's element type. Packed rows are
+  // expanded and rounded to it.
   virtual void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
                         char* out) = 0;
+  // Into a plain slot.
   virtual void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) = 0;
-  // Moves the rows of a head to the slots 0, 1, ... by ascending position and frees the pages that this empties.
+  // Moves the plain rows of a head to the slots 0, 1, ... by ascending position and frees the pages that this empties.
   virtual void Repack(SequenceRows& rows, int layer, int kv_head) = 0;
+  // Puts kept plain rows into packed pages, kGroupTokens to each: slots by ascending position. Repacks their heads.
+  struct PackTask {
+    int layer = 0, kv_head = 0;
+    std::vector<int32_t> slots;
+  };
+  virtual void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) = 0;
+  // int8: moves a packed row, bit for bit, to a hole in another group.
+  virtual void MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) = 0;
+  // Fills the packed page of a restored group from the rows [kGroupTokens][row_bytes] of its founders. Calls for
+  // different groups may run at once.
+  virtual void FillGroup(const RowGroup& group, const char* rows) = 0;
   // Attention probabilities of given queries (heads of this kv head's group) over its resident rows by ascending
   // position: out[query][rows]. visible[i]: how many leading rows query i sees.
   virtual void Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,

@@ -28,7 +28,8 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       rows_(&backend->pool(), backend->layout().layers, backend->layout().kv_heads),
       log_(backend->layout(), LogOptions(options_), cache),
       compressor_(backend->layout(), DeviceShapeOf(backend->layout(), options_.spec), options_.query_heads,
-                  options_.spec) {
+                  options_.spec),
+      packer_(options_.spec) {
   const KvLayout& layout = backend->layout();
   const int group = options_.query_heads / layout.kv_heads;
   if (compressor_.keeps_column_sums()) {
@@ -59,9 +60,10 @@ void Context::BeginStep(int32_t count) { rows_.Extend(computed_, count); }
 
 void Context::EndStep(int32_t count, bool prompt) {
   if (stores()) {
+    const bool exact = !compressor_.compressed() && !rows_.any_packed();  // computed with full attention
     for (int32_t done = 0; done < count;) {
       const int32_t part = std::min(count - done, log_.room_in_tail());
-      log_.Append(absl::MakeConstSpan(token_ids_).subspan(computed_ + done, part), !compressor_.compressed(),
+      log_.Append(absl::MakeConstSpan(token_ids_).subspan(computed_ + done, part), exact,
                   [&](int layer, int kv_head, char* out) {
                     const absl::Span<const int32_t> order = rows_.head(layer, kv_head).order();
                     backend_->ReadRows(rows_, layer, kv_head, order.subspan(order.size() - count + done, part), out);
@@ -74,18 +76,21 @@ void Context::EndStep(int32_t count, bool prompt) {
   if (prompt) {
     if (ChunkTokens() > 0 && computed_ % ChunkTokens() == 0 && uncomputed() > 0) {
       compressor_.AtChunkEnd(*backend_, rows_, ring(), computed_, static_cast<int32_t>(token_ids_.size()));
+      packer_.Settle(*backend_, rows_, computed_);
     }
     return;
   }
   decode_peak_pages = std::max(decode_peak_pages, rows_.total_pages());
   compressor_.AfterStep(*backend_, rows_, ring(), computed_);
   SetRecallSlots();  // a policy that acts at every step may evict for the first time here
+  packer_.Settle(*backend_, rows_, computed_);
   if (observer_ != nullptr) observer_->AfterStep(rows_, computed_);
 }
 
 void Context::EndPrefill() {
   compressor_.AtPrefillEnd(*backend_, rows_, ring(), computed_);
   SetRecallSlots();
+  if (!compressor_.decision_due()) packer_.Settle(*backend_, rows_, computed_);
   if (observer_ != nullptr) observer_->AfterPrompt(*backend_, rows_, computed_);
 }
 
@@ -134,8 +139,9 @@ void Context::InstallBlock(const std::string& value, int layer, int32_t block) {
     HeadRows& head = rows_.head(layer, kv_head);
     for (int token = 0; token < view->tokens(); ++token) {
       const int32_t slot = head.Find(block * kBlockTokens + token);
-      if (slot >= 0 && !head.merged()[slot])
+      if (slot >= 0 && !head.merged()[slot] && !head.is_packed(slot)) {
         backend_->WriteRow(rows_, layer, kv_head, slot, view->Row(kv_head, token).data());
+      }
     }
     if (recall_.has_value() && view->tokens() == kBlockTokens) {
       // Rows of one kv head lie one after another in a block value.

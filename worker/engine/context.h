@@ -15,6 +15,7 @@
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
 #include "worker/kv/query_ring.h"
+#include "worker/kv/row_packer.h"
 #include "worker/kv/retention_observer.h"
 #include "worker/kv/row_recall.h"
 
@@ -85,7 +86,7 @@ class Context {
   int32_t ChunkTokens() const;
   // Gives recall as many slots as the last selection left to it; rows beyond them leave.
   void SetRecallSlots();
-  // Writes a block's rows into the slots that hold their positions (merged rows stay as they are) and indexes them.
+  // Writes a block's rows into the slots that hold their positions (merged and packed rows stay as they are) and indexes them.
   void InstallBlock(const std::string& value, int layer, int32_t block);
 
   Backend* const backend_;
@@ -96,6 +97,7 @@ class Context {
   SequenceRows rows_;
   BlockLog log_;
   Compressor compressor_;
+  RowPacker packer_;
   std::optional<QueryRing> ring_;
   std::optional<RowRecall> recall_;
   RetentionObserver* observer_ = nullptr;

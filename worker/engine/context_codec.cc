@@ -127,6 +127,120 @@ absl::Status Damaged(const SessionManifest& manifest, absl::string_view what) {
   return absl::DataLossError(absl::StrCat("session '", manifest.session_id, "': its engine state is damaged: ", what));
 }
 
+enum RowFlag : uint8_t { kMergedRow = 1, kPackedRow = 2 };
+
+void SaveHead(const Context& context, Backend& backend, int layer, int kv_head, ByteWriter& out) {
+  const HeadRows& head = context.rows().head(layer, kv_head);
+  out.Put<int32_t>(static_cast<int32_t>(head.groups().size()));
+  for (const RowGroup& group : head.groups()) out.PutVector(group.founders);
+  out.Put<int32_t>(head.rows());
+  std::string row(backend.layout().row_bytes(), '\0');
+  for (int32_t slot : head.order()) {
+    const bool merged = head.merged()[slot] != 0;
+    out.Put<int32_t>(head.position(slot));
+    out.Put(head.kind(slot));
+    out.Put<uint8_t>((merged ? kMergedRow : 0) | (head.is_packed(slot) ? kPackedRow : 0));
+    for (const std::vector<float>& sums : head.column_sums()) out.Put(sums[slot]);
+    if (merged) {
+      backend.ReadRows(context.rows(), layer, kv_head, {slot}, row.data());
+      out.PutBytes(row);
+    }
+  }
+}
+
+// Founders of the saved groups: positions below `computed`, or -1. False when they are none.
+bool GetGroups(ByteReader& in, const CompressionSpec& spec, int32_t computed,
+               std::vector<std::vector<int32_t>>* groups) {
+  const int32_t count = in.Get<int32_t>();
+  if (!in.ok() || count < 0 || count > computed || (count > 0 && spec.kv_precision == KvPrecision::kF16)) return false;
+  for (int32_t i = 0; i < count; ++i) {
+    groups->push_back(in.GetVector<int32_t>());
+    if (!in.ok() || groups->back().size() != kGroupTokens) return false;
+    for (int32_t position : groups->back()) {
+      if (position < -1 || position >= computed) return false;
+    }
+  }
+  return true;
+}
+
+// What is wrong with the state; null when nothing is. Rows of packed groups have their places, FillGroups their bytes.
+const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_head, ByteReader& in) {
+  HeadRows& head = context.rows().head(layer, kv_head);
+  PagePool& pool = context.rows().pool();
+  const int32_t computed = context.computed();
+  std::vector<std::vector<int32_t>> groups;
+  if (!GetGroups(in, context.spec(), computed, &groups)) return "row groups";
+  const int32_t count = in.Get<int32_t>();
+  if (!in.ok() || count < 0 || count > computed) return "row count";
+  std::vector<int32_t> packed;                  // positions
+  std::vector<std::vector<float>> packed_sums;  // one for each query head
+  int32_t last = -1;
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t position = in.Get<int32_t>();
+    const RowKind kind = in.Get<RowKind>();
+    const uint8_t flags = in.Get<uint8_t>();
+    std::vector<float> sums(head.column_sums().size());
+    for (float& sum : sums) sum = in.Get<float>();
+    if (!in.ok() || position <= last || position >= computed ||
+        (kind != RowKind::kKept && kind != RowKind::kRecalled) || flags > kPackedRow) {
+      return "row position";
+    }
+    last = position;
+    if (flags == kPackedRow) {
+      if (kind != RowKind::kKept) return "packed row";
+      packed.push_back(position);
+      packed_sums.push_back(std::move(sums));
+      continue;
+    }
+    const int32_t slot = head.Add(pool, position, kind);
+    for (size_t g = 0; g < sums.size(); ++g) head.column_sums()[g][slot] = sums[g];
+    if (flags != kMergedRow) continue;
+    head.merged()[slot] = 1;
+    const std::string_view row = in.GetBytes();
+    if (row.size() != backend.layout().row_bytes()) return "merged row";
+    backend.WriteRow(context.rows(), layer, kv_head, slot, row.data());
+  }
+  size_t placed = 0;
+  for (std::vector<int32_t>& founders : groups) {
+    std::vector<int32_t> resident;
+    for (int32_t position : founders) {
+      if (std::binary_search(packed.begin(), packed.end(), position)) resident.push_back(position);
+    }
+    placed += resident.size();
+    std::sort(resident.begin(), resident.end());
+    if (std::adjacent_find(resident.begin(), resident.end()) != resident.end()) return "row groups";
+    head.RestoreGroup(pool, context.spec().kv_precision, std::move(founders), resident);
+  }
+  if (placed != packed.size()) return "packed rows";
+  for (size_t i = 0; i < packed.size(); ++i) {
+    const int32_t slot = head.Find(packed[i]);
+    if (slot < 0) return "packed rows";
+    for (size_t g = 0; g < packed_sums[i].size(); ++g) head.column_sums()[g][slot] = packed_sums[i][g];
+  }
+  return nullptr;
+}
+
+// Packs the groups of a layer again from the exact rows: values [block][layer].
+void FillGroups(Backend& backend, const SequenceRows& rows, int layer, absl::Span<const std::string> values) {
+  const KvLayout& layout = backend.layout();
+  std::string raw(kGroupTokens * layout.row_bytes(), '\0');
+  for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
+    for (const RowGroup& group : rows.head(layer, kv_head).groups()) {
+      for (int i = 0; i < kGroupTokens; ++i) {
+        const int32_t position = group.founders[i];
+        char* row = raw.data() + i * layout.row_bytes();
+        if (position < 0) {
+          std::memset(row, 0, layout.row_bytes());
+          continue;
+        }
+        const BlockView view = *BlockView::Parse(values[position / kBlockTokens * layout.layers + layer]);
+        std::memcpy(row, view.Row(kv_head, position % kBlockTokens).data(), layout.row_bytes());
+      }
+      backend.FillGroup(group, raw.data());
+    }
+  }
+}
+
 }  // namespace
 
 SessionManifest ContextCodec::Save(Context& context) {
@@ -146,21 +260,9 @@ SessionManifest ContextCodec::Save(Context& context) {
   out.Put<bool>(context.log().exact());
   Backend& backend = *context.backend_;
   const KvLayout& layout = backend.layout();
-  std::string row(layout.row_bytes(), '\0');
   for (int layer = 0; layer < layout.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
-      const HeadRows& head = context.rows().head(layer, kv_head);
-      out.Put<int32_t>(head.rows());
-      for (int32_t slot : head.order()) {
-        out.Put<int32_t>(head.position(slot));
-        out.Put(head.kind(slot));
-        out.Put<uint8_t>(head.merged()[slot]);
-        for (const std::vector<float>& sums : head.column_sums()) out.Put(sums[slot]);
-        if (head.merged()[slot]) {
-          backend.ReadRows(context.rows(), layer, kv_head, {slot}, row.data());
-          out.PutBytes(row);
-        }
-      }
+      SaveHead(context, backend, layer, kv_head, out);
     }
   }
   context.compressor().Save(out);
@@ -213,30 +315,10 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
   context->revision = manifest.revision;
   context->token_ids_ = manifest.token_ids;
   context->computed_ = computed;
-  std::vector<std::vector<std::pair<int32_t, std::string>>> merged(static_cast<size_t>(layout.layers) *
-                                                                   layout.kv_heads);
   for (int layer = 0; layer < layout.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
-      HeadRows& head = context->rows_.head(layer, kv_head);
-      const int32_t count = in.Get<int32_t>();
-      if (!in.ok() || count < 0 || count > computed) return Damaged(manifest, "row count");
-      int32_t last = -1;
-      for (int32_t i = 0; i < count; ++i) {
-        const int32_t position = in.Get<int32_t>();
-        const RowKind kind = in.Get<RowKind>();
-        const bool is_merged = in.Get<uint8_t>() != 0;
-        if (!in.ok() || position <= last || position >= computed ||
-            (kind != RowKind::kKept && kind != RowKind::kRecalled)) {
-          return Damaged(manifest, "row position");
-        }
-        last = position;
-        const int32_t slot = head.Add(context->rows_.pool(), position, kind);
-        for (std::vector<float>& sums : head.column_sums()) sums[slot] = in.Get<float>();
-        if (!is_merged) continue;
-        head.merged()[slot] = 1;
-        const std::string_view row = in.GetBytes();
-        if (row.size() != layout.row_bytes()) return Damaged(manifest, "merged row");
-        backend->WriteRow(context->rows_, layer, kv_head, slot, row.data());
+      if (const char* wrong = RestoreHead(*context, *backend, layer, kv_head, in); wrong != nullptr) {
+        return Damaged(manifest, wrong);
       }
     }
   }
@@ -251,6 +333,7 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
     for (int32_t block = 0; block < blocks; ++block) {
       context->InstallBlock(values[block * layout.layers + layer], static_cast<int>(layer), block);
     }
+    FillGroups(*backend, context->rows_, static_cast<int>(layer), values);
   });
   if (has_tail) {
     const int tail = computed % kBlockTokens;

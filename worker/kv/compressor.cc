@@ -395,7 +395,9 @@ void Compressor::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Sp
       std::copy_n(kept_rows[kv_head].values.data() + static_cast<size_t>(i) * head_dim, head_dim,
                   row.data() + head_dim);
       RowFromFloat(layout_, row.data(), raw.data());
-      const int32_t slot = kept[kv_head][i];
+      int32_t slot = kept[kv_head][i];
+      // A mixture stays at full precision: it is in no stored block.
+      if (HeadRows& head = rows.head(layer, kv_head); head.is_packed(slot)) slot = head.MoveToPlain(rows.pool(), slot);
       backend.WriteRow(rows, layer, kv_head, slot, raw.data());
       rows.head(layer, kv_head).merged()[slot] = 1;
     }

@@ -41,6 +41,9 @@ class Compressor {
   // Last queries to remember; 0: none.
   int query_window() const;
 
+  // The first decoding step is to decide what stays (kFirstStep).
+  bool decision_due() const { return first_step_due_; }
+
   // The prompt of a turn is in: layer budgets are set anew from `tokens`, and everything above them leaves. `ring`
   // holds the last queries when query_window() > 0.
   void AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);

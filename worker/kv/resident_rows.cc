@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <type_traits>
 #include <utility>
 
 #include "base/check.h"
@@ -9,23 +10,32 @@
 
 namespace tidepool {
 
-int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
-  if (free_.empty()) {
-    const int32_t first = slots();
-    pages_.push_back(pool.Allocate());
-    position_.resize(first + kPageSlots, -1);
-    kind_.resize(first + kPageSlots, RowKind::kFree);
-    merged_.resize(first + kPageSlots, 0);
-    for (std::vector<float>& sums : column_sums_) sums.resize(first + kPageSlots, 0.0f);
-    for (int32_t slot = first + kPageSlots - 1; slot >= first; --slot) free_.push_back(slot);
-  }
-  const int32_t slot = free_.back();
-  free_.pop_back();
+int32_t HeadRows::AppendSlots(const SlotPage& page) {
+  const int32_t first = slots();
+  pages_.push_back(page);
+  position_.resize(first + kPageSlots, -1);
+  kind_.resize(first + kPageSlots, RowKind::kFree);
+  merged_.resize(first + kPageSlots, 0);
+  for (std::vector<float>& sums : column_sums_) sums.resize(first + kPageSlots, 0.0f);
+  return first;
+}
+
+void HeadRows::Place(int32_t slot, int32_t position, RowKind kind) {
   position_[slot] = position;
   kind_[slot] = kind;
   merged_[slot] = 0;
   recalled_ += kind == RowKind::kRecalled;
   for (std::vector<float>& sums : column_sums_) sums[slot] = 0;
+}
+
+int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
+  if (free_.empty()) {
+    const int32_t first = AppendSlots({.page = pool.Allocate()});
+    for (int32_t slot = first + kPageSlots - 1; slot >= first; --slot) free_.push_back(slot);
+  }
+  const int32_t slot = free_.back();
+  free_.pop_back();
+  Place(slot, position, kind);
   if (order_.empty() || position_[order_.back()] < position) {
     in_order_ = in_order_ && slot == rows();
     order_.push_back(slot);
@@ -49,7 +59,14 @@ void HeadRows::Remove(int32_t slot) {
   recalled_ -= kind_[slot] == RowKind::kRecalled;
   position_[slot] = -1;
   kind_[slot] = RowKind::kFree;
-  free_.insert(std::lower_bound(free_.begin(), free_.end(), slot, std::greater<int32_t>()), slot);
+  if (!is_packed(slot)) {
+    free_.insert(std::lower_bound(free_.begin(), free_.end(), slot, std::greater<int32_t>()), slot);
+    return;
+  }
+  --packed_rows_;
+  for (RowGroup& group : groups_) {
+    if (slot >= group.first_slot && slot < group.first_slot + kGroupTokens) --group.rows;
+  }
 }
 
 void HeadRows::set_kind(int32_t slot, RowKind kind) {
@@ -70,37 +87,185 @@ float HeadRows::ColumnSum(int32_t slot) const {
 }
 
 void HeadRows::Renumber(PagePool& pool) {
-  const int32_t count = rows();
-  const int32_t page_count = (count + kPageSlots - 1) / kPageSlots;
-  const int32_t slot_count = page_count * kPageSlots;
-  std::vector<int32_t> position(slot_count, -1);
-  std::vector<RowKind> kind(slot_count, RowKind::kFree);
-  std::vector<uint8_t> merged(slot_count, 0);
-  for (int32_t i = 0; i < count; ++i) {
-    position[i] = position_[order_[i]];
-    kind[i] = kind_[order_[i]];
-    merged[i] = merged_[order_[i]];
+  FreeEmptyGroups(pool);
+  // new_slot[i]: where the slot's row is now.
+  std::vector<int32_t> new_slot(slots(), -1);
+  int32_t plain_rows = 0;
+  for (int32_t slot : order_) {
+    if (!is_packed(slot)) new_slot[slot] = plain_rows++;
   }
-  for (std::vector<float>& sums : column_sums_) {
-    std::vector<float> moved(slot_count, 0.0f);
-    for (int32_t i = 0; i < count; ++i) moved[i] = sums[order_[i]];
-    sums = std::move(moved);
+  const int32_t plain_pages = (plain_rows + kPageSlots - 1) / kPageSlots;
+  std::vector<SlotPage> pages;
+  for (const SlotPage& page : pages_) {
+    if (page.precision != KvPrecision::kF16) continue;
+    if (static_cast<int32_t>(pages.size()) < plain_pages) {
+      pages.push_back(page);
+    } else {
+      pool.Free(page.page);
+    }
   }
-  position_ = std::move(position);
-  kind_ = std::move(kind);
-  merged_ = std::move(merged);
-  for (int32_t i = 0; i < count; ++i) order_[i] = i;
+  for (RowGroup& group : groups_) {
+    const auto first = static_cast<int32_t>(pages.size()) * kPageSlots;
+    for (int32_t i = 0; i < kGroupTokens; ++i) new_slot[group.first_slot + i] = first + i;
+    group.first_slot = first;
+    for (uint8_t half = 0; half < 2; ++half) pages.push_back({group.page, group.precision, half});
+  }
+  const size_t slot_count = pages.size() * kPageSlots;
+  auto move = [&](auto& values, auto empty) {
+    std::remove_reference_t<decltype(values)> moved(slot_count, empty);
+    for (int32_t slot : order_) moved[new_slot[slot]] = values[slot];
+    values = std::move(moved);
+  };
+  move(position_, int32_t{-1});
+  move(kind_, RowKind::kFree);
+  move(merged_, uint8_t{0});
+  for (std::vector<float>& sums : column_sums_) move(sums, 0.0f);
+  for (int32_t& slot : order_) slot = new_slot[slot];
+  pages_ = std::move(pages);
+  hollow_pages_ = 0;
   free_.clear();
-  for (int32_t slot = slot_count - 1; slot >= count; --slot) free_.push_back(slot);
-  while (static_cast<int32_t>(pages_.size()) > page_count) {
-    pool.Free(pages_.back());
-    pages_.pop_back();
+  for (int32_t slot = plain_pages * kPageSlots - 1; slot >= plain_rows; --slot) free_.push_back(slot);
+  in_order_ = groups_.empty();
+}
+
+void HeadRows::TakeForGroups(absl::Span<const int32_t> slots) {
+  TIDEPOOL_CHECK(slots.size() % kGroupTokens == 0 && pending_.empty());
+  for (int32_t slot : slots) {
+    TIDEPOOL_CHECK(kind_[slot] == RowKind::kKept && merged_[slot] == 0 && !is_packed(slot));
+    PendingRow& row = pending_.emplace_back(PendingRow{.position = position_[slot]});
+    for (const std::vector<float>& sums : column_sums_) row.sums.push_back(sums[slot]);
+    kind_[slot] = RowKind::kFree;
+    position_[slot] = -1;
+    free_.push_back(slot);
   }
-  in_order_ = true;
+  std::erase_if(order_, [this](int32_t slot) { return kind_[slot] == RowKind::kFree; });
+  std::sort(free_.begin(), free_.end(), std::greater<int32_t>());
+  in_order_ = false;
+}
+
+int32_t HeadRows::AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders) {
+  const int32_t page = pool.Allocate(precision);
+  const int32_t first = AppendSlots({page, precision, 0});
+  AppendSlots({page, precision, 1});
+  groups_.push_back({precision, page, first, 0, std::move(founders)});
+  return first;
+}
+
+std::vector<int32_t> HeadRows::AddGroups(PagePool& pool, KvPrecision precision) {
+  std::vector<int32_t> pages;
+  for (size_t begin = 0; begin < pending_.size(); begin += kGroupTokens) {
+    std::vector<int32_t> founders;
+    for (int i = 0; i < kGroupTokens; ++i) founders.push_back(pending_[begin + i].position);
+    const int32_t first = AppendGroup(pool, precision, std::move(founders));
+    for (int i = 0; i < kGroupTokens; ++i) {
+      const PendingRow& row = pending_[begin + i];
+      Place(first + i, row.position, RowKind::kKept);
+      for (size_t g = 0; g < column_sums_.size(); ++g) column_sums_[g][first + i] = row.sums[g];
+      order_.push_back(first + i);
+    }
+    groups_.back().rows = kGroupTokens;
+    packed_rows_ += kGroupTokens;
+    pages.push_back(groups_.back().page);
+  }
+  pending_.clear();
+  SortOrder();
+  return pages;
+}
+
+int32_t HeadRows::RestoreGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders,
+                               absl::Span<const int32_t> resident) {
+  const int32_t first = AppendGroup(pool, precision, std::move(founders));
+  RowGroup& group = groups_.back();
+  for (int32_t i = 0; i < kGroupTokens; ++i) {
+    if (!std::binary_search(resident.begin(), resident.end(), group.founders[i])) continue;
+    Place(first + i, group.founders[i], RowKind::kKept);
+    order_.push_back(first + i);
+    ++group.rows;
+  }
+  packed_rows_ += group.rows;
+  SortOrder();
+  return group.page;
+}
+
+void HeadRows::SortOrder() {
+  std::sort(order_.begin(), order_.end(), [this](int32_t a, int32_t b) { return position_[a] < position_[b]; });
+  in_order_ = false;
+}
+
+int32_t HeadRows::MoveToPlain(PagePool& pool, int32_t slot) {
+  TIDEPOOL_CHECK(is_packed(slot));
+  const int32_t position = position_[slot];
+  std::vector<float> sums;
+  for (const std::vector<float>& of_head : column_sums_) sums.push_back(of_head[slot]);
+  Remove(slot);
+  const int32_t moved = Add(pool, position, RowKind::kKept);
+  for (size_t g = 0; g < sums.size(); ++g) column_sums_[g][moved] = sums[g];
+  merged_[moved] = 1;
+  return moved;
+}
+
+std::vector<int32_t> HeadRows::DissolveGroup(PagePool& pool, size_t group) {
+  const int32_t first = groups_[group].first_slot;
+  std::vector<PendingRow> rows;
+  for (int32_t slot = first; slot < first + kGroupTokens; ++slot) {
+    if (kind_[slot] == RowKind::kFree) continue;
+    PendingRow& row = rows.emplace_back(PendingRow{.position = position_[slot]});
+    for (const std::vector<float>& sums : column_sums_) row.sums.push_back(sums[slot]);
+    Remove(slot);
+  }
+  FreeEmptyGroups(pool);
+  std::vector<int32_t> slots;
+  for (const PendingRow& row : rows) {
+    const int32_t slot = Add(pool, row.position, RowKind::kKept);
+    for (size_t g = 0; g < row.sums.size(); ++g) column_sums_[g][slot] = row.sums[g];
+    merged_[slot] = 1;
+    slots.push_back(slot);
+  }
+  return slots;
+}
+
+void HeadRows::MovePacked(int32_t from, int32_t to) {
+  TIDEPOOL_CHECK(is_packed(from) && is_packed(to) && kind_[from] != RowKind::kFree && kind_[to] == RowKind::kFree);
+  position_[to] = std::exchange(position_[from], -1);
+  kind_[to] = std::exchange(kind_[from], RowKind::kFree);
+  merged_[to] = merged_[from];
+  for (std::vector<float>& sums : column_sums_) sums[to] = sums[from];
+  *std::find(order_.begin(), order_.end(), from) = to;
+  for (RowGroup& group : groups_) {
+    if (from >= group.first_slot && from < group.first_slot + kGroupTokens) {
+      group.founders[from - group.first_slot] = -1;
+      --group.rows;
+    }
+    if (to >= group.first_slot && to < group.first_slot + kGroupTokens) {
+      group.founders[to - group.first_slot] = position_[to];
+      ++group.rows;
+    }
+  }
+}
+
+void HeadRows::FreeEmptyGroups(PagePool& pool) {
+  for (const RowGroup& group : groups_) {
+    if (group.rows != 0) continue;
+    pool.Free(group.page, group.precision);
+    // The slots are there until Renumber, and hold nothing.
+    for (int half = 0; half < 2; ++half) pages_[group.first_slot / kPageSlots + half].page = -1;
+    hollow_pages_ += 2;
+  }
+  std::erase_if(groups_, [](const RowGroup& group) { return group.rows == 0; });
+}
+
+int64_t HeadRows::bytes(const PagePool& pool) const {
+  const size_t plain = pages_.size() - 2 * groups_.size() - static_cast<size_t>(hollow_pages_);
+  auto bytes = static_cast<int64_t>(plain * pool.page_bytes());
+  for (const RowGroup& group : groups_) bytes += static_cast<int64_t>(pool.page_bytes(group.precision));
+  return bytes;
 }
 
 void HeadRows::Clear(PagePool& pool) {
-  for (int32_t page : pages_) pool.Free(page);
+  for (const RowGroup& group : groups_) pool.Free(group.page, group.precision);
+  for (const SlotPage& page : pages_) {
+    if (page.precision == KvPrecision::kF16) pool.Free(page.page);
+  }
   *this = HeadRows();
 }
 
@@ -123,10 +288,14 @@ int64_t SequenceRows::total_rows() const {
   return rows;
 }
 
-int64_t SequenceRows::total_pages() const {
-  int64_t pages = 0;
-  for (const HeadRows& head : heads_) pages += static_cast<int64_t>(head.pages().size());
-  return pages;
+int64_t SequenceRows::total_bytes() const {
+  int64_t bytes = 0;
+  for (const HeadRows& head : heads_) bytes += head.bytes(*pool_);
+  return bytes;
+}
+
+bool SequenceRows::any_packed() const {
+  return std::any_of(heads_.begin(), heads_.end(), [](const HeadRows& head) { return !head.groups().empty(); });
 }
 
 int32_t SequenceRows::longest_head() const {

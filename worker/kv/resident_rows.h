@@ -1,6 +1,10 @@
-// What of a sequence lies on the device: for each (layer, kv head) its own set of rows in slot pages. A row keeps its
-// absolute position wherever it lies; `order` lists the slots by ascending position, which is the order in which
-// attention adds rows up.
+// What of a sequence lies on the device: for each (layer, kv head) its own set of rows. A row keeps its absolute
+// position wherever it lies; `order` lists the slots by ascending position, which is the order in which attention adds
+// rows up.
+//
+// Plain slots are those of slot pages: rows in the layout's element type. Packed slots are those of groups of
+// kGroupTokens rows at a smaller precision (policies/kv/packed_page.h); a group takes no new rows, what is removed from
+// it leaves a hole.
 #ifndef TIDEPOOL_WORKER_KV_RESIDENT_ROWS_H_
 #define TIDEPOOL_WORKER_KV_RESIDENT_ROWS_H_
 
@@ -8,6 +12,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/limits.h"
 #include "worker/kv/page_pool.h"
 
 namespace tidepool {
@@ -15,21 +20,61 @@ namespace tidepool {
 // Why a row is resident: the policy keeps it, or recall brought it and may give its slot to another.
 enum class RowKind : uint8_t { kFree, kKept, kRecalled };
 
+// Where kPageSlots slots lie: a slot page, or half of a packed page.
+struct SlotPage {
+  int32_t page = 0;  // index among the pool's pages of this precision; -1: freed, the slots hold nothing
+  KvPrecision precision = KvPrecision::kF16;
+  uint8_t half = 0;  // of a packed page
+};
+
+// Rows that were packed together.
+struct RowGroup {
+  KvPrecision precision;
+  int32_t page;
+  int32_t first_slot;  // of kGroupTokens
+  int32_t rows;        // still resident
+  // [kGroupTokens] positions by slot: the codes are a function of their exact rows. -1: of none.
+  std::vector<int32_t> founders;
+};
+
 // The rows of one (layer, kv head).
 class HeadRows {
  public:
-  // Takes a free slot, from a new page when there is none, for `position` (not yet resident).
+  // Takes a free plain slot, from a new page when there is none, for `position` (not yet resident).
   int32_t Add(PagePool& pool, int32_t position, RowKind kind);
   // Frees the slot of a resident row. Its page stays until Renumber.
   void Remove(int32_t slot);
-  // After the backend has moved row order[i] to slot i for every i: renumbers, and frees the pages that are now empty.
+  // After the backend has moved the i-th plain row by position to the i-th plain slot, for every i: renumbers, plain
+  // slots first, and frees the pages that are now empty.
   void Renumber(PagePool& pool);
   void Clear(PagePool& pool);
+
+  // Takes kept plain rows out: kGroupTokens for each group, by ascending position. They are pending until Repack has
+  // run and AddGroups has put them into packed pages: so packing never needs more pages than it frees.
+  void TakeForGroups(absl::Span<const int32_t> slots);
+  // The packed pages of the pending rows, in their order; the caller fills them.
+  std::vector<int32_t> AddGroups(PagePool& pool, KvPrecision precision);
+  // A group as it was saved: of its founders those in `resident` (ascending) are. Returns the packed page.
+  int32_t RestoreGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders,
+                       absl::Span<const int32_t> resident);
+  // Makes a resident row of a group a plain one again, and marks it as a mixture: its slot. The caller writes the row.
+  int32_t MoveToPlain(PagePool& pool, int32_t slot);
+  // Makes all rows of a group plain ones, likewise; its page is freed first. Their slots, by their order in the group.
+  std::vector<int32_t> DissolveGroup(PagePool& pool, size_t group);
+  // Moves a packed row to a hole of another group of the same precision; the caller moves its codes.
+  void MovePacked(int32_t from, int32_t to);
+  // Frees the packed pages of groups that have no rows left.
+  void FreeEmptyGroups(PagePool& pool);
+  const std::vector<RowGroup>& groups() const { return groups_; }
+  bool is_packed(int32_t slot) const { return pages_[slot / kPageSlots].precision != KvPrecision::kF16; }
+  int32_t packed_rows() const { return packed_rows_; }
 
   int32_t rows() const { return static_cast<int32_t>(order_.size()); }
   int32_t recalled_rows() const { return recalled_; }
   int32_t slots() const { return static_cast<int32_t>(position_.size()); }
-  absl::Span<const int32_t> pages() const { return pages_; }
+  // Of the slots, kPageSlots each.
+  absl::Span<const SlotPage> pages() const { return pages_; }
+  int64_t bytes(const PagePool& pool) const;
   // Slots by ascending position.
   absl::Span<const int32_t> order() const { return order_; }
   // order()[i] == i for all i.
@@ -53,14 +98,29 @@ class HeadRows {
   const std::vector<uint8_t>& merged() const { return merged_; }
 
  private:
-  std::vector<int32_t> pages_;
+  struct PendingRow {
+    int32_t position;
+    std::vector<float> sums;  // one for each query head
+  };
+
+  // New slots at the end, for `page`; returns the first.
+  int32_t AppendSlots(const SlotPage& page);
+  int32_t AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders);
+  void Place(int32_t slot, int32_t position, RowKind kind);
+  void SortOrder();
+
+  std::vector<SlotPage> pages_;
+  std::vector<RowGroup> groups_;
+  std::vector<PendingRow> pending_;
   std::vector<int32_t> position_;  // by slot; -1: free
   std::vector<RowKind> kind_;      // by slot
   std::vector<uint8_t> merged_;    // by slot
-  std::vector<int32_t> free_;      // free slots, the lowest at the back
+  std::vector<int32_t> free_;      // free plain slots, the lowest at the back
   std::vector<int32_t> order_;
   std::vector<std::vector<float>> column_sums_;
   int32_t recalled_ = 0;
+  int32_t packed_rows_ = 0;
+  int32_t hollow_pages_ = 0;  // entries of pages_ whose packed page was freed
   bool in_order_ = true;
 };
 
@@ -82,7 +142,10 @@ class SequenceRows {
   // order.
   void Extend(int32_t first_position, int32_t count);
   int64_t total_rows() const;
-  int64_t total_pages() const;
+  int64_t total_bytes() const;
+  int64_t total_pages() const { return pool_->Pages(total_bytes()); }  // as slot pages, rounded up
+  // Some rows are not as they were computed.
+  bool any_packed() const;
   int32_t longest_head() const;  // rows
 
  private:

@@ -103,6 +103,107 @@ TEST(HeadRowsTest, AgreesWithAMapUnderRandomUse) {
   EXPECT_EQ(pool.used(), 0);
 }
 
+// Bytes of a slot page and of packed pages.
+constexpr PageBytes kBytes = {4096, 4224, 2560, 1536};
+
+std::vector<int32_t> SlotsOf(const HeadRows& head, int32_t first, int32_t count) {
+  std::vector<int32_t> slots;
+  for (int32_t position = first; position < first + count; ++position) slots.push_back(head.Find(position));
+  return slots;
+}
+
+TEST(HeadRowsTest, PackedRowsKeepTheirPositionsAndTakeTheirOwnBytes) {
+  PagePool pool(16, kBytes);
+  HeadRows head;
+  head.KeepColumnSums(2);
+  for (int32_t position = 0; position < 100; ++position) {
+    head.column_sums()[1][head.Add(pool, position, RowKind::kKept)] = static_cast<float>(position);
+  }
+  EXPECT_EQ(head.bytes(pool), 7 * 4096);
+  head.TakeForGroups(SlotsOf(head, 2, 64));
+  EXPECT_EQ(head.rows(), 36);
+  head.Renumber(pool);
+  EXPECT_EQ(pool.used_bytes(), 3 * 4096) << "pages are free before new ones are taken";
+  EXPECT_EQ(head.AddGroups(pool, KvPrecision::kKivi2), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(pool.used_bytes(), 3 * 4096 + 2 * 1536);
+  EXPECT_EQ(head.bytes(pool), pool.used_bytes());
+  EXPECT_EQ(head.packed_rows(), 64);
+  ASSERT_EQ(head.rows(), 100);
+  for (int32_t position = 0; position < 100; ++position) {
+    const int32_t slot = head.Find(position);
+    EXPECT_EQ(head.order()[position], slot);
+    EXPECT_EQ(head.is_packed(slot), position >= 2 && position < 66);
+    EXPECT_EQ(head.column_sums()[1][slot], static_cast<float>(position));
+  }
+  EXPECT_EQ(head.groups()[1].founders.front(), 34);
+  head.Clear(pool);
+  EXPECT_EQ(pool.used_bytes(), 0);
+}
+
+TEST(HeadRowsTest, HolesOfAGroupTakeNoNewRows) {
+  PagePool pool(16, kBytes);
+  HeadRows head;
+  for (int32_t position = 0; position < 32; ++position) head.Add(pool, position, RowKind::kKept);
+  head.TakeForGroups(SlotsOf(head, 0, 32));
+  head.Renumber(pool);
+  head.AddGroups(pool, KvPrecision::kInt8);
+  EXPECT_EQ(pool.used_bytes(), 4224);
+  for (int32_t position = 0; position < 31; ++position) head.Remove(head.Find(position));
+  const int32_t slot = head.Add(pool, 40, RowKind::kKept);
+  EXPECT_FALSE(head.is_packed(slot));
+  EXPECT_EQ(pool.used_bytes(), 4224 + 4096);
+  head.FreeEmptyGroups(pool);
+  EXPECT_EQ(pool.used_bytes(), 4224 + 4096) << "one row is left";
+  head.Remove(head.Find(31));
+  head.FreeEmptyGroups(pool);
+  EXPECT_EQ(pool.used_bytes(), 4096);
+  EXPECT_EQ(head.bytes(pool), 4096);
+  EXPECT_EQ(Positions(head), std::vector<int32_t>{40});
+  head.Renumber(pool);
+  EXPECT_TRUE(head.in_order());
+  head.Clear(pool);
+}
+
+TEST(HeadRowsTest, ADissolvedGroupIsPlainRowsThatCountAsMixtures) {
+  PagePool pool(16, kBytes);
+  HeadRows head;
+  for (int32_t position = 0; position < 40; ++position) head.Add(pool, position, RowKind::kKept);
+  head.TakeForGroups(SlotsOf(head, 0, 32));
+  head.Renumber(pool);
+  head.AddGroups(pool, KvPrecision::kKivi4);
+  for (int32_t position = 0; position < 29; ++position) head.Remove(head.Find(position));
+  const std::vector<int32_t> slots = head.DissolveGroup(pool, 0);
+  ASSERT_EQ(slots.size(), 3u);
+  EXPECT_EQ(head.packed_rows(), 0);
+  EXPECT_TRUE(head.groups().empty());
+  for (int32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(head.position(slots[i]), 29 + i);
+    EXPECT_EQ(head.merged()[slots[i]], 1);
+    EXPECT_FALSE(head.is_packed(slots[i]));
+  }
+  EXPECT_EQ(pool.used_bytes(), 4096) << "they fit beside the others";
+  head.Clear(pool);
+  EXPECT_EQ(pool.used_bytes(), 0);
+}
+
+TEST(HeadRowsTest, AGroupIsRestoredWithTheRowsThatAreLeft) {
+  PagePool pool(16, kBytes);
+  HeadRows head;
+  head.KeepColumnSums(1);
+  head.Add(pool, 50, RowKind::kRecalled);
+  std::vector<int32_t> founders;
+  for (int32_t i = 0; i < kGroupTokens; ++i) founders.push_back(2 * i);
+  const std::vector<int32_t> resident = {4, 20, 62};
+  head.RestoreGroup(pool, KvPrecision::kKivi2, founders, resident);
+  EXPECT_EQ(Positions(head), (std::vector<int32_t>{4, 20, 50, 62}));
+  EXPECT_EQ(head.groups()[0].rows, 3);
+  EXPECT_EQ(head.groups()[0].founders, founders);
+  EXPECT_EQ(head.Find(20), head.groups()[0].first_slot + 10);
+  EXPECT_EQ(head.recalled_rows(), 1);
+  head.Clear(pool);
+  EXPECT_EQ(pool.used_bytes(), 0);
+}
+
 TEST(SequenceRowsTest, GivesItsPagesBackWhenItGoes) {
   PagePool pool(100, 1024);
   {

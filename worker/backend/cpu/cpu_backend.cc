@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "worker/backend/cpu/pack_rows.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/elementwise.h"
 
@@ -22,6 +23,12 @@ int64_t TotalTokens(absl::Span<const StepSlice> slices) {
   int64_t tokens = 0;
   for (const StepSlice& slice : slices) tokens += static_cast<int64_t>(slice.tokens.size());
   return tokens;
+}
+
+std::vector<PackedPage> PackedLayouts(int head_dim) {
+  std::vector<PackedPage> layouts;
+  for (int i = 0; i < kKvPrecisions; ++i) layouts.emplace_back(static_cast<KvPrecision>(i), head_dim);
+  return layouts;
 }
 
 void Attend(KvType type, const AttentionTask& task, void* scratch) {
@@ -68,7 +75,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const 
         absl::StrCat("head_dim: ", config.head_dim, " is not a multiple of 16 up to ", kMaxHeadDim));
   }
   const KvLayout layout = LayoutOf(*model, options.kv_type);
-  const size_t page_bytes = PageMemory::PageBytes(layout);
+  const size_t page_bytes = PageMemory::BytesOf(layout)[0];
   const size_t least = page_bytes * static_cast<size_t>(config.layers) * config.kv_heads;
   const size_t pages = options.kv_bytes / page_bytes;
   if (options.kv_bytes < least || pages > INT32_MAX) {
@@ -87,10 +94,13 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions&
     : model_(std::move(model)),
       config_(model_->config()),
       layout_(std::move(layout)),
+      packed_layouts_(PackedLayouts(layout_.head_dim)),
       team_(options.threads),
       weights_(*model_, options.f32_weights, team_),
       memory_(std::move(memory)),
-      pool_(pages, PageMemory::PageBytes(layout_)) {
+      pool_(pages, PageMemory::BytesOf(layout_)) {
+  pool_.set_release(
+      [this](KvPrecision precision, absl::Span<const int32_t> freed) { memory_->Release(precision, freed); });
   for (int i = 0; i < options.threads; ++i) scratch_.push_back(std::make_unique<Buffer>());
 }
 
@@ -154,7 +164,7 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
             std::memcpy(row + head_dim * sizeof(float), value, head_dim * sizeof(float));
           }
           const int32_t slot = head.order()[head.rows() - count + i];
-          memory_->Write(head.pages()[slot / kPageSlots], slot % kPageSlots, row);
+          memory_->Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots, row);
         }
       }
     });
@@ -162,11 +172,24 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
   }
 }
 
-std::vector<const void*> CpuBackend::PageAddresses(const HeadRows& head) const {
-  std::vector<const void*> addresses;
+CpuBackend::HeadPages::HeadPages(const CpuBackend& backend, const HeadRows& head) {
   addresses.reserve(head.pages().size());
-  for (int32_t page : head.pages()) addresses.push_back(memory_->page(page));
-  return addresses;
+  for (const SlotPage& page : head.pages()) {
+    addresses.push_back(page.page < 0 ? nullptr : backend.memory_->page(page.page, page.precision));
+  }
+  if (head.groups().empty()) return;
+  packed = head.groups().front().precision;
+  layout = &backend.packed_layouts_[static_cast<int>(packed)];
+  for (const SlotPage& page : head.pages()) {
+    halves.push_back(page.precision == KvPrecision::kF16 ? 0 : static_cast<uint8_t>(1 + page.half));
+  }
+}
+
+void CpuBackend::HeadPages::SetIn(AttentionTask& task) const {
+  task.pages = addresses.data();
+  task.halves = halves.empty() ? nullptr : halves.data();
+  task.packed = packed;
+  task.packed_layout = layout;
 }
 
 void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
@@ -180,11 +203,11 @@ void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
   // column sums are kept, one unit sees all tokens of one query head in order, so that the sums add up in one order.
   struct Unit {
     const StepSlice* slice;
-    const std::vector<const void*>* pages;
+    const HeadPages* pages;
     int64_t first_row;
     int kv_head, first_head, heads, begin, end;
   };
-  std::vector<std::vector<const void*>> pages;
+  std::vector<HeadPages> pages;
   pages.reserve(slices.size() * config_.kv_heads);
   std::vector<Unit> units;
   int64_t first_row = 0;
@@ -192,7 +215,7 @@ void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
     const int count = static_cast<int>(slice.tokens.size());
     for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
       const HeadRows& head = slice.rows->head(layer, kv_head);
-      pages.push_back(PageAddresses(head));
+      pages.emplace_back(*this, head);
       if (head.keeps_column_sums()) {
         for (int g = 0; g < group; ++g) units.push_back({&slice, &pages.back(), first_row, kv_head, g, 1, 0, count});
       } else {
@@ -230,7 +253,7 @@ void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
           }
         }
         AttentionTask task;
-        task.pages = unit.pages->data();
+        unit.pages->SetIn(task);
         task.order = head.in_order() ? nullptr : head.order().data();
         task.rows = visible[queries - 1];
         task.slots = head.in_order() ? task.rows : head.slots();
@@ -347,35 +370,126 @@ void CpuBackend::Logits(absl::Span<const StepSlice> slices) {
 void CpuBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
                           char* out) {
   const HeadRows& head = rows.head(layer, kv_head);
+  std::vector<float> expanded(head.groups().empty() ? 0 : 2 * layout_.head_dim);
   for (int32_t slot : slots) {
-    memory_->Read(head.pages()[slot / kPageSlots], slot % kPageSlots, out);
+    const SlotPage& page = head.pages()[slot / kPageSlots];
+    if (page.precision == KvPrecision::kF16) {
+      memory_->Read(page.page, slot % kPageSlots, out);
+    } else {
+      UnpackRow(page.precision, layout_.head_dim, memory_->page(page.page, page.precision),
+                page.half * kPageSlots + slot % kPageSlots, expanded.data(), expanded.data() + layout_.head_dim);
+      if (layout_.type == KvType::kF16) {
+        FloatToHalf(expanded.data(), 2 * layout_.head_dim, reinterpret_cast<uint16_t*>(out));
+      } else {
+        std::memcpy(out, expanded.data(), layout_.row_bytes());
+      }
+    }
     out += layout_.row_bytes();
   }
 }
 
 void CpuBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {
-  memory_->Write(rows.head(layer, kv_head).pages()[slot / kPageSlots], slot % kPageSlots, row);
+  const SlotPage& page = rows.head(layer, kv_head).pages()[slot / kPageSlots];
+  TIDEPOOL_CHECK(page.precision == KvPrecision::kF16);
+  memory_->Write(page.page, slot % kPageSlots, row);
 }
 
 void CpuBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
   HeadRows& head = rows.head(layer, kv_head);
   if (!head.in_order()) {
-    std::vector<char> copy(head.rows() * layout_.row_bytes());
-    ReadRows(rows, layer, kv_head, head.order(), copy.data());
-    for (int32_t i = 0; i < head.rows(); ++i) WriteRow(rows, layer, kv_head, i, copy.data() + i * layout_.row_bytes());
+    std::vector<int32_t> plain;  // slots by ascending position
+    for (int32_t slot : head.order()) {
+      if (!head.is_packed(slot)) plain.push_back(slot);
+    }
+    std::vector<int32_t> places;  // slots by number
+    for (int32_t slot = 0; slot < head.slots() && places.size() < plain.size(); ++slot) {
+      if (!head.is_packed(slot)) places.push_back(slot);
+    }
+    if (plain != places) {
+      std::vector<char> copy(plain.size() * layout_.row_bytes());
+      ReadRows(rows, layer, kv_head, plain, copy.data());
+      for (size_t i = 0; i < places.size(); ++i) {
+        WriteRow(rows, layer, kv_head, places[i], copy.data() + i * layout_.row_bytes());
+      }
+    }
   }
   head.Renumber(pool_);
+}
+
+void CpuBackend::Split(const char* rows, int count, float* keys, float* values) const {
+  const int head_dim = layout_.head_dim;
+  for (int i = 0; i < count; ++i, rows += layout_.row_bytes(), keys += head_dim, values += head_dim) {
+    if (layout_.type == KvType::kF16) {
+      HalfToFloat(reinterpret_cast<const uint16_t*>(rows), head_dim, keys);
+      HalfToFloat(reinterpret_cast<const uint16_t*>(rows) + head_dim, head_dim, values);
+    } else {
+      std::memcpy(keys, rows, head_dim * sizeof(float));
+      std::memcpy(values, rows + head_dim * sizeof(float), head_dim * sizeof(float));
+    }
+  }
+}
+
+void CpuBackend::Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) {
+  // All groups are packed into host memory first: their rows' pages are freed before new ones are taken.
+  struct Group {
+    const PackTask* task;
+    size_t first;  // of task->slots
+  };
+  std::vector<Group> groups;
+  for (const PackTask& task : tasks) {
+    for (size_t first = 0; first < task.slots.size(); first += kGroupTokens) groups.push_back({&task, first});
+  }
+  const size_t bytes = pool_.page_bytes(precision), elements = static_cast<size_t>(kGroupTokens) * layout_.head_dim;
+  std::vector<char> packed(groups.size() * bytes);
+  ParallelFor(static_cast<int64_t>(groups.size()), [&](int64_t g) {
+    std::vector<char> raw(kGroupTokens * layout_.row_bytes());
+    std::vector<float> floats(2 * elements);
+    const PackTask& task = *groups[g].task;
+    ReadRows(rows, task.layer, task.kv_head, absl::MakeConstSpan(task.slots).subspan(groups[g].first, kGroupTokens),
+             raw.data());
+    Split(raw.data(), kGroupTokens, floats.data(), floats.data() + elements);
+    PackRows(precision, layout_.head_dim, floats.data(), floats.data() + elements, packed.data() + g * bytes);
+  });
+  size_t next = 0;
+  for (const PackTask& task : tasks) {
+    HeadRows& head = rows.head(task.layer, task.kv_head);
+    head.TakeForGroups(task.slots);
+    Repack(rows, task.layer, task.kv_head);
+    for (const int32_t page : head.AddGroups(pool_, precision)) {
+      std::memcpy(memory_->page(page, precision), packed.data() + next++ * bytes, bytes);
+    }
+  }
+}
+
+void CpuBackend::MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) {
+  HeadRows& head = rows.head(layer, kv_head);
+  auto page = [&](int32_t slot) {
+    const SlotPage& of_slot = head.pages()[slot / kPageSlots];
+    TIDEPOOL_CHECK(of_slot.precision == KvPrecision::kInt8);
+    return memory_->page(of_slot.page, KvPrecision::kInt8);
+  };
+  auto token = [&](int32_t slot) { return head.pages()[slot / kPageSlots].half * kPageSlots + slot % kPageSlots; };
+  CopyInt8Row(layout_.head_dim, page(from), token(from), page(to), token(to));
+  head.MovePacked(from, to);
+}
+
+void CpuBackend::FillGroup(const RowGroup& group, const char* rows) {
+  const size_t elements = static_cast<size_t>(kGroupTokens) * layout_.head_dim;
+  std::vector<float> floats(2 * elements);
+  Split(rows, kGroupTokens, floats.data(), floats.data() + elements);
+  PackRows(group.precision, layout_.head_dim, floats.data(), floats.data() + elements,
+           memory_->page(group.page, group.precision));
 }
 
 void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
                                absl::Span<const int32_t> visible, float* out) {
   const HeadRows& head = rows.head(layer, kv_head);
-  const std::vector<const void*> pages = PageAddresses(head);
+  const HeadPages pages(*this, head);
   Buffer scratch;
   constexpr int kAtOnce = 16;  // bounds the scratch
   for (size_t first = 0; first < queries.size(); first += kAtOnce) {
     AttentionTask task;
-    task.pages = pages.data();
+    pages.SetIn(task);
     task.slots = head.slots();
     task.order = head.in_order() ? nullptr : head.order().data();
     task.rows = head.rows();

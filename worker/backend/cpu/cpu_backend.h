@@ -8,6 +8,7 @@
 #include "worker/backend/backend.h"
 #include "worker/backend/cpu/cpu_weights.h"
 #include "worker/backend/cpu/page_memory.h"
+#include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/matmul.h"
 #include "worker/kernels/cpu/thread_team.h"
 #include "worker/model/model.h"
@@ -25,6 +26,9 @@ class CpuBackend : public Backend {
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
   void Repack(SequenceRows& rows, int layer, int kv_head) override;
+  void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) override;
+  void MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) override;
+  void FillGroup(const RowGroup& group, const char* rows) override;
   void Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
                      absl::Span<const int32_t> visible, float* out) override;
   void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) override;
@@ -49,11 +53,22 @@ class CpuBackend : public Backend {
   void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
   void Attention(absl::Span<const StepSlice> slices, int layer);
   void Logits(absl::Span<const StepSlice> slices);
-  std::vector<const void*> PageAddresses(const HeadRows& head) const;
+  // Where a head's pages are, as an AttentionTask wants it.
+  struct HeadPages {
+    explicit HeadPages(const CpuBackend& backend, const HeadRows& head);
+    void SetIn(AttentionTask& task) const;
+    std::vector<const void*> addresses;
+    std::vector<uint8_t> halves;  // empty: all are slot pages
+    KvPrecision packed = KvPrecision::kF16;
+    const PackedPage* layout = nullptr;
+  };
+  // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
+  void Split(const char* rows, int count, float* keys, float* values) const;
 
   const std::shared_ptr<const Model> model_;
   const ModelConfig& config_;
   const KvLayout layout_;
+  const std::vector<PackedPage> packed_layouts_;  // by precision; kF16's is not used
   ThreadTeam team_;
   CpuWeights weights_;
   std::unique_ptr<PageMemory> memory_;

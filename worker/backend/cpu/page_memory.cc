@@ -1,6 +1,7 @@
 #include "worker/backend/cpu/page_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -30,23 +31,50 @@ void WriteRow(char* page, int head_dim, int slot, const char* row) {
 
 }  // namespace
 
-PageMemory::PageMemory(const KvLayout& layout, char* base, size_t bytes)
+PageMemory::PageMemory(const KvLayout& layout, int32_t pages)
     : head_dim_(layout.head_dim),
       element_bytes_(ElementBytes(layout.type)),
-      page_bytes_(PageBytes(layout)),
-      bytes_(bytes),
-      base_(base) {}
+      page_bytes_(BytesOf(layout)),
+      range_bytes_(page_bytes_[0] * static_cast<size_t>(pages)) {}
 
-PageMemory::~PageMemory() { munmap(base_, bytes_); }
+PageMemory::~PageMemory() {
+  for (char* base : base_) {
+    if (base != nullptr) munmap(base, range_bytes_);
+  }
+}
+
+PageBytes PageMemory::BytesOf(const KvLayout& layout) {
+  PageBytes bytes = {kPageSlots * layout.row_bytes()};
+  for (int i = 1; i < kKvPrecisions; ++i) bytes[i] = PackedPage(static_cast<KvPrecision>(i), layout.head_dim).bytes;
+  return bytes;
+}
 
 absl::StatusOr<std::unique_ptr<PageMemory>> PageMemory::Create(const KvLayout& layout, int32_t pages) {
-  const size_t bytes = PageBytes(layout) * static_cast<size_t>(pages);
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("device_kv_bytes: cannot reserve ", bytes, " bytes for slot pages"));
+  std::unique_ptr<PageMemory> memory(new PageMemory(layout, pages));
+  for (char*& base : memory->base_) {
+    void* range =
+        mmap(nullptr, memory->range_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("device_kv_bytes: cannot reserve ", memory->range_bytes_, " bytes for slot pages"));
+    }
+    base = static_cast<char*>(range);
   }
-  return std::unique_ptr<PageMemory>(new PageMemory(layout, static_cast<char*>(base), bytes));
+  return memory;
+}
+
+void PageMemory::Release(KvPrecision precision, absl::Span<const int32_t> pages) {
+  const size_t page_bytes = page_bytes_[static_cast<int>(precision)];
+  const auto os_page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  char* const base = base_[static_cast<int>(precision)];
+  for (size_t first = 0; first < pages.size();) {
+    size_t end = first + 1;
+    while (end < pages.size() && pages[end] == pages[end - 1] + 1) ++end;
+    const size_t from = (pages[first] * page_bytes + os_page - 1) / os_page * os_page;
+    const size_t to = (pages[end - 1] + 1) * page_bytes / os_page * os_page;
+    if (from < to) madvise(base + from, to - from, MADV_DONTNEED);
+    first = end;
+  }
 }
 
 void PageMemory::Read(int32_t page_index, int32_t slot, char* row) const {

@@ -1,37 +1,50 @@
-// The memory of all slot pages in host RAM: reserved once, touched as pages come into use.
+// The memory of all slot pages and packed pages in host RAM: address ranges reserved once, touched as pages come into
+// use.
 #ifndef TIDEPOOL_WORKER_BACKEND_CPU_PAGE_MEMORY_H_
 #define TIDEPOOL_WORKER_BACKEND_CPU_PAGE_MEMORY_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "policies/kv/kv_layout.h"
+#include "policies/kv/packed_page.h"
+#include "worker/kv/page_pool.h"
 
 namespace tidepool {
 
 class PageMemory {
  public:
-  // ResourceExhausted when the address space cannot be had.
+  // A range as long as `pages` slot pages for each precision. ResourceExhausted when the address space cannot be had.
   static absl::StatusOr<std::unique_ptr<PageMemory>> Create(const KvLayout& layout, int32_t pages);
   ~PageMemory();
   PageMemory(const PageMemory&) = delete;
   PageMemory& operator=(const PageMemory&) = delete;
 
-  static size_t PageBytes(const KvLayout& layout) { return kPageSlots * layout.row_bytes(); }
-  char* page(int32_t index) const { return base_ + static_cast<size_t>(index) * page_bytes_; }
+  static PageBytes BytesOf(const KvLayout& layout);
+  char* page(int32_t index, KvPrecision precision = KvPrecision::kF16) const {
+    const int i = static_cast<int>(precision);
+    return base_[i] + static_cast<size_t>(index) * page_bytes_[i];
+  }
 
-  // One row (K then V, layout elements) out of and into a slot of a page.
+  // One row (K then V, layout elements) out of and into a slot of a slot page.
   void Read(int32_t page, int32_t slot_in_page, char* row) const;
   void Write(int32_t page, int32_t slot_in_page, const char* row);
 
+  // Gives the machine's memory of pages, by ascending index, back where they cover it whole; they read as zeros then.
+  void Release(KvPrecision precision, absl::Span<const int32_t> pages);
+
  private:
-  PageMemory(const KvLayout& layout, char* base, size_t bytes);
+  PageMemory(const KvLayout& layout, int32_t pages);
 
   const int head_dim_;
-  const size_t element_bytes_, page_bytes_, bytes_;
-  char* const base_;
+  const size_t element_bytes_;
+  const PageBytes page_bytes_;
+  const size_t range_bytes_;
+  std::array<char*, kKvPrecisions> base_ = {};
 };
 
 }  // namespace tidepool

@@ -2,7 +2,8 @@
 // index.
 //
 // Slot page (kPageSlots slots): K as [head_dim][kPageSlots], so that the scores of a page need no horizontal sum, then
-// V as [kPageSlots][head_dim]; elements float16 or float32.
+// V as [kPageSlots][head_dim]; elements float16 or float32. Packed pages (policies/kv/packed_page.h) hold two times as
+// many slots in fewer bits and are expanded into registers.
 //
 // The result for a query depends only on the query and on the rows it sees, in ascending position: never on the slots
 // that hold them, on the other queries of a call or on the number of threads. So a recalled row gives the bits that the
@@ -13,12 +14,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "policies/kv/packed_page.h"
+
 namespace tidepool {
 
 struct AttentionTask {
-  const void* const* pages = nullptr;  // [ceil(slots / kPageSlots)] page addresses
-  int32_t slots = 0;                   // slots in use or free below the end: the pages cover them
-  const int32_t* order = nullptr;      // [rows] slots by ascending position; null: slot i is the i-th
+  const void* const* pages = nullptr;  // [ceil(slots / kPageSlots)] page addresses; null: no row lies there
+  // [pages] 0: a slot page; 1, 2: first and second half of a packed page. Null: all are slot pages.
+  const uint8_t* halves = nullptr;
+  KvPrecision packed = KvPrecision::kF16;     // of all packed pages
+  const PackedPage* packed_layout = nullptr;  // theirs
+  int32_t slots = 0;                          // slots in use or free below the end: the pages cover them
+  const int32_t* order = nullptr;             // [rows] slots by ascending position; null: slot i is the i-th
   int32_t rows = 0;
   int32_t head_dim = 0;  // a multiple of 16, at most kMaxHeadDim
   float scale = 0;       // 1 / sqrt(head_dim)

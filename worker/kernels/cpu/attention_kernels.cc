@@ -84,8 +84,94 @@ float ExpAndSumImpl(float* x, int32_t count) {
   return SumOf16(partial);
 }
 
-// Output of kTile queries: sum over rows of probability * value, in ascending position.
-template <typename T, int kTile>
+// Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
+template <int kBits>
+HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  if constexpr (kBits == 8) {
+    const hn::Rebind<int8_t, D> d8;
+    return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t*>(codes) + part)));
+  } else {
+    const hn::RebindToUnsigned<D> du;
+    constexpr int kPerWord = 32 / kBits;
+    uint32_t words[kBits / 2];
+    __builtin_memcpy(words, codes, sizeof words);
+    auto word = hn::Set(du, words[part / kPerWord]);
+    if constexpr (kBits == 4) {
+      if (hn::Lanes(d) == kSlots) word = hn::IfThenElse(hn::FirstN(du, kPerWord), word, hn::Set(du, words[1]));
+    }
+    const auto index = hn::And(hn::Iota(du, static_cast<uint32_t>(part)), hn::Set(du, uint32_t{kPerWord - 1}));
+    const auto shift = hn::ShiftLeft < kBits == 2 ? 1 : 2 > (index);
+    return hn::ConvertTo(d, hn::BitCast(di, hn::And(hn::Shr(word, shift), hn::Set(du, (1u << kBits) - 1))));
+  }
+}
+
+// count halves, a multiple of 4 or followed by others that may be read.
+HWY_INLINE void LoadHalves(const uint8_t* from, int count, float* to) {
+  const hn::CappedTag<float, 4> d4;
+  const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
+  const int lanes = static_cast<int>(hn::Lanes(d4));
+  const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
+  for (int i = 0; i < count; i += lanes) hn::StoreU(hn::PromoteTo(d4, hn::LoadU(d16, halves + i)), d4, to + i);
+}
+
+// Keys of a half of a packed page as [head_dim][16].
+template <int kBits>
+HWY_INLINE void UnpackKeys(const AttentionTask& task, const uint8_t* page, int half, float* HWY_RESTRICT keys) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const PackedPage& layout = *task.packed_layout;
+  constexpr int kCodeBytes = 2 * kBits;
+  const uint8_t* codes = page + layout.key_codes + static_cast<int64_t>(half) * task.head_dim * kCodeBytes;
+  HWY_ALIGN float scale[kMaxHeadDim], minimum[kMaxHeadDim];
+  if constexpr (kBits == 8) {
+    LoadHalves(page + half * kSlots * 2, kSlots, scale);
+  } else {
+    LoadHalves(page, task.head_dim, scale);
+    LoadHalves(page + layout.key_minimums, task.head_dim, minimum);
+  }
+  for (int c = 0; c < task.head_dim; ++c) {
+    for (int part = 0; part < kSlots; part += lanes) {
+      const V code = LoadCodes<kBits>(codes + c * kCodeBytes, part);
+      const V key = kBits == 8 ? hn::Mul(code, hn::Load(d, scale + part))
+                               : hn::MulAdd(code, hn::Set(d, scale[c]), hn::Set(d, minimum[c]));
+      hn::Store(key, d, keys + c * kSlots + part);
+    }
+  }
+}
+
+// The values of a packed row.
+template <int kBits>
+class PackedValues {
+ public:
+  PackedValues(const AttentionTask& task, const uint8_t* page, int row) {
+    const PackedPage& layout = *task.packed_layout;
+    codes_ = page + layout.value_codes + static_cast<int64_t>(row) * (task.head_dim / 16) * kCodeBytes;
+    group_shift_ = layout.value_group == 32 ? 5 : 4;
+    const int64_t ranges = int64_t{row} * layout.value_groups * 2;
+    LoadHalves(page + layout.value_scales + ranges, layout.value_groups, scale_);
+    if constexpr (kBits != 8) LoadHalves(page + layout.value_minimums + ranges, layout.value_groups, minimum_);
+  }
+  // Of the channels from `channel`, one for each lane.
+  HWY_INLINE V Load(int channel) const {
+    const D d;
+    const V code = LoadCodes<kBits>(codes_ + channel / 16 * kCodeBytes, channel % 16);
+    if constexpr (kBits == 8) return hn::Mul(code, hn::Set(d, scale_[0]));
+    const int group = channel >> group_shift_;
+    return hn::MulAdd(code, hn::Set(d, scale_[group]), hn::Set(d, minimum_[group]));
+  }
+
+ private:
+  static constexpr int kCodeBytes = 2 * kBits;
+  const uint8_t* codes_;
+  int group_shift_;
+  float scale_[kMaxHeadDim / 16 + 3], minimum_[kMaxHeadDim / 16 + 3];
+};
+
+// Output of kTile queries: sum over rows of probability * value, in ascending position. kBits: of packed rows; 0: there
+// are none.
+template <typename T, int kBits, int kTile>
 HWY_INLINE void WeightedValues(const AttentionTask& task, int32_t rows, const float* const* weight, int first_query) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -97,26 +183,24 @@ HWY_INLINE void WeightedValues(const AttentionTask& task, int32_t rows, const fl
     for (int j = 0; j < kTile; ++j) {
       for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
     }
-    auto row_values = [&](int32_t i) {
-      const int32_t slot = task.order != nullptr ? task.order[i] : i;
-      const T* page = static_cast<const T*>(task.pages[slot / kSlots]);
-      return page + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim + first;
+    auto add = [&](int32_t i, int v, V value) {
+      for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
     };
-    if (vectors == kVectors) {
-      for (int32_t i = 0; i < rows; ++i) {
-        const T* values = row_values(i);
-        for (int v = 0; v < kVectors; ++v) {
-          const V value = LoadElements(d, values + v * lanes);
-          for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
+    for (int32_t i = 0; i < rows; ++i) {
+      const int32_t slot = task.order != nullptr ? task.order[i] : i;
+      const void* page = task.pages[slot / kSlots];
+      if constexpr (kBits != 0) {
+        if (const int half = task.halves[slot / kSlots]; half != 0) {
+          const PackedValues<kBits> row(task, static_cast<const uint8_t*>(page), (half - 1) * kSlots + slot % kSlots);
+          for (int v = 0; v < vectors; ++v) add(i, v, row.Load(first + v * lanes));
+          continue;
         }
       }
-    } else {
-      for (int32_t i = 0; i < rows; ++i) {
-        const T* values = row_values(i);
-        for (int v = 0; v < vectors; ++v) {
-          const V value = LoadElements(d, values + v * lanes);
-          for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
-        }
+      const T* values = static_cast<const T*>(page) + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim + first;
+      if (vectors == kVectors) {
+        for (int v = 0; v < kVectors; ++v) add(i, v, LoadElements(d, values + v * lanes));
+      } else {
+        for (int v = 0; v < vectors; ++v) add(i, v, LoadElements(d, values + v * lanes));
       }
     }
     for (int j = 0; j < kTile; ++j) {
@@ -125,8 +209,8 @@ HWY_INLINE void WeightedValues(const AttentionTask& task, int32_t rows, const fl
   }
 }
 
-template <typename T>
-void Attend(const AttentionTask& task, void* scratch) {
+template <typename T, int kBits>
+void AttendPacked(const AttentionTask& task, void* scratch) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const int64_t row_floats = (static_cast<int64_t>(task.slots) + kSlots - 1) / kSlots * kSlots;
@@ -137,8 +221,13 @@ void Attend(const AttentionTask& task, void* scratch) {
   // All scores, page by page: a page's keys are converted once for all queries.
   const int64_t pages = row_floats / kSlots;
   for (int64_t p = 0; p < pages; ++p) {
-    const T* page = static_cast<const T*>(task.pages[p]);
-    for (int i = 0; i < task.head_dim * kSlots; i += lanes) hn::Store(LoadElements(d, page + i), d, keys + i);
+    if (task.pages[p] == nullptr) continue;
+    if (kBits != 0 && task.halves[p] != 0) {
+      UnpackKeys<kBits == 0 ? 8 : kBits>(task, static_cast<const uint8_t*>(task.pages[p]), task.halves[p] - 1, keys);
+    } else {
+      const T* page = static_cast<const T*>(task.pages[p]);
+      for (int i = 0; i < task.head_dim * kSlots; i += lanes) hn::Store(LoadElements(d, page + i), d, keys + i);
+    }
     int j = 0;
     for (; j < task.queries; j += kQueryTile) {
       float* scores[kQueryTile];
@@ -190,11 +279,22 @@ void Attend(const AttentionTask& task, void* scratch) {
       rows = task.visible[j + k] > rows ? task.visible[j + k] : rows;
     }
     switch (tile) {
-      case 1: WeightedValues<T, 1>(task, rows, weight, j); break;
-      case 2: WeightedValues<T, 2>(task, rows, weight, j); break;
-      case 3: WeightedValues<T, 3>(task, rows, weight, j); break;
-      default: WeightedValues<T, 4>(task, rows, weight, j); break;
+      case 1: WeightedValues<T, kBits, 1>(task, rows, weight, j); break;
+      case 2: WeightedValues<T, kBits, 2>(task, rows, weight, j); break;
+      case 3: WeightedValues<T, kBits, 3>(task, rows, weight, j); break;
+      default: WeightedValues<T, kBits, 4>(task, rows, weight, j); break;
     }
+  }
+}
+
+template <typename T>
+void Attend(const AttentionTask& task, void* scratch) {
+  if (task.halves == nullptr) return AttendPacked<T, 0>(task, scratch);
+  switch (task.packed) {
+    case KvPrecision::kF16: return AttendPacked<T, 0>(task, scratch);
+    case KvPrecision::kInt8: return AttendPacked<T, 8>(task, scratch);
+    case KvPrecision::kKivi4: return AttendPacked<T, 4>(task, scratch);
+    case KvPrecision::kKivi2: return AttendPacked<T, 2>(task, scratch);
   }
 }
 
