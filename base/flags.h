@@ -16,8 +16,8 @@ namespace tidepool {
 using FlagSet = std::vector<std::string>;
 
 // Sets the flags and returns the other arguments; argv[0] is skipped. --name=value, --name value, --switch, --noswitch;
-// -- ends the flags; a list given again goes on. --help gives the argument "--help" back. InvalidArgument naming what is not known (or not in
-// `known`, unless that is empty) or not allowed.
+// -- ends the flags; a list given again goes on. --help gives the argument "--help" back. InvalidArgument naming what
+// is not known (or not in `known`, unless that is empty) or not allowed.
 absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known = {});
 
 // The flags of `known` by name, with defaults, for --help.

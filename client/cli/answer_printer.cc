@@ -65,6 +65,12 @@ std::string Summary(const v1::Usage& usage) {
       usage.full_kv_bytes() > 0
           ? 100.0 * static_cast<double>(usage.resident_kv_bytes()) / static_cast<double>(usage.full_kv_bytes())
           : 0.0);
+  if (usage.index_bytes() > 0) {
+    absl::StrAppend(&line, ", and an index of ", FormatByteSize(usage.index_bytes()),
+                    usage.index_on_device() ? " there" : " in host memory");
+  }
+  if (usage.budget_exceeded())
+    absl::StrAppend(&line, "; budget of ", FormatByteSize(usage.budget_bytes()), " exceeded");
   if (usage.evicted_rows() > 0) absl::StrAppend(&line, "; rows evicted ", usage.evicted_rows());
   if (usage.merged_rows() > 0) absl::StrAppend(&line, ", merged ", usage.merged_rows());
   if (usage.recalled_rows() > 0) absl::StrAppend(&line, ", recalled ", usage.recalled_rows());

@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "client/cli/cli.h"
 
@@ -37,8 +39,18 @@ ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end token");
 ABSL_FLAG(std::string, preset, "",
           "compression: full, streaming, snapkv, h2o, d2o, pyramidkv, ada-snapkv, ada-pyramidkv, tova, lighttransfer, "
           "simlayerkv, ahakv; empty: full, or the session's own");
-ABSL_FLAG(std::string, budget, "0.2",
-          "what stays on the device: a share of the tokens (0.2), or tokens of each layer and kv head (512)");
+ABSL_FLAG(
+    std::string, budget, "0.2",
+    "what stays on the device: a share of the full cache (0.2), tokens of each layer and kv head (512), or bytes of "
+    "the sequence (8MiB)");
+ABSL_FLAG(std::string, decode_budget, "held",
+          "held: the budget holds at every step; published: as the papers have it, what is gained while decoding comes "
+          "on top");
+ABSL_FLAG(
+    std::string, prefill, "whole",
+    "when the prompt is compressed: whole, when all of it is in; chunked, after every --compress-chunk tokens, for "
+    "prompts longer than the worker's slot pool");
+ABSL_FLAG(int, compress_chunk, 256, "tokens, a multiple of 64");
 ABSL_FLAG(std::optional<int>, sink_tokens, std::nullopt,
           "first tokens that always stay, 0 to 1024; unset: the preset's");
 ABSL_FLAG(std::optional<int>, window_tokens, std::nullopt,
@@ -110,17 +122,42 @@ absl::Status ReadStop(v1::StopParams& stop) {
 
 absl::Status ReadBudget(v1::CompressionParams& compression) {
   const std::string budget = absl::GetFlag(FLAGS_budget);
+  if (!budget.empty() && absl::ascii_isalpha(static_cast<unsigned char>(budget.back()))) {
+    const std::optional<uint64_t> bytes = ParseByteSize(budget);
+    if (!bytes.has_value() || *bytes == 0 || *bytes > uint64_t{1} << 50) {
+      return absl::InvalidArgumentError(absl::StrCat("--budget: '", budget, "' is no number of bytes, such as 8MiB"));
+    }
+    compression.set_budget_bytes(static_cast<int64_t>(*bytes));
+    return absl::OkStatus();
+  }
   double amount = 0;
   const bool is_number = absl::SimpleAtod(budget, &amount) && amount > 0 && amount <= (1 << 24);
   const bool is_share = absl::StrContains(budget, ".");
   if (!is_number || (is_share ? amount > 1 : amount != std::floor(amount))) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--budget: '", budget, "' is neither a share with a point, above 0 to 1.0, nor a number of tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--budget: '", budget,
+                     "' is neither a share with a point, above 0 to 1.0, nor a number of tokens or of bytes (8MiB)"));
   }
   if (is_share) {
     compression.set_budget_fraction(amount);
   } else {
     compression.set_budget_tokens(static_cast<int>(amount));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadHolding(v1::CompressionParams& compression) {
+  const std::string decode = absl::GetFlag(FLAGS_decode_budget), prefill = absl::GetFlag(FLAGS_prefill);
+  if (decode != "held" && decode != "published") {
+    return absl::InvalidArgumentError(absl::StrCat("--decode-budget: '", decode, "' is not held or published"));
+  }
+  if (prefill != "whole" && prefill != "chunked") {
+    return absl::InvalidArgumentError(absl::StrCat("--prefill: '", prefill, "' is not whole or chunked"));
+  }
+  if (decode == "published") compression.set_decode_budget(v1::DECODE_BUDGET_PUBLISHED);
+  if (prefill == "chunked") {
+    compression.set_prefill(v1::PREFILL_MODE_CHUNKED);
+    compression.set_prefill_chunk(absl::GetFlag(FLAGS_compress_chunk));
   }
   return absl::OkStatus();
 }
@@ -144,6 +181,7 @@ absl::Status ReadCompression(v1::CompressionParams& compression) {
     return absl::InvalidArgumentError("--recall: needs a --preset that evicts something");
   }
   v1::CompressionParams budget;
+  TP_RETURN_IF_ERROR(ReadHolding(budget));
   TP_RETURN_IF_ERROR(ReadBudget(budget));  // a mistake is one also where the value is not used
   if (preset.empty()) return absl::OkStatus();
   if (preset != "full") compression = budget;

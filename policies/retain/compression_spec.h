@@ -29,8 +29,8 @@ enum class DecodeBudget { kHeld, kPublished };
 // kChunked: the prompt is compressed after every prefill_chunk tokens, so that it may be longer than the device holds.
 enum class PrefillMode { kWhole, kChunked };
 enum class RecallMode { kOff, kAsync, kSync };
-// kPq16x4, kPq8x8: head_dim / 4 codes of 4 bits, head_dim / 8 codes of 8 bits (the names are those for 64 channels). The
-// last three are there to compare with: the keys themselves, and the bounds of pages of 8 and 16 rows.
+// kPq16x4, kPq8x8: head_dim / 4 codes of 4 bits, head_dim / 8 codes of 8 bits (the names are those for 64 channels).
+// The last three are there to compare with: the keys themselves, and the bounds of pages of 8 and 16 rows.
 enum class RecallIndex { kK4, kPq16x4, kPq8x8, kExact, kPage8, kPage16 };
 enum class IndexPlacement { kDevice, kHost };
 enum class OnRecallLoss { kContinue, kFail };
@@ -43,7 +43,7 @@ struct RecallSpec {
   int shortlist = -1;
   // kDevice: the index counts in the device budget.
   IndexPlacement placement = IndexPlacement::kHost;
-  double share = 0.5;                                // of the budgeted rows that are recall slots, 0 to 0.75
+  double share = 0.5;         // of the budgeted rows that are recall slots, 0 to 0.75
   int rows = 0;               // recall slots per (layer, kv head), out of the budget; 0: share decides
   double ema_beta = 0.7;      // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
   double ema_margin = 1.0;    // wanted when w > margin * theta, >= 1

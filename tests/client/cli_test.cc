@@ -56,6 +56,10 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"generate", "--prompt=x", "--budget=1.5"}, "--budget"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--budget=0.2.1"}, "--budget"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--budget=-3"}, "--budget"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--budget=3parsecs"}, "--budget"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--budget=0MiB"}, "--budget"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--prefill=half"}, "--prefill"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--decode-budget=loose"}, "--decode-budget"},
       {{"generate", "--prompt=x", "--recall=maybe"}, "--recall"},
       {{"generate", "--prompt=x", "--recall=sync"}, "--preset"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--on-recall-loss=cry"}, "--on-recall-loss"},
@@ -273,6 +277,20 @@ TEST_F(CliTest, ASessionGoesOnAfterARestart) {
   ASSERT_TRUE(second.contains("finished")) << second;
   EXPECT_GT(second["finished"]["usage"]["prompt_tokens"], first["finished"]["usage"]["context_tokens"]);
   EXPECT_EQ(second["finished"]["usage"]["degraded"], false);
+}
+
+TEST_F(CliTest, ABudgetInBytesHoldsInAPromptReadInChunks) {
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "tides and pools ";
+  const ProgramResult result =
+      Run({"generate", "--prompt=" + text, "--max-tokens=8", "--ignore-eos", "--preset=h2o", "--budget=40KiB",
+           "--prefill=chunked", "--compress-chunk=64", "--json"});
+  ASSERT_EQ(result.exit.code, 0) << result.err;
+  const json finished = Lines(result.out).back()["finished"];
+  EXPECT_EQ(finished["usage"]["budget_bytes"], 40 << 10) << finished;
+  EXPECT_EQ(finished["usage"]["budget_exceeded"], false);
+  EXPECT_GT(finished["usage"]["evicted_rows"], 0);
+  EXPECT_LT(finished["usage"]["decode_peak_kv_bytes"], finished["usage"]["full_kv_bytes"]);
 }
 
 TEST_F(CliTest, AChatsTurnsFollowOneAnother) {

@@ -15,8 +15,8 @@
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
 #include "worker/kv/query_ring.h"
-#include "worker/kv/row_packer.h"
 #include "worker/kv/retention_observer.h"
+#include "worker/kv/row_packer.h"
 #include "worker/kv/row_recall.h"
 
 namespace tidepool {
@@ -86,7 +86,8 @@ class Context {
   int32_t ChunkTokens() const;
   // Gives recall as many slots as the last selection left to it; rows beyond them leave.
   void SetRecallSlots();
-  // Writes a block's rows into the slots that hold their positions (merged and packed rows stay as they are) and indexes them.
+  // Writes a block's rows into the slots that hold their positions (merged and packed rows stay as they are) and
+  // indexes them.
   void InstallBlock(const std::string& value, int layer, int32_t block);
 
   Backend* const backend_;

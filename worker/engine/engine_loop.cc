@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/kv/observed_step.h"
 
@@ -339,6 +340,10 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
       taken->Rest();
       idle_.push_back(std::move(taken));
     }  // else its pages are free now; a session goes on from its last manifest
+  }
+  if (status.ok() && generation.usage.budget_exceeded) {
+    TP_LOG(Info, "engine", "request '", generation.request().request_id, "': what preset ",
+           generation.request().compression.preset, " never gives up was more than its device budget for a while");
   }
   if (!status.ok()) {
     ++counted_.requests_failed;
