@@ -282,9 +282,8 @@ TEST_F(CliTest, ASessionGoesOnAfterARestart) {
 TEST_F(CliTest, ABudgetInBytesHoldsInAPromptReadInChunks) {
   std::string text;
   for (int i = 0; i < 30; ++i) text += "tides and pools ";
-  const ProgramResult result =
-      Run({"generate", "--prompt=" + text, "--max-tokens=8", "--ignore-eos", "--preset=h2o", "--budget=40KiB",
-           "--prefill=chunked", "--compress-chunk=64", "--json"});
+  const ProgramResult result = Run({"generate", "--prompt=" + text, "--max-tokens=8", "--ignore-eos", "--preset=h2o",
+                                    "--budget=40KiB", "--prefill=chunked", "--compress-chunk=64", "--json"});
   ASSERT_EQ(result.exit.code, 0) << result.err;
   const json finished = Lines(result.out).back()["finished"];
   EXPECT_EQ(finished["usage"]["budget_bytes"], 40 << 10) << finished;
