@@ -25,7 +25,8 @@ constexpr char kUsage[] = R"(quality_report [options]
   --suites=LIST           lookup, text, divergence, needles; default all
   --presets=LIST          default: every preset that evicts
   --budgets=LIST          shares of the full cache's rows; default 0.2,0.1,0.05
-  --recall=LIST           off, sync, async; default all
+  --recall=LIST           off, sync, async, the last two also as MODE:INDEX or MODE:INDEX:SHORTLIST with INDEX one of k4,
+                          pq16x4, pq8x8, exact, page8, page16; default off,sync,async
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
   --index=PLACE           host or device: where the recall index lies; default host
   --only=TEXT             settings whose name ("snapkv 0.2 sync") holds the text
@@ -106,7 +107,7 @@ Options ParseOptions(int argc, char** argv) {
     } else if (absl::ConsumePrefix(&flag, "--budgets=")) {
       options.grid.budgets = Shares("--budgets", flag);
     } else if (absl::ConsumePrefix(&flag, "--recall=")) {
-      options.grid.recalls = Words("--recall", flag, {"off", "sync", "async"});
+      options.grid.recalls = absl::StrSplit(flag, ',');
     } else if (absl::ConsumePrefix(&flag, "--model=")) {
       options.model = std::string(flag);
     } else if (absl::ConsumePrefix(&flag, "--lengths=")) {
@@ -147,7 +148,7 @@ void RunLookup(const Options& options, const std::vector<Setting>& settings, Rep
     const std::vector<int>& lengths = options.lookup_lengths;
     if (!lengths.empty() && std::find(lengths.begin(), lengths.end(), length) == lengths.end()) continue;
     for (const Setting& setting : settings) {
-      const int pace_ms = setting.recall == "async" ? options.pace_ms : 0;
+      const int pace_ms = setting.spec.recall.mode == RecallMode::kAsync ? options.pace_ms : 0;
       report.Add(MeasureLookup(engine, lookup, setting, absl::Milliseconds(pace_ms)));
     }
   }

@@ -130,7 +130,7 @@ def panel(cells, suite, left, colours):
     dash = {"off": "5 4", "sync": "", "async": "1.5 3"}
     for (preset, recall), line in lines.items():
         path = " ".join(f"{x_of(budget):.1f},{y_of(value):.1f}" for budget, value in line)
-        style = f'stroke="{colours[preset]}" stroke-width="1.8" stroke-dasharray="{dash[recall]}" stroke-linecap="round"'
+        style = f'stroke="{colours[preset]}" stroke-width="1.8" stroke-dasharray="{dash[recall.split(":")[0]]}" stroke-linecap="round"'
         out.append(f'<polyline points="{path}" fill="none" {style}/>')
         for budget, value in line:
             tip = html.escape(f"{preset}, recall {recall}, {100 * budget:g} %: {value:.{digits}f}")

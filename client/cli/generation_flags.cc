@@ -1,5 +1,7 @@
 // Sampling, stop, compression and session flags of `generate` and `chat`.
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -61,6 +63,12 @@ ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: --rec
 ABSL_FLAG(int, recall_budget_ms, 20, "async: requests for rows that take longer are given up, 1 to 60000");
 ABSL_FLAG(double, recall_staging, 4,
           "async: rows kept ready in the worker's host memory, as a multiple of the recall slots, 1 to 64");
+ABSL_FLAG(std::string, recall_index, "k4",
+          "what rows are chosen by: k4, pq16x4, pq8x8 (a fifth of k4's bytes); to compare with: exact, page8, page16");
+ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, device (inside the device budget)");
+ABSL_FLAG(int, shortlist, -1,
+          "rows beyond the slots whose own keys are compared before the choice, 0 to 65536; -1: 192 for pq16x4 and "
+          "pq8x8, else 0");
 ABSL_FLAG(std::string, on_recall_loss, "continue", "when rows cannot be recalled: continue, fail");
 
 ABSL_FLAG(std::string, session, "",
@@ -170,6 +178,29 @@ absl::StatusOr<v1::RecallMode> ReadRecallMode() {
   return absl::InvalidArgumentError(absl::StrCat("--recall: '", mode, "' is not off, async or sync"));
 }
 
+absl::Status ReadRecallIndex(v1::RecallParams& recall) {
+  const std::pair<const char*, v1::RecallIndex> kinds[] = {
+      {"k4", v1::RECALL_INDEX_K4},       {"pq16x4", v1::RECALL_INDEX_PQ16X4}, {"pq8x8", v1::RECALL_INDEX_PQ8X8},
+      {"exact", v1::RECALL_INDEX_EXACT}, {"page8", v1::RECALL_INDEX_PAGE8},   {"page16", v1::RECALL_INDEX_PAGE16}};
+  const std::string index = absl::GetFlag(FLAGS_recall_index), placement = absl::GetFlag(FLAGS_index_placement);
+  const auto* kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& k) { return index == k.first; });
+  if (kind == std::end(kinds)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--recall-index: '", index, "' is not k4, pq16x4, pq8x8, exact, page8 or page16"));
+  }
+  if (placement != "host" && placement != "device") {
+    return absl::InvalidArgumentError(absl::StrCat("--index-placement: '", placement, "' is not host or device"));
+  }
+  recall.set_index(kind->second);
+  recall.set_index_placement(placement == "host" ? v1::INDEX_PLACEMENT_HOST : v1::INDEX_PLACEMENT_DEVICE);
+  const int shortlist = absl::GetFlag(FLAGS_shortlist);
+  if (shortlist < -1 || shortlist > 65536) {
+    return absl::InvalidArgumentError(absl::StrCat("--shortlist: ", shortlist, " is not in -1 to 65536"));
+  }
+  if (shortlist >= 0) recall.set_shortlist(shortlist);
+  return absl::OkStatus();
+}
+
 absl::Status ReadCompression(v1::CompressionParams& compression) {
   const std::string preset = absl::GetFlag(FLAGS_preset);
   TP_ASSIGN_OR_RETURN(const v1::RecallMode mode, ReadRecallMode());
@@ -196,6 +227,7 @@ absl::Status ReadCompression(v1::CompressionParams& compression) {
   if (mode == v1::RECALL_MODE_OFF) return absl::OkStatus();
   v1::RecallParams& recall = *compression.mutable_recall();
   recall.set_mode(mode);
+  TP_RETURN_IF_ERROR(ReadRecallIndex(recall));
   recall.set_share(absl::GetFlag(FLAGS_recall_share));
   if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) recall.set_rows(rows);
   recall.set_budget_ms(absl::GetFlag(FLAGS_recall_budget_ms));

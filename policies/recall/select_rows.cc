@@ -10,19 +10,6 @@
 namespace tidepool {
 namespace {
 
-// The indices of the `count` best, best first; ties to the lower index.
-std::vector<int32_t> Best(absl::Span<const float> weight, int count) {
-  std::vector<int32_t> index(weight.size());
-  std::iota(index.begin(), index.end(), 0);
-  const BestFirst better(weight);
-  if (count < static_cast<int>(index.size())) {
-    std::nth_element(index.begin(), index.begin() + count, index.end(), better);
-    index.resize(std::max(count, 0));
-  }
-  std::sort(index.begin(), index.end(), better);
-  return index;
-}
-
 std::vector<int32_t> Victims(const RecallCandidates& candidates, absl::Span<const int32_t> chosen) {
   TIDEPOOL_CHECK(candidates.resident.size() == candidates.weight.size() &&
                  candidates.average.size() == candidates.weight.size());
@@ -40,6 +27,18 @@ std::vector<int32_t> Victims(const RecallCandidates& candidates, absl::Span<cons
 
 }  // namespace
 
+std::vector<int32_t> BestRows(absl::Span<const float> weight, int count) {
+  std::vector<int32_t> index(weight.size());
+  std::iota(index.begin(), index.end(), 0);
+  const BestFirst better(weight);
+  if (count < static_cast<int>(index.size())) {
+    std::nth_element(index.begin(), index.begin() + count, index.end(), better);
+    index.resize(std::max(count, 0));
+  }
+  std::sort(index.begin(), index.end(), better);
+  return index;
+}
+
 float KthLargest(absl::Span<const float> weight, int k) {
   if (k < 1 || static_cast<size_t>(k) > weight.size()) return 0;
   std::vector<float> ranks(weight.size());
@@ -50,7 +49,7 @@ float KthLargest(absl::Span<const float> weight, int k) {
 
 RecallChoice ChooseBest(const RecallCandidates& candidates, int slots) {
   RecallChoice choice;
-  choice.best = Best(candidates.weight, slots);
+  choice.best = BestRows(candidates.weight, slots);
   for (int32_t i : choice.best) {
     if (!candidates.resident[i]) choice.wanted.push_back(i);
   }
@@ -60,7 +59,7 @@ RecallChoice ChooseBest(const RecallCandidates& candidates, int slots) {
 
 RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most) {
   RecallChoice choice;
-  choice.best = Best(candidates.weight, slots);
+  choice.best = BestRows(candidates.weight, slots);
   for (int32_t i : choice.best) {
     if (!(candidates.weight[i] > threshold) || static_cast<int>(choice.wanted.size()) >= most) break;
     if (!candidates.resident[i]) choice.wanted.push_back(i);

@@ -22,14 +22,17 @@ struct RecallChoice {
   std::vector<int32_t> victims;  // resident and not chosen in this step, lowest average first
 };
 
+// The `count` best, or all, best first; ties to the lower index.
+std::vector<int32_t> BestRows(absl::Span<const float> weight, int count);
+
 // The k-th largest weight; 0 when there are fewer than k: a slot for each, nothing to beat.
 float KthLargest(absl::Span<const float> weight, int k);
 
 // sync: the `slots` best candidates are to be resident, ties to the lower position.
 RecallChoice ChooseBest(const RecallCandidates& candidates, int slots);
 
-// async: rows above margin * theta that are not resident, at most `most`. Slots of residents below the slots-th best
-// weight may be taken.
+// async: rows above margin * theta that are among the `slots` best and not resident, at most `most`. Slots of residents
+// below the slots-th best weight may be taken.
 RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most);
 
 // async: rows that the next token may want. Heads that copy read on: after position p they want p + 1. So each of

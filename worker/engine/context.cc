@@ -37,15 +37,14 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) rows_.head(layer, kv_head).KeepColumnSums(group);
     }
   }
-  if (compressor_.query_window() > 0) {
-    ring_.emplace(layout.layers, compressor_.query_window(), options_.query_heads * layout.head_dim);
-  }
   if (options_.spec.recall.mode != RecallMode::kOff && compressor_.compresses() && cache != nullptr) {
     recall_.emplace(layout, group, options_.spec.recall);
     log_.set_on_full([this](int32_t block, int layer, int kv_head, const char* rows) {
-      recall_->AddBlock(block, layer, kv_head, rows);
+      recall_->AddBlock(block, layer, kv_head, rows, reading_prompt_);
     });
   }
+  const int window = std::max(compressor_.query_window(), recall_.has_value() ? recall_->learning_queries() : 0);
+  if (window > 0) ring_.emplace(layout.layers, window, options_.query_heads * layout.head_dim);
 }
 
 int32_t Context::NextChunk(int32_t limit) const {
@@ -59,6 +58,7 @@ int32_t Context::NextChunk(int32_t limit) const {
 void Context::BeginStep(int32_t count) { rows_.Extend(computed_, count); }
 
 void Context::EndStep(int32_t count, bool prompt) {
+  reading_prompt_ = prompt;
   if (stores()) {
     const bool exact = !compressor_.compressed() && !rows_.any_packed();  // computed with full attention
     for (int32_t done = 0; done < count;) {
@@ -82,12 +82,14 @@ void Context::EndStep(int32_t count, bool prompt) {
   }
   decode_peak_pages = std::max(decode_peak_pages, rows_.total_pages());
   compressor_.AfterStep(*backend_, rows_, ring(), computed_);
+  if (recall_.has_value() && recall_->learning_overdue()) LearnIndex();
   SetRecallSlots();  // a policy that acts at every step may evict for the first time here
   packer_.Settle(*backend_, rows_, computed_);
   if (observer_ != nullptr) observer_->AfterStep(rows_, computed_);
 }
 
 void Context::EndPrefill() {
+  if (recall_.has_value() && recall_->learning_queries() > 0) LearnIndex();
   compressor_.AtPrefillEnd(*backend_, rows_, ring(), computed_);
   SetRecallSlots();
   if (!compressor_.decision_due()) packer_.Settle(*backend_, rows_, computed_);
@@ -96,6 +98,14 @@ void Context::EndPrefill() {
 
 int32_t Context::ChunkTokens() const {
   return spec().prefill == PrefillMode::kChunked && compressor_.compresses() ? spec().prefill_chunk : 0;
+}
+
+void Context::LearnIndex() {
+  recall_->Learn(*backend_, *ring_);
+  if (spec().recall.placement == IndexPlacement::kDevice) {
+    compressor_.set_index_bytes(static_cast<double>(recall_->index_table_bytes()),
+                                compressor_.shape().index_bytes_per_token);
+  }
 }
 
 void Context::SetRecallSlots() {
@@ -145,7 +155,7 @@ void Context::InstallBlock(const std::string& value, int layer, int32_t block) {
     }
     if (recall_.has_value() && view->tokens() == kBlockTokens) {
       // Rows of one kv head lie one after another in a block value.
-      recall_->AddBlock(block, layer, kv_head, view->Row(kv_head, 0).data());
+      recall_->AddBlock(block, layer, kv_head, view->Row(kv_head, 0).data(), /*prompt=*/true);
     }
   }
 }

@@ -84,6 +84,8 @@ class Context {
 
   // Of a prompt that is compressed in chunks; else 0.
   int32_t ChunkTokens() const;
+  // Tables of the recall index are learnt, and the compressor is told what they take.
+  void LearnIndex();
   // Gives recall as many slots as the last selection left to it; rows beyond them leave.
   void SetRecallSlots();
   // Writes a block's rows into the slots that hold their positions (merged and packed rows stay as they are) and
@@ -100,6 +102,7 @@ class Context {
   Compressor compressor_;
   RowPacker packer_;
   std::optional<QueryRing> ring_;
+  bool reading_prompt_ = true;  // the rows that the log takes are those of a prompt
   std::optional<RowRecall> recall_;
   RetentionObserver* observer_ = nullptr;
 };

@@ -55,6 +55,7 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   const RecallSpec& recall = spec.recall;
   out.Put(recall.mode);
   out.Put(recall.index);
+  out.Put(recall.shortlist);
   out.Put(recall.placement);
   out.Put(recall.share);
   out.Put(recall.rows);
@@ -110,6 +111,7 @@ CompressionSpec GetSpec(ByteReader& in) {
   RecallSpec& recall = spec.recall;
   recall.mode = in.Get<RecallMode>();
   recall.index = in.Get<RecallIndex>();
+  recall.shortlist = in.Get<int>();
   recall.placement = in.Get<IndexPlacement>();
   recall.share = in.Get<double>();
   recall.rows = in.Get<int>();

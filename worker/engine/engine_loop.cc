@@ -81,11 +81,6 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     };
     TP_RETURN_IF_ERROR(check_layers("dense_layers", request.compression.dense_layers));
     TP_RETURN_IF_ERROR(check_layers("lazy_layers", request.compression.lazy_layers));
-    if (request.compression.recall.mode != RecallMode::kOff &&
-        request.compression.recall.placement == IndexPlacement::kDevice) {
-      return absl::UnimplementedError(
-          "compression.recall.placement: the cpu backend keeps the index in host memory only");
-    }
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
       return absl::FailedPreconditionError(
           "compression.recall.mode: this worker has no cache service to recall from (start it with --cache)");

@@ -78,7 +78,7 @@ void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
     usage.late_rows = recall->counters().late_rows;
     usage.lost_rows = recall->counters().lost_rows;
     usage.index_bytes = recall->index_bytes();
-    usage.staged_bytes = recall->staging().bytes();
+    usage.staged_bytes = recall->staged_bytes();
     usage.index_on_device = context.spec().recall.placement == IndexPlacement::kDevice;
     usage.degraded = usage.lost_rows > 0;
   }

@@ -83,9 +83,6 @@ void BatchRecall::Begin(std::vector<RecallSlice> slices) {
 void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> queries) {
   const KvLayout& layout = backend_->layout();
   const int heads = layout.kv_heads, group = query_heads_ / heads;
-  struct Unit {
-    int slice, kv_head;
-  };
   std::vector<Unit> units;
   for (size_t i = 0; i < slices_.size(); ++i) {
     const RecallSlice& slice = slices_[i];
@@ -100,24 +97,81 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
   }
   if (units.empty()) return;
 
+  // The last token's queries choose: slices with recall have one token (Context::NextChunk).
+  std::vector<UnitQueries> queries_of(units.size());
+  for (size_t u = 0; u < units.size(); ++u) {
+    const RecallSlice& slice = slices_[units[u].slice];
+    for (int g = 0; g < group; ++g) {
+      queries_of[u].push_back(
+          queries[units[u].slice].Head(slice.tokens - 1, units[u].kv_head * group + g, layout.head_dim));
+    }
+  }
+  if (scores_.size() < units.size()) scores_.resize(units.size());
+  far_.resize(units.size());
   backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
     const RecallSlice& slice = slices_[units[u].slice];
-    const int kv_head = units[u].kv_head;
-    // The last token's queries choose: slices with recall have one token (Context::NextChunk).
-    std::vector<const float*> q;
-    for (int g = 0; g < group; ++g) {
-      q.push_back(queries[units[u].slice].Head(slice.tokens - 1, kv_head * group + g, layout.head_dim));
-    }
-    choices_[units[u].slice][kv_head] =
-        slice.recall->Choose(*slice.rows, *slice.log, layer, kv_head, q, slice.first_position, Synchronous(slice));
+    slice.recall->Score(*slice.rows, *slice.log, layer, units[u].kv_head, queries_of[u], slice.first_position,
+                        scores_[u]);
+    CompareNear(layer, units[u], queries_of[u], u);
+  });
+  CompareFar(layer, units, queries_of);
+  backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
+    const RecallSlice& slice = slices_[units[u].slice];
+    choices_[units[u].slice][units[u].kv_head] =
+        slice.recall->Choose(layer, units[u].kv_head, scores_[u], Synchronous(slice));
   });
 
   std::vector<MissingRow> missing;
   for (const Unit& unit : units) Serve(layer, unit.slice, unit.kv_head, &missing);
-  if (!missing.empty()) Fetch(std::move(missing));
+  if (!missing.empty()) {
+    Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
+      Install(slices_[row.slice], row.layer, row.kv_head, row.position, bytes,
+              choices_[row.slice][row.kv_head].victims);
+    });
+  }
   if ((layer + 1) % ((layout.layers + kSendsPerStep - 1) / kSendsPerStep) == 0) {
     for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
   }
+}
+
+// A row is taken where it is found: acknowledged a moment later, it would be local no more.
+void BatchRecall::CompareNear(int layer, const Unit& unit, const UnitQueries& queries, size_t u) {
+  const RecallSlice& slice = slices_[unit.slice];
+  const HeadRows& head = slice.rows->head(layer, unit.kv_head);
+  std::string copy(backend_->layout().row_bytes(), '\0');
+  far_[u].clear();
+  for (int32_t candidate : scores_[u].shortlist) {
+    const int32_t position = scores_[u].positions[candidate];
+    const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
+    if (row == nullptr && scores_[u].resident[candidate]) {
+      backend_->ReadRows(*slice.rows, layer, unit.kv_head, {head.Find(position)}, copy.data());
+      row = copy.data();
+    }
+    if (row == nullptr) {
+      far_[u].push_back(candidate);
+    } else {
+      slice.recall->Compare(queries, candidate, row, scores_[u]);
+    }
+  }
+}
+
+void BatchRecall::CompareFar(int layer, absl::Span<const Unit> units, absl::Span<const UnitQueries> queries) {
+  std::vector<MissingRow> missing;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (!Synchronous(slices_[units[u].slice])) continue;
+    for (int32_t candidate : far_[u]) {
+      missing.push_back({units[u].slice, layer, units[u].kv_head, scores_[u].positions[candidate], /*wanted=*/false});
+    }
+  }
+  if (missing.empty()) return;
+  Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
+    for (size_t u = 0; u < units.size(); ++u) {
+      if (units[u].slice != row.slice || units[u].kv_head != row.kv_head) continue;
+      const std::vector<int32_t>& positions = scores_[u].positions;
+      const auto at = std::lower_bound(positions.begin(), positions.end(), row.position);
+      slices_[row.slice].recall->Compare(queries[u], static_cast<int32_t>(at - positions.begin()), bytes, scores_[u]);
+    }
+  });
 }
 
 void BatchRecall::Serve(int layer, int slice_index, int kv_head, std::vector<MissingRow>* missing) {
@@ -232,7 +286,8 @@ void BatchRecall::Miss(RecallSlice& slice, const MissingRow& row, const absl::St
   }
 }
 
-void BatchRecall::Fetch(std::vector<MissingRow> missing) {
+void BatchRecall::Fetch(std::vector<MissingRow> missing,
+                        absl::FunctionRef<void(const MissingRow& row, const char* bytes)> take) {
   const std::vector<MissingGroup> groups = GroupByBlock(missing);
   std::optional<absl::StatusOr<RecalledRows>> answer;
   if (!silent_) {
@@ -255,7 +310,7 @@ void BatchRecall::Fetch(std::vector<MissingRow> missing) {
              [&](const MissingRow& row, const char* bytes, const absl::Status& why) {
                RecallSlice& slice = slices_[row.slice];
                if (bytes == nullptr) return Miss(slice, row, why, /*waited=*/true);
-               Install(slice, row.layer, row.kv_head, row.position, bytes, choices_[row.slice][row.kv_head].victims);
+               take(row, bytes);
                slice.recall->staging().Put(HeadIndex(row.layer, row.kv_head), row.position, bytes);
                slice.recall->counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
              });

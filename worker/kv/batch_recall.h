@@ -66,9 +66,20 @@ class BatchRecall : public StepHook {
   bool Active(const RecallSlice& slice) const;
   bool Synchronous(const RecallSlice& slice) const;
   int HeadIndex(int layer, int kv_head) const { return layer * backend_->layout().kv_heads + kv_head; }
+  // A (slice, kv head) of the layer being recalled.
+  struct Unit {
+    int slice, kv_head;
+  };
+  // The group's queries that choose.
+  using UnitQueries = std::vector<const float*>;
+  // Compares the rows of a unit's shortlist that are local or in slots; the others are left in far_[unit].
+  void CompareNear(int layer, const Unit& unit, const UnitQueries& queries, size_t u);
+  // Fetches the others for slices that wait for them.
+  void CompareFar(int layer, absl::Span<const Unit> units, absl::Span<const UnitQueries> queries);
   // What layer's choices want: installs what is local, gives the rest to Fetch or to asks_.
   void Serve(int layer, int slice, int kv_head, std::vector<MissingRow>* missing);
-  void Fetch(std::vector<MissingRow> missing);
+  // Waits for rows and stages them; `take` gets those that came.
+  void Fetch(std::vector<MissingRow> missing, absl::FunctionRef<void(const MissingRow& row, const char* bytes)> take);
   // Puts a row into a recall slot, taking the first victim's when none is free, or back in place of its mixture.
   void Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
                std::vector<int32_t>& victims);
@@ -92,6 +103,8 @@ class BatchRecall : public StepHook {
   const int query_heads_;
   const absl::Duration sync_deadline_;
   std::vector<RecallSlice> slices_;
+  std::vector<RowScores> scores_;                // by unit of the layer being recalled
+  std::vector<std::vector<int32_t>> far_;        // likewise, candidates
   std::vector<std::vector<RowChoice>> choices_;  // [slice][kv_head] of the current layer
   std::vector<std::vector<MissingRow>> asks_;    // [slice], async: to be asked for
 

@@ -11,6 +11,7 @@
 #include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
 #include "policies/retain/token_scores.h"
+#include "worker/kv/key_index.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
@@ -92,7 +93,8 @@ int32_t Compressor::ReusablePrefix(const CompressionSpec& spec, int32_t tokens) 
   if (spec.score == ScoreRule::kColumn) return 0;
   // Of a prompt compressed chunk by chunk only what comes before the first chunk's end is as if it had been whole.
   if (spec.prefill == PrefillMode::kChunked) tokens = std::min(tokens, spec.prefill_chunk);
-  return std::max(0, tokens - std::max(window, 1));
+  const int learning = spec.recall.mode == RecallMode::kOff ? 0 : LearningQueries(spec.recall.index);
+  return std::max(0, tokens - std::max({window, learning, 1}));
 }
 
 Compressor::Horizon Compressor::HorizonFrom(int32_t tokens) const {

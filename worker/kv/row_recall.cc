@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "policies/recall/k4_code.h"
 #include "policies/recall/select_rows.h"
 #include "worker/kernels/cpu/attention.h"
 
@@ -22,36 +21,65 @@ void KeyToFloat(const KvLayout& layout, const char* row, float* key) {
   }
 }
 
+float Dot(const float* a, const float* b, int size) {
+  float sum = 0;
+  for (int i = 0; i < size; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// In four lanes, which is as good as any order but fast.
+float Sum(absl::Span<const float> x) {
+  double lanes[4] = {};
+  size_t i = 0;
+  for (; i + 4 <= x.size(); i += 4) {
+    for (size_t lane = 0; lane < 4; ++lane) lanes[lane] += x[i + lane];
+  }
+  for (; i < x.size(); ++i) lanes[0] += x[i];
+  return static_cast<float>(lanes[0] + lanes[1] + lanes[2] + lanes[3]);
+}
+
 }  // namespace
 
 RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec)
     : layout_(layout),
       group_(group),
       spec_(spec),
+      index_(MakeKeyIndex(spec.index, layout, group)),
       heads_(static_cast<size_t>(layout.layers) * layout.kv_heads),
-      staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {
-  TIDEPOOL_CHECK(group >= 1 && group <= kMaxK4Queries);
-}
+      staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {}
 
 void RowRecall::set_slots(int32_t rows) {
   slots_ = rows;
-  if (spec_.mode != RecallMode::kAsync) return;
-  staging_.Grow(static_cast<int32_t>(std::ceil(spec_.staging * rows)));
+  const int shortlist = ShortlistRows(spec_);
+  int32_t staged = shortlist > 0 ? rows + shortlist : 0;
+  if (spec_.mode == RecallMode::kAsync)
+    staged = std::max(staged, static_cast<int32_t>(std::ceil(spec_.staging * rows)));
+  staging_.Grow(staged);
 }
 
-void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows) {
-  HeadState& state = head(layer, kv_head);
-  const int head_dim = layout_.head_dim;
-  const size_t code_bytes = K4CodeBytes(kBlockTokens, head_dim);
-  TIDEPOOL_CHECK(state.codes.size() == code_bytes * block);
-  std::vector<float> keys(static_cast<size_t>(kBlockTokens) * head_dim);
+void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows, bool prompt) {
+  std::vector<float> keys(static_cast<size_t>(kBlockTokens) * layout_.head_dim);
   for (int token = 0; token < kBlockTokens; ++token) {
-    KeyToFloat(layout_, rows + token * layout_.row_bytes(), keys.data() + token * head_dim);
+    KeyToFloat(layout_, rows + token * layout_.row_bytes(), keys.data() + token * layout_.head_dim);
   }
-  state.codes.resize(state.codes.size() + code_bytes);
-  state.ranges.resize(state.ranges.size() + 2 * head_dim);
-  float* ranges = state.ranges.data() + state.ranges.size() - 2 * head_dim;
-  EncodeK4(keys.data(), kBlockTokens, head_dim, state.codes.data() + code_bytes * block, ranges, ranges + head_dim);
+  index_->AddBlock(layer * layout_.kv_heads + kv_head, keys, prompt);
+}
+
+void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
+  const int head_dim = layout_.head_dim;
+  backend.ParallelFor(static_cast<int64_t>(heads_.size()), [&](int64_t index) {
+    const int layer = static_cast<int>(index) / layout_.kv_heads, kv_head = static_cast<int>(index) % layout_.kv_heads;
+    const int tokens = ring.tokens(layer), count = std::min(tokens, learning_queries());
+    std::vector<float> weight(head_dim, 0.0f);
+    for (int i = tokens - count; i < tokens; ++i) {
+      const float* query = ring.Token(layer, i) + static_cast<size_t>(kv_head) * group_ * head_dim;
+      for (int g = 0; g < group_; ++g) {
+        for (int c = 0; c < head_dim; ++c) weight[c] += query[g * head_dim + c] * query[g * head_dim + c];
+      }
+    }
+    for (float& w : weight) w = std::sqrt(w / static_cast<float>(std::max(1, count * group_)));
+    index_->Learn(static_cast<int>(index), weight);
+  });
 }
 
 void RowRecall::Rest() {
@@ -60,57 +88,17 @@ void RowRecall::Rest() {
   staging_.Clear();
 }
 
-int64_t RowRecall::index_bytes() const {
-  int64_t bytes = 0;
-  for (const HeadState& state : heads_) {
-    bytes += static_cast<int64_t>(state.codes.size() + state.ranges.size() * sizeof(float));
-  }
-  return bytes;
-}
-
-void RowRecall::ScoreBlocks(const HeadState& state, absl::Span<const float* const> queries, int32_t blocks,
-                            float* const* scores) const {
-  const int head_dim = layout_.head_dim;
-  std::vector<float> scaled(static_cast<size_t>(group_) * head_dim);
-  std::vector<float> bias(group_);
-  std::vector<const float*> scaled_rows(group_);
-  std::vector<float*> out(group_);
-  for (int32_t block = 0; block < blocks; ++block) {
-    const float* minimum = state.ranges.data() + static_cast<size_t>(block) * 2 * head_dim;
-    const float* scale = minimum + head_dim;
-    for (int g = 0; g < group_; ++g) {
-      float sum = 0;
-      for (int c = 0; c < head_dim; ++c) {
-        sum += queries[g][c] * minimum[c];
-        scaled[g * head_dim + c] = queries[g][c] * scale[c];
-      }
-      bias[g] = sum;
-      scaled_rows[g] = scaled.data() + g * head_dim;
-      out[g] = scores[g] + block * kBlockTokens;
-    }
-    K4Task task;
-    task.codes = state.codes.data() + K4CodeBytes(kBlockTokens, head_dim) * block;
-    task.tiles = K4Tiles(kBlockTokens);
-    task.head_dim = head_dim;
-    task.queries = group_;
-    task.scaled_query = scaled_rows.data();
-    task.bias = bias.data();
-    task.scores = out.data();
-    ScoreK4Tiles(task);
-  }
-}
-
-RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-                            absl::Span<const float* const> queries, int32_t positions, bool exact) {
-  HeadState& state = head(layer, kv_head);
+void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                      absl::Span<const float* const> queries, int32_t positions, RowScores& scores) const {
   const HeadRows& resident_rows = rows.head(layer, kv_head);
   const int head_dim = layout_.head_dim;
   const int32_t blocks = log.full_blocks();
   positions = std::min(positions, log.tokens());
 
   // Candidates: what the policy does not keep, or keeps only as a mixture with others, and is to be had.
-  std::vector<int32_t> candidates;
-  std::vector<uint8_t> resident;
+  scores.positions.clear();
+  scores.resident.clear();
+  scores.shortlist.clear();
   const absl::Span<const int32_t> order = resident_rows.order();
   size_t next = 0;
   for (int32_t position = 0; position < positions;) {
@@ -122,42 +110,81 @@ RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int l
       const bool mixture = is_resident && resident_rows.merged()[order[next]] != 0;
       if (is_resident && !mixture && resident_rows.kind(order[next]) == RowKind::kKept) continue;
       if (lost && (mixture || !is_resident)) continue;
-      candidates.push_back(position);
+      scores.positions.push_back(position);
       // The slot of a kept mixture is its own: to want it means to put its own row back in place.
-      resident.push_back(is_resident && !mixture);
+      scores.resident.push_back(is_resident && !mixture);
     }
   }
-  RowChoice choice;
-  if (candidates.empty()) return choice;
+  if (scores.positions.empty()) return;
 
-  std::vector<float*> score_rows(group_);
-  std::vector<float> block_scores(static_cast<size_t>(group_) * blocks * kBlockTokens);
-  for (int g = 0; g < group_; ++g) score_rows[g] = block_scores.data() + static_cast<size_t>(g) * blocks * kBlockTokens;
-  ScoreBlocks(state, queries, blocks, score_rows.data());
+  const size_t stride = static_cast<size_t>(blocks + 1) * kBlockTokens;
+  scores.estimate.resize(group_ * stride);
+  std::vector<float*> of_query(group_);
+  for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * stride;
+  index_->Score(layer * layout_.kv_heads + kv_head, queries, blocks, of_query.data());
+  // The block being filled is not indexed yet: its exact keys are here.
   std::vector<float> key(head_dim);
-
-  const size_t count = candidates.size();
-  std::vector<float> weight(count, 0.0f), share(static_cast<size_t>(group_) * count);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t position = candidates[i];
-    if (position < blocks * kBlockTokens) {
-      for (int g = 0; g < group_; ++g) share[g * count + i] = score_rows[g][position] * scale;
-    } else {  // the block being filled is not indexed yet: its exact keys are here
-      KeyToFloat(layout_, log.TailRows(layer, kv_head) + (position - blocks * kBlockTokens) * layout_.row_bytes(),
-                 key.data());
-      for (int g = 0; g < group_; ++g) {
-        float dot = 0;
-        for (int c = 0; c < head_dim; ++c) dot += queries[g][c] * key[c];
-        share[g * count + i] = dot * scale;
-      }
-    }
+  for (int32_t position = blocks * kBlockTokens; position < positions; ++position) {
+    KeyToFloat(layout_, log.TailRows(layer, kv_head) + (position - blocks * kBlockTokens) * layout_.row_bytes(),
+               key.data());
+    for (int g = 0; g < group_; ++g) of_query[g][position] = Dot(queries[g], key.data(), head_dim);
   }
+
+  const size_t count = scores.positions.size();
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  scores.share.resize(group_ * count);
+  scores.sum.resize(group_);
   for (int g = 0; g < group_; ++g) {
-    const float sum = ExpAndSum(share.data() + g * count, static_cast<int32_t>(count));
-    for (size_t i = 0; i < count; ++i) weight[i] += share[g * count + i] / sum;
+    float* share = scores.share.data() + g * count;
+    for (size_t i = 0; i < count; ++i) share[i] = of_query[g][scores.positions[i]] * scale;
+    scores.sum[g] = ExpAndSum(share, static_cast<int32_t>(count));
+  }
+  Shorten(scores);
+}
+
+void RowRecall::Shorten(RowScores& scores) const {
+  const int extra = ShortlistRows(spec_);
+  if (extra == 0) return;
+  scores.shortlist = BestRows(Weights(scores), slots_ + extra);
+  std::sort(scores.shortlist.begin(), scores.shortlist.end());
+}
+
+std::vector<float> RowRecall::Weights(const RowScores& scores) const {
+  const size_t count = scores.positions.size();
+  std::vector<float> weight(count, 0.0f);
+  for (int g = 0; g < group_; ++g) {
+    const float* share = scores.share.data() + g * count;
+    const float sum = scores.sum[g];
+    for (size_t i = 0; i < count; ++i) weight[i] += share[i] / sum;
   }
   for (float& w : weight) w /= static_cast<float>(group_);
+  return weight;
+}
+
+void RowRecall::Compare(absl::Span<const float* const> queries, int32_t candidate, const char* row,
+                        RowScores& scores) const {
+  const int head_dim = layout_.head_dim;
+  const size_t count = scores.positions.size(), stride = scores.estimate.size() / group_;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  std::vector<float> key(head_dim);
+  KeyToFloat(layout_, row, key.data());
+  for (int g = 0; g < group_; ++g) {
+    const float estimate = scores.estimate[g * stride + scores.positions[candidate]];
+    scores.share[g * count + candidate] *= std::exp((Dot(queries[g], key.data(), head_dim) - estimate) * scale);
+  }
+}
+
+RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exact) {
+  RowChoice choice;
+  if (scores.positions.empty()) return choice;
+  HeadState& state = head(layer, kv_head);
+  const std::vector<int32_t>& candidates = scores.positions;
+  const std::vector<uint8_t>& resident = scores.resident;
+  const size_t count = candidates.size();
+  if (!scores.shortlist.empty()) {  // anew: estimates that were far too high would leave nothing of a corrected sum
+    for (int g = 0; g < group_; ++g) scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * count, count));
+  }
+  const std::vector<float> weight = Weights(scores);
 
   // Averages of the rows that hold a recall slot; a new one starts with its weight.
   std::vector<float> average(count, 0.0f);
@@ -188,15 +215,18 @@ RowChoice RowRecall::Choose(const SequenceRows& rows, const BlockLog& log, int l
   for (int32_t i : chosen.victims) choice.victims.push_back(candidates[i]);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
-    for (int32_t i : RowsAhead(chosen.best, candidates, resident, spec_.follow_rows, slots_)) {
-      if (!staging_.Has(index, candidates[i])) choice.ahead.push_back(candidates[i]);
-    }
+    auto ahead = [&](int32_t i) {
+      if (!resident[i] && !staging_.Has(index, candidates[i])) choice.ahead.push_back(candidates[i]);
+    };
+    for (int32_t i : RowsAhead(chosen.best, candidates, resident, spec_.follow_rows, slots_)) ahead(i);
+    for (int32_t i : scores.shortlist) ahead(i);
   }
   return choice;
 }
 
 void RowRecall::Save(ByteWriter& out) const {
   out.Put<int32_t>(slots_);
+  index_->Save(out);
   for (const HeadState& state : heads_) {
     out.Put<bool>(state.threshold.started);
     out.Put<float>(state.threshold.theta);
@@ -214,6 +244,7 @@ bool RowRecall::Load(ByteReader& in) {
   const int32_t slots = in.Get<int32_t>();
   if (slots < 0) return false;
   set_slots(slots);
+  if (!index_->Load(in)) return false;
   for (HeadState& state : heads_) {
     state.threshold.started = in.Get<bool>();
     state.threshold.theta = in.Get<float>();

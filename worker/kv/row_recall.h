@@ -11,13 +11,17 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "base/bytes.h"
 #include "policies/kv/kv_layout.h"
 #include "policies/recall/ema_threshold.h"
 #include "policies/retain/compression_spec.h"
+#include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
+#include "worker/kv/key_index.h"
+#include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/row_staging.h"
 
@@ -36,6 +40,16 @@ struct RowChoice {
   std::vector<int32_t> ahead;    // async: positions that a later step may want, best first; to be staged
 };
 
+// The candidates of a (layer, kv head) in one step, as the index sees them. Reused from step to step.
+struct RowScores {
+  std::vector<int32_t> positions;  // ascending: everything before the step that is not kept as it was, and is to be had
+  std::vector<uint8_t> resident;   // it holds a recall slot
+  std::vector<float> estimate;     // [group][position]: q.k by the index
+  std::vector<float> share;        // [group][candidate]: exp of the scaled estimate, not normalised
+  std::vector<float> sum;          // [group]
+  std::vector<int32_t> shortlist;  // candidates whose own keys shall be compared, by ascending position
+};
+
 class RowRecall {
  public:
   RowRecall(const KvLayout& layout, int group, const RecallSpec& spec);
@@ -45,16 +59,28 @@ class RowRecall {
   int32_t slots() const { return slots_; }
   void set_slots(int32_t rows);
 
-  // Indexes a full block: kBlockTokens rows of the layout. Calls for different (layer, kv head) may run at once; blocks
-  // of one come in order.
-  void AddBlock(int32_t block, int layer, int kv_head, const char* rows);
-  int64_t index_bytes() const;
+  // Indexes a full block: kBlockTokens rows of the layout. prompt: of a prompt, or restored; else decoded. Calls for
+  // different (layer, kv head) may run at once; blocks of one come in order.
+  void AddBlock(int32_t block, int layer, int kv_head, const char* rows, bool prompt);
+  // A prompt is in, and `ring` has its last queries, learning_queries() of them if there were as many.
+  void Learn(Backend& backend, const QueryRing& ring);
+  int learning_queries() const { return LearningQueries(spec_.index); }
+  // Learn is due while decoding.
+  bool learning_overdue() const { return index_->overdue(); }
+  int64_t index_bytes() const { return index_->bytes(); }
+  int64_t index_table_bytes() const { return index_->table_bytes(); }
+  // Rows and keys that lie ready in host memory.
+  int64_t staged_bytes() const { return staging_.bytes() + index_->held_bytes(); }
 
-  // Scores everything before `positions` that is not kept as it was for the group's queries [group][head_dim] and
-  // chooses. `exact`: the best `slots` rows, whatever the threshold (sync). Calls for different (layer, kv head) may
-  // run at once.
-  RowChoice Choose(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-                   absl::Span<const float* const> queries, int32_t positions, bool exact);
+  // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. Calls for
+  // different (layer, kv head) may run at once, of both halves.
+  void Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+             absl::Span<const float* const> queries, int32_t positions, RowScores& scores) const;
+  // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
+  // takes the place of the estimate.
+  void Compare(absl::Span<const float* const> queries, int32_t candidate, const char* row, RowScores& scores) const;
+  // Second half. `exact`: the best `slots` rows, whatever the threshold (sync).
+  RowChoice Choose(int layer, int kv_head, RowScores& scores, bool exact);
 
   RecallCounters& counters() { return counters_; }
   const RecallCounters& counters() const { return counters_; }
@@ -84,19 +110,19 @@ class RowRecall {
 
  private:
   struct HeadState {
-    std::vector<uint8_t> codes;  // [block][kBlockTokens / 16 tiles][head_dim][8]
-    std::vector<float> ranges;   // [block][minimum [head_dim], scale [head_dim]]
     EmaThreshold threshold;
     absl::flat_hash_map<int32_t, float> average;  // recalled position -> averaged weight
   };
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
-  void ScoreBlocks(const HeadState& state, absl::Span<const float* const> queries, int32_t blocks,
-                   float* const* scores) const;
+  // The shortlist of candidates with these weights.
+  void Shorten(RowScores& scores) const;
+  std::vector<float> Weights(const RowScores& scores) const;
 
   const KvLayout layout_;
   const int group_;
   const RecallSpec spec_;
+  const std::unique_ptr<KeyIndex> index_;
   int32_t slots_ = 0;
   std::vector<HeadState> heads_;
   RowStaging staging_;

@@ -35,6 +35,32 @@ absl::StatusOr<RecallMode> ModeFrom(v1::RecallMode mode) {
   }
 }
 
+absl::StatusOr<RecallIndex> IndexFrom(v1::RecallIndex index) {
+  switch (index) {
+    case v1::RECALL_INDEX_UNSPECIFIED:
+    case v1::RECALL_INDEX_K4: return RecallIndex::kK4;
+    case v1::RECALL_INDEX_PQ16X4: return RecallIndex::kPq16x4;
+    case v1::RECALL_INDEX_PQ8X8: return RecallIndex::kPq8x8;
+    case v1::RECALL_INDEX_EXACT: return RecallIndex::kExact;
+    case v1::RECALL_INDEX_PAGE8: return RecallIndex::kPage8;
+    case v1::RECALL_INDEX_PAGE16: return RecallIndex::kPage16;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.recall.index: ", static_cast<int>(index), " is not known"));
+  }
+}
+
+absl::StatusOr<IndexPlacement> PlacementFrom(v1::IndexPlacement placement) {
+  switch (placement) {
+    case v1::INDEX_PLACEMENT_UNSPECIFIED:
+    case v1::INDEX_PLACEMENT_HOST: return IndexPlacement::kHost;
+    case v1::INDEX_PLACEMENT_DEVICE: return IndexPlacement::kDevice;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.recall.index_placement: ", static_cast<int>(placement), " is not known"));
+  }
+}
+
 absl::Status BudgetFrom(const v1::CompressionParams& params, CompressionSpec& spec) {
   auto unknown = [](const char* field, int value) {
     return absl::InvalidArgumentError(absl::StrCat("compression.", field, ": ", value, " is not known"));
@@ -142,6 +168,15 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   if (params.has_residual_tokens()) spec.residual_tokens = params.residual_tokens();
   const v1::RecallParams& recall = params.recall();
   TP_ASSIGN_OR_RETURN(spec.recall.mode, ModeFrom(recall.mode()));
+  TP_ASSIGN_OR_RETURN(spec.recall.index, IndexFrom(recall.index()));
+  TP_ASSIGN_OR_RETURN(spec.recall.placement, PlacementFrom(recall.index_placement()));
+  if (recall.has_shortlist()) {
+    if (recall.shortlist() < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("compression.recall.shortlist: ", recall.shortlist(), " is not in 0 to 65536"));
+    }
+    spec.recall.shortlist = recall.shortlist();
+  }
   if (recall.has_share()) spec.recall.share = recall.share();
   if (recall.has_rows()) spec.recall.rows = recall.rows();
   if (recall.has_ema_beta()) spec.recall.ema_beta = recall.ema_beta();

@@ -112,6 +112,7 @@ struct Mode {
   std::string preset;
   RecallMode recall;
   PrefillMode prefill = PrefillMode::kWhole;
+  RecallIndex index = RecallIndex::kK4;
 };
 
 TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
@@ -203,13 +204,16 @@ TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
   CompressionSpec spec = GetParam().preset == "full" ? CompressionSpec() : Spec(GetParam().preset, GetParam().recall);
   spec.prefill = GetParam().prefill;
   spec.prefill_chunk = 64;
+  spec.recall.index = GetParam().index;
+  spec.recall.shortlist = GetParam().index == RecallIndex::kK4 ? -1 : 20;
+  const int first_turn = GetParam().index == RecallIndex::kK4 ? 210 : 330;  // product codes learn from 256 tokens on
   std::vector<Answer> kept, resumed;
   for (const bool restart : {false, true}) {
     Worker worker;
     for (int turn = 0; turn < 4; ++turn) {
       if (restart && turn > 0) worker.Restart();
       const Answer answer =
-          RunRequest(worker.engine(), Turn("s", spec, RandomTokens(turn == 0 ? 210 : 5 + turn, turn), 9));
+          RunRequest(worker.engine(), Turn("s", spec, RandomTokens(turn == 0 ? first_turn : 5 + turn, turn), 9));
       ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
       if (turn > 0) {
         EXPECT_EQ(answer.result.usage.cached_prompt_tokens, answer.result.usage.prompt_tokens - 6 - turn);
@@ -234,14 +238,28 @@ std::vector<Mode> Modes() {
     modes.push_back({std::string(preset), RecallMode::kOff, PrefillMode::kChunked});
     modes.push_back({std::string(preset), RecallMode::kSync, PrefillMode::kChunked});
   }
+  modes.push_back({"snapkv", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPq16x4});
+  modes.push_back({"snapkv", RecallMode::kSync, PrefillMode::kChunked, RecallIndex::kPq16x4});
+  modes.push_back({"h2o", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPq8x8});
+  modes.push_back({"streaming", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPage16});
   return modes;
+}
+
+std::string IndexName(RecallIndex index) {
+  switch (index) {
+    case RecallIndex::kPq16x4: return "_pq16x4";
+    case RecallIndex::kPq8x8: return "_pq8x8";
+    case RecallIndex::kPage16: return "_page16";
+    default: return "";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, SessionTest, testing::ValuesIn(Modes()),
                          [](const testing::TestParamInfo<Mode>& info) {
                            std::string name = info.param.preset +
                                               (info.param.recall == RecallMode::kOff ? "" : "_sync") +
-                                              (info.param.prefill == PrefillMode::kWhole ? "" : "_chunked");
+                                              (info.param.prefill == PrefillMode::kWhole ? "" : "_chunked") +
+                                              IndexName(info.param.index);
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
@@ -303,6 +321,38 @@ TEST(PrefixTest, AStoredPrefixIsReusedAndChangesNoBit) {
     fresh.reuse_prefix = false;
     EXPECT_EQ(RunRequest(worker.engine(), fresh).result.usage.cached_prompt_tokens, 0);
   }
+}
+
+TEST(PrefixTest, TablesAreLearntFromTheSameRowsWhateverWasStored) {
+  CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
+  spec.recall.index = RecallIndex::kPq16x4;
+  spec.recall.shortlist = 0;  // the codes alone choose
+  Worker worker;
+  const std::vector<int32_t> prompt = RandomTokens(330, 4);
+  const Answer first = RunRequest(worker.engine(), Turn("", spec, prompt, 10));
+  ASSERT_TRUE(first.result.status.ok()) << first.result.status;
+  worker.Restart();
+  const Answer second = RunRequest(worker.engine(), Turn("", spec, prompt, 10));
+  EXPECT_EQ(second.result.usage.cached_prompt_tokens, 256);
+  EXPECT_GT(second.result.usage.recalled_rows, 0);
+  EXPECT_EQ(second.tokens, first.tokens);
+  EXPECT_EQ(Logprobs(second), Logprobs(first));
+}
+
+TEST(RecallTest, AnIndexOnTheDeviceCountsInTheBudget) {
+  CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
+  spec.recall.index = RecallIndex::kPq16x4;
+  std::vector<int64_t> resident;
+  for (const IndexPlacement placement : {IndexPlacement::kHost, IndexPlacement::kDevice}) {
+    spec.recall.placement = placement;
+    Worker worker;
+    const Answer answer = RunRequest(worker.engine(), Turn("", spec, RandomTokens(400, 4), 10));
+    ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
+    EXPECT_EQ(answer.result.usage.index_on_device, placement == IndexPlacement::kDevice);
+    EXPECT_GT(answer.result.usage.index_bytes, 0);
+    resident.push_back(answer.result.usage.resident_rows);
+  }
+  EXPECT_LT(resident[1], resident[0]);
 }
 
 TEST(SessionErrorsTest, AreNamed) {

@@ -42,17 +42,30 @@ class RowRecallTest : public testing::Test {
     }
   }
 
-  RowRecall Make(int slots, RecallMode mode) {
+  static RecallSpec Spec(RecallMode mode, RecallIndex index = RecallIndex::kK4, int shortlist = -1) {
     RecallSpec spec;
     spec.mode = mode;
-    RowRecall recall(Layout(), kGroup, spec);
-    recall.set_slots(slots);
-    return recall;
+    spec.index = index;
+    spec.shortlist = shortlist;
+    return spec;
+  }
+  // Both halves of a choice; the rows of a shortlist are had, unless `local` is false.
+  RowChoice Choose(RowRecall& recall, const BlockLog& log, bool exact, bool local = true) {
+    RowScores scores;
+    recall.Score(rows_, log, 0, 0, queries_, kTokens, scores);
+    compared_ = 0;
+    std::vector<float> row(64);
+    for (int32_t candidate : scores.shortlist) {
+      ++compared_;
+      std::copy_n(keys_.data() + scores.positions[candidate] * 32, 32, row.data());
+      if (local) recall.Compare(queries_, candidate, reinterpret_cast<const char*>(row.data()), scores);
+    }
+    return recall.Choose(0, 0, scores, exact);
   }
   std::unique_ptr<BlockLog> MakeLog(RowRecall& recall) {
     auto log = std::make_unique<BlockLog>(Layout(), BlockLogOptions(), nullptr);
     log->set_on_full(
-        [&](int32_t block, int layer, int head, const char* rows) { recall.AddBlock(block, layer, head, rows); });
+        [&](int32_t block, int layer, int head, const char* rows) { recall.AddBlock(block, layer, head, rows, true); });
     for (int first = 0; first < kTokens;) {
       const int count = std::min(log->room_in_tail(), kTokens - first);
       log->Append(std::vector<int32_t>(count, 1), true, [&](int, int, char* out) {
@@ -97,14 +110,16 @@ class RowRecallTest : public testing::Test {
   SequenceRows rows_;
   std::vector<float> keys_, query_;
   std::vector<const float*> queries_;
+  int compared_ = 0;
 };
 
 TEST_F(RowRecallTest, SyncBringsTheBestRowsByFourBitKeys) {
   constexpr int kSlots = 16;
-  RowRecall recall = Make(kSlots, RecallMode::kSync);
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync));
+  recall.set_slots(kSlots);
   const auto log = MakeLog(recall);
   EXPECT_EQ(recall.index_bytes(), 3 * (64 * 16 + 2 * 32 * 4)) << "3 blocks: half a byte per channel and two ranges";
-  const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  const RowChoice choice = Choose(recall, *log, true);
   ASSERT_EQ(choice.wanted.size(), static_cast<size_t>(kSlots));
   EXPECT_TRUE(choice.victims.empty());
   const std::vector<double> exact = ExactWeights();
@@ -121,20 +136,22 @@ TEST_F(RowRecallTest, SyncBringsTheBestRowsByFourBitKeys) {
 }
 
 TEST_F(RowRecallTest, SyncAsksForNothingWhenTheBestAreThere) {
-  RowRecall recall = Make(16, RecallMode::kSync);
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync));
+  recall.set_slots(16);
   const auto log = MakeLog(recall);
-  Install(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true), 16);
-  const RowChoice again = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  Install(Choose(recall, *log, true), 16);
+  const RowChoice again = Choose(recall, *log, true);
   EXPECT_TRUE(again.wanted.empty());
   EXPECT_TRUE(again.victims.empty());
 }
 
 TEST_F(RowRecallTest, OtherQueriesTakeTheSlotsOfRowsThatAreNotWantedAnyMore) {
-  RowRecall recall = Make(16, RecallMode::kSync);
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync));
+  recall.set_slots(16);
   const auto log = MakeLog(recall);
-  Install(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true), 16);
+  Install(Choose(recall, *log, true), 16);
   for (float& x : query_) x = -x;
-  const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  const RowChoice choice = Choose(recall, *log, true);
   EXPECT_GT(choice.wanted.size(), 8u);
   EXPECT_GE(choice.victims.size(), choice.wanted.size());
   Install(choice, 16);
@@ -142,37 +159,68 @@ TEST_F(RowRecallTest, OtherQueriesTakeTheSlotsOfRowsThatAreNotWantedAnyMore) {
 }
 
 TEST_F(RowRecallTest, AsyncSettlesWhenTheQueriesDoNotChange) {
-  RowRecall recall = Make(16, RecallMode::kAsync);
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync));
+  recall.set_slots(16);
   const auto log = MakeLog(recall);
   size_t asked = 0;
   for (int step = 0; step < 6; ++step) {
-    const RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, false);
+    const RowChoice choice = Choose(recall, *log, false);
     EXPECT_LE(choice.wanted.size(), 8u) << "half of the slots in one step at most";
     asked = choice.wanted.size();
     Install(choice, 16);
   }
   EXPECT_EQ(asked, 0u);
   for (float& x : query_) x = -x;
-  EXPECT_GT(recall.Choose(rows_, *log, 0, 0, queries_, kTokens, false).wanted.size(), 4u)
-      << "a change is answered in one step";
+  EXPECT_GT(Choose(recall, *log, false).wanted.size(), 4u) << "a change is answered in one step";
 }
 
 TEST_F(RowRecallTest, AMixtureIsWantedBackAndLostBlocksAreNot) {
-  RowRecall recall = Make(16, RecallMode::kSync);
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync));
+  recall.set_slots(16);
   const auto log = MakeLog(recall);
-  const RowChoice before = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  const RowChoice before = Choose(recall, *log, true);
   const int32_t best = before.wanted[0];
   HeadRows& head = rows_.head(0, 0);
   const int32_t slot = head.Add(pool_, best, RowKind::kKept);
   EXPECT_EQ(std::count(before.wanted.begin(), before.wanted.end(), best), 1);
-  RowChoice choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  RowChoice choice = Choose(recall, *log, true);
   EXPECT_EQ(std::count(choice.wanted.begin(), choice.wanted.end(), best), 0) << "kept as it was";
   head.merged()[slot] = 1;
-  choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  choice = Choose(recall, *log, true);
   EXPECT_EQ(choice.wanted[0], best) << "kept as a mixture only";
   log->MarkLost(best / kBlockTokens, 0);
-  choice = recall.Choose(rows_, *log, 0, 0, queries_, kTokens, true);
+  choice = Choose(recall, *log, true);
   for (int32_t position : choice.wanted) EXPECT_NE(position / kBlockTokens, best / kBlockTokens);
+}
+
+TEST_F(RowRecallTest, KeysOfTheShortlistDecideWhenTheIndexIsCoarse) {
+  constexpr int kSlots = 16;
+  const std::vector<double> exact = ExactWeights();
+  auto mass_of = [&](int shortlist, bool local) {
+    RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync, RecallIndex::kPage16, shortlist));
+    recall.set_slots(kSlots);
+    const auto log = MakeLog(recall);
+    double mass = 0;
+    for (int32_t position : Choose(recall, *log, true, local).wanted) mass += exact[position];
+    return mass;
+  };
+  std::vector<double> sorted = exact;
+  std::sort(sorted.rbegin(), sorted.rend());
+  double best = 0;
+  for (int i = 0; i < kSlots; ++i) best += sorted[i];
+  const double alone = mass_of(0, true), compared = mass_of(kTokens, true), missing = mass_of(kTokens, false);
+  EXPECT_LT(alone, 0.9 * best);
+  EXPECT_NEAR(compared, best, 1e-4);
+  EXPECT_NEAR(missing, alone, 1e-6) << "what cannot be had keeps its estimate";
+}
+
+TEST_F(RowRecallTest, TheShortlistHasTheSlotsAndSoManyMore) {
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kSync, RecallIndex::kPage16, 20));
+  recall.set_slots(16);
+  const auto log = MakeLog(recall);
+  Choose(recall, *log, true);
+  EXPECT_EQ(compared_, 36);
+  EXPECT_EQ(recall.staging().capacity(), 36);
 }
 
 TEST(QueryRingTest, RemembersTheLastOnes) {

@@ -141,6 +141,9 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.mutable_recall()->set_budget_ms(50);
   params.mutable_recall()->set_staging(2.5);
   params.mutable_recall()->set_follow_rows(5);
+  params.mutable_recall()->set_index(v1::RECALL_INDEX_PQ8X8);
+  params.mutable_recall()->set_index_placement(v1::INDEX_PLACEMENT_DEVICE);
+  params.mutable_recall()->set_shortlist(77);
   params.mutable_recall()->set_on_loss(v1::ON_RECALL_LOSS_FAIL);
   CompressionSpec expected = *PresetSpec("d2o");
   expected.budget_tokens = 64;
@@ -174,6 +177,9 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.recall.budget_ms = 50;
   expected.recall.staging = 2.5;
   expected.recall.follow_rows = 5;
+  expected.recall.index = RecallIndex::kPq8x8;
+  expected.recall.placement = IndexPlacement::kDevice;
+  expected.recall.shortlist = 77;
   expected.recall.on_loss = OnRecallLoss::kFail;
   const absl::StatusOr<CompressionSpec> spec = CompressionFrom(params, /*for_session=*/false);
   ASSERT_TRUE(spec.ok()) << spec.status();

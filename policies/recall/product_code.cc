@@ -1,0 +1,229 @@
+#include "policies/recall/product_code.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace tidepool {
+namespace {
+
+constexpr int kTrainingRows = 1024;
+constexpr int kMostCentroids = 256;
+// Rounds of k-means: few centroids are cheap and settle late.
+int Rounds(const ProductShape& shape) { return shape.bits <= 4 ? 12 : 5; }
+
+// Deals channels to groups, largest weighted variance first, each to the group whose variances have the smallest
+// product so far and that still has room: what a code of fixed length loses is then alike in all groups.
+std::vector<uint8_t> DealChannels(const ProductShape& shape, absl::Span<const double> variance) {
+  std::vector<int> order(shape.head_dim);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return variance[a] > variance[b]; });
+  double least = std::numeric_limits<double>::infinity();
+  for (double v : variance) least = std::min(least, v);
+  std::vector<std::vector<uint8_t>> groups(shape.groups);
+  std::vector<double> filled(shape.groups, 0.0);
+  for (int channel : order) {
+    int to = -1;
+    for (int g = 0; g < shape.groups; ++g) {
+      if (static_cast<int>(groups[g].size()) == shape.width()) continue;
+      if (to < 0 || filled[g] < filled[to]) to = g;
+    }
+    groups[to].push_back(static_cast<uint8_t>(channel));
+    filled[to] += std::log(variance[channel] / least + 1);
+  }
+  std::vector<uint8_t> channels;
+  for (const std::vector<uint8_t>& group : groups) channels.insert(channels.end(), group.begin(), group.end());
+  return channels;
+}
+
+// The nearest of `count` centroids [width][count], half the squared distance less what is the same for all: ties to the
+// lower one.
+int Nearest(const float* centroids, const float* half_norms, int count, int width, const float* point) {
+  float distance[kMostCentroids];
+  for (int c = 0; c < count; ++c) distance[c] = half_norms[c];
+  for (int i = 0; i < width; ++i) {
+    const float x = point[i];
+    const float* row = centroids + static_cast<size_t>(i) * count;
+    for (int c = 0; c < count; ++c) distance[c] -= x * row[c];
+  }
+  int best = 0;
+  for (int c = 1; c < count; ++c) {
+    if (distance[c] < distance[best]) best = c;
+  }
+  return best;
+}
+
+std::vector<float> HalfNorms(const std::vector<float>& centroids, int count, int width) {
+  std::vector<float> norms(count, 0.0f);
+  for (int i = 0; i < width; ++i) {
+    for (int c = 0; c < count; ++c) {
+      const float x = centroids[static_cast<size_t>(i) * count + c];
+      norms[c] += 0.5f * x * x;
+    }
+  }
+  return norms;
+}
+
+// points: [rows][width]. Returns [width][count].
+std::vector<float> KMeans(const std::vector<float>& points, int rows, int width, int count, int rounds) {
+  std::vector<float> centroids(static_cast<size_t>(width) * count);
+  for (int c = 0; c < count; ++c) {
+    const int64_t row = int64_t{c} * rows / count;
+    for (int i = 0; i < width; ++i) centroids[static_cast<size_t>(i) * count + c] = points[row * width + i];
+  }
+  std::vector<double> sum(centroids.size());
+  std::vector<int> members(count);
+  for (int round = 0; round < rounds; ++round) {
+    const std::vector<float> norms = HalfNorms(centroids, count, width);
+    std::fill(sum.begin(), sum.end(), 0.0);
+    std::fill(members.begin(), members.end(), 0);
+    for (int row = 0; row < rows; ++row) {
+      const float* point = points.data() + static_cast<size_t>(row) * width;
+      const int c = Nearest(centroids.data(), norms.data(), count, width, point);
+      ++members[c];
+      for (int i = 0; i < width; ++i) sum[static_cast<size_t>(i) * count + c] += point[i];
+    }
+    for (int c = 0; c < count; ++c) {
+      if (members[c] == 0) continue;  // stays where it was
+      for (int i = 0; i < width; ++i) {
+        const size_t at = static_cast<size_t>(i) * count + c;
+        centroids[at] = static_cast<float>(sum[at] / members[c]);
+      }
+    }
+  }
+  return centroids;
+}
+
+// A channel that no query looks at may be coded by any centroid, but must not divide by zero.
+std::vector<float> UsableWeights(absl::Span<const float> weight) {
+  double square = 0;
+  for (float w : weight) square += double{w} * w;
+  const float floor = static_cast<float>(1e-3 * std::sqrt(square / static_cast<double>(weight.size())));
+  std::vector<float> usable;
+  for (float w : weight) usable.push_back(floor > 0 ? std::max(w, floor) : 1.0f);
+  return usable;
+}
+
+}  // namespace
+
+ProductTables TrainProductTables(const ProductShape& shape, absl::Span<const float> keys,
+                                 absl::Span<const float> weight) {
+  const int head_dim = shape.head_dim, width = shape.width(), count = shape.centroids();
+  TIDEPOOL_CHECK(shape.groups * width == head_dim && (shape.bits == 4 || shape.bits == 8) && head_dim <= 256);
+  TIDEPOOL_CHECK(static_cast<int>(weight.size()) == head_dim && !keys.empty() && keys.size() % head_dim == 0);
+  const int64_t all = static_cast<int64_t>(keys.size()) / head_dim;
+  const int rows = static_cast<int>(std::min<int64_t>(all, kTrainingRows));
+  auto key = [&](int row) { return keys.data() + (row * all / rows) * head_dim; };
+  ProductTables tables;
+  tables.weight = UsableWeights(weight);
+  const std::vector<float>& usable = tables.weight;
+
+  std::vector<double> variance(head_dim);
+  for (int c = 0; c < head_dim; ++c) {
+    double sum = 0, squares = 0;
+    for (int row = 0; row < rows; ++row) {
+      const double x = double{key(row)[c]} * usable[c];
+      sum += x;
+      squares += x * x;
+    }
+    variance[c] = std::max(squares / rows - sum / rows * (sum / rows), 0.0) + 1e-12;
+  }
+
+  tables.channel = DealChannels(shape, variance);
+  tables.centroid.resize(static_cast<size_t>(head_dim) * count);
+  tables.offset.resize(head_dim);
+  tables.scale.resize(head_dim);
+  std::vector<float> points(static_cast<size_t>(rows) * width);
+  for (int g = 0; g < shape.groups; ++g) {
+    const uint8_t* channel = tables.channel.data() + static_cast<size_t>(g) * width;
+    for (int row = 0; row < rows; ++row) {
+      for (int i = 0; i < width; ++i) points[row * width + i] = key(row)[channel[i]] * usable[channel[i]];
+    }
+    const std::vector<float> centroids = KMeans(points, rows, width, count, Rounds(shape));
+    for (int i = 0; i < width; ++i) {
+      const int place = g * width + i;
+      const float* values = centroids.data() + static_cast<size_t>(i) * count;
+      const auto [low, high] = std::minmax_element(values, values + count);
+      tables.offset[place] = *low / usable[channel[i]];
+      tables.scale[place] = (*high - *low) / 255.0f / usable[channel[i]];
+      for (int c = 0; c < count; ++c) {
+        const float level = *high > *low ? (values[c] - *low) / (*high - *low) * 255.0f : 0.0f;
+        tables.centroid[static_cast<size_t>(place) * count + c] = static_cast<uint8_t>(std::lround(level));
+      }
+    }
+  }
+  return tables;
+}
+
+void EncodeProduct(const ProductShape& shape, const ProductTables& tables, const float* keys, int rows,
+                   uint8_t* codes) {
+  TIDEPOOL_CHECK(rows % kProductTileRows == 0);
+  const int width = shape.width(), count = shape.centroids();
+  const size_t group_bytes = static_cast<size_t>(kProductTileRows) * shape.bits / 8;
+  const size_t tile_bytes = group_bytes * shape.groups;
+  std::fill_n(codes, shape.CodeBytes(rows), uint8_t{0});
+  std::vector<float> centroids(static_cast<size_t>(width) * count), point(width);
+  for (int g = 0; g < shape.groups; ++g) {
+    for (int i = 0; i < width; ++i) {
+      const int place = g * width + i;
+      const float w = tables.weight[tables.channel[place]];
+      for (int c = 0; c < count; ++c) {
+        const float level = tables.centroid[static_cast<size_t>(place) * count + c];
+        centroids[static_cast<size_t>(i) * count + c] = w * (tables.offset[place] + tables.scale[place] * level);
+      }
+    }
+    const std::vector<float> norms = HalfNorms(centroids, count, width);
+    for (int row = 0; row < rows; ++row) {
+      const float* key = keys + static_cast<size_t>(row) * shape.head_dim;
+      for (int i = 0; i < width; ++i) {
+        const int channel = tables.channel[g * width + i];
+        point[i] = key[channel] * tables.weight[channel];
+      }
+      const int code = Nearest(centroids.data(), norms.data(), count, width, point.data());
+      uint8_t* group = codes + row / kProductTileRows * tile_bytes + g * group_bytes;
+      const int lane = row % kProductTileRows;
+      if (shape.bits == 8) {
+        group[lane] = static_cast<uint8_t>(code);
+      } else {
+        group[lane % 8] |= static_cast<uint8_t>(lane < 8 ? code : code << 4);
+      }
+    }
+  }
+}
+
+void ProductScoreTable(const ProductShape& shape, const ProductTables& tables, const float* query, float* table) {
+  const int width = shape.width(), count = shape.centroids();
+  for (int g = 0; g < shape.groups; ++g) {
+    float* out = table + static_cast<size_t>(g) * count;
+    float constant = 0;
+    for (int i = 0; i < width; ++i) {
+      const int place = g * width + i;
+      constant += query[tables.channel[place]] * tables.offset[place];
+    }
+    std::fill_n(out, count, constant);
+    for (int i = 0; i < width; ++i) {
+      const int place = g * width + i;
+      const float q = query[tables.channel[place]] * tables.scale[place];
+      const uint8_t* level = tables.centroid.data() + static_cast<size_t>(place) * count;
+      for (int c = 0; c < count; ++c) out[c] += q * static_cast<float>(level[c]);
+    }
+  }
+}
+
+float EstimateProduct(const ProductShape& shape, const float* table, const uint8_t* codes, int row) {
+  const size_t group_bytes = static_cast<size_t>(kProductTileRows) * shape.bits / 8;
+  const uint8_t* tile = codes + row / kProductTileRows * group_bytes * shape.groups;
+  const int lane = row % kProductTileRows;
+  float sum = 0;
+  for (int g = 0; g < shape.groups; ++g) {
+    const uint8_t* group = tile + g * group_bytes;
+    const int code = shape.bits == 8 ? group[lane] : group[lane % 8] >> (lane < 8 ? 0 : 4) & 15;
+    sum += table[static_cast<size_t>(g) * shape.centroids() + code];
+  }
+  return sum;
+}
+
+}  // namespace tidepool

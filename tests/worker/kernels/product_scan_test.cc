@@ -1,0 +1,51 @@
+#include "worker/kernels/cpu/product_scan.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+#include "policies/recall/product_code.h"
+
+namespace tidepool {
+namespace {
+
+// The scan adds a row's entries in the order of its groups, as the plain estimate does: the same bits.
+TEST(ProductScanTest, EqualsThePlainEstimateBitForBit) {
+  for (const ProductShape shape : {ProductShape{64, 16, 4}, ProductShape{64, 8, 8}, ProductShape{128, 32, 4}}) {
+    for (int queries : {1, 3, 4, 9}) {
+      const int rows = 80;
+      std::mt19937 random(queries);
+      std::normal_distribution<float> normal;
+      std::vector<uint8_t> codes(shape.CodeBytes(rows));
+      for (uint8_t& code : codes) code = static_cast<uint8_t>(random());
+      const size_t size = static_cast<size_t>(shape.groups) * shape.centroids();
+      std::vector<float> tables(queries * size), scores(static_cast<size_t>(queries) * rows, -1);
+      for (float& entry : tables) entry = normal(random);
+      std::vector<const float*> table;
+      std::vector<float*> out;
+      for (int i = 0; i < queries; ++i) {
+        table.push_back(tables.data() + i * size);
+        out.push_back(scores.data() + i * rows);
+      }
+      ProductScanTask task;
+      task.codes = codes.data();
+      task.tiles = rows / kProductTileRows;
+      task.groups = shape.groups;
+      task.bits = shape.bits;
+      task.queries = queries;
+      task.tables = table.data();
+      task.scores = out.data();
+      ScanProductCodes(task);
+      for (int i = 0; i < queries; ++i) {
+        for (int row = 0; row < rows; ++row) {
+          ASSERT_EQ(out[i][row], EstimateProduct(shape, table[i], codes.data(), row))
+              << "query " << i << " row " << row;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tidepool
