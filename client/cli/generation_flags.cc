@@ -42,9 +42,9 @@ ABSL_FLAG(std::string, preset, "",
           "compression: full, streaming, snapkv, h2o, d2o, pyramidkv, ada-snapkv, ada-pyramidkv, tova, lighttransfer, "
           "simlayerkv, ahakv; empty: full, or the session's own");
 ABSL_FLAG(
-    std::string, budget, "0.2",
+    std::string, budget, "",
     "what stays on the device: a share of the full cache (0.2), tokens of each layer and kv head (512), or bytes of "
-    "the sequence (8MiB)");
+    "the sequence (8MiB); empty: the preset's own, 0.2, but 1 for lighttransfer and simlayerkv");
 ABSL_FLAG(std::string, decode_budget, "held",
           "held: the budget holds at every step; published: as the papers have it, what is gained while decoding comes "
           "on top");
@@ -130,7 +130,8 @@ absl::Status ReadStop(v1::StopParams& stop) {
 
 absl::Status ReadBudget(v1::CompressionParams& compression) {
   const std::string budget = absl::GetFlag(FLAGS_budget);
-  if (!budget.empty() && absl::ascii_isalpha(static_cast<unsigned char>(budget.back()))) {
+  if (budget.empty()) return absl::OkStatus();
+  if (absl::ascii_isalpha(static_cast<unsigned char>(budget.back()))) {
     const std::optional<uint64_t> bytes = ParseByteSize(budget);
     if (!bytes.has_value() || *bytes == 0 || *bytes > uint64_t{1} << 50) {
       return absl::InvalidArgumentError(absl::StrCat("--budget: '", budget, "' is no number of bytes, such as 8MiB"));

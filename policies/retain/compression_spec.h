@@ -122,7 +122,8 @@ std::string_view PresetSummary(std::string_view name);
 // InvalidArgument naming the field, its value and the allowed range, or the two fields that make no sense together.
 // NotFound as in PresetSpec.
 absl::Status ValidateCompression(const CompressionSpec& spec);
-// recall.shortlist, or the index's own: 192 for product codes, else 0. The rows are held in host memory.
+// recall.shortlist, or the index's own: 192 for product codes (in steps that wait), else 0. The rows are held in host
+// memory.
 int ShortlistRows(const RecallSpec& recall);
 // Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
 int LeastKeptRows(const CompressionSpec& spec);

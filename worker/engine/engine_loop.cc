@@ -69,7 +69,7 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
   if (!request.session_id.empty() && (cache_ == nullptr || manifests_ == nullptr)) {
     return absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)");
   }
-  if (!(request.session_id.size() > 0 && request.compression.preset.empty())) {
+  if (request.session_id.empty() || !request.compression.preset.empty()) {
     TP_RETURN_IF_ERROR(ValidateCompression(request.compression));
     auto check_layers = [&](const char* field, const std::vector<int>& layers) {
       for (int layer : layers) {

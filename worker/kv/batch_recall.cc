@@ -111,7 +111,7 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
   backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
     const RecallSlice& slice = slices_[units[u].slice];
     slice.recall->Score(*slice.rows, *slice.log, layer, units[u].kv_head, queries_of[u], slice.first_position,
-                        scores_[u]);
+                        Synchronous(slice), scores_[u]);
     CompareNear(layer, units[u], queries_of[u], u);
   });
   CompareFar(layer, units, queries_of);

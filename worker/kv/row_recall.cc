@@ -89,7 +89,7 @@ void RowRecall::Rest() {
 }
 
 void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-                      absl::Span<const float* const> queries, int32_t positions, RowScores& scores) const {
+                      absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const {
   const HeadRows& resident_rows = rows.head(layer, kv_head);
   const int head_dim = layout_.head_dim;
   const int32_t blocks = log.full_blocks();
@@ -139,12 +139,13 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
     for (size_t i = 0; i < count; ++i) share[i] = of_query[g][scores.positions[i]] * scale;
     scores.sum[g] = ExpAndSum(share, static_cast<int32_t>(count));
   }
-  Shorten(scores);
+  Shorten(waits, scores);
 }
 
-void RowRecall::Shorten(RowScores& scores) const {
+void RowRecall::Shorten(bool waits, RowScores& scores) const {
   const int extra = ShortlistRows(spec_);
-  if (extra == 0) return;
+  // Compared by the keys that happen to be there, the others' estimates win where they are too high.
+  if (extra == 0 || (!waits && spec_.shortlist < 0)) return;
   scores.shortlist = BestRows(Weights(scores), slots_ + extra);
   std::sort(scores.shortlist.begin(), scores.shortlist.end());
 }

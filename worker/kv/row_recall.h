@@ -72,10 +72,11 @@ class RowRecall {
   // Rows and keys that lie ready in host memory.
   int64_t staged_bytes() const { return staging_.bytes() + index_->held_bytes(); }
 
-  // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. Calls for
-  // different (layer, kv head) may run at once, of both halves.
+  // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. waits: the
+  // step waits for rows; without, there is a shortlist only if the request gave one. Calls for different (layer,
+  // kv head) may run at once, of both halves.
   void Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-             absl::Span<const float* const> queries, int32_t positions, RowScores& scores) const;
+             absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
   // takes the place of the estimate.
   void Compare(absl::Span<const float* const> queries, int32_t candidate, const char* row, RowScores& scores) const;
@@ -116,7 +117,7 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   // The shortlist of candidates with these weights.
-  void Shorten(RowScores& scores) const;
+  void Shorten(bool waits, RowScores& scores) const;
   std::vector<float> Weights(const RowScores& scores) const;
 
   const KvLayout layout_;

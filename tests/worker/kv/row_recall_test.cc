@@ -52,7 +52,7 @@ class RowRecallTest : public testing::Test {
   // Both halves of a choice; the rows of a shortlist are had, unless `local` is false.
   RowChoice Choose(RowRecall& recall, const BlockLog& log, bool exact, bool local = true) {
     RowScores scores;
-    recall.Score(rows_, log, 0, 0, queries_, kTokens, scores);
+    recall.Score(rows_, log, 0, 0, queries_, kTokens, /*waits=*/exact, scores);
     compared_ = 0;
     std::vector<float> row(64);
     for (int32_t candidate : scores.shortlist) {
@@ -221,6 +221,18 @@ TEST_F(RowRecallTest, TheShortlistHasTheSlotsAndSoManyMore) {
   Choose(recall, *log, true);
   EXPECT_EQ(compared_, 36);
   EXPECT_EQ(recall.staging().capacity(), 36);
+}
+
+TEST_F(RowRecallTest, AStepThatDoesNotWaitHasAShortlistOnlyWhenAskedTo) {
+  for (const int shortlist : {-1, 20}) {
+    RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, shortlist));
+    recall.set_slots(16);
+    const auto log = MakeLog(recall);
+    Choose(recall, *log, /*exact=*/true);
+    EXPECT_GT(compared_, 16);
+    Choose(recall, *log, /*exact=*/false);
+    EXPECT_EQ(compared_, shortlist < 0 ? 0 : 36);
+  }
 }
 
 TEST(QueryRingTest, RemembersTheLastOnes) {
