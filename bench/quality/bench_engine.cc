@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "base/mutex.h"
 #include "bench/quality/or_die.h"
 #include "worker/backend/backend.h"
 
@@ -79,14 +79,17 @@ test::Answer BenchEngine::Continue(const SessionManifest& context, GenerationReq
 }
 
 void BenchEngine::Forget(const std::string& session_id) {
-  absl::Notification done;
-  absl::Status status;
-  engine_->EndSession(session_id, [&](absl::Status ended) {
-    status = std::move(ended);
-    done.Notify();
+  Mutex mutex;  // not absl's notification, which the thread sanitizer does not see through
+  CondVar ended;
+  std::optional<absl::Status> status;
+  engine_->EndSession(session_id, [&](absl::Status result) {
+    MutexLock lock(&mutex);
+    status = std::move(result);
+    ended.SignalAll();
   });
-  done.WaitForNotification();
-  OrDie(status);
+  MutexLock lock(&mutex);
+  while (!status.has_value()) ended.Wait(&mutex);
+  OrDie(*status);
 }
 
 }  // namespace tidepool::quality
