@@ -10,6 +10,7 @@
 #include "base/mutex.h"
 #include "bench/quality/or_die.h"
 #include "worker/backend/backend.h"
+#include "worker/kv/device_shape.h"
 
 namespace tidepool::quality {
 namespace {
@@ -39,6 +40,15 @@ BenchEngine::~BenchEngine() {
   cache_.reset();
   std::error_code ignored;
   std::filesystem::remove_all(directory_, ignored);
+}
+
+Setting BenchEngine::Placed(Setting setting, int64_t tokens) const {
+  if (setting.index_at != IndexAt::kFit || setting.spec.recall.mode == RecallMode::kOff) return setting;
+  CompressionSpec on_device = setting.spec;
+  on_device.recall.placement = IndexPlacement::kDevice;
+  const DeviceShape shape = DeviceShapeOf(LayoutOf(*model_, KvType::kF16), on_device);
+  if (CheckBudget(on_device, shape, tokens).ok()) setting.spec = on_device;
+  return setting;
 }
 
 test::Answer BenchEngine::Run(const GenerationRequest& request, absl::Duration pace) {

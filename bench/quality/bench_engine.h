@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "bench/quality/setting.h"
 #include "cacheservice/embedded/embedded_cache.h"
 #include "tests/support/collector.h"
 #include "worker/engine/engine.h"
@@ -29,6 +30,9 @@ class BenchEngine {
   ~BenchEngine();
   BenchEngine(const BenchEngine&) = delete;
   BenchEngine& operator=(const BenchEngine&) = delete;
+
+  // `setting` with its index where a context of `tokens` tokens has it.
+  Setting Placed(Setting setting, int64_t tokens) const;
 
   const Tokenizer& tokenizer() const { return model_->tokenizer(); }
 

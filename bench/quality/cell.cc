@@ -1,6 +1,7 @@
 #include "bench/quality/cell.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tidepool::quality {
 
@@ -16,6 +17,15 @@ void Cost::Add(const GenerationUsage& usage, int64_t turn_tokens) {
   // The last generated token is not computed.
   steps += turn_tokens + std::max<int64_t>(0, usage.generated_tokens - 1);
   degraded |= usage.degraded;
+}
+
+double StandardError(absl::Span<const double> values) {
+  const auto n = static_cast<double>(values.size());
+  if (n < 2) return 0;
+  double mean = 0, squares = 0;
+  for (double value : values) mean += value / n;
+  for (double value : values) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / (n - 1) / n);
 }
 
 }  // namespace tidepool::quality

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "bench/quality/setting.h"
 #include "worker/engine/engine.h"
 
@@ -32,9 +33,15 @@ struct Cell {
   std::string suite;  // "lookup", "text", ...
   int length = 0;     // tokens of the context, as asked for
   std::vector<std::pair<std::string, double>> metrics;
+  // What a metric is the mean of, one value for each question (nats per token) or text (loss): to compare cells
+  // question by question. Empty for the lookup model.
+  std::vector<double> items;
   Cost cost;
   double seconds = 0;
 };
+
+// Of the mean of `values`, from their sample variance; 0 for fewer than two.
+double StandardError(absl::Span<const double> values);
 
 }  // namespace tidepool::quality
 

@@ -28,7 +28,8 @@ constexpr char kUsage[] = R"(quality_report [options]
   --recall=LIST           off, sync, async, the last two also as MODE:INDEX or MODE:INDEX:SHORTLIST with INDEX one of k4,
                           pq16x4, pq8x8, exact, page8, page16; default off,sync,async
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
-  --index=PLACE           host or device: where the recall index lies; default host
+  --index=PLACE           host, device or fit: where the recall index lies; fit: on the device, in its budget, where that
+                          has room for it, else in host memory; default host
   --only=TEXT             settings whose name ("snapkv 0.2 sync") holds the text
   --lookup-lengths=LIST   of 500,1000,2000,4000,7900; default all
   --model=FILE            of the other suites; default models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -123,7 +124,8 @@ Options ParseOptions(int argc, char** argv) {
     } else if (absl::ConsumePrefix(&flag, "--recall-rows=")) {
       options.grid.recall_rows = Numbers("--recall-rows", flag)[0];
     } else if (absl::ConsumePrefix(&flag, "--index=")) {
-      options.grid.host_index = Words("--index", flag, {"host", "device"})[0] == "host";
+      const std::string place = Words("--index", flag, {"host", "device", "fit"})[0];
+      options.grid.index_at = place == "host" ? IndexAt::kHost : place == "device" ? IndexAt::kDevice : IndexAt::kFit;
     } else if (absl::ConsumePrefix(&flag, "--only=")) {
       options.grid.only = std::string(flag);
     } else if (absl::ConsumePrefix(&flag, "--lookup-lengths=")) {
@@ -149,11 +151,12 @@ void RunLookup(const Options& options, const std::vector<Setting>& settings, Rep
     if (!lengths.empty() && std::find(lengths.begin(), lengths.end(), length) == lengths.end()) continue;
     for (const Setting& setting : settings) {
       const int pace_ms = setting.spec.recall.mode == RecallMode::kAsync ? options.pace_ms : 0;
-      report.Add(MeasureLookup(engine, lookup, setting, absl::Milliseconds(pace_ms)));
+      report.Add(MeasureLookup(engine, lookup, engine.Placed(setting, length), absl::Milliseconds(pace_ms)));
     }
   }
 }
 
+constexpr int kTurnTokens = 160;  // contexts are shorter than a suite's length by no more
 const std::string kData = TIDEPOOL_SOURCE_DIR "/tests/data/quality/";
 
 void RunTexts(BenchEngine& engine, const Options& options, const std::vector<Setting>& settings, Report& report) {
@@ -162,7 +165,7 @@ void RunTexts(BenchEngine& engine, const Options& options, const std::vector<Set
   TextSuite suite(&engine, files, options.Wants("divergence"));
   for (int length : options.lengths) {
     for (const Setting& setting : settings) {
-      for (const Cell& cell : suite.Measure(setting, length)) report.Add(cell);
+      for (const Cell& cell : suite.Measure(engine.Placed(setting, length - kTurnTokens), length)) report.Add(cell);
     }
   }
 }
@@ -186,7 +189,8 @@ void RunNeedles(BenchEngine& engine, const Options& options, const std::vector<S
       const std::vector<NeedleTask> tasks = Tasks(options, kind, length, engine.tokenizer());
       for (const std::string& question : options.questions) {
         for (const Setting& setting : settings) {
-          Cell cell = MeasureNeedles(engine, tasks, question == "visible", setting);
+          Cell cell =
+              MeasureNeedles(engine, tasks, question == "visible", engine.Placed(setting, length - kTurnTokens));
           cell.suite = absl::StrCat(kind, "-", question);
           cell.length = length;
           report.Add(cell);

@@ -1,6 +1,7 @@
 #include "bench/quality/needles.h"
 
 #include <optional>
+#include <utility>
 
 #include "absl/time/clock.h"
 
@@ -10,13 +11,17 @@ namespace {
 struct Tally {
   double nats = 0;
   int tokens = 0, first = 0, questions = 0, exact = 0;
+  std::vector<double> of_questions;  // nats per token
 
   void Add(const std::vector<TokenLogprob>& answer) {
     int of_this = 0;
+    double nats_of_this = 0;
     for (const TokenLogprob& l : answer) {
-      nats -= l.logprob;
+      nats_of_this -= l.logprob;
       of_this += !l.top.empty() && l.top[0].first == l.token;
     }
+    nats += nats_of_this;
+    of_questions.push_back(nats_of_this / static_cast<double>(answer.size()));
     tokens += static_cast<int>(answer.size());
     first += of_this;
     ++questions;
@@ -59,8 +64,10 @@ Cell MeasureNeedles(BenchEngine& engine, const std::vector<NeedleTask>& tasks, b
   }
   cell.metrics = {{"questions", tally.questions},
                   {"nll", tally.nats / tally.tokens},
+                  {"nll_error", StandardError(tally.of_questions)},
                   {"first", static_cast<double>(tally.first) / tally.tokens},
                   {"exact", static_cast<double>(tally.exact) / tally.questions}};
+  cell.items = std::move(tally.of_questions);
   cell.seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   return cell;
 }

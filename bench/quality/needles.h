@@ -13,8 +13,8 @@
 
 namespace tidepool::quality {
 
-// metrics: questions; nll, nats per token of the answers; first, the share of their tokens that the model ranks first;
-// exact, the share of answers whose tokens all are.
+// metrics: questions; nll, nats per token of the answers, and nll_error, its standard error over questions; first, the
+// share of their tokens that the model ranks first; exact, the share of answers whose tokens all are.
 Cell MeasureNeedles(BenchEngine& engine, const std::vector<NeedleTask>& tasks, bool visible, const Setting& setting);
 
 }  // namespace tidepool::quality

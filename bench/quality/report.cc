@@ -20,6 +20,7 @@ nlohmann::json ToJson(const Cell& cell) {
           {"suite", cell.suite},
           {"length", cell.length},
           {"metrics", metrics},
+          {"items", cell.items},
           {"resident", cost.resident},
           {"index", cost.index},
           {"index_on_device", cost.index_on_device},

@@ -65,7 +65,9 @@ absl::StatusOr<std::vector<Setting>> Settings(const Grid& grid) {
         TP_RETURN_IF_ERROR(SetRecall(recall, setting.spec.recall));
         setting.spec.budget_fraction = budget;
         setting.spec.dense_layers_override = true;  // d2o's dense layers would be beyond the budget
-        setting.spec.recall.placement = grid.host_index ? IndexPlacement::kHost : IndexPlacement::kDevice;
+        setting.index_at = grid.index_at;
+        setting.spec.recall.placement =
+            grid.index_at == IndexAt::kDevice ? IndexPlacement::kDevice : IndexPlacement::kHost;
         if (grid.recall_rows > 0) {
           setting.spec.recall.share = 0;
           setting.spec.recall.rows = grid.recall_rows;

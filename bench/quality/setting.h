@@ -10,8 +10,12 @@
 
 namespace tidepool::quality {
 
+// Where the recall index lies; kFit: on the device where the budget of a context has room for it, else in host memory.
+enum class IndexAt { kHost, kDevice, kFit };
+
 struct Setting {
   CompressionSpec spec;
+  IndexAt index_at = IndexAt::kHost;
   std::string preset = "full";
   double budget = 1;  // of the full cache's rows
   std::string recall = "off";
@@ -23,9 +27,9 @@ struct Grid {
   std::vector<std::string> presets;  // empty: every preset that evicts
   std::vector<double> budgets = {0.2, 0.1, 0.05};
   std::vector<std::string> recalls = {"off", "sync", "async"};
-  int recall_rows = 0;     // above 0: so many recall slots beyond the budget, instead of a share of it
-  std::string only;        // settings whose name holds this text; empty: all
-  bool host_index = true;  // where the index lies
+  int recall_rows = 0;  // above 0: so many recall slots beyond the budget, instead of a share of it
+  std::string only;     // settings whose name holds this text; empty: all
+  IndexAt index_at = IndexAt::kHost;
 };
 
 // The full cache first, then presets x budgets x recalls. InvalidArgument or NotFound naming what is wrong.

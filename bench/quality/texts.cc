@@ -44,11 +44,15 @@ void TextSuite::MeasureOne(const Setting& setting, int text, int length, Sums& s
   }
   sums.nll += nll;
   sums.loss += nll - reference.nll;
+  sums.losses.push_back(nll - reference.nll);
   ++sums.texts;
   if (divergence_) {
+    double kl = 0;
     for (int i = 0; i < kScoredTokens; ++i) {
-      sums.kl += KlLowerBound(reference.continuation[i], continued.logprobs[i]) / kScoredTokens;
+      kl += KlLowerBound(reference.continuation[i], continued.logprobs[i]) / kScoredTokens;
     }
+    sums.kls.push_back(kl);
+    sums.kl += kl;
     next.forced_tokens = reference.greedy;
     next.stop.max_tokens = kGreedyTokens;
     next.stop.ignore_eos = true;
@@ -76,10 +80,13 @@ std::vector<Cell> TextSuite::Measure(const Setting& setting, int length) {
   }
   if (sums.texts == 0) Die(absl::StrCat("text: no text has ", length, " tokens, or they are too few"));
   const double n = sums.texts;
-  text.metrics = {{"texts", n}, {"nll", sums.nll / n}, {"loss", sums.loss / n}};
+  text.metrics = {
+      {"texts", n}, {"nll", sums.nll / n}, {"loss", sums.loss / n}, {"loss_error", StandardError(sums.losses)}};
+  text.items = sums.losses;
   text.seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   if (!divergence_) return {text};
   Cell divergence = text;
+  divergence.items = sums.kls;
   divergence.suite = "divergence";
   divergence.metrics = {{"texts", n}, {"kl", sums.kl / n}, {"agree", sums.agree / n}, {"prefix", sums.prefix / n}};
   return {text, divergence};

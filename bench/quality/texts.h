@@ -24,7 +24,8 @@ class TextSuite {
   TextSuite(BenchEngine* engine, const std::vector<std::string>& files, bool divergence);
 
   // length: of context and continuation together; texts that are shorter are left out. The full cache comes first.
-  // metrics of the cell `text`: texts, nll, loss; of the cell `divergence`: kl, agree, prefix.
+  // metrics of the cell `text`: texts, nll, loss, loss_error (standard error over texts); of the cell `divergence`: kl,
+  // agree, prefix.
   std::vector<Cell> Measure(const Setting& setting, int length);
 
  private:
@@ -36,6 +37,7 @@ class TextSuite {
   };
   struct Sums {
     double nll = 0, loss = 0, kl = 0, agree = 0, prefix = 0;
+    std::vector<double> losses, kls;
     int texts = 0;
   };
   void MeasureOne(const Setting& setting, int text, int length, Sums& sums, Cost& cost);
