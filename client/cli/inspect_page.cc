@@ -8,21 +8,28 @@
 
 namespace tidepool::cli {
 
-// client/cli/inspect/page.{html,css,js}, compiled in (scripts/cmake/embed_text.cmake).
+// The files of client/cli/inspect, compiled in (scripts/cmake/embed_text.cmake).
 extern const char kInspectPageHtml[];
 extern const char kInspectPageCss[];
-extern const char kInspectPageJs[];
+extern const char kInspectDataJs[];
+extern const char kInspectColoursJs[];
+extern const char kInspectSummaryJs[];
+extern const char kInspectMapsJs[];
+extern const char kInspectPointingJs[];
+extern const char kInspectTextsJs[];
+extern const char kInspectStartJs[];
 
 std::string InspectionPage(std::string_view json) {
   TIDEPOOL_CHECK(json.find('<') == std::string_view::npos);  // it cannot end the element that it stands in
-  const std::string_view script = kInspectPageJs;
+  const std::string script = absl::StrCat(kInspectDataJs, kInspectColoursJs, kInspectSummaryJs, kInspectMapsJs,
+                                          kInspectPointingJs, kInspectTextsJs, kInspectStartJs);
   const Sha256::Digest digest = Sha256().Add(script.data(), script.size()).Finish();
   const std::string hash =
       absl::Base64Escape(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
   // One pass, so that nothing inside the data is taken for a mark.
   return absl::StrReplaceAll(kInspectPageHtml, {{"@SCRIPT_HASH@", hash},
                                                 {"@STYLE@", kInspectPageCss},
-                                                {"@SCRIPT@", kInspectPageJs},
+                                                {"@SCRIPT@", script},
                                                 {"@DATA@", absl::string_view(json.data(), json.size())}});
 }
 
