@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Draws what quality_report has measured: one table policy x budget x recall, and a plot of fidelity against device budget.
+Where there are cells of kvpress, a second table compares each preset with kvpress's version of it, question by question.
 
   bench/quality/render.py CELLS.json ... [--svg FILE]
 
@@ -9,6 +10,7 @@ Several files are one: the later cell wins. Needs nothing but Python.
 import argparse
 import html
 import json
+import statistics
 import sys
 
 RECALLS = ("off", "sync", "async")
@@ -39,7 +41,7 @@ def rows_of(cells):
     """(preset, budget, recall) in the order of the presets' first cells; the full cache first."""
     presets = list(dict.fromkeys(cell["preset"] for cell in cells))
     keys = {(cell["preset"], cell["budget"], cell["recall"]) for cell in cells}
-    return sorted(keys, key=lambda key: (key[0] != "full", -key[1], presets.index(key[0]), RECALLS.index(key[2])))
+    return sorted(keys, key=lambda key: (key[0] != "full", -key[1], presets.index(key[0]), RECALLS.index(key[2].split(":")[0])))
 
 
 def value_of(cell):
@@ -51,7 +53,8 @@ def value_of(cell):
         return f"{metrics['nll']:.3f}" if cell["preset"] == "full" else f"{metrics['loss']:+.3f}"
     if cell["suite"] == "divergence":
         return f"{metrics['kl']:.3f} / {100 * metrics['agree']:.0f} % / {metrics['prefix']:.0f}"
-    return f"{metrics[metric]:.{digits}f} ({metrics['first']:.2f})"
+    error = f" ± {metrics['nll_error']:.{digits}f}" if "nll_error" in metrics else ""
+    return f"{metrics[metric]:.{digits}f}{error} ({metrics['first']:.2f})"
 
 
 def title_of(suite, length):
@@ -78,6 +81,32 @@ def table(cells):
         name = [row[0], "" if row[0] == "full" else f"{row[1]:g}", "" if row[0] == "full" else row[2]]
         lines.append("| " + " | ".join(name + shown + cost) + " |")
     return "\n".join(lines)
+
+
+PEER = "kvpress "
+
+
+def peer_table(cells):
+    """Each preset without recall against kvpress's, each above its own full cache: the engines differ in their arithmetic."""
+    of = {(c["preset"], c["budget"], c["recall"], c["suite"], c["length"]): c["items"] for c in cells if c.get("items")}
+    lines = []
+    for (preset, budget, recall, suite, length), items in of.items():
+        full = of.get(("full", 1, "off", suite, length))
+        peer = of.get((PEER + preset, budget, "off", suite, length))
+        peer_full = of.get((PEER + "full", 1, "off", suite, length))
+        if preset == "full" or recall != "off" or not (full and peer and peer_full):
+            continue
+        if len({len(items), len(full), len(peer), len(peer_full)}) > 1:  # other contexts
+            continue
+        ours, theirs = [a - b for a, b in zip(items, full)], [a - b for a, b in zip(peer, peer_full)]
+        differences = [a - b for a, b in zip(ours, theirs)]
+        error = statistics.stdev(differences) / len(differences)**0.5 if len(differences) > 1 else 0
+        lines.append(f"| {preset} | {budget:g} | {title_of(suite, length)} | {len(items)} | {statistics.fmean(ours):+.3f} | "
+                     f"{statistics.fmean(theirs):+.3f} | {statistics.fmean(differences):+.3f} ± {error:.3f} |")
+    if not lines:
+        return ""
+    head = ["| policy | budget | suite | questions | loss, ours | loss, kvpress | difference |", "|" + "---|" * 7]
+    return "\n".join(head + lines)
 
 
 # --- The plot ---------------------------------------------------------------------------------------------------------
@@ -169,6 +198,8 @@ def main():
     for group in ([c for c in cells if c["suite"] == "lookup"], [c for c in cells if c["suite"] != "lookup"]):
         if group:
             print(table(group), end="\n\n")
+    if peers := peer_table(cells):
+        print(peers, end="\n\n")
     if arguments.svg:
         with open(arguments.svg, "w", encoding="utf-8") as file:
             file.write(plot(cells))

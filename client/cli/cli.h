@@ -29,6 +29,7 @@ struct Command {
   const char* details;    // more of --help; may be empty
   FlagSet flags;          // others are refused
   int (*run)(const Arguments& arguments);
+  bool takes_all = false;  // run gets flags as they are: they are another program's
 };
 Command GenerateCommand();
 Command ChatCommand();
@@ -36,6 +37,7 @@ Command AdminCommand();
 Command ModelCommand();
 Command ServeCommand();
 Command InspectCommand();
+Command BenchCommand();
 
 // Prints to stderr - with --json also as {"error": {"code", "message"}} to stdout - and chooses the exit code:
 // kUnreachable for Unavailable, kUsage for InvalidArgument, else kFailed.

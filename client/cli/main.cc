@@ -1,6 +1,7 @@
 // tidepool: the command line.
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,8 +15,8 @@ constexpr char kExitCodes[] =
     "Exit codes: 0 ok, 1 failed, 2 usage or a value that the service refused, 3 the service cannot be reached.\n";
 
 const std::vector<Command>& Commands() {
-  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),  ServeCommand(),
-                                                InspectCommand(),  AdminCommand(), ModelCommand()};
+  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),  ServeCommand(), InspectCommand(),
+                                                AdminCommand(),    ModelCommand(), BenchCommand()};
   return commands;
 }
 
@@ -64,6 +65,9 @@ int Main(int argc, char** argv) {
   }
   const Command* command = Find(name);
   if (command == nullptr) return UsageError(absl::StrCat("'", name, "' is not a command"));
+  if (command->takes_all && (argc < 3 || std::string_view(argv[2]) != "--help")) {
+    return command->run(Arguments(argv + 2, argv + argc));
+  }
   const absl::StatusOr<Arguments> arguments = ParseFlags(argc - 1, argv + 1, command->flags);
   if (!arguments.ok()) return UsageError(arguments.status());
   for (const std::string& argument : *arguments) {

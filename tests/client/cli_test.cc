@@ -72,6 +72,8 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"generate", "--prompt=x", "--logit-bias=7"}, "--logit-bias"},
       {{"generate", "--prompt=x", "--logprobs=21"}, "--logprobs"},
       {{"generate", "--prompt=\xff"}, "text"},
+      {{"bench"}, "quality"},
+      {{"bench", "speed"}, "'speed'"},
       {{"admin"}, "stats"},
       {{"admin", "everything"}, "'everything'"},
       {{"admin", "drop"}, "ID"},
@@ -94,7 +96,7 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
 TEST(CliUsageTest, HelpTellsCommandsExitCodesAndEveryFlagsDefault) {
   const ProgramResult help = Tidepool({"--help"});
   EXPECT_EQ(help.exit, ExitStatus::Exited(0));
-  for (const char* part : {"generate", "chat", "serve", "admin", "model", "version", "Exit codes: 0"}) {
+  for (const char* part : {"generate", "chat", "serve", "admin", "model", "bench", "version", "Exit codes: 0"}) {
     EXPECT_THAT(help.out, HasSubstr(part));
   }
   EXPECT_EQ(Tidepool({"help"}).out, help.out);
@@ -105,6 +107,29 @@ TEST(CliUsageTest, HelpTellsCommandsExitCodesAndEveryFlagsDefault) {
   }
   EXPECT_THAT(generate.out, Not(HasSubstr("--data-dir")));
   EXPECT_EQ(Tidepool({"help", "generate"}).out, generate.out);
+}
+
+TEST(CliBenchTest, OptionsReachTheProgramBesideTheCommandLineAndItsExitCodeComesBack) {
+  const ProgramResult help = Tidepool({"bench", "quality", "--help"});
+  EXPECT_EQ(help.exit, ExitStatus::Exited(0)) << help.err;
+  EXPECT_THAT(help.out, HasSubstr("--suites=LIST"));
+  const ProgramResult refused = Tidepool({"bench", "quality", "--suites=lookup", "--budgets=2"});
+  EXPECT_NE(refused.exit, ExitStatus::Exited(0));
+  EXPECT_THAT(refused.err, HasSubstr("--budgets: '2'"));
+  EXPECT_EQ(Tidepool({"bench", "--help"}).out, Tidepool({"help", "bench"}).out);
+}
+
+TEST(CliBenchTest, QualityMeasuresTheLookupModel) {
+  const test::TempDir directory;
+  const std::string file = directory.path() + "/cells.json";
+  const ProgramResult result = Tidepool({"bench", "quality", "--suites=lookup", "--presets=streaming", "--budgets=0.2",
+                                         "--recall=sync", "--lookup-lengths=500", "--json=" + file});
+  ASSERT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  const json cells = json::parse(test::ReadFile(file));
+  ASSERT_EQ(cells.size(), 2u);
+  EXPECT_EQ(cells[0]["preset"], "full");
+  EXPECT_EQ(cells[1]["preset"], "streaming");
+  for (const json& cell : cells) EXPECT_EQ(cell["metrics"]["turn"], 40);
 }
 
 TEST(CliUsageTest, AServiceThatIsNotThereGives3AndItsAddress) {

@@ -67,6 +67,23 @@ class Render(unittest.TestCase):
         self.assertIn("| snapkv | 0.2 | off | 9 |", table)
         self.assertNotIn("| snapkv | 0.2 | off | 4 |", table)
 
+    def test_standard_errors_stand_beside_what_they_are_of(self):
+        needles = {"questions": 8, "nll": 0.1712, "nll_error": 0.0483, "first": 0.95, "exact": 0.8}
+        table, _ = self.render([cell("d2o", 0.2, "sync:pq16x4", "multi-unknown", 2048, needles)])
+        self.assertIn("| d2o | 0.2 | sync:pq16x4 | 0.171 ± 0.048 (0.95) |", table)
+
+    def test_a_preset_is_compared_with_kvpress_question_by_question(self):
+        def one(preset, budget, items):
+            metrics = {"questions": len(items), "nll": sum(items) / len(items), "first": 0.5, "exact": 0}
+            return cell(preset, budget, "off", "multi-visible", 2048, metrics, items=items)
+
+        cells = [one("full", 1, [0.1, 0.3]), one("snapkv", 0.2, [1.1, 1.5]), one("tova", 0.2, [1, 1]),
+                 one("kvpress full", 1, [0.2, 0.2]), one("kvpress snapkv", 0.2, [1.0, 1.5]), one("kvpress tova", 0.2, [1, 1, 1])]
+        table, _ = self.render(cells)
+        # 1.0, 1.2 above our full cache and 0.8, 1.3 above theirs; another number of questions is not compared.
+        self.assertIn("| snapkv | 0.2 | multi-visible 2,048 | 2 | +1.100 | +1.050 | +0.050 ± 0.150 |", table)
+        self.assertNotIn("| tova | 0.2 | multi-visible 2,048 | 2 |", table)
+
     def test_the_plot_has_a_line_for_each_policy_and_mode_at_the_right_height(self):
         _, svg = self.render(CELLS)
         self.assertEqual(len(svg.findall(f"{SVG}polyline")), 3)
