@@ -30,6 +30,8 @@ constexpr char kUsage[] = R"(quality_report [options]
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
   --index=PLACE           host, device or fit: where the recall index lies; fit: on the device, in its budget, where that
                           has room for it, else in host memory; default host
+  --kv-precision=LIST     f16, int8, kivi4, kivi2: of the rows that stay, but the newest 128; default f16. With another
+                          one, --presets may name full: nothing is evicted, all is packed
   --only=TEXT             settings whose name ("snapkv 0.2 sync") holds the text
   --lookup-lengths=LIST   of 500,1000,2000,4000,7900; default all
   --model=FILE            of the other suites; default models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -126,6 +128,8 @@ Options ParseOptions(int argc, char** argv) {
     } else if (absl::ConsumePrefix(&flag, "--index=")) {
       const std::string place = Words("--index", flag, {"host", "device", "fit"})[0];
       options.grid.index_at = place == "host" ? IndexAt::kHost : place == "device" ? IndexAt::kDevice : IndexAt::kFit;
+    } else if (absl::ConsumePrefix(&flag, "--kv-precision=")) {
+      options.grid.precisions = absl::StrSplit(flag, ',');
     } else if (absl::ConsumePrefix(&flag, "--only=")) {
       options.grid.only = std::string(flag);
     } else if (absl::ConsumePrefix(&flag, "--lookup-lengths=")) {

@@ -25,6 +25,18 @@ constexpr std::pair<absl::string_view, RecallIndex> kIndexes[] = {
     {"k4", RecallIndex::kK4},       {"pq16x4", RecallIndex::kPq16x4}, {"pq8x8", RecallIndex::kPq8x8},
     {"exact", RecallIndex::kExact}, {"page8", RecallIndex::kPage8},   {"page16", RecallIndex::kPage16}};
 
+constexpr std::pair<absl::string_view, KvPrecision> kPrecisions[] = {{"f16", KvPrecision::kF16},
+                                                                     {"int8", KvPrecision::kInt8},
+                                                                     {"kivi4", KvPrecision::kKivi4},
+                                                                     {"kivi2", KvPrecision::kKivi2}};
+
+absl::StatusOr<KvPrecision> PrecisionOf(const std::string& name) {
+  for (const auto& [known, precision] : kPrecisions) {
+    if (known == name) return precision;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--kv-precision: '", name, "' is not one of f16, int8, kivi4, kivi2"));
+}
+
 // MODE, MODE:INDEX or MODE:INDEX:SHORTLIST.
 absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, ':');
@@ -44,6 +56,47 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
   return absl::OkStatus();
 }
 
+// Of a preset that evicts.
+absl::StatusOr<Setting> SettingOf(const Grid& grid, const CompressionSpec& spec, double budget,
+                                  const std::string& recall) {
+  Setting setting;
+  setting.spec = spec;
+  TP_RETURN_IF_ERROR(SetRecall(recall, setting.spec.recall));
+  setting.spec.budget_fraction = budget;
+  setting.spec.dense_layers_override = true;  // d2o's dense layers would be beyond the budget
+  setting.index_at = grid.index_at;
+  setting.spec.recall.placement = grid.index_at == IndexAt::kDevice ? IndexPlacement::kDevice : IndexPlacement::kHost;
+  if (grid.recall_rows > 0) {
+    setting.spec.recall.share = 0;
+    setting.spec.recall.rows = grid.recall_rows;
+  }
+  TP_RETURN_IF_ERROR(ValidateCompression(setting.spec));
+  setting.budget = budget;
+  setting.recall = recall;
+  return setting;
+}
+
+absl::Status AddPreset(const Grid& grid, const std::string& preset, const std::string& precision,
+                       std::vector<Setting>& settings) {
+  TP_ASSIGN_OR_RETURN(CompressionSpec spec, PresetSpec(preset));
+  TP_ASSIGN_OR_RETURN(spec.kv_precision, PrecisionOf(precision));
+  auto add = [&](Setting setting) {
+    setting.preset = precision == "f16" ? preset : absl::StrCat(preset, ":", precision);
+    if (absl::StrContains(setting.Name(), grid.only)) settings.push_back(std::move(setting));
+  };
+  if (preset == "full") {
+    if (precision != "f16") add(Setting{.spec = spec});
+    return absl::OkStatus();
+  }
+  for (double budget : grid.budgets) {
+    for (const std::string& recall : grid.recalls) {
+      TP_ASSIGN_OR_RETURN(Setting setting, SettingOf(grid, spec, budget, recall));
+      add(std::move(setting));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string Setting::Name() const { return preset == "full" ? preset : absl::StrCat(preset, " ", budget, " ", recall); }
@@ -57,27 +110,8 @@ absl::StatusOr<std::vector<Setting>> Settings(const Grid& grid) {
   }
   std::vector<Setting> settings(1);
   for (const std::string& preset : presets) {
-    if (preset == "full") continue;
-    for (double budget : grid.budgets) {
-      for (const std::string& recall : grid.recalls) {
-        Setting setting;
-        TP_ASSIGN_OR_RETURN(setting.spec, PresetSpec(preset));
-        TP_RETURN_IF_ERROR(SetRecall(recall, setting.spec.recall));
-        setting.spec.budget_fraction = budget;
-        setting.spec.dense_layers_override = true;  // d2o's dense layers would be beyond the budget
-        setting.index_at = grid.index_at;
-        setting.spec.recall.placement =
-            grid.index_at == IndexAt::kDevice ? IndexPlacement::kDevice : IndexPlacement::kHost;
-        if (grid.recall_rows > 0) {
-          setting.spec.recall.share = 0;
-          setting.spec.recall.rows = grid.recall_rows;
-        }
-        TP_RETURN_IF_ERROR(ValidateCompression(setting.spec));
-        setting.preset = preset;
-        setting.budget = budget;
-        setting.recall = recall;
-        if (absl::StrContains(setting.Name(), grid.only)) settings.push_back(setting);
-      }
+    for (const std::string& precision : grid.precisions) {
+      TP_RETURN_IF_ERROR(AddPreset(grid, preset, precision, settings));
     }
   }
   return settings;

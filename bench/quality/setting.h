@@ -16,7 +16,7 @@ enum class IndexAt { kHost, kDevice, kFit };
 struct Setting {
   CompressionSpec spec;
   IndexAt index_at = IndexAt::kHost;
-  std::string preset = "full";
+  std::string preset = "full";  // NAME, or NAME:PRECISION of packed keys and values
   double budget = 1;  // of the full cache's rows
   std::string recall = "off";
 
@@ -30,9 +30,11 @@ struct Grid {
   int recall_rows = 0;  // above 0: so many recall slots beyond the budget, instead of a share of it
   std::string only;     // settings whose name holds this text; empty: all
   IndexAt index_at = IndexAt::kHost;
+  std::vector<std::string> precisions = {"f16"};  // of keys and values: f16, int8, kivi4, kivi2
 };
 
-// The full cache first, then presets x budgets x recalls. InvalidArgument or NotFound naming what is wrong.
+// The full cache first, then presets x precisions x budgets x recalls. A full cache that is packed has no budget and no
+// recall. InvalidArgument or NotFound naming what is wrong.
 absl::StatusOr<std::vector<Setting>> Settings(const Grid& grid);
 
 }  // namespace tidepool::quality

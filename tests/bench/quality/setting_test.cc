@@ -1,5 +1,6 @@
 #include "bench/quality/setting.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace tidepool::quality {
@@ -39,13 +40,34 @@ TEST(SettingTest, RecallRowsComeOnTopOfTheBudget) {
   EXPECT_EQ(settings->back().spec.recall.rows, 64);
 }
 
-TEST(SettingTest, UnknownPresetsAndModesAreRefusedByName) {
+TEST(SettingTest, EveryPresetIsMeasuredInEveryPrecisionAndTheFullCachePackedToo) {
+  Grid grid;
+  grid.presets = {"full", "snapkv"};
+  grid.budgets = {0.2};
+  grid.recalls = {"off", "sync"};
+  grid.precisions = {"f16", "kivi2"};
+  const auto settings = Settings(grid);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  std::vector<std::string> names;
+  for (const Setting& setting : *settings) {
+    names.push_back(setting.Name());
+    const bool packed = setting.preset.find(':') != std::string::npos;
+    EXPECT_EQ(setting.spec.kv_precision, packed ? KvPrecision::kKivi2 : KvPrecision::kF16);
+  }
+  EXPECT_THAT(names, testing::ElementsAre("full", "full:kivi2 1 off", "snapkv 0.2 off", "snapkv 0.2 sync",
+                                          "snapkv:kivi2 0.2 off", "snapkv:kivi2 0.2 sync"));
+}
+
+TEST(SettingTest, UnknownPresetsModesAndPrecisionsAreRefusedByName) {
   Grid grid;
   grid.presets = {"nothing"};
   EXPECT_NE(Settings(grid).status().message().find("nothing"), std::string::npos);
   grid.presets = {"snapkv"};
   grid.recalls = {"sometimes"};
   EXPECT_NE(Settings(grid).status().message().find("sometimes"), std::string::npos);
+  grid.recalls = {"off"};
+  grid.precisions = {"int3"};
+  EXPECT_NE(Settings(grid).status().message().find("int3"), std::string::npos);
 }
 
 }  // namespace
