@@ -17,7 +17,7 @@ struct Setting {
   CompressionSpec spec;
   IndexAt index_at = IndexAt::kHost;
   std::string preset = "full";  // NAME, or NAME:PRECISION of packed keys and values
-  double budget = 1;  // of the full cache's rows
+  double budget = 1;            // of the full cache's rows
   std::string recall = "off";
 
   std::string Name() const;
