@@ -24,7 +24,7 @@ struct SessionManifest {
   std::vector<int32_t> token_ids;    // prompt and generated, all turns
   std::vector<BlockKey> block_keys;  // of the tokens whose KV is computed; the last block may be partial
   std::string preset;                // for people; the truth is in engine_state
-  std::string engine_state;          // opaque to the cache: policy state, residents, merged rows, sampler (worker/kv)
+  std::string engine_state;          // opaque to the cache: policy state, residents, merged rows (worker/engine)
 
   friend bool operator==(const SessionManifest&, const SessionManifest&) = default;
 };

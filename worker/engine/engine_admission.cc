@@ -84,7 +84,8 @@ void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
     CompressionSpec& wanted = generation->mutable_request().compression;
     absl::StatusOr<ContextCodec::Outline> stored = ContextCodec::OutlineOf(*loaded.manifest);
     if (!stored.ok()) {  // the tokens are there all the same
-      TP_LOG(Warning, "engine", stored.status().message(), "; it is computed again");
+      TP_LOG(Warning, "engine", "request '", generation->request().request_id, "': ", stored.status().message(),
+             "; it is computed again");
       stored = ContextCodec::Outline{wanted};
       if (wanted.preset.empty()) stored->spec = PresetSpec(loaded.manifest->preset).value_or(CompressionSpec());
       loaded.resident_is_current = false;
@@ -220,7 +221,8 @@ void EngineLoop::AdmitLoaded() {
       absl::StatusOr<std::unique_ptr<Context>> restored = ContextCodec::Restore(
           *loaded.manifest, loaded.values, MakeContextOptions(request, ""), backend_.get(), cache_);
       if (!restored.ok()) {  // the tokens are there all the same; they need more room
-        TP_LOG(Warning, "engine", restored.status().message(), "; it is computed again");
+        TP_LOG(Warning, "engine", "request '", request.request_id, "': ", restored.status().message(),
+               "; it is computed again");
         loaded.blocks_missing = true;
         loaded.values.clear();
         loaded_[generation->id()] = std::move(loaded);

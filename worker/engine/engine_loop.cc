@@ -341,6 +341,7 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
            generation.request().compression.preset, " never gives up was more than its device budget for a while");
   }
   if (!status.ok()) {
+    TP_LOG(Warning, "engine", "request '", generation.request().request_id, "' failed: ", status.message());
     ++counted_.requests_failed;
   } else if (reason == FinishReason::kCancelled || reason == FinishReason::kDeadline) {
     ++counted_.requests_cancelled;

@@ -4,11 +4,8 @@
 #include <bit>
 #include <cstddef>
 #include <limits>
-#include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "worker/engine/portable_exp.h"
 
@@ -16,30 +13,6 @@ namespace tidepool {
 namespace {
 
 constexpr float kLargestFloat = std::numeric_limits<float>::max();
-
-// State bytes: version, 4 x 64 bits of the generator (little-endian), number of tokens, then for each token in
-// ascending order the distance from the one before (first: from -1) and its count. All numbers but the generator are
-// varints (LEB128).
-constexpr char kStateVersion = 1;
-
-void AppendVarint(std::string& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
-  out.push_back(static_cast<char>(value));
-}
-
-std::optional<uint64_t> ReadVarint(std::string_view& bytes) {
-  uint64_t value = 0;
-  for (int shift = 0; shift < 35 && !bytes.empty(); shift += 7) {
-    const auto byte = static_cast<uint8_t>(bytes.front());
-    bytes.remove_prefix(1);
-    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-    if (byte == 0 && shift > 0) return std::nullopt;  // longer than needed: one encoding for each state
-    if (byte < 0x80) return value;
-  }
-  return std::nullopt;
-}
-
-absl::Status BadState(absl::string_view what) { return absl::DataLossError(absl::StrCat("sampler state: ", what)); }
 
 // The index of the weight on which `unit` of the total falls; never one of weight 0 (their sum is not 0).
 size_t Pick(absl::Span<const double> weights, double total, double unit) {
@@ -195,53 +168,6 @@ bool Sampler::CutByWeight(absl::Span<const TokenLogit> best, double largest, dou
     if (total >= needed) return true;
   }
   return false;
-}
-
-std::string Sampler::SaveState() const {
-  std::string out(1, kStateVersion);
-  for (const uint64_t word : random_.state()) {
-    for (int shift = 0; shift < 64; shift += 8) out.push_back(static_cast<char>(word >> shift));
-  }
-  std::vector<std::pair<int32_t, uint32_t>> entries(generated_.begin(), generated_.end());
-  std::sort(entries.begin(), entries.end());
-  AppendVarint(out, entries.size());
-  int32_t before = -1;
-  for (const auto& [token, count] : entries) {
-    AppendVarint(out, static_cast<uint64_t>(token - before));
-    AppendVarint(out, count);
-    before = token;
-  }
-  return out;
-}
-
-absl::Status Sampler::LoadState(std::string_view bytes) {
-  constexpr size_t kFixedBytes = 1 + sizeof(RandomBits::State);
-  if (bytes.size() < kFixedBytes) return BadState("cut short");
-  if (bytes[0] != kStateVersion) return BadState("unknown version");
-  RandomBits::State state{};
-  for (size_t i = 0; i < sizeof(state); ++i) {
-    state[i / 8] |= static_cast<uint64_t>(static_cast<uint8_t>(bytes[1 + i])) << (8 * (i % 8));
-  }
-  if (state == RandomBits::State{}) return BadState("the generator's state is zero");
-  bytes.remove_prefix(kFixedBytes);
-
-  const std::optional<uint64_t> tokens = ReadVarint(bytes);
-  if (!tokens.has_value() || *tokens > static_cast<uint64_t>(vocabulary_)) return BadState("bad number of tokens");
-  absl::flat_hash_map<int32_t, uint32_t> generated;
-  int64_t token = -1;
-  for (uint64_t i = 0; i < *tokens; ++i) {
-    const std::optional<uint64_t> distance = ReadVarint(bytes);
-    const std::optional<uint64_t> count = ReadVarint(bytes);
-    if (!distance.has_value() || !count.has_value()) return BadState("cut short");
-    if (*distance == 0 || *count > std::numeric_limits<uint32_t>::max()) return BadState("bad token entry");
-    token += static_cast<int64_t>(*distance);
-    if (token >= vocabulary_) return BadState("token outside the vocabulary");
-    generated.emplace(static_cast<int32_t>(token), static_cast<uint32_t>(*count));
-  }
-  if (!bytes.empty()) return BadState("bytes left over");
-  random_.set_state(state);
-  generated_ = std::move(generated);
-  return absl::OkStatus();
 }
 
 }  // namespace tidepool

@@ -12,12 +12,9 @@
 
 #include <array>
 #include <cstdint>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/engine/sampling_params.h"
@@ -36,16 +33,12 @@ struct SamplerScratch {
 // decides what a seed means.
 class RandomBits {
  public:
-  using State = std::array<uint64_t, 4>;
-
   explicit RandomBits(uint64_t seed);
   uint64_t Next();
   double NextUnit();  // [0, 1), 53 bits
-  const State& state() const { return state_; }
-  void set_state(const State& state) { state_ = state; }
 
  private:
-  State state_;
+  std::array<uint64_t, 4> state_;
 };
 
 class Sampler {
@@ -61,11 +54,6 @@ class Sampler {
   // logits: [vocabulary]. Greedy: the best token, ties to the lower id, no draw. Else exactly one draw. NaN counts as
   // -inf, +inf as the largest float; Internal when no logit is above -inf (the model computed nonsense).
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits, SamplerScratch& scratch);
-
-  // Generator and token counts; not the params. About 3 bytes for each different token seen.
-  std::string SaveState() const;
-  // DataLoss, and nothing changed, when the bytes are not what SaveState of the same vocabulary wrote.
-  absl::Status LoadState(std::string_view bytes);
 
  private:
   bool adjusts() const;
