@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -134,7 +134,16 @@ enum RowFlag : uint8_t { kMergedRow = 1, kPackedRow = 2 };
 void SaveHead(const Context& context, Backend& backend, int layer, int kv_head, ByteWriter& out) {
   const HeadRows& head = context.rows().head(layer, kv_head);
   out.Put<int32_t>(static_cast<int32_t>(head.groups().size()));
-  for (const RowGroup& group : head.groups()) out.PutVector(group.founders);
+  for (const RowGroup& group : head.groups()) {
+    out.PutVector(group.founders);
+    // A founder that has left may be resident all the same: merged into and restored by recall, it can be a plain row
+    // or have been packed once more, in another group.
+    uint32_t resident = 0;
+    for (int i = 0; i < kGroupTokens; ++i) {
+      if (head.kind(group.first_slot + i) != RowKind::kFree) resident |= uint32_t{1} << i;
+    }
+    out.Put(resident);
+  }
   out.Put<int32_t>(head.rows());
   std::string row(backend.layout().row_bytes(), '\0');
   for (int32_t slot : head.order()) {
@@ -150,17 +159,24 @@ void SaveHead(const Context& context, Backend& backend, int layer, int kv_head, 
   }
 }
 
-// Founders of the saved groups: positions below `computed`, or -1. False when they are none.
-bool GetGroups(ByteReader& in, const CompressionSpec& spec, int32_t computed,
-               std::vector<std::vector<int32_t>>* groups) {
+struct SavedGroup {
+  std::vector<int32_t> founders;  // positions below `computed`, or -1
+  std::vector<int32_t> resident;  // those of them whose row is in the group, ascending
+};
+
+// False when the bytes are none.
+bool GetGroups(ByteReader& in, const CompressionSpec& spec, int32_t computed, std::vector<SavedGroup>* groups) {
   const int32_t count = in.Get<int32_t>();
   if (!in.ok() || count < 0 || count > computed || (count > 0 && spec.kv_precision == KvPrecision::kF16)) return false;
   for (int32_t i = 0; i < count; ++i) {
-    groups->push_back(in.GetVector<int32_t>());
-    if (!in.ok() || groups->back().size() != kGroupTokens) return false;
-    for (int32_t position : groups->back()) {
-      if (position < -1 || position >= computed) return false;
+    SavedGroup& group = groups->emplace_back(SavedGroup{.founders = in.GetVector<int32_t>()});
+    const uint32_t resident = in.Get<uint32_t>();
+    if (!in.ok() || group.founders.size() != kGroupTokens) return false;
+    for (int f = 0; f < kGroupTokens; ++f) {
+      if (group.founders[f] < -1 || group.founders[f] >= computed) return false;
+      if ((resident >> f & 1) != 0) group.resident.push_back(group.founders[f]);
     }
+    std::sort(group.resident.begin(), group.resident.end());
   }
   return true;
 }
@@ -170,7 +186,7 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
   HeadRows& head = context.rows().head(layer, kv_head);
   PagePool& pool = context.rows().pool();
   const int32_t computed = context.computed();
-  std::vector<std::vector<int32_t>> groups;
+  std::vector<SavedGroup> groups;
   if (!GetGroups(in, context.spec(), computed, &groups)) return "row groups";
   const int32_t count = in.Get<int32_t>();
   if (!in.ok() || count < 0 || count > computed) return "row count";
@@ -202,18 +218,13 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
     if (row.size() != backend.layout().row_bytes()) return "merged row";
     backend.WriteRow(context.rows(), layer, kv_head, slot, row.data());
   }
-  size_t placed = 0;
-  for (std::vector<int32_t>& founders : groups) {
-    std::vector<int32_t> resident;
-    for (int32_t position : founders) {
-      if (std::binary_search(packed.begin(), packed.end(), position)) resident.push_back(position);
-    }
-    placed += resident.size();
-    std::sort(resident.begin(), resident.end());
-    if (std::adjacent_find(resident.begin(), resident.end()) != resident.end()) return "row groups";
-    head.RestoreGroup(pool, context.spec().kv_precision, std::move(founders), resident);
+  std::vector<int32_t> placed;
+  for (const SavedGroup& group : groups) placed.insert(placed.end(), group.resident.begin(), group.resident.end());
+  std::sort(placed.begin(), placed.end());
+  if (placed != packed) return "packed rows";  // each in one group, none of another kind
+  for (SavedGroup& group : groups) {
+    head.RestoreGroup(pool, context.spec().kv_precision, std::move(group.founders), group.resident);
   }
-  if (placed != packed.size()) return "packed rows";
   for (size_t i = 0; i < packed.size(); ++i) {
     const int32_t slot = head.Find(packed[i]);
     if (slot < 0) return "packed rows";

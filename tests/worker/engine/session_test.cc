@@ -113,6 +113,7 @@ struct Mode {
   RecallMode recall;
   PrefillMode prefill = PrefillMode::kWhole;
   RecallIndex index = RecallIndex::kK4;
+  KvPrecision precision = KvPrecision::kF16;
 };
 
 TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
@@ -206,6 +207,12 @@ TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
   spec.prefill_chunk = 64;
   spec.recall.index = GetParam().index;
   spec.recall.shortlist = GetParam().index == RecallIndex::kK4 ? -1 : 20;
+  spec.kv_precision = GetParam().precision;
+  const bool packs = spec.kv_precision != KvPrecision::kF16;
+  if (packs) {
+    spec.budget_fraction = 0.6;
+    spec.residual_tokens = 24;
+  }
   const int first_turn = GetParam().index == RecallIndex::kK4 ? 210 : 330;  // product codes learn from 256 tokens on
   std::vector<Answer> kept, resumed;
   for (const bool restart : {false, true}) {
@@ -226,6 +233,10 @@ TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
     EXPECT_EQ(Logprobs(resumed[turn]), Logprobs(kept[turn])) << "turn " << turn;
     EXPECT_EQ(resumed[turn].result.usage.resident_rows, kept[turn].result.usage.resident_rows);
     EXPECT_EQ(resumed[turn].result.usage.lost_rows, 0);
+    EXPECT_EQ(resumed[turn].result.usage.resident_kv_bytes, kept[turn].result.usage.resident_kv_bytes);
+    if (GetParam().recall != RecallMode::kOff) continue;  // its slots are half empty pages
+    const auto exact = static_cast<int64_t>(kept[turn].result.usage.resident_rows * Layout().row_bytes());
+    EXPECT_EQ(kept[turn].result.usage.resident_kv_bytes < exact, packs);
   }
 }
 
@@ -242,7 +253,24 @@ std::vector<Mode> Modes() {
   modes.push_back({"snapkv", RecallMode::kSync, PrefillMode::kChunked, RecallIndex::kPq16x4});
   modes.push_back({"h2o", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPq8x8});
   modes.push_back({"streaming", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPage16});
+  for (KvPrecision precision : {KvPrecision::kInt8, KvPrecision::kKivi4, KvPrecision::kKivi2}) {
+    modes.push_back({"full", RecallMode::kOff, PrefillMode::kWhole, RecallIndex::kK4, precision});
+    modes.push_back({"snapkv", RecallMode::kOff, PrefillMode::kChunked, RecallIndex::kK4, precision});
+    modes.push_back({"h2o", RecallMode::kOff, PrefillMode::kWhole, RecallIndex::kK4, precision});  // leaves holes
+    modes.push_back({"d2o", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kK4, precision});
+    modes.push_back({"ahakv", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kK4, precision});
+  }
   return modes;
+}
+
+std::string PrecisionName(KvPrecision precision) {
+  switch (precision) {
+    case KvPrecision::kF16: return "";
+    case KvPrecision::kInt8: return "_int8";
+    case KvPrecision::kKivi4: return "_kivi4";
+    case KvPrecision::kKivi2: return "_kivi2";
+  }
+  return "";
 }
 
 std::string IndexName(RecallIndex index) {
@@ -259,7 +287,7 @@ INSTANTIATE_TEST_SUITE_P(Presets, SessionTest, testing::ValuesIn(Modes()),
                            std::string name = info.param.preset +
                                               (info.param.recall == RecallMode::kOff ? "" : "_sync") +
                                               (info.param.prefill == PrefillMode::kWhole ? "" : "_chunked") +
-                                              IndexName(info.param.index);
+                                              IndexName(info.param.index) + PrecisionName(info.param.precision);
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
