@@ -341,7 +341,9 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
            generation.request().compression.preset, " never gives up was more than its device budget for a while");
   }
   if (!status.ok()) {
-    TP_LOG(Warning, "engine", "request '", generation.request().request_id, "' failed: ", status.message());
+    const bool asked_wrong = absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status);
+    WriteLog(asked_wrong ? LogLevel::kInfo : LogLevel::kWarning, "engine",
+             absl::StrCat("request '", generation.request().request_id, "' failed: ", status.message()));
     ++counted_.requests_failed;
   } else if (reason == FinishReason::kCancelled || reason == FinishReason::kDeadline) {
     ++counted_.requests_cancelled;

@@ -100,7 +100,7 @@ class BudgetTest : public testing::Test {
       ASSERT_LE((pool.used() - reserved) * static_cast<int64_t>(pool.page_bytes()), extra) << when << ", " << tokens;
       if (context_.compressor().counters().over_budget) return;
       const int64_t rounding = shape.heads() * static_cast<int64_t>(pool.page_bytes());
-      int64_t used = pool.used() * static_cast<int64_t>(pool.page_bytes());
+      int64_t used = pool.used_bytes();
       if (context_.recall() != nullptr && context_.spec().recall.placement == IndexPlacement::kDevice) {
         used += context_.recall()->index_bytes();
       }
@@ -153,6 +153,10 @@ CompressionSpec RandomSpec(std::mt19937& random) {
   if (below(3) == 0) {
     spec.prefill = PrefillMode::kChunked;
     spec.prefill_chunk = 64;
+  }
+  if (below(2) == 0) {
+    spec.kv_precision = static_cast<KvPrecision>(below(kKvPrecisions));
+    spec.residual_tokens = below(80);
   }
   return spec;
 }
