@@ -23,7 +23,8 @@ namespace {
 constexpr char kUsage[] = R"(quality_report [options]
 
   --suites=LIST           lookup, text, divergence, needles; default all
-  --presets=LIST          default: every preset that evicts
+  --presets=LIST          NAME, or NAME:drop, which drops what the preset would merge; default: every
+                          preset that evicts
   --budgets=LIST          shares of the full cache's rows; default 0.2,0.1,0.05
   --recall=LIST           off, sync, async, the last two also as MODE:INDEX or MODE:INDEX:SHORTLIST with INDEX one of k4,
                           pq16x4, pq8x8, exact, page8, page16; default off,sync,async

@@ -57,6 +57,18 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
 }
 
 // Of a preset that evicts.
+// NAME or NAME:drop.
+absl::StatusOr<CompressionSpec> SpecOf(const std::string& preset) {
+  const size_t colon = preset.find(':');
+  TP_ASSIGN_OR_RETURN(CompressionSpec spec, PresetSpec(preset.substr(0, colon)));
+  if (colon == std::string::npos) return spec;
+  if (preset.substr(colon + 1) != "drop") {
+    return absl::InvalidArgumentError(absl::StrCat("--presets: '", preset, "' is neither NAME nor NAME:drop"));
+  }
+  spec.fate = Fate::kDrop;
+  return spec;
+}
+
 absl::StatusOr<Setting> SettingOf(const Grid& grid, const CompressionSpec& spec, double budget,
                                   const std::string& recall) {
   Setting setting;
@@ -78,7 +90,7 @@ absl::StatusOr<Setting> SettingOf(const Grid& grid, const CompressionSpec& spec,
 
 absl::Status AddPreset(const Grid& grid, const std::string& preset, const std::string& precision,
                        std::vector<Setting>& settings) {
-  TP_ASSIGN_OR_RETURN(CompressionSpec spec, PresetSpec(preset));
+  TP_ASSIGN_OR_RETURN(CompressionSpec spec, SpecOf(preset));
   TP_ASSIGN_OR_RETURN(spec.kv_precision, PrecisionOf(precision));
   auto add = [&](Setting setting) {
     setting.preset = precision == "f16" ? preset : absl::StrCat(preset, ":", precision);

@@ -16,7 +16,7 @@ enum class IndexAt { kHost, kDevice, kFit };
 struct Setting {
   CompressionSpec spec;
   IndexAt index_at = IndexAt::kHost;
-  std::string preset = "full";  // NAME, or NAME:PRECISION of packed keys and values
+  std::string preset = "full";  // as asked for, and :PRECISION of packed keys and values
   double budget = 1;            // of the full cache's rows
   std::string recall = "off";
 
@@ -24,7 +24,8 @@ struct Setting {
 };
 
 struct Grid {
-  std::vector<std::string> presets;  // empty: every preset that evicts
+  // NAME, or NAME:drop, which drops what the preset would merge. Empty: every preset that evicts.
+  std::vector<std::string> presets;
   std::vector<double> budgets = {0.2, 0.1, 0.05};
   std::vector<std::string> recalls = {"off", "sync", "async"};
   int recall_rows = 0;  // above 0: so many recall slots beyond the budget, instead of a share of it

@@ -225,9 +225,9 @@ absl::Status ValidateCompression(const CompressionSpec& spec) {
   const Preset* preset = FindPreset(spec.preset);
   if (preset == nullptr) return PresetSpec(spec.preset).status();
   TP_RETURN_IF_ERROR(ValidateStages(spec));
-  if (const CompressionSpec base = preset->make(); spec.layer_budget != base.layer_budget ||
-                                                   spec.head_budget != base.head_budget || spec.score != base.score ||
-                                                   spec.schedule != base.schedule || spec.fate != base.fate) {
+  if (const CompressionSpec base = preset->make();
+      spec.layer_budget != base.layer_budget || spec.head_budget != base.head_budget || spec.score != base.score ||
+      spec.schedule != base.schedule || (spec.fate != base.fate && spec.fate != Fate::kDrop)) {
     return Bad(absl::StrCat("preset: the stages of '", spec.preset, "' are fixed"));
   }
   TP_RETURN_IF_ERROR(InRange("budget_tokens", spec.budget_tokens, 0, 1 << 24));
@@ -300,6 +300,8 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
   if (spec.score == ScoreRule::kAha) {
     absl::StrAppend(&text, ":v", spec.aha_recent, ",", spec.aha_value_kernel);
   }
+  const Preset* preset = FindPreset(spec.preset);
+  if (preset != nullptr && preset->make().fate != spec.fate) absl::StrAppend(&text, ":x", static_cast<int>(spec.fate));
   if (spec.decode_budget == DecodeBudget::kHeld) absl::StrAppend(&text, ":e", spec.decode_interval);
   if (spec.prefill == PrefillMode::kChunked) absl::StrAppend(&text, ":c", spec.prefill_chunk);
   absl::StrAppend(&text, PrecisionText(spec));

@@ -58,6 +58,20 @@ TEST(SettingTest, EveryPresetIsMeasuredInEveryPrecisionAndTheFullCachePackedToo)
                                           "snapkv:kivi2 0.2 off", "snapkv:kivi2 0.2 sync"));
 }
 
+TEST(SettingTest, APresetThatMergesMayBeAskedToDrop) {
+  Grid grid;
+  grid.presets = {"d2o", "d2o:drop"};
+  grid.budgets = {0.2};
+  grid.recalls = {"off"};
+  const auto settings = Settings(grid);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ((*settings)[1].spec.fate, Fate::kMerge);
+  EXPECT_EQ((*settings)[2].spec.fate, Fate::kDrop);
+  EXPECT_EQ((*settings)[2].Name(), "d2o:drop 0.2 off");
+  grid.presets = {"d2o:burn"};
+  EXPECT_NE(Settings(grid).status().message().find("d2o:burn"), std::string::npos);
+}
+
 TEST(SettingTest, UnknownPresetsModesAndPrecisionsAreRefusedByName) {
   Grid grid;
   grid.presets = {"nothing"};

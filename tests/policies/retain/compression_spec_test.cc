@@ -249,6 +249,17 @@ TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
   }
 }
 
+TEST(CompressionSpecTest, WhatAPresetMergesMayBeDroppedInstead) {
+  const CompressionSpec merges = FindPreset("d2o")->make();
+  CompressionSpec drops = merges;
+  drops.fate = Fate::kDrop;
+  EXPECT_TRUE(ValidateCompression(drops).ok());
+  EXPECT_NE(CompressionFingerprint(drops), CompressionFingerprint(merges));
+  CompressionSpec merged = FindPreset("h2o")->make();
+  merged.fate = Fate::kMerge;
+  EXPECT_FALSE(ValidateCompression(merged).ok());
+}
+
 TEST(CompressionSpecTest, TheEndsOfTheRangesAreAllowed) {
   CompressionSpec spec = Spec("snapkv");
   spec.budget_tokens = spec.window_tokens + 2;  // one to choose, and the row of the step under way
