@@ -48,6 +48,11 @@ class GenerationServiceTest : public testing::Test {
     channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
     stub_ = v1::Generation::NewStub(channel_);
   }
+  // The engine's thread may still be in a sink of held_ when the client has its answer.
+  void TearDown() override {
+    server_.reset();
+    engine_.reset();
+  }
 
   static v1::GenerateRequest Request(int prompt_tokens, int max_tokens, int seed = 1) {
     v1::GenerateRequest request;
