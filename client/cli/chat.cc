@@ -207,7 +207,8 @@ Command ChatCommand() {
               "Every line of standard input is a message. The worker keeps the conversation until chat ends, or, with "
               "--session,\nfor another chat to go on with; without a cache service, or with --no-session, it is sent "
               "whole each time.\nAn answer that Ctrl-C ended is not kept but sent with the next message.",
-          .flags = {"client/cli/chat.cc", "client/cli/generation_flags.cc", "--worker", "--json", "--timeout"},
+          .flags = {"client/cli/chat.cc", "client/cli/generation_flags.cc", "client/cli/compression_flags.cc",
+                    "--worker", "--json", "--timeout"},
           .run = Chat};
 }
 

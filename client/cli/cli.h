@@ -35,6 +35,7 @@ Command GenerateCommand();
 Command ChatCommand();
 Command AdminCommand();
 Command ModelCommand();
+Command PoliciesCommand();
 Command ServeCommand();
 Command InspectCommand();
 Command BenchCommand();

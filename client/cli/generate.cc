@@ -74,7 +74,8 @@ Command GenerateCommand() {
               "The text goes to stdout, a summary to stderr. With --json every response of the worker is a line "
               "on stdout:\n{\"progress\": ..}, {\"tokens\": ..} and at the end {\"finished\": ..} or "
               "{\"error\": ..} (docs/API.md).",
-          .flags = {"client/cli/generate.cc", "client/cli/generation_flags.cc", "--worker", "--json", "--timeout"},
+          .flags = {"client/cli/generate.cc", "client/cli/generation_flags.cc", "client/cli/compression_flags.cc",
+                    "--worker", "--json", "--timeout"},
           .run = Generate};
 }
 

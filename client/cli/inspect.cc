@@ -225,9 +225,9 @@ Command InspectCommand() {
           "attention kept.\n--json also prints its data as one line (docs/inspect.md). For example, what recall "
           "brings back for a question:\n  tidepool inspect --model=M.gguf --prompt-file=paper.txt "
           "--question='Who wrote it?' --policy=snapkv,snapkv+sync",
-      .flags = {"client/cli/inspect.cc", "client/cli/generation_flags.cc", "--prompt-file", "--chat-template", "--json",
-                "--timeout", "--model", "--threads", "--device-kv-bytes", "--prefill-chunk", "--kv-type",
-                "--f32-weights"},
+      .flags = {"client/cli/inspect.cc", "client/cli/generation_flags.cc", "client/cli/compression_flags.cc",
+                "--prompt-file", "--chat-template", "--json", "--timeout", "--model", "--threads", "--device-kv-bytes",
+                "--prefill-chunk", "--kv-type", "--f32-weights"},
       .run = InspectMain};
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "policies/retain/score_method.h"
+
 namespace tidepool {
 namespace {
 
@@ -10,7 +12,8 @@ int64_t Held(const LayerBudget& budget, int tokens) {
 }
 
 RowBudget WithTotal(const CompressionSpec& spec, const LayerBudget& budget, int total) {
-  if (!budget.lazy) return SplitRows(spec, budget.score, total);
+  if (budget.score == nullptr) return {.recent = total};
+  if (!budget.lazy) return budget.score->Split(spec, total);
   const int sinks = std::min(budget.rows.sinks, total - 1);
   return {.sinks = sinks, .heavy = sinks, .recent = total - sinks};
 }

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/status_macros.h"
 #include "policies/retain/preset_table.h"
+#include "policies/retain/score_method.h"
 
 namespace tidepool {
 namespace {
@@ -84,38 +85,79 @@ absl::Status Layers(const char* field, const std::vector<int>& layers) {
   return absl::OkStatus();
 }
 
-// Stages that contradict each other (policies.md section 11). Whatever passes has a meaning, though only the
-// combinations in preset_table.cc have a name.
-absl::Status ValidateStages(const CompressionSpec& spec) {
-  const bool all = spec.layer_budget == LayerBudgetRule::kAll;
-  if (all != (spec.schedule == Schedule::kNever)) {
-    return Bad(all ? "layer_budget: all makes no sense with a schedule: nothing is over its budget"
-                   : "layer_budget: rows are limited, but schedule never evicts none");
+absl::Status ValidateScore(const CompressionSpec& spec) {
+  const ScoreMethod* method = FindScore(spec.score);
+  if (method == nullptr) {
+    std::vector<std::string> known;
+    for (const ScoreMethod* score : AllScores()) known.emplace_back(score->name());
+    return Bad(absl::StrCat("score: '", spec.score, "' is not known; there are ", absl::StrJoin(known, ", ")));
   }
-  if (!all && spec.score == ScoreRule::kNone) {
-    return Bad("score: none makes no sense with a layer_budget that limits rows: nothing says which stay");
-  }
-  if (spec.head_budget == HeadBudgetRule::kAda) {
-    if (spec.score == ScoreRule::kNone || spec.score == ScoreRule::kPosition) {
-      return Bad("head_budget: ada makes no sense with score position or none: heads share rows by their scores");
+  for (const auto& [name, value] : spec.score_options) {
+    const auto options = method->options();
+    const auto* option = std::find_if(options.begin(), options.end(),
+                                      [&, &name = name](const ScoreOption& o) { return o.name == name; });
+    if (option == options.end()) {
+      return Bad(absl::StrCat("score_options: score ", spec.score, " has no option '", name, "'"));
     }
-    if (spec.score == ScoreRule::kLastRow) {
-      return Bad("head_budget: ada makes no sense with score last row, which gives one kept set to the whole layer");
+    TP_RETURN_IF_ERROR(InRange(absl::StrCat("score_options.", name).c_str(), value, option->low, option->high));
+  }
+  return absl::OkStatus();
+}
+
+bool SameStages(const CompressionSpec& a, const CompressionSpec& b) {
+  return a.layer_budget == b.layer_budget && a.head_budget == b.head_budget && a.score == b.score &&
+         a.schedule == b.schedule && a.fate == b.fate;
+}
+
+// Stages that contradict each other. Whatever passes has a meaning, though only the combinations of presets have a
+// name.
+absl::Status ValidateStages(const CompressionSpec& spec) {
+  TP_RETURN_IF_ERROR(InEnum("layer_budget", spec.layer_budget, LayerBudgetRule::kEqualMass));
+  TP_RETURN_IF_ERROR(InEnum("head_budget", spec.head_budget, HeadBudgetRule::kNeeded));
+  TP_RETURN_IF_ERROR(InEnum("schedule", spec.schedule, Schedule::kFirstStep));
+  TP_RETURN_IF_ERROR(InEnum("fate", spec.fate, Fate::kMergeNearest));
+  if (spec.preset == "full") {
+    if (SameStages(spec, CompressionSpec()) && spec.score_options.empty()) return absl::OkStatus();
+    return Bad("preset: full keeps everything, its stages cannot be changed: start from another preset");
+  }
+  if (spec.layer_budget == LayerBudgetRule::kAll) {
+    return Bad("layer_budget: all leaves nothing to decide, that is preset full");
+  }
+  if (spec.schedule == Schedule::kNever) {
+    return Bad("schedule: never leaves every row where it is, that is preset full");
+  }
+  TP_RETURN_IF_ERROR(ValidateScore(spec));
+  const ScoreMethod& score = *FindScore(spec.score);
+  if (spec.head_budget == HeadBudgetRule::kAda) {
+    if (!score.ranks()) {
+      return Bad(absl::StrCat("head_budget: ada makes no sense with score ", spec.score,
+                              ": heads share rows by their scores, and it gives none"));
     }
     if (spec.fate == Fate::kMerge) {
       return Bad("head_budget: ada makes no sense with fate merge: heads vote on the same number of evicted rows each");
     }
   }
-  if ((spec.head_budget == HeadBudgetRule::kLayerSet) != (spec.score == ScoreRule::kLastRow)) {
-    return Bad(spec.score == ScoreRule::kLastRow
-                   ? "score: last row is one score for the whole layer, head_budget must be the layer's set"
-                   : "head_budget: one set for the layer makes no sense with a score that each head has of its own");
+  if ((spec.head_budget == HeadBudgetRule::kLayerSet) != score.layer_wide()) {
+    return Bad(score.layer_wide() ? absl::StrCat("score: ", spec.score,
+                                                 " is one score for the whole layer, head_budget must be the layer set")
+                                  : absl::StrCat("head_budget: one set for the layer makes no sense with score ",
+                                                 spec.score, ", which each head has of its own"));
   }
-  if (spec.layer_budget == LayerBudgetRule::kLazy && spec.score != ScoreRule::kPosition) {
-    return Bad("layer_budget: lazy layers keep their first and last rows, which only score position does");
+  if (spec.head_budget == HeadBudgetRule::kNeeded && !score.leaves_room()) {
+    return Bad(absl::StrCat("head_budget: needed makes no sense with score ", spec.score,
+                            ", which lets every row stay that there is room for"));
   }
-  if (spec.score == ScoreRule::kWindow && spec.schedule == Schedule::kPrefillAndStep) {
-    return Bad("score: window makes no sense with a schedule of every step: it is made of the prompt's last queries");
+  if (spec.layer_budget == LayerBudgetRule::kEqualMass && (!score.ranks() || score.layer_wide())) {
+    return Bad(absl::StrCat("layer_budget: equal mass makes no sense with score ", spec.score,
+                            ", which does not say what the rows of each head hold"));
+  }
+  if (score.leaves_room() && spec.fate == Fate::kMerge) {
+    return Bad(absl::StrCat("fate: merge makes no sense with score ", spec.score,
+                            ", whose heads evict different numbers of rows"));
+  }
+  if (!score.each_step() && spec.schedule == Schedule::kPrefillAndStep && spec.layer_budget != LayerBudgetRule::kLazy) {
+    return Bad(absl::StrCat("schedule: every step makes no sense with score ", spec.score,
+                            ", which is made of a prompt's last queries"));
   }
   return absl::OkStatus();
 }
@@ -151,20 +193,6 @@ absl::Status ValidateAha(const CompressionSpec& spec) {
   return absl::OkStatus();
 }
 
-// The fields that LeastKeptRows adds up.
-const char* LeastKeptFields(const CompressionSpec& spec) {
-  if (spec.layer_budget == LayerBudgetRule::kLazy) return "window_tokens + 1";
-  switch (spec.score) {
-    case ScoreRule::kWindow: return "window_tokens + 1";
-    case ScoreRule::kAha: return "aha_recent + 1";
-    case ScoreRule::kLastRow: return "one row";
-    case ScoreRule::kColumn:
-      if (spec.layer_budget != LayerBudgetRule::kVariance) return "a heavy one and a recent one";
-      return "sink_tokens + 1";
-    default: return "sink_tokens + 1";
-  }
-}
-
 // What is left to the policy must hold what it never gives up (SnapKV's code asserts capacity > window), and the row of
 // the step under way. Budgets that depend on lengths or on the model are looked at when these are known.
 absl::Status ValidateLeastBudget(const CompressionSpec& spec) {
@@ -178,7 +206,7 @@ absl::Status ValidateLeastBudget(const CompressionSpec& spec) {
   if (kept >= least) return absl::OkStatus();
   return Bad(absl::StrCat("budget_tokens: ", spec.budget_tokens, " leaves ", kept, " kept rows",
                           slots > 0 ? absl::StrCat(" besides ", slots, " recall slots") : "", ", preset ", spec.preset,
-                          " needs at least ", least, " (", LeastKeptFields(spec),
+                          " needs at least ", least, " (", std::string(FindScore(spec.score)->least_fields()),
                           held ? ", and the row of the step under way)" : ")"));
 }
 
@@ -211,25 +239,18 @@ int ShortlistRows(const RecallSpec& recall) {
 }
 
 int LeastKeptRows(const CompressionSpec& spec) {
-  if (spec.layer_budget == LayerBudgetRule::kLazy) return spec.window_tokens + 1;
-  switch (spec.score) {
-    case ScoreRule::kWindow: return spec.window_tokens + 1;
-    case ScoreRule::kAha: return spec.aha_recent + 1;
-    case ScoreRule::kLastRow: return 1;
-    case ScoreRule::kColumn: return spec.layer_budget == LayerBudgetRule::kVariance ? spec.sink_tokens + 1 : 2;
-    default: return spec.sink_tokens + 1;
-  }
+  const ScoreMethod* score = FindScore(spec.score);
+  return score != nullptr ? score->LeastRows(spec) : 1;
+}
+
+bool NeedsColumnSums(const CompressionSpec& spec) {
+  const ScoreMethod* score = FindScore(spec.score);
+  return spec.layer_budget == LayerBudgetRule::kVariance || (score != nullptr && score->needs_column_sums());
 }
 
 absl::Status ValidateCompression(const CompressionSpec& spec) {
-  const Preset* preset = FindPreset(spec.preset);
-  if (preset == nullptr) return PresetSpec(spec.preset).status();
+  if (FindPreset(spec.preset) == nullptr) return PresetSpec(spec.preset).status();
   TP_RETURN_IF_ERROR(ValidateStages(spec));
-  if (const CompressionSpec base = preset->make();
-      spec.layer_budget != base.layer_budget || spec.head_budget != base.head_budget || spec.score != base.score ||
-      spec.schedule != base.schedule || (spec.fate != base.fate && spec.fate != Fate::kDrop)) {
-    return Bad(absl::StrCat("preset: the stages of '", spec.preset, "' are fixed"));
-  }
   TP_RETURN_IF_ERROR(InRange("budget_tokens", spec.budget_tokens, 0, 1 << 24));
   TP_RETURN_IF_ERROR(InRange("budget_bytes", spec.budget_bytes, int64_t{0}, int64_t{1} << 50));
   if (spec.budget_tokens > 0 && spec.budget_bytes > 0) {
@@ -297,11 +318,13 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
     absl::StrAppend(&text, ":l", spec.lazy_sinks, ",", spec.lazy_recent, ",", spec.lazy_last, ",",
                     Exactly(spec.lazy_share), ",", Exactly(spec.lazy_threshold), ",", LayerSet(spec.lazy_layers));
   }
-  if (spec.score == ScoreRule::kAha) {
-    absl::StrAppend(&text, ":v", spec.aha_recent, ",", spec.aha_value_kernel);
-  }
+  if (spec.score == "aha") absl::StrAppend(&text, ":v", spec.aha_recent, ",", spec.aha_value_kernel);
   const Preset* preset = FindPreset(spec.preset);
-  if (preset != nullptr && preset->make().fate != spec.fate) absl::StrAppend(&text, ":x", static_cast<int>(spec.fate));
+  if (preset != nullptr && !SameStages(spec, preset->make())) {
+    absl::StrAppend(&text, ":x", static_cast<int>(spec.layer_budget), ",", static_cast<int>(spec.head_budget), ",",
+                    spec.score, ",", static_cast<int>(spec.schedule), ",", static_cast<int>(spec.fate));
+  }
+  for (const auto& [name, value] : spec.score_options) absl::StrAppend(&text, ":o", name, "=", Exactly(value));
   if (spec.decode_budget == DecodeBudget::kHeld) absl::StrAppend(&text, ":e", spec.decode_interval);
   if (spec.prefill == PrefillMode::kChunked) absl::StrAppend(&text, ":c", spec.prefill_chunk);
   absl::StrAppend(&text, PrecisionText(spec));

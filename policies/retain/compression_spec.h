@@ -1,10 +1,11 @@
-// What a request asks of compression: a preset name and every number behind it. The four stages (policies.md section
-// 11): layer budget, head budget, token score, fate of the evicted; and the schedule on which they act. Presets are
-// combinations.
+// What a request asks of compression: a preset name, the stages (layer budget, head budget, token score, fate of the
+// evicted, and the schedule on which they act) and every number behind them. Presets are combinations of stages; a
+// request may change any of them.
 #ifndef TIDEPOOL_POLICIES_RETAIN_COMPRESSION_SPEC_H_
 #define TIDEPOOL_POLICIES_RETAIN_COMPRESSION_SPEC_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,11 +17,15 @@
 namespace tidepool {
 
 // Sessions store these by value: add at the end.
-enum class LayerBudgetRule { kAll, kUniform, kPyramid, kAdaPyramid, kVariance, kLazy };
-enum class HeadBudgetRule { kUniform, kAda, kLayerSet };  // kLayerSet: one kept set, the same in all heads of a layer
-enum class ScoreRule { kNone, kPosition, kWindow, kColumn, kLastRow, kAha };
+// kEqualMass: the best rows of every layer hold the same share of its scores.
+enum class LayerBudgetRule { kAll, kUniform, kPyramid, kAdaPyramid, kVariance, kLazy, kEqualMass };
+// kLayerSet: one kept set, the same in all heads of a layer. kNeeded: what the score lets stay, within the layer's
+// rows.
+enum class HeadBudgetRule { kUniform, kAda, kLayerSet, kNeeded };
 enum class Schedule { kNever, kPrefill, kPrefillAndStep, kFirstStep };  // kFirstStep: once, by the first decoding step
-enum class Fate { kDrop, kMerge };  // of what is evicted, besides being recallable when recall is on
+// Of what is evicted, besides being recallable when recall is on. kMerge: into the kept row most like it, if it is like
+// enough (D2O). kMergeNearest: into the kept row nearest by position, at the end of prompts (Elastic Cache).
+enum class Fate { kDrop, kMerge, kMergeNearest };
 enum class Pooling { kNone, kAvg, kMax };
 enum class GroupReduce { kMean, kMax, kSum };  // query heads of a kv head to one score
 // kHeld: rows and the index on the device stay within the budget at every step. kPublished: as the papers have it, rows
@@ -60,7 +65,7 @@ struct CompressionSpec {
   std::string preset = "full";
   LayerBudgetRule layer_budget = LayerBudgetRule::kAll;
   HeadBudgetRule head_budget = HeadBudgetRule::kUniform;
-  ScoreRule score = ScoreRule::kNone;
+  std::string score;  // a ScoreMethod's name; empty: none
   Schedule schedule = Schedule::kNever;
   Fate fate = Fate::kDrop;
 
@@ -75,12 +80,12 @@ struct CompressionSpec {
   PrefillMode prefill = PrefillMode::kWhole;
   int prefill_chunk = 256;  // kChunked: tokens, a multiple of kBlockTokens
 
-  int sink_tokens = 4;     // streaming, d2o: first positions that are never evicted
+  int sink_tokens = 4;     // scores position and column, and some options' own: first rows that are never evicted
   int window_tokens = 32;  // snapkv family: observation window, always kept
   int pool_kernel = 7;     // odd
   Pooling pooling = Pooling::kMax;
   GroupReduce group_reduce = GroupReduce::kMean;
-  double recent_share = 0.5;  // h2o, d2o: recent / (heavy + recent); heavy is the rest
+  double recent_share = 0.5;  // score column: recent / (heavy + recent); heavy is the rest
 
   double merge_ema_alpha = 0.5;  // d2o: tau' = alpha * tau + beta * mean similarity (arXiv 2406.13035, official code)
   double merge_ema_beta = 0.5;
@@ -91,8 +96,8 @@ struct CompressionSpec {
   double ada_floor = 0.2;      // ada: share of a head's average past rows that it has whatever its scores, 0 to 1
   bool ada_normalize = false;  // ada: weigh each head by the share of its scores that its best rows hold
 
-  // lighttransfer, simlayerkv: lazy layers keep their first and last rows, the others everything, or what the budget
-  // leaves them.
+  // Layer budget lazy: lazy layers keep their first and last rows, the others everything, or, where the budget binds,
+  // what `score` chooses.
   int lazy_sinks = 4;
   int lazy_recent = 1020;
   int lazy_last = 32;            // the last prompt queries by which a layer is judged
@@ -102,6 +107,8 @@ struct CompressionSpec {
 
   int aha_recent = 32;       // ahakv: last rows that stay, and attention rows that a score sums
   int aha_value_kernel = 7;  // ahakv: pooling of the value prior, odd
+
+  std::map<std::string, double> score_options;  // ScoreMethod::options; what is not there is as the method has it
 
   // Of the rows that are kept: groups of those older than the last residual_tokens tokens are packed. Recalled rows and
   // mixtures stay as they are.
@@ -122,6 +129,8 @@ std::string_view PresetSummary(std::string_view name);
 // InvalidArgument naming the field, its value and the allowed range, or the two fields that make no sense together.
 // NotFound as in PresetSpec.
 absl::Status ValidateCompression(const CompressionSpec& spec);
+// Attention sums over all queries since the first token must be gathered: for the score, or for kVariance.
+bool NeedsColumnSums(const CompressionSpec& spec);
 // recall.shortlist, or the index's own: 192 for product codes (in steps that wait), else 0. The rows are held in host
 // memory.
 int ShortlistRows(const RecallSpec& recall);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -42,13 +43,20 @@ AdaRows AdaPastRows(absl::Span<const std::vector<float>> scores, int average, co
   return result;
 }
 
-std::vector<RowBudget> HeadBudgets(const CompressionSpec& spec, const RowBudget& average,
-                                   absl::Span<const std::vector<float>> scores) {
-  std::vector<RowBudget> budgets(scores.size(), average);
+namespace {
+
+// Past rows that their score does not send away.
+int Stays(const std::vector<float>& scores) {
+  return static_cast<int>(std::count_if(scores.begin(), scores.end(),
+                                        [](float s) { return s != -std::numeric_limits<float>::infinity(); }));
+}
+
+void ShareByScores(const CompressionSpec& spec, int average, absl::Span<const std::vector<float>> scores,
+                   std::vector<RowBudget>& budgets) {
   const bool over = std::any_of(scores.begin(), scores.end(), [&](const std::vector<float>& head) {
-    return static_cast<int>(head.size()) > average.heavy;
+    return static_cast<int>(head.size()) > average;
   });
-  if (spec.head_budget != HeadBudgetRule::kAda || !over) return budgets;
+  if (!over) return;
   // Heads without scores keep what they have; the others share what is theirs.
   std::vector<std::vector<float>> sharing;
   std::vector<size_t> head_of;
@@ -58,8 +66,26 @@ std::vector<RowBudget> HeadBudgets(const CompressionSpec& spec, const RowBudget&
     head_of.push_back(head);
   }
   const AdaOptions options = {.floor = spec.ada_floor, .normalize = spec.ada_normalize};
-  const AdaRows ada = AdaPastRows(sharing, average.heavy, options);
+  const AdaRows ada = AdaPastRows(sharing, average, options);
   for (size_t i = 0; i < sharing.size(); ++i) budgets[head_of[i]].heavy = ada.rows[i];
+}
+
+}  // namespace
+
+std::vector<RowBudget> HeadBudgets(const CompressionSpec& spec, const RowBudget& average,
+                                   absl::Span<const std::vector<float>> scores) {
+  std::vector<RowBudget> budgets(scores.size(), average);
+  if (spec.head_budget == HeadBudgetRule::kAda) ShareByScores(spec, average.heavy, scores, budgets);
+  for (size_t head = 0; head < scores.size(); ++head) {
+    if (scores[head].empty()) continue;
+    const int stays = Stays(scores[head]);
+    int& heavy = budgets[head].heavy;
+    if (spec.head_budget == HeadBudgetRule::kNeeded) {
+      heavy = stays;
+    } else if (stays < static_cast<int>(scores[head].size())) {
+      heavy = std::min(heavy, stays);
+    }
+  }
   return budgets;
 }
 

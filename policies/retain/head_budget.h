@@ -28,8 +28,9 @@ AdaRows AdaPastRows(absl::Span<const std::vector<float>> scores, int average, co
 
 // Budgets of the heads of one layer, which have `average` each on average. scores: pooled scores of each head's past
 // rows, that is all but the last average.recent; empty for a head that is within the average, which then keeps
-// everything. Under kAda a layer none of whose heads has more past rows than average.heavy gives each the average: no
-// row is lost to the rounding.
+// everything. A head has no more heavy rows than scores above minus infinity; under kNeeded it has exactly so many,
+// which BindHeadBudgets brings within the average. Under kAda a layer none of whose heads has more past rows than
+// average.heavy gives each the average: no row is lost to the rounding.
 std::vector<RowBudget> HeadBudgets(const CompressionSpec& spec, const RowBudget& average,
                                    absl::Span<const std::vector<float>> scores);
 

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "policies/retain/pyramid_budget.h"
+#include "policies/retain/score_method.h"
 
 namespace tidepool {
 
@@ -46,50 +47,19 @@ bool IsDenseLayer(const CompressionSpec& spec, int layer, int layers) {
          (layer == 0 || layer == 1 || layer == layers - 1);
 }
 
-RowBudget SplitRows(const CompressionSpec& spec, ScoreRule score, int total) {
-  RowBudget rows;
-  switch (score) {
-    case ScoreRule::kNone: rows.recent = total; break;
-    case ScoreRule::kPosition:
-      rows.sinks = rows.heavy = std::min(spec.sink_tokens, total - 1);
-      rows.recent = total - rows.heavy;
-      break;
-    case ScoreRule::kWindow:
-      rows.recent = std::min(spec.window_tokens, total);
-      rows.heavy = total - rows.recent;
-      break;
-    case ScoreRule::kColumn:
-      rows.recent = std::clamp(static_cast<int>(total * spec.recent_share), 1, total);
-      rows.heavy = total - rows.recent;
-      rows.sinks = spec.layer_budget == LayerBudgetRule::kVariance ? spec.sink_tokens : 0;
-      break;
-    case ScoreRule::kLastRow: rows.heavy = total; break;  // the newest row competes with the others
-    case ScoreRule::kAha:
-      rows.recent = std::min(spec.aha_recent, total);
-      rows.heavy = total - rows.recent;
-      break;
-  }
-  return rows;
-}
-
 namespace {
 
-void SetUniform(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
-  for (LayerBudget& budget : budgets) budget.rows = SplitRows(spec, spec.score, std::max(input.kept_rows, 1));
+RowBudget SplitRows(const CompressionSpec& spec, const LayerBudget& budget, int total) {
+  return budget.score != nullptr ? budget.score->Split(spec, total) : RowBudget{.recent = total};
 }
 
-// Rows that stay in any case: the same number in every layer.
-int Window(const CompressionSpec& spec) {
-  switch (spec.score) {
-    case ScoreRule::kWindow: return spec.window_tokens;
-    case ScoreRule::kAha: return spec.aha_recent;
-    default: return 0;
-  }
+void SetUniform(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  for (LayerBudget& budget : budgets) budget.rows = SplitRows(spec, budget, std::max(input.kept_rows, 1));
 }
 
 void SetPyramid(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
   SetUniform(spec, input, budgets);
-  const int window = Window(spec);
+  const int window = FindScore(spec.score)->Window(spec);  // the same in every layer
   if (input.kept_rows <= window) return;
   const PyramidSchedule schedule =
       spec.layer_budget == LayerBudgetRule::kPyramid ? PyramidSchedule::kFactory : PyramidSchedule::kAda;
@@ -100,7 +70,7 @@ void SetPyramid(const CompressionSpec& spec, const LayerBudgetInput& input, std:
                                                                           .beta = spec.pyramid_beta});
   if (!past.has_value()) return;
   for (int layer = 0; layer < input.layers; ++layer) {
-    budgets[layer].rows = SplitRows(spec, spec.score, std::max((*past)[layer] + window, 1));
+    budgets[layer].rows = SplitRows(spec, budgets[layer], std::max((*past)[layer] + window, 1));
   }
 }
 
@@ -110,16 +80,21 @@ void SetByVariance(const CompressionSpec& spec, const LayerBudgetInput& input, s
     SetUniform(spec, input, budgets);
     return;
   }
-  TIDEPOOL_CHECK(static_cast<int>(input.variance_concentration.size()) == input.layers);
-  // D2O: rho is the whole ratio, heavy and recent take their shares of it and are cut to whole tokens one by one.
+  TIDEPOOL_CHECK(static_cast<int>(input.layer_weights.size()) == input.layers);
   const double rho = static_cast<double>(input.kept_rows) / input.tokens;
-  const std::vector<double> ratios = VarianceRatios(input.variance_concentration, rho);
+  const std::vector<double> ratios = VarianceRatios(input.layer_weights, rho);
   for (int layer = 0; layer < input.layers; ++layer) {
-    RowBudget& rows = budgets[layer].rows;
-    rows.sinks = spec.sink_tokens;
-    // The small term undoes the rounding of rho where a product is a whole number.
-    rows.heavy = std::max(1, static_cast<int>(input.tokens * ratios[layer] * (1 - spec.recent_share) + 1e-9));
-    rows.recent = std::max(1, static_cast<int>(input.tokens * ratios[layer] * spec.recent_share + 1e-9));
+    budgets[layer].rows = budgets[layer].score->SplitShare(spec, input.tokens, ratios[layer]);
+  }
+}
+
+void SetEqualMass(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+  if (input.layer_weights.empty()) return SetUniform(spec, input, budgets);  // nothing has had to go yet
+  TIDEPOOL_CHECK(static_cast<int>(input.layer_weights.size()) == input.layers);
+  const double rows = static_cast<double>(input.kept_rows) * input.layers;
+  for (int layer = 0; layer < input.layers; ++layer) {
+    const int total = static_cast<int>(std::lround(input.layer_weights[layer] * rows));
+    budgets[layer].rows = SplitRows(spec, budgets[layer], std::max(total, LeastKeptRows(spec)));
   }
 }
 
@@ -128,7 +103,7 @@ void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::ve
   for (int layer = 0; layer < input.layers; ++layer) {
     LayerBudget& budget = budgets[layer];
     budget.lazy = std::find(input.lazy_layers.begin(), input.lazy_layers.end(), layer) != input.lazy_layers.end();
-    budget.score = budget.lazy ? ScoreRule::kPosition : ScoreRule::kWindow;
+    if (budget.lazy) budget.score = FindScore("position");
     budget.each_step = budget.lazy && spec.schedule == Schedule::kPrefillAndStep;
     lazy_layers += budget.lazy;
   }
@@ -148,7 +123,7 @@ void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::ve
     if (budget.lazy) {
       budget.rows = {.sinks = sinks, .heavy = sinks, .recent = static_cast<int>(lazy_rows) - sinks};
     } else if (binds) {
-      budget.rows = SplitRows(spec, ScoreRule::kWindow, static_cast<int>(full_rows));
+      budget.rows = SplitRows(spec, budget, static_cast<int>(full_rows));
     } else {
       budget.dense = true;
     }
@@ -159,9 +134,10 @@ void SetLazy(const CompressionSpec& spec, const LayerBudgetInput& input, std::ve
 
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input) {
   std::vector<LayerBudget> budgets(input.layers);
+  const ScoreMethod* score = FindScore(spec.score);
   for (int layer = 0; layer < input.layers; ++layer) {
     budgets[layer].dense = IsDenseLayer(spec, layer, input.layers);
-    budgets[layer].score = spec.score;
+    budgets[layer].score = score;
     budgets[layer].each_step = spec.schedule == Schedule::kPrefillAndStep;
   }
   switch (spec.layer_budget) {
@@ -171,6 +147,7 @@ std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBu
     case LayerBudgetRule::kAdaPyramid: SetPyramid(spec, input, budgets); break;
     case LayerBudgetRule::kVariance: SetByVariance(spec, input, budgets); break;
     case LayerBudgetRule::kLazy: SetLazy(spec, input, budgets); break;
+    case LayerBudgetRule::kEqualMass: SetEqualMass(spec, input, budgets); break;
   }
   return budgets;
 }

@@ -10,11 +10,13 @@
 
 namespace tidepool {
 
+class ScoreMethod;
+
 struct LayerBudget {
   bool dense = false;                  // never compressed
   bool lazy = false;                   // kLazy: keeps its first and last rows
   bool each_step = false;              // held at its budget while decoding, too
-  ScoreRule score = ScoreRule::kNone;  // spec.score, but for the layers of kLazy
+  const ScoreMethod* score = nullptr;  // spec.score, but for lazy layers: position. Null under preset full
   RowBudget rows;                      // of each kv head, on average
 };
 
@@ -22,19 +24,17 @@ struct LayerBudgetInput {
   int layers = 0;
   int tokens = 0;     // seen so far
   int kept_rows = 0;  // per (layer, kv head), on average: what the device budget leaves to the policy
-  absl::Span<const double> variance_concentration;  // kVariance: F of each layer; else empty
-  absl::Span<const int> lazy_layers;                // kLazy: what LazyLayers or the queue chose
+  // kVariance: F of each layer; kEqualMass: its share of all rows; else empty.
+  absl::Span<const double> layer_weights;
+  absl::Span<const int> lazy_layers;  // kLazy: what LazyLayers or the queue chose
 };
 
 // One for each layer. kVariance: the layers share kept_rows by VarianceRatios, or each has kept_rows when the tokens
 // fit. kPyramid, kAdaPyramid: by PyramidPastRows; in the first layers that may be all rows there are. kLazy: the lazy
 // layers have spec.lazy_sinks and spec.lazy_recent rows, the others are dense. When that is more than kept_rows on
-// average, both give: lazy layers have at most half the average, the others share the rest and choose by score window,
-// as in the paper's combination with SnapKV.
+// average, both give: lazy layers have at most half the average, the others share the rest and choose by spec.score, as
+// in the paper's combination with SnapKV. kEqualMass: by the layers' shares.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
-
-// `total` rows of a head, into what is chosen by `score` and what is recent.
-RowBudget SplitRows(const CompressionSpec& spec, ScoreRule score, int total);
 
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:
 // one array [tokens] for each query head of the layer. F = mean over heads of (x - min) / (max - min + 1e-6), x the

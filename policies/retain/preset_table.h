@@ -1,4 +1,4 @@
-// Every preset that there is: the published policies of docs/policies.md as choices of the four stages.
+// Every preset that there is: the published policies of docs/policies.md as choices of the stages.
 #ifndef TIDEPOOL_POLICIES_RETAIN_PRESET_TABLE_H_
 #define TIDEPOOL_POLICIES_RETAIN_PRESET_TABLE_H_
 
@@ -9,16 +9,29 @@
 
 namespace tidepool {
 
+class ScoreMethod;
+
 struct Preset {
   std::string_view name;
   std::string_view summary;  // one line
   CompressionSpec (*make)();
+  const ScoreMethod* score = nullptr;  // that this preset brings; others may use it
 };
 
 // In the order of ListPolicies.
 absl::Span<const Preset> AllPresets();
 // nullptr when there is none.
 const Preset* FindPreset(std::string_view name);
+
+// A spec whose stages are these, all else as by default.
+struct Stages {
+  LayerBudgetRule layer_budget = LayerBudgetRule::kUniform;
+  HeadBudgetRule head_budget = HeadBudgetRule::kUniform;
+  const char* score = "";
+  Schedule schedule = Schedule::kPrefill;
+  Fate fate = Fate::kDrop;
+};
+CompressionSpec SpecOf(const char* preset, const Stages& stages);
 
 }  // namespace tidepool
 

@@ -13,13 +13,13 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 4;
+constexpr uint32_t kVersion = 5;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
   out.Put(spec.layer_budget);
   out.Put(spec.head_budget);
-  out.Put(spec.score);
+  out.PutBytes(spec.score);
   out.Put(spec.schedule);
   out.Put(spec.fate);
   out.Put(spec.budget_fraction);
@@ -52,6 +52,11 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(spec.aha_value_kernel);
   out.Put(spec.kv_precision);
   out.Put(spec.residual_tokens);
+  out.Put<int32_t>(static_cast<int32_t>(spec.score_options.size()));
+  for (const auto& [name, value] : spec.score_options) {
+    out.PutBytes(name);
+    out.Put(value);
+  }
   const RecallSpec& recall = spec.recall;
   out.Put(recall.mode);
   out.Put(recall.index);
@@ -73,7 +78,7 @@ CompressionSpec GetSpec(ByteReader& in) {
   spec.preset = std::string(in.GetBytes());
   spec.layer_budget = in.Get<LayerBudgetRule>();
   spec.head_budget = in.Get<HeadBudgetRule>();
-  spec.score = in.Get<ScoreRule>();
+  spec.score = std::string(in.GetBytes());
   spec.schedule = in.Get<Schedule>();
   spec.fate = in.Get<Fate>();
   spec.budget_fraction = in.Get<double>();
@@ -108,6 +113,10 @@ CompressionSpec GetSpec(ByteReader& in) {
   spec.aha_value_kernel = in.Get<int>();
   spec.kv_precision = in.Get<KvPrecision>();
   spec.residual_tokens = in.Get<int>();
+  for (int32_t options = in.Get<int32_t>(); in.ok() && options > 0; --options) {
+    const std::string name(in.GetBytes());
+    spec.score_options[name] = in.Get<double>();
+  }
   RecallSpec& recall = spec.recall;
   recall.mode = in.Get<RecallMode>();
   recall.index = in.Get<RecallIndex>();

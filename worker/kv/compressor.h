@@ -6,19 +6,20 @@
 #define TIDEPOOL_WORKER_KV_COMPRESSOR_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "base/bytes.h"
-#include "policies/retain/aha_scores.h"
 #include "policies/retain/budget_split.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/layer_budget.h"
-#include "policies/retain/merge.h"
+#include "policies/retain/score_method.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/retention_observer.h"
+#include "worker/kv/row_merger.h"
 
 namespace tidepool {
 
@@ -36,10 +37,10 @@ class Compressor {
   bool compresses() const { return spec_.schedule != Schedule::kNever; }
   // Rows have been evicted: what is computed from now on depends on it.
   bool compressed() const { return compressed_; }
-  // The scores are attention sums over all rows, to be gathered from the first token on.
-  bool keeps_column_sums() const { return spec_.score == ScoreRule::kColumn; }
+  // Attention sums over all rows are, to be gathered from the first token on.
+  bool keeps_column_sums() const { return NeedsColumnSums(spec_); }
   // Last queries to remember; 0: none.
-  int query_window() const;
+  int query_window() const { return QueryWindow(spec_); }
 
   // The first decoding step is to decide what stays (kFirstStep).
   bool decision_due() const { return first_step_due_; }
@@ -68,7 +69,7 @@ class Compressor {
   void ResetCounters() { counters_ = CompressionCounters(); }
 
   // Told of merges; null: nobody.
-  void set_observer(RetentionObserver* observer) { observer_ = observer; }
+  void set_observer(RetentionObserver* observer) { merger_.set_observer(observer); }
 
   void Save(ByteWriter& out) const;
   // False when the bytes are not those of a compressor of this model and policy.
@@ -113,30 +114,30 @@ class Compressor {
   std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
   std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring, int32_t tokens,
                                     int32_t kept_rows) const;
+  // kEqualMass: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
+  std::vector<double> EqualMassShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,
+                                      int32_t kept_rows);
   void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment, bool binds);
-  // Of the past rows of one kv head, `past` of `candidates`.
-  std::vector<float> Scores(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing* ring,
-                            absl::Span<const int32_t> candidates, int past) const;
-  // kLastRow: of all rows of the layer, the same in all its heads.
-  std::vector<float> LayerScores(Backend& backend, const SequenceRows& rows, int layer, const QueryRing& ring) const;
-  void UpdateAha(Backend& backend, const SequenceRows& rows, int layer, int kv_head, const QueryRing& ring,
-                 absl::Span<const int32_t> candidates, bool at_prefill);
-  void Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
-             absl::Span<const std::vector<int32_t>> evicted);
+  // Null: all rows are equal.
+  HeadScorer* ScorerOf(const LayerBudget& budget, int layer, int kv_head) const {
+    return budget.score == method_ ? scorers_[layer * layout_.kv_heads + kv_head].get() : nullptr;
+  }
+  static int QueryWindow(const CompressionSpec& spec);
 
   const KvLayout layout_;
   DeviceShape shape_;
   const int group_;
   const CompressionSpec spec_;
-  std::vector<LayerBudget> budgets_;   // by layer; empty until the first prompt is in
-  std::vector<MergeState> merge_;      // by layer
-  std::vector<AhaScores> aha_;         // kAha: by layer and kv head; made anew at the end of each prompt
-  std::vector<double> concentration_;  // kVariance: of the last prompt, by layer
+  const ScoreMethod* const method_;   // null: nothing is evicted
+  std::vector<LayerBudget> budgets_;  // by layer; empty until the first prompt is in
+  // By layer and kv head, made from the prompt of each turn: not saved.
+  std::vector<std::unique_ptr<HeadScorer>> scorers_;
+  std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
+  RowMerger merger_;
   int32_t recall_slots_ = 0;
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;
   CompressionCounters counters_;
-  RetentionObserver* observer_ = nullptr;
 };
 
 }  // namespace tidepool

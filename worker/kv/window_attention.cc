@@ -24,12 +24,12 @@ void RowFromFloat(const KvLayout& layout, const float* in, char* row) {
   }
 }
 
-WindowAttention AttentionOfLast(Backend& backend, const SequenceRows& rows, int layer, int kv_head, int group,
-                                const QueryRing& ring, int last, absl::FunctionRef<float(int32_t position)> scale) {
+AttentionRows AttentionOfLast(Backend& backend, const SequenceRows& rows, int layer, int kv_head, int group,
+                              const QueryRing& ring, int last, absl::FunctionRef<float(int32_t position)> scale) {
   const HeadRows& head = rows.head(layer, kv_head);
   const absl::Span<const int32_t> order = head.order();
   const int head_dim = backend.layout().head_dim;
-  WindowAttention result;
+  AttentionRows result;
   result.queries = std::min(last, ring.tokens(layer));
   const int first = ring.tokens(layer) - result.queries;
   const int32_t newest = head.position(order.back());
@@ -65,18 +65,21 @@ WindowAttention AttentionOfLast(Backend& backend, const SequenceRows& rows, int 
   return result;
 }
 
-std::vector<float> ReadValues(Backend& backend, const SequenceRows& rows, int layer, int kv_head,
-                              absl::Span<const int32_t> slots) {
+RowVectors ReadVectors(Backend& backend, const SequenceRows& rows, int layer, int kv_head,
+                       absl::Span<const int32_t> slots) {
   const KvLayout& layout = backend.layout();
   std::string raw(slots.size() * layout.row_bytes(), '\0');
   backend.ReadRows(rows, layer, kv_head, slots, raw.data());
-  std::vector<float> row(2 * layout.head_dim), values;
-  values.reserve(slots.size() * layout.head_dim);
+  std::vector<float> row(2 * layout.head_dim);
+  RowVectors vectors;
+  vectors.keys.reserve(slots.size() * layout.head_dim);
+  vectors.values.reserve(slots.size() * layout.head_dim);
   for (size_t i = 0; i < slots.size(); ++i) {
     RowToFloat(layout, raw.data() + i * layout.row_bytes(), row.data());
-    values.insert(values.end(), row.begin() + layout.head_dim, row.end());
+    vectors.keys.insert(vectors.keys.end(), row.begin(), row.begin() + layout.head_dim);
+    vectors.values.insert(vectors.values.end(), row.begin() + layout.head_dim, row.end());
   }
-  return values;
+  return vectors;
 }
 
 }  // namespace tidepool

@@ -7,27 +7,25 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "policies/retain/score_method.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 
 namespace tidepool {
 
-struct WindowAttention {
-  int queries = 0;                   // the last so many tokens
-  int keys = 0;                      // rows of kind kKept, by ascending position
-  std::vector<float> probabilities;  // [query heads of the group][queries][keys], causal
-};
-
 // The softmax runs over all resident rows, recalled ones included; their columns are left out. last: queries wanted, at
 // most as many as the ring remembers. scale: if given, what a query at a position is multiplied by.
-WindowAttention AttentionOfLast(
+AttentionRows AttentionOfLast(
     Backend& backend, const SequenceRows& rows, int layer, int kv_head, int group, const QueryRing& ring, int last,
     absl::FunctionRef<float(int32_t position)> scale = [](int32_t) { return 1.0f; });
 
-// The values of rows, float32, [slots][head_dim].
-std::vector<float> ReadValues(Backend& backend, const SequenceRows& rows, int layer, int kv_head,
-                              absl::Span<const int32_t> slots);
+// Keys and values of rows, float32, [slots][head_dim] each.
+struct RowVectors {
+  std::vector<float> keys, values;
+};
+RowVectors ReadVectors(Backend& backend, const SequenceRows& rows, int layer, int kv_head,
+                       absl::Span<const int32_t> slots);
 
 // A row's elements, K then V, and back.
 void RowToFloat(const KvLayout& layout, const char* row, float* out);

@@ -6,94 +6,10 @@
 #include "base/limits.h"
 #include "base/status_macros.h"
 #include "worker/model/model.h"
+#include "worker/rpc/convert_compression.h"
 
 namespace tidepool {
 namespace {
-
-absl::StatusOr<KvPrecision> PrecisionFrom(v1::KvPrecision precision) {
-  switch (precision) {
-    case v1::KV_PRECISION_UNSPECIFIED:
-    case v1::KV_PRECISION_F16: return KvPrecision::kF16;
-    case v1::KV_PRECISION_INT8: return KvPrecision::kInt8;
-    case v1::KV_PRECISION_KIVI4: return KvPrecision::kKivi4;
-    case v1::KV_PRECISION_KIVI2: return KvPrecision::kKivi2;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.kv_precision: ", static_cast<int>(precision), " is not known"));
-  }
-}
-
-absl::StatusOr<RecallMode> ModeFrom(v1::RecallMode mode) {
-  switch (mode) {
-    case v1::RECALL_MODE_UNSPECIFIED:
-    case v1::RECALL_MODE_OFF: return RecallMode::kOff;
-    case v1::RECALL_MODE_ASYNC: return RecallMode::kAsync;
-    case v1::RECALL_MODE_SYNC: return RecallMode::kSync;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.recall.mode: ", static_cast<int>(mode), " is not known"));
-  }
-}
-
-absl::StatusOr<RecallIndex> IndexFrom(v1::RecallIndex index) {
-  switch (index) {
-    case v1::RECALL_INDEX_UNSPECIFIED:
-    case v1::RECALL_INDEX_K4: return RecallIndex::kK4;
-    case v1::RECALL_INDEX_PQ16X4: return RecallIndex::kPq16x4;
-    case v1::RECALL_INDEX_PQ8X8: return RecallIndex::kPq8x8;
-    case v1::RECALL_INDEX_EXACT: return RecallIndex::kExact;
-    case v1::RECALL_INDEX_PAGE8: return RecallIndex::kPage8;
-    case v1::RECALL_INDEX_PAGE16: return RecallIndex::kPage16;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.recall.index: ", static_cast<int>(index), " is not known"));
-  }
-}
-
-absl::StatusOr<IndexPlacement> PlacementFrom(v1::IndexPlacement placement) {
-  switch (placement) {
-    case v1::INDEX_PLACEMENT_UNSPECIFIED:
-    case v1::INDEX_PLACEMENT_HOST: return IndexPlacement::kHost;
-    case v1::INDEX_PLACEMENT_DEVICE: return IndexPlacement::kDevice;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.recall.index_placement: ", static_cast<int>(placement), " is not known"));
-  }
-}
-
-absl::Status BudgetFrom(const v1::CompressionParams& params, CompressionSpec& spec) {
-  auto unknown = [](const char* field, int value) {
-    return absl::InvalidArgumentError(absl::StrCat("compression.", field, ": ", value, " is not known"));
-  };
-  auto positive = [](const char* field, int64_t value) {
-    if (value >= 1) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("compression.", field, ": ", value, " is not at least 1"));
-  };
-  if (params.has_budget_fraction()) spec.budget_fraction = params.budget_fraction();
-  if (params.has_budget_tokens()) {
-    TP_RETURN_IF_ERROR(positive("budget_tokens", params.budget_tokens()));
-    spec.budget_tokens = params.budget_tokens();
-  }
-  if (params.has_budget_bytes()) {
-    TP_RETURN_IF_ERROR(positive("budget_bytes", params.budget_bytes()));
-    spec.budget_bytes = params.budget_bytes();
-  }
-  switch (params.decode_budget()) {
-    case v1::DECODE_BUDGET_UNSPECIFIED:
-    case v1::DECODE_BUDGET_HELD: spec.decode_budget = DecodeBudget::kHeld; break;
-    case v1::DECODE_BUDGET_PUBLISHED: spec.decode_budget = DecodeBudget::kPublished; break;
-    default: return unknown("decode_budget", static_cast<int>(params.decode_budget()));
-  }
-  if (params.has_decode_interval()) spec.decode_interval = params.decode_interval();
-  switch (params.prefill()) {
-    case v1::PREFILL_MODE_UNSPECIFIED:
-    case v1::PREFILL_MODE_WHOLE: spec.prefill = PrefillMode::kWhole; break;
-    case v1::PREFILL_MODE_CHUNKED: spec.prefill = PrefillMode::kChunked; break;
-    default: return unknown("prefill", static_cast<int>(params.prefill()));
-  }
-  if (params.has_prefill_chunk()) spec.prefill_chunk = params.prefill_chunk();
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::vector<int32_t>> PromptFrom(const char* field, const std::string& text, bool parse_special,
                                                 const Tokenizer& tokenizer) {
@@ -132,68 +48,6 @@ StopParams StopFrom(const v1::StopParams& params) {
   stop.token_ids.assign(params.token_ids().begin(), params.token_ids().end());
   if (params.has_ignore_eos()) stop.ignore_eos = params.ignore_eos();
   return stop;
-}
-
-absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& params, bool for_session) {
-  if (params.preset().empty()) {
-    if (params.ByteSizeLong() > 0) {
-      return absl::InvalidArgumentError("compression.preset: is empty, but other fields of compression are set");
-    }
-    CompressionSpec spec;
-    if (for_session) spec.preset.clear();
-    return spec;
-  }
-  absl::StatusOr<CompressionSpec> known = PresetSpec(params.preset());
-  if (!known.ok()) return absl::InvalidArgumentError(known.status().message());
-  CompressionSpec spec = *std::move(known);
-  TP_RETURN_IF_ERROR(BudgetFrom(params, spec));
-  if (params.has_sink_tokens()) spec.sink_tokens = params.sink_tokens();
-  if (params.has_window_tokens()) spec.window_tokens = params.window_tokens();
-  if (params.has_pool_kernel()) spec.pool_kernel = params.pool_kernel();
-  if (params.has_recent_share()) spec.recent_share = params.recent_share();
-  spec.dense_layers.assign(params.dense_layers().begin(), params.dense_layers().end());
-  if (params.has_dense_layers_override()) spec.dense_layers_override = params.dense_layers_override();
-  if (params.has_pyramid_beta()) spec.pyramid_beta = params.pyramid_beta();
-  if (params.has_ada_floor()) spec.ada_floor = params.ada_floor();
-  if (params.has_ada_normalize()) spec.ada_normalize = params.ada_normalize();
-  if (params.has_lazy_sinks()) spec.lazy_sinks = params.lazy_sinks();
-  if (params.has_lazy_recent()) spec.lazy_recent = params.lazy_recent();
-  if (params.has_lazy_last()) spec.lazy_last = params.lazy_last();
-  if (params.has_lazy_share()) spec.lazy_share = params.lazy_share();
-  if (params.has_lazy_threshold()) spec.lazy_threshold = params.lazy_threshold();
-  spec.lazy_layers.assign(params.lazy_layers().begin(), params.lazy_layers().end());
-  if (params.has_aha_recent()) spec.aha_recent = params.aha_recent();
-  if (params.has_aha_value_kernel()) spec.aha_value_kernel = params.aha_value_kernel();
-  TP_ASSIGN_OR_RETURN(spec.kv_precision, PrecisionFrom(params.kv_precision()));
-  if (params.has_residual_tokens()) spec.residual_tokens = params.residual_tokens();
-  const v1::RecallParams& recall = params.recall();
-  TP_ASSIGN_OR_RETURN(spec.recall.mode, ModeFrom(recall.mode()));
-  TP_ASSIGN_OR_RETURN(spec.recall.index, IndexFrom(recall.index()));
-  TP_ASSIGN_OR_RETURN(spec.recall.placement, PlacementFrom(recall.index_placement()));
-  if (recall.has_shortlist()) {
-    if (recall.shortlist() < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.recall.shortlist: ", recall.shortlist(), " is not in 0 to 65536"));
-    }
-    spec.recall.shortlist = recall.shortlist();
-  }
-  if (recall.has_share()) spec.recall.share = recall.share();
-  if (recall.has_rows()) spec.recall.rows = recall.rows();
-  if (recall.has_ema_beta()) spec.recall.ema_beta = recall.ema_beta();
-  if (recall.has_ema_margin()) spec.recall.ema_margin = recall.ema_margin();
-  if (recall.has_max_rows_per_step()) spec.recall.max_rows_per_step = recall.max_rows_per_step();
-  if (recall.has_budget_ms()) spec.recall.budget_ms = recall.budget_ms();
-  if (recall.has_staging()) spec.recall.staging = recall.staging();
-  if (recall.has_follow_rows()) spec.recall.follow_rows = recall.follow_rows();
-  switch (recall.on_loss()) {
-    case v1::ON_RECALL_LOSS_UNSPECIFIED:
-    case v1::ON_RECALL_LOSS_CONTINUE: spec.recall.on_loss = OnRecallLoss::kContinue; break;
-    case v1::ON_RECALL_LOSS_FAIL: spec.recall.on_loss = OnRecallLoss::kFail; break;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("compression.recall.on_loss: ", static_cast<int>(recall.on_loss()), " is not known"));
-  }
-  return spec;
 }
 
 absl::StatusOr<GenerationRequest> RequestFrom(const v1::GenerateRequest& request, const Tokenizer& tokenizer) {

@@ -12,8 +12,6 @@ namespace tidepool {
 
 SamplingParams SamplingFrom(const v1::SamplingParams& params);
 StopParams StopFrom(const v1::StopParams& params);
-// An empty preset: the session's own (for_session) or full.
-absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& params, bool for_session);
 
 // All of a request but deadline; text is tokenised.
 absl::StatusOr<GenerationRequest> RequestFrom(const v1::GenerateRequest& request, const Tokenizer& tokenizer);

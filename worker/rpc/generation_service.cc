@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/limits.h"
+#include "policies/retain/score_method.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 #include "worker/model/model.h"
 #include "worker/rpc/convert.h"
@@ -24,18 +25,18 @@ void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
 
 class GenerationService final : public v1::Generation::CallbackService {
  public:
-  explicit GenerationService(Engine* engine) : engine_(engine) {}
+  GenerationService(Engine* engine, NamedPolicies policies) : engine_(engine), policies_(std::move(policies)) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* call,
                                                            const v1::GenerateRequest* request) override {
-    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model().tokenizer());
+    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model().tokenizer());
     SetDeadline(call, converted);
     return new GenerationStream(engine_, std::move(converted));
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* call,
                                                        const v1::ChatRequest* request) override {
-    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model());
+    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model());
     SetDeadline(call, converted);
     return new GenerationStream(engine_, std::move(converted));
   }
@@ -67,7 +68,7 @@ class GenerationService final : public v1::Generation::CallbackService {
 
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* call, const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override {
-    absl::StatusOr<GenerationRequest> converted = RequestFrom(*request, engine_->model().tokenizer());
+    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model().tokenizer());
     SetDeadline(call, converted);
     return new ScoreCall(engine_, std::move(converted), response);
   }
@@ -99,6 +100,12 @@ class GenerationService final : public v1::Generation::CallbackService {
       policy.set_name(std::string(name));
       policy.set_summary(std::string(PresetSummary(name)));
     }
+    for (const auto& [name, named] : policies_.policies()) {
+      v1::ListPoliciesResponse::Policy& policy = *response->add_policies();
+      policy.set_name(name);
+      policy.set_summary(named.summary());
+    }
+    for (const ScoreMethod* score : AllScores()) response->add_scores(std::string(score->name()));
     return Done(call, absl::OkStatus());
   }
 
@@ -144,13 +151,23 @@ class GenerationService final : public v1::Generation::CallbackService {
     return reactor;
   }
 
+  // source: what RequestFrom needs besides.
+  template <typename Request, typename Source>
+  absl::StatusOr<GenerationRequest> Converted(const Request& request, const Source& source) const {
+    if (!policies_.Knows(request.compression())) return RequestFrom(request, source);
+    Request resolved = request;
+    policies_.Apply(*resolved.mutable_compression());
+    return RequestFrom(resolved, source);
+  }
+
   Engine* const engine_;
+  const NamedPolicies policies_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine) {
-  return std::make_unique<GenerationService>(engine);
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, NamedPolicies policies) {
+  return std::make_unique<GenerationService>(engine, std::move(policies));
 }
 
 }  // namespace tidepool

@@ -8,11 +8,12 @@
 #include <memory>
 
 #include "worker/engine/engine.h"
+#include "worker/rpc/policy_file.h"
 
 namespace tidepool {
 
-// `engine` outlives the service.
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine);
+// `engine` outlives the service. policies: offered beside the presets.
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, NamedPolicies policies);
 
 }  // namespace tidepool
 

@@ -17,6 +17,8 @@ ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debuggin
 ABSL_FLAG(std::string, tenant, "default", "whose sessions and blocks: a worker has one tenant");
 ABSL_FLAG(std::string, tenant_salt_file, "",
           "file whose bytes key the tenant's blocks: without them nobody can find or probe them");
+ABSL_FLAG(std::string, policies, "",
+          "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace tidepool {
@@ -51,6 +53,14 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
       return absl::InvalidArgumentError(absl::StrCat("--tenant-salt-file: ", file, " is empty or cannot be read"));
   }
   return options;
+}
+
+absl::StatusOr<NamedPolicies> PoliciesFromFlags() {
+  const std::string file = absl::GetFlag(FLAGS_policies);
+  if (file.empty()) return NamedPolicies();
+  absl::StatusOr<NamedPolicies> policies = NamedPolicies::Read(file);
+  if (policies.ok()) return policies;
+  return absl::InvalidArgumentError(absl::StrCat("--policies: ", policies.status().message()));
 }
 
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }

@@ -6,11 +6,14 @@
 
 #include "absl/status/statusor.h"
 #include "worker/engine/engine.h"
+#include "worker/rpc/policy_file.h"
 
 namespace tidepool {
 
 // What the flags say. InvalidArgument naming the flag, its value and the allowed ones.
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
+// --policies: what the file offers, or nothing.
+absl::StatusOr<NamedPolicies> PoliciesFromFlags();
 std::string ModelFlag();     // --model, empty when it is not given
 std::string PortFileFlag();  // --port-file
 

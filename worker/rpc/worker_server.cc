@@ -28,10 +28,11 @@ WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen, bool insecure,
                                                                   Engine* engine,
-                                                                  const std::vector<grpc::Service*>& more) {
+                                                                  const std::vector<grpc::Service*>& more,
+                                                                  const NamedPolicies* policies) {
   TP_RETURN_IF_ERROR(CheckListenAddress(listen, insecure));
   auto impl = std::make_unique<Impl>();
-  impl->generation = MakeGenerationService(engine);
+  impl->generation = MakeGenerationService(engine, policies != nullptr ? *policies : NamedPolicies());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

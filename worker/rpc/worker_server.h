@@ -16,12 +16,16 @@ class Service;
 
 namespace tidepool {
 
+class NamedPolicies;
+
 class WorkerServer {
  public:
   // Listens on host:port (port 0: any free one) or unix:PATH. Plain text on other than loopback needs `insecure`.
-  // `more` are served on the same address and outlive this. InvalidArgument or Unavailable naming `listen`.
+  // `more` are served on the same address and outlive this. policies: offered beside the presets, copied.
+  // InvalidArgument or Unavailable naming `listen`.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen, bool insecure, Engine* engine,
-                                                             const std::vector<grpc::Service*>& more = {});
+                                                             const std::vector<grpc::Service*>& more = {},
+                                                             const NamedPolicies* policies = nullptr);
   ~WorkerServer();
 
   const std::string& address() const;  // with the port that was taken

@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "policies/retain/preset_table.h"
+#include "policies/retain/score_method.h"
 
 namespace tidepool {
 namespace {
@@ -18,8 +19,8 @@ CompressionSpec Spec(const char* preset) {
 LayerBudget Layer(const CompressionSpec& spec, int total, bool dense = false) {
   LayerBudget budget;
   budget.dense = dense;
-  budget.score = spec.score;
-  budget.rows = SplitRows(spec, spec.score, total);
+  budget.score = FindScore(spec.score);
+  budget.rows = budget.score->Split(spec, total);
   return budget;
 }
 
@@ -68,7 +69,7 @@ TEST(BindBudgetTest, LazyLayersKeepTheirSinks) {
   const CompressionSpec spec = Spec("lighttransfer");
   LayerBudget lazy;
   lazy.lazy = true;
-  lazy.score = ScoreRule::kPosition;
+  lazy.score = FindScore("position");
   lazy.rows = {.sinks = 4, .heavy = 4, .recent = 60};
   std::vector<LayerBudget> budgets = {lazy, lazy};
   EXPECT_TRUE(BindLayerBudgets(spec, 100, 60, budgets));

@@ -46,7 +46,8 @@ TEST(CompressionSpecTest, PresetsHaveTheDefaultsOfTheirPapers) {
   EXPECT_EQ(snapkv.schedule, Schedule::kPrefill);
   EXPECT_EQ(Spec("streaming").sink_tokens, 4);
   EXPECT_EQ(Spec("h2o").recent_share, 0.5);
-  EXPECT_EQ(Spec("h2o").score, ScoreRule::kColumn);
+  EXPECT_EQ(Spec("h2o").score, "column");
+  EXPECT_EQ(Spec("h2o").sink_tokens, 0);
   const CompressionSpec d2o = Spec("d2o");
   EXPECT_EQ(d2o.sink_tokens, 4);
   EXPECT_EQ(d2o.budget_fraction, 0.2);
@@ -203,13 +204,14 @@ TEST(CompressionSpecTest, FieldsThatMakeNoSenseTogetherAreRefused) {
          s.lazy_layers = {4, 5};
          s.dense_layers = {5};
        }},
-      // Stages that make sense, but are not those of the preset.
-      {"stages", "h2o", [](auto& s) { s.fate = Fate::kMerge; }},
-      {"stages", "snapkv", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
-      {"stages", "snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kVariance; }},
-      {"stages", "full", [](auto& s) { s.score = ScoreRule::kColumn; }},
-      {"stages", "h2o", [](auto& s) { s.layer_budget = static_cast<LayerBudgetRule>(99); }},
-      {"stages", "h2o", [](auto& s) { s.schedule = static_cast<Schedule>(-1); }},
+      {"preset: full", "full", [](auto& s) { s.score = "column"; }},
+      {"preset: full", "full", [](auto& s) { s.schedule = Schedule::kPrefill; }},
+      {"layer_budget", "h2o", [](auto& s) { s.layer_budget = static_cast<LayerBudgetRule>(99); }},
+      {"head_budget", "h2o", [](auto& s) { s.head_budget = static_cast<HeadBudgetRule>(4); }},
+      {"schedule", "h2o", [](auto& s) { s.schedule = static_cast<Schedule>(-1); }},
+      {"fate", "h2o", [](auto& s) { s.fate = static_cast<Fate>(3); }},
+      {"score: 'windows'", "h2o", [](auto& s) { s.score = "windows"; }},
+      {"score_options", "h2o", [](auto& s) { s.score_options["distance"] = 3; }},
   };
   for (const BadSpec& bad : cases) {
     CompressionSpec spec = FindPreset(bad.preset)->make();
@@ -226,19 +228,19 @@ TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
     std::vector<const char*> names;
     std::function<void(CompressionSpec&)> change;
   } const cases[] = {
-      {"full", {"layer_budget", "schedule"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kPyramid; }},
-      {"full", {"layer_budget", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefill; }},
-      {"h2o", {"layer_budget", "score"}, [](auto& s) { s.score = ScoreRule::kNone; }},
-      {"streaming", {"head_budget", "position"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
-      {"lighttransfer", {"head_budget", "position"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
-      {"tova", {"head_budget", "last row"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"h2o", {"layer_budget", "full"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kAll; }},
+      {"h2o", {"schedule", "full"}, [](auto& s) { s.schedule = Schedule::kNever; }},
+      {"streaming", {"head_budget: ada", "position"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"tova", {"head_budget", "last-row"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
       {"d2o", {"head_budget", "merge"}, [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
       {"ada-snapkv", {"head_budget", "merge"}, [](auto& s) { s.fate = Fate::kMerge; }},
       {"tova", {"score", "head_budget"}, [](auto& s) { s.head_budget = HeadBudgetRule::kUniform; }},
-      {"streaming", {"score", "head_budget"}, [](auto& s) { s.score = ScoreRule::kLastRow; }},
-      {"h2o", {"head_budget", "score"}, [](auto& s) { s.head_budget = HeadBudgetRule::kLayerSet; }},
-      {"snapkv", {"layer_budget", "position"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kLazy; }},
-      {"snapkv", {"score: window", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefillAndStep; }},
+      {"streaming", {"score: last-row", "head_budget"}, [](auto& s) { s.score = "last-row"; }},
+      {"h2o", {"head_budget", "score column"}, [](auto& s) { s.head_budget = HeadBudgetRule::kLayerSet; }},
+      {"snapkv", {"score window", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefillAndStep; }},
+      {"snapkv", {"head_budget: needed", "window"}, [](auto& s) { s.head_budget = HeadBudgetRule::kNeeded; }},
+      {"streaming", {"equal mass", "position"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
+      {"tova", {"equal mass", "last-row"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
   };
   for (const auto& c : cases) {
     CompressionSpec spec = FindPreset(c.preset)->make();
@@ -249,15 +251,31 @@ TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
   }
 }
 
-TEST(CompressionSpecTest, WhatAPresetMergesMayBeDroppedInstead) {
-  const CompressionSpec merges = FindPreset("d2o")->make();
-  CompressionSpec drops = merges;
-  drops.fate = Fate::kDrop;
-  EXPECT_TRUE(ValidateCompression(drops).ok());
-  EXPECT_NE(CompressionFingerprint(drops), CompressionFingerprint(merges));
-  CompressionSpec merged = FindPreset("h2o")->make();
-  merged.fate = Fate::kMerge;
-  EXPECT_FALSE(ValidateCompression(merged).ok());
+TEST(CompressionSpecTest, AnyStageOfAPresetMayBeChangedAndTheFingerprintTells) {
+  struct {
+    const char* preset;
+    std::function<void(CompressionSpec&)> change;
+  } const cases[] = {
+      {"d2o", [](auto& s) { s.fate = Fate::kDrop; }},
+      {"h2o", [](auto& s) { s.fate = Fate::kMerge; }},
+      {"snapkv", [](auto& s) { s.fate = Fate::kMergeNearest; }},
+      {"snapkv", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kVariance; }},
+      {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kLazy; }},
+      {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
+      {"snapkv", [](auto& s) { s.score = "aha"; }},
+      {"ahakv", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"lighttransfer", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
+      {"lighttransfer", [](auto& s) { s.score = "aha"; }},
+      {"streaming", [](auto& s) { s.schedule = Schedule::kFirstStep; }},
+  };
+  for (const auto& c : cases) {
+    CompressionSpec spec = FindPreset(c.preset)->make();
+    const std::string before = CompressionFingerprint(spec);
+    c.change(spec);
+    EXPECT_TRUE(ValidateCompression(spec).ok()) << c.preset << ": " << ValidateCompression(spec);
+    EXPECT_NE(CompressionFingerprint(spec), before) << c.preset;
+  }
 }
 
 TEST(CompressionSpecTest, TheEndsOfTheRangesAreAllowed) {

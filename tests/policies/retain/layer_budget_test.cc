@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "policies/retain/preset_table.h"
+#include "policies/retain/score_method.h"
 
 namespace tidepool {
 namespace {
@@ -17,7 +18,7 @@ LayerBudgetInput Input(int layers, int tokens, int kept_rows, absl::Span<const d
   input.layers = layers;
   input.tokens = tokens;
   input.kept_rows = kept_rows;
-  input.variance_concentration = concentration;
+  input.layer_weights = concentration;
   return input;
 }
 
@@ -161,7 +162,7 @@ TEST(LayerBudgetTest, PyramidLayersAreEqualWhenThePromptFitsOrTheBudgetIsTheWind
 
 TEST(LayerBudgetTest, PyramidSharesOutWhateverTheScoreDoesNotProtect) {
   CompressionSpec spec = FindPreset("pyramidkv")->make();
-  spec.score = ScoreRule::kPosition;
+  spec.score = "position";
   for (const LayerBudget& budget : LayerBudgets(spec, Input(4, 1000, 40))) {
     EXPECT_EQ(budget.rows.heavy, std::min(4, budget.rows.total() - 1));  // the sinks, in a layer of any size
   }
@@ -171,7 +172,7 @@ TEST(LayerBudgetTest, PyramidSharesOutWhateverTheScoreDoesNotProtect) {
 
 TEST(LayerBudgetTest, PyramidLeavesTheLastRowsOfAhaKvToEveryLayer) {
   CompressionSpec spec = FindPreset("pyramidkv")->make();
-  spec.score = ScoreRule::kAha;
+  spec.score = "aha";
   spec.aha_recent = 8;
   const std::vector<LayerBudget> budgets = LayerBudgets(spec, Input(4, 68, 40));
   for (const LayerBudget& budget : budgets) EXPECT_EQ(budget.rows.recent, 8);
@@ -203,13 +204,13 @@ TEST(LayerBudgetTest, LazyLayersAndTheOthersShareABudgetThatIsTooSmallForTheMeth
   int total = 0;
   for (int layer : {0, 2}) {
     EXPECT_EQ(budgets[layer].rows, Rows(0, 350 - 8, 8));
-    EXPECT_EQ(budgets[layer].score, ScoreRule::kWindow);
+    EXPECT_EQ(budgets[layer].score->name(), "window");
     EXPECT_FALSE(budgets[layer].each_step);
     total += budgets[layer].rows.total();
   }
   for (int layer : lazy) {
     EXPECT_EQ(budgets[layer].rows, Rows(4, 4, 96));
-    EXPECT_EQ(budgets[layer].score, ScoreRule::kPosition);
+    EXPECT_EQ(budgets[layer].score->name(), "position");
     total += budgets[layer].rows.total();
   }
   EXPECT_EQ(total, 5 * 200);

@@ -278,7 +278,7 @@ TEST(EngineTest, BadRequestsAreRefusedByField) {
       {"strings", [](auto& r) { r.stop.strings = {""}; }},
       {"token_ids", [&](auto& r) { r.stop.token_ids = {vocabulary}; }},
       {"compression.preset", [](auto& r) { r.compression.preset = "zip"; }},
-      {"compression.preset", [](auto& r) { r.compression.score = ScoreRule::kWindow; }},
+      {"compression.preset", [](auto& r) { r.compression.score = "window"; }},
       {"compression.budget_fraction", [](auto& r) { r = Compressed(r, "snapkv", 0); }},
       {"compression.budget_fraction", [](auto& r) { r = Compressed(r, "snapkv", 1.5); }},
       {"compression.budget_tokens", [](auto& r) { r = Compressed(r, "snapkv", 0.5), r.compression.budget_tokens = 8; }},

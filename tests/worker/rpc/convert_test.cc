@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "tests/support/paths.h"
 #include "worker/model/model.h"
+#include "worker/rpc/convert_compression.h"
 
 namespace tidepool {
 namespace {
@@ -184,6 +185,35 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   const absl::StatusOr<CompressionSpec> spec = CompressionFrom(params, /*for_session=*/false);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(*spec, expected);
+}
+
+TEST(ConvertTest, EveryStageCanBeChanged) {
+  v1::CompressionParams params;
+  params.set_preset("snapkv");
+  params.set_layer_budget(v1::LAYER_BUDGET_VARIANCE);
+  params.set_head_budget(v1::HEAD_BUDGET_ADA);
+  params.set_score("aha");
+  params.set_schedule(v1::EVICTION_SCHEDULE_FIRST_STEP);
+  params.set_fate(v1::FATE_MERGE_NEAREST);
+  params.set_pooling(v1::POOLING_AVERAGE);
+  params.set_group_reduce(v1::GROUP_REDUCE_MAX);
+  params.set_merge_ema_alpha(0.25);
+  params.set_merge_ema_beta(0.75);
+  (*params.mutable_score_options())["distance"] = 3;
+  CompressionSpec expected = *PresetSpec("snapkv");
+  expected.layer_budget = LayerBudgetRule::kVariance;
+  expected.head_budget = HeadBudgetRule::kAda;
+  expected.score = "aha";
+  expected.schedule = Schedule::kFirstStep;
+  expected.fate = Fate::kMergeNearest;
+  expected.pooling = Pooling::kAvg;
+  expected.group_reduce = GroupReduce::kMax;
+  expected.merge_ema_alpha = 0.25;
+  expected.merge_ema_beta = 0.75;
+  expected.score_options["distance"] = 3;
+  EXPECT_EQ(*CompressionFrom(params, /*for_session=*/false), expected);
+  params.set_fate(static_cast<v1::Fate>(17));
+  EXPECT_THAT(std::string(CompressionFrom(params, false).status().message()), HasSubstr("compression.fate: 17"));
 }
 
 TEST(ConvertTest, ABudgetInBytesComesThrough) {

@@ -1,0 +1,63 @@
+#include "worker/kv/head_view.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "worker/kv/window_attention.h"
+
+namespace tidepool {
+
+std::vector<int32_t> KeptSlots(const HeadRows& head) {
+  std::vector<int32_t> slots;
+  slots.reserve(head.rows());
+  for (int32_t slot : head.order()) {
+    if (head.kind(slot) == RowKind::kKept) slots.push_back(slot);
+  }
+  return slots;
+}
+
+ResidentHeadView::ResidentHeadView(Backend* backend, const SequenceRows* rows, const QueryRing* ring, int layer,
+                                   int kv_head, int group, int budget)
+    : backend_(backend),
+      rows_(rows),
+      ring_(ring),
+      head_(&rows->head(layer, kv_head)),
+      layer_(layer),
+      kv_head_(kv_head),
+      group_(group),
+      budget_(budget),
+      slots_(KeptSlots(*head_)) {}
+
+AttentionRows ResidentHeadView::Attention(int last, absl::FunctionRef<float(int32_t position)> scale) const {
+  TIDEPOOL_CHECK(ring_ != nullptr);
+  return AttentionOfLast(*backend_, *rows_, layer_, kv_head_, group_, *ring_, last, scale);
+}
+
+std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {
+  TIDEPOOL_CHECK(head_->keeps_column_sums());
+  std::vector<float> result;
+  result.reserve(slots_.size());
+  for (int32_t slot : slots_) {
+    if (reduce == GroupReduce::kMean) {
+      result.push_back(head_->ColumnSum(slot));
+      continue;
+    }
+    float reduced = 0;  // sums of probabilities
+    for (const std::vector<float>& sums : head_->column_sums()) {
+      reduced = reduce == GroupReduce::kMax ? std::max(reduced, sums[slot]) : reduced + sums[slot];
+    }
+    result.push_back(reduced);
+  }
+  return result;
+}
+
+std::vector<float> ResidentHeadView::Keys(int first, int count) const {
+  return ReadVectors(*backend_, *rows_, layer_, kv_head_, absl::MakeConstSpan(slots_).subspan(first, count)).keys;
+}
+
+std::vector<float> ResidentHeadView::Values(int first, int count) const {
+  return ReadVectors(*backend_, *rows_, layer_, kv_head_, absl::MakeConstSpan(slots_).subspan(first, count)).values;
+}
+
+}  // namespace tidepool

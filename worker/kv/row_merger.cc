@@ -1,0 +1,122 @@
+#include "worker/kv/row_merger.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "policies/retain/merge_nearest.h"
+#include "worker/kv/window_attention.h"
+
+namespace tidepool {
+namespace {
+
+MergeOptions OptionsOf(const CompressionSpec& spec) {
+  MergeOptions options;
+  options.alpha = spec.merge_ema_alpha;
+  options.beta = spec.merge_ema_beta;
+  return options;
+}
+
+}  // namespace
+
+RowMerger::RowMerger(const KvLayout& layout, const CompressionSpec& spec)
+    : layout_(layout), fate_(spec.fate), options_(OptionsOf(spec)), state_(layout.layers) {}
+
+RowMerger::Targets RowMerger::MergeLike(int layer, absl::Span<RowVectors> kept_rows,
+                                        absl::Span<const RowVectors> evicted_rows) {
+  const size_t heads = kept_rows.size(), head_dim = layout_.head_dim;
+  const size_t count = evicted_rows[0].keys.size() / head_dim;
+  std::vector<MergeHead> merge(heads);
+  for (size_t head = 0; head < heads; ++head) {
+    TIDEPOOL_CHECK(evicted_rows[head].keys.size() == count * head_dim);
+    merge[head] = {kept_rows[head].keys.data(), kept_rows[head].values.data(),
+                   static_cast<int>(kept_rows[head].keys.size() / head_dim), evicted_rows[head].keys.data(),
+                   evicted_rows[head].values.data()};
+  }
+  const MergeResult result =
+      MergeEvicted(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer]);
+  Targets targets = result.target;
+  for (size_t head = 0; head < heads; ++head) {
+    for (size_t e = 0; e < count; ++e) {
+      if (!result.merged[head][e]) targets[head][e] = -1;
+    }
+  }
+  return targets;
+}
+
+RowMerger::Targets RowMerger::MergeNearest(const SequenceRows& rows, int layer,
+                                           absl::Span<const std::vector<int32_t>> kept,
+                                           absl::Span<const std::vector<int32_t>> evicted,
+                                           absl::Span<RowVectors> kept_rows,
+                                           absl::Span<const RowVectors> evicted_rows) const {
+  Targets targets(kept.size());
+  for (size_t head = 0; head < kept.size(); ++head) {
+    const HeadRows& of_head = rows.head(layer, static_cast<int>(head));
+    const auto positions = [&](const std::vector<int32_t>& slots) {
+      std::vector<int32_t> result;
+      for (int32_t slot : slots) result.push_back(of_head.position(slot));
+      return result;
+    };
+    if (kept[head].empty()) {
+      targets[head].assign(evicted[head].size(), -1);
+      continue;
+    }
+    targets[head] = NearestKept(positions(kept[head]), positions(evicted[head]));
+    AverageInto(targets[head], evicted_rows[head].keys, layout_.head_dim, absl::MakeSpan(kept_rows[head].keys));
+    AverageInto(targets[head], evicted_rows[head].values, layout_.head_dim, absl::MakeSpan(kept_rows[head].values));
+  }
+  return targets;
+}
+
+int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+                         absl::Span<const std::vector<int32_t>> evicted) {
+  const int heads = layout_.kv_heads, head_dim = layout_.head_dim;
+  std::vector<RowVectors> kept_rows(heads), evicted_rows(heads);
+  for (int kv_head = 0; kv_head < heads; ++kv_head) {
+    kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
+    evicted_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, evicted[kv_head]);
+  }
+  const Targets targets = fate_ == Fate::kMerge
+                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows)
+                              : MergeNearest(rows, layer, kept, evicted, absl::MakeSpan(kept_rows), evicted_rows);
+
+  int64_t merged = 0;
+  std::string raw(layout_.row_bytes(), '\0');
+  std::vector<float> row(2 * head_dim);
+  for (int kv_head = 0; kv_head < heads; ++kv_head) {
+    HeadRows& head = rows.head(layer, kv_head);
+    std::vector<int32_t> changed;
+    for (size_t e = 0; e < targets[kv_head].size(); ++e) {
+      const int32_t target = targets[kv_head][e];
+      if (target < 0) continue;
+      ++merged;
+      changed.push_back(target);
+      if (observer_ != nullptr) {
+        observer_->OnMerge(layer, kv_head, head.position(evicted[kv_head][e]), head.position(kept[kv_head][target]));
+      }
+    }
+    std::sort(changed.begin(), changed.end());
+    changed.erase(std::unique(changed.begin(), changed.end()), changed.end());
+    for (int32_t i : changed) {
+      std::copy_n(kept_rows[kv_head].keys.data() + int64_t{i} * head_dim, head_dim, row.data());
+      std::copy_n(kept_rows[kv_head].values.data() + int64_t{i} * head_dim, head_dim, row.data() + head_dim);
+      RowFromFloat(layout_, row.data(), raw.data());
+      int32_t slot = kept[kv_head][i];
+      // A mixture stays at full precision: it is in no stored block.
+      if (head.is_packed(slot)) slot = head.MoveToPlain(rows.pool(), slot);
+      backend.WriteRow(rows, layer, kv_head, slot, raw.data());
+      head.merged()[slot] = 1;
+    }
+  }
+  return merged;
+}
+
+void RowMerger::Save(ByteWriter& out) const {
+  for (const MergeState& state : state_) out.PutVector(state.tau);
+}
+
+void RowMerger::Load(ByteReader& in) {
+  for (MergeState& state : state_) state.tau = in.GetVector<double>();
+}
+
+}  // namespace tidepool

@@ -1,0 +1,52 @@
+// Fate of the evicted rows of a layer: merges them into kept ones (policies/retain/merge.h, merge_nearest.h) on the
+// device. Exact blocks of all rows have been stored before: recall brings the originals.
+#ifndef TIDEPOOL_WORKER_KV_ROW_MERGER_H_
+#define TIDEPOOL_WORKER_KV_ROW_MERGER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "base/bytes.h"
+#include "policies/retain/compression_spec.h"
+#include "policies/retain/merge.h"
+#include "worker/backend/backend.h"
+#include "worker/kv/resident_rows.h"
+#include "worker/kv/retention_observer.h"
+#include "worker/kv/window_attention.h"
+
+namespace tidepool {
+
+class RowMerger {
+ public:
+  RowMerger(const KvLayout& layout, const CompressionSpec& spec);
+
+  // Slots of each kv head of the layer, by ascending position; the evicted ones are still there. Fate kMerge: as many
+  // of each head. Rows merged.
+  int64_t Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+                absl::Span<const std::vector<int32_t>> evicted);
+
+  // Told of merges; null: nobody.
+  void set_observer(RetentionObserver* observer) { observer_ = observer; }
+
+  void Save(ByteWriter& out) const;
+  void Load(ByteReader& in);
+
+ private:
+  // By head, for each evicted row the kept one that it goes into, or -1. Changes `kept_rows`.
+  using Targets = std::vector<std::vector<int32_t>>;
+  Targets MergeLike(int layer, absl::Span<RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows);
+  Targets MergeNearest(const SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+                       absl::Span<const std::vector<int32_t>> evicted, absl::Span<RowVectors> kept_rows,
+                       absl::Span<const RowVectors> evicted_rows) const;
+
+  const KvLayout layout_;
+  const Fate fate_;
+  const MergeOptions options_;
+  std::vector<MergeState> state_;  // by layer
+  RetentionObserver* observer_ = nullptr;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KV_ROW_MERGER_H_
