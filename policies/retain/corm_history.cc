@@ -1,6 +1,6 @@
 #include "policies/retain/corm_history.h"
 
-#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -21,26 +21,15 @@ void CormHistory::Observe(absl::Span<const float> attention, int visible) {
   }
 }
 
-Selection CormHistory::Select(int recent, int most) const {
-  TIDEPOOL_CHECK(recent >= 0 && most >= recent);
-  const int past = std::max(0, rows() - recent);
-  std::vector<int32_t> matter;
-  for (int32_t i = 0; i < past; ++i) {
-    if (mattered_[i] > 0 && mattered_[i] > observed_ - queries_) matter.push_back(i);
+std::vector<float> CormHistory::Scores(int past) const {
+  TIDEPOOL_CHECK(past >= 0 && past <= rows());
+  std::vector<float> scores;
+  scores.reserve(past);
+  for (int i = 0; i < past; ++i) {
+    const bool matters = mattered_[i] > 0 && mattered_[i] > observed_ - queries_;
+    scores.push_back(matters ? static_cast<float>(mattered_[i] - observed_) : -std::numeric_limits<float>::infinity());
   }
-  const int room = most - (rows() - past);
-  if (static_cast<int>(matter.size()) > room) {
-    std::nth_element(matter.begin(), matter.begin() + room, matter.end(), [&](int32_t a, int32_t b) {
-      return mattered_[a] > mattered_[b] || (mattered_[a] == mattered_[b] && a < b);
-    });
-    matter.resize(room);
-  }
-  std::vector<uint8_t> stays(rows(), 0);
-  for (int32_t i : matter) stays[i] = 1;
-  std::fill(stays.begin() + past, stays.end(), 1);
-  Selection selection;
-  for (int32_t i = 0; i < rows(); ++i) (stays[i] ? selection.kept : selection.evicted).push_back(i);
-  return selection;
+  return scores;
 }
 
 void CormHistory::Keep(absl::Span<const int32_t> kept) {

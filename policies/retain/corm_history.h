@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "policies/retain/select.h"
 
 namespace tidepool {
 
@@ -24,9 +23,10 @@ class CormHistory {
   // far are new. attention: [group][visible], of each query head of the kv head. A row matters when it matters to one.
   void Observe(absl::Span<const float> attention, int visible);
 
-  // Rows that matter and the last `recent` (of `rows()`), at most `most`: above it, those stay that mattered last, of
-  // equals the lower position. most >= recent.
-  Selection Select(int recent, int most) const;
+  // Of the first `past` rows: the number of the last query that a row mattered to, from 0 for the newest downwards;
+  // minus infinity where it was none of the last `queries`. Where there is no room for all that matter, those stay that
+  // mattered last.
+  std::vector<float> Scores(int past) const;
 
   // Only these rows stay (ascending).
   void Keep(absl::Span<const int32_t> kept);

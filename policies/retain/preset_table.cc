@@ -29,6 +29,10 @@ absl::Span<const Preset> AllPresets() {
       LightTransferPreset(),
       SimLayerKvPreset(),
       AhaKvPreset(),
+      CormPreset(),
+      ElasticPreset(),
+      PrefixKvPreset(),
+      ZipVlPreset(),
   };
   return presets;
 }

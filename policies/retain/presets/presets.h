@@ -17,6 +17,10 @@ Preset TovaPreset();           // tova.cc
 Preset LightTransferPreset();  // lighttransfer.cc
 Preset SimLayerKvPreset();     // lighttransfer.cc
 Preset AhaKvPreset();          // ahakv.cc
+Preset CormPreset();           // corm.cc
+Preset ElasticPreset();        // elastic.cc
+Preset PrefixKvPreset();       // elastic.cc
+Preset ZipVlPreset();          // elastic.cc
 
 }  // namespace tidepool
 

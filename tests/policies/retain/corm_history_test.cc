@@ -1,30 +1,42 @@
 #include "policies/retain/corm_history.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 
 #include "gtest/gtest.h"
+#include "policies/retain/select.h"
 
 namespace tidepool {
 namespace {
 
 using Rows = std::vector<int32_t>;
 
+// As the engine does: what matters stays, the last `recent` too, at most `most` in all.
+Selection Select(const CormHistory& history, int recent, int most) {
+  const int last = std::min(recent, history.rows()), past = history.rows() - last;
+  const std::vector<float> scores = history.Scores(past);
+  const auto matter = std::count_if(scores.begin(), scores.end(), [](float score) { return std::isfinite(score); });
+  return SelectRows(history.rows(), scores,
+                    {.heavy = std::min(most - recent, static_cast<int>(matter)), .recent = last});
+}
+
 TEST(CormHistoryTest, RowsThatAnyOfTheLastQueriesGaveItsEvenShareStay) {
   CormHistory history(2);
   history.Observe({0.7f, 0.1f, 0.1f, 0.1f}, 4);
   history.Observe({0.1f, 0.1f, 0.6f, 0.1f, 0.1f}, 5);
   EXPECT_EQ(history.rows(), 5);
-  EXPECT_EQ(history.Select(1, 5).kept, (Rows{0, 2, 4}));
-  EXPECT_EQ(history.Select(1, 5).evicted, (Rows{1, 3}));
+  EXPECT_EQ(Select(history, 1, 5).kept, (Rows{0, 2, 4}));
+  EXPECT_EQ(Select(history, 1, 5).evicted, (Rows{1, 3}));
   history.Observe({0.0f, 0.5f, 0.0f, 0.0f, 0.0f, 0.5f}, 6);
-  EXPECT_EQ(history.Select(1, 6).kept, (Rows{1, 2, 5}));  // row 0 is two queries old
+  EXPECT_EQ(Select(history, 1, 6).kept, (Rows{1, 2, 5}));  // row 0 is two queries old
 }
 
 TEST(CormHistoryTest, ExactlyTheEvenShareIsEnough) {
   CormHistory history(1);
   history.Observe({0.25f, 0.25f, 0.25f, 0.25f}, 4);
-  EXPECT_EQ(history.Select(0, 4).kept, (Rows{0, 1, 2, 3}));
+  EXPECT_EQ(Select(history, 0, 4).kept, (Rows{0, 1, 2, 3}));
 }
 
 TEST(CormHistoryTest, ARowMattersWhenItMattersToOneHeadOfTheGroup) {
@@ -32,33 +44,33 @@ TEST(CormHistoryTest, ARowMattersWhenItMattersToOneHeadOfTheGroup) {
   history.Observe({0.8f, 0.1f, 0.1f,  //
                    0.1f, 0.1f, 0.8f},
                   3);
-  EXPECT_EQ(history.Select(0, 3).kept, (Rows{0, 2}));
+  EXPECT_EQ(Select(history, 0, 3).kept, (Rows{0, 2}));
 }
 
 TEST(CormHistoryTest, AboveTheCapThoseStayThatMatteredLastThenTheLower) {
   CormHistory history(8);
   history.Observe({0.4f, 0.3f, 0.3f, 0.0f, 0.0f, 0.0f}, 6);  // 0, 1, 2
   history.Observe({0.0f, 0.5f, 0.0f, 0.5f, 0.0f, 0.0f}, 6);  // 1, 3
-  EXPECT_EQ(history.Select(1, 5).kept, (Rows{0, 1, 2, 3, 5}));
-  EXPECT_EQ(history.Select(1, 4).kept, (Rows{0, 1, 3, 5}));
-  EXPECT_EQ(history.Select(1, 2).kept, (Rows{1, 5}));
-  EXPECT_EQ(history.Select(1, 1).kept, (Rows{5}));
-  EXPECT_EQ(history.Select(0, 0).kept, Rows{});
-  EXPECT_EQ(history.Select(6, 6).kept, (Rows{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(Select(history, 1, 5).kept, (Rows{0, 1, 2, 3, 5}));
+  EXPECT_EQ(Select(history, 1, 4).kept, (Rows{0, 1, 3, 5}));
+  EXPECT_EQ(Select(history, 1, 2).kept, (Rows{1, 5}));
+  EXPECT_EQ(Select(history, 1, 1).kept, (Rows{5}));
+  EXPECT_EQ(Select(history, 0, 0).kept, Rows{});
+  EXPECT_EQ(Select(history, 6, 6).kept, (Rows{0, 1, 2, 3, 4, 5}));
 }
 
 TEST(CormHistoryTest, EverythingStaysBeforeAnyQueryAndWhenTheRecentCoverIt) {
   CormHistory history(4);
-  EXPECT_TRUE(history.Select(2, 2).kept.empty());
+  EXPECT_TRUE(Select(history, 2, 2).kept.empty());
   history.Observe({1.0f}, 1);
-  EXPECT_EQ(history.Select(5, 5).kept, (Rows{0}));
+  EXPECT_EQ(Select(history, 5, 5).kept, (Rows{0}));
 }
 
 TEST(CormHistoryTest, NoNumberMattersToNothing) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   CormHistory history(4);
   history.Observe({nan, nan, nan}, 3);
-  EXPECT_EQ(history.Select(1, 3).kept, (Rows{2}));
+  EXPECT_EQ(Select(history, 1, 3).kept, (Rows{2}));
 }
 
 // The definition, over the whole history of every row.
@@ -98,7 +110,7 @@ TEST(CormHistoryTest, EqualsTheDefinitionOverARandomPromptAndItsSteps) {
       for (int at : mattered_at[resident[i]]) stays = stays || at > query - kWindow;
       if (stays) expected.push_back(static_cast<int32_t>(i));
     }
-    const Rows kept = history.Select(kRecent, 1000).kept;
+    const Rows kept = Select(history, kRecent, 1000).kept;
     ASSERT_EQ(kept, expected) << "query " << query;
     history.Keep(kept);
     std::vector<int> left;
