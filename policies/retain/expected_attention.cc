@@ -37,27 +37,54 @@ double ExpectedLogit(const QueryDistribution& queries, const float* key) {
 
 }  // namespace
 
-QueryDistribution DistributionOfQueries(absl::Span<const float> queries, int head_dim) {
-  TIDEPOOL_CHECK(head_dim >= 1 && !queries.empty() && queries.size() % head_dim == 0);
-  const auto d = static_cast<size_t>(head_dim);
-  const size_t rows = queries.size() / d;
-  const auto count = static_cast<double>(rows);
-  QueryDistribution out;
-  out.mean.assign(d, 0.0);
-  out.covariance.assign(d * d, 0.0);
-  for (size_t at = 0; at < queries.size(); at += d) {
-    for (size_t i = 0; i < d; ++i) out.mean[i] += queries[at + i];
+QueryMoments::QueryMoments(int head_dim) : sum_(head_dim, 0.0), products_(size_t{1} * head_dim * head_dim, 0.0) {
+  TIDEPOOL_CHECK(head_dim >= 1);
+}
+
+void QueryMoments::Add(absl::Span<const float> query) {
+  TIDEPOOL_CHECK(query.size() == sum_.size());
+  ++count_;
+  for (size_t i = 0; i < query.size(); ++i) {
+    sum_[i] += query[i];
+    double* row = products_.data() + i * query.size();
+    for (size_t j = 0; j <= i; ++j) row[j] += double{query[i]} * query[j];
   }
-  for (double& mean : out.mean) mean /= count;
-  std::vector<double> centered(d);
-  for (size_t at = 0; at < queries.size(); at += d) {
-    for (size_t i = 0; i < d; ++i) centered[i] = queries[at + i] - out.mean[i];
-    for (size_t i = 0; i < d; ++i) {
-      for (size_t j = 0; j < d; ++j) out.covariance[i * d + j] += centered[i] * centered[j];
+}
+
+QueryDistribution QueryMoments::Distribution() const {
+  const size_t d = sum_.size();
+  const double count = std::max<double>(static_cast<double>(count_), 1);
+  QueryDistribution out;
+  out.mean.reserve(d);
+  for (double sum : sum_) out.mean.push_back(sum / count);
+  out.covariance.resize(d * d);
+  for (size_t i = 0; i < d; ++i) {
+    for (size_t j = 0; j <= i; ++j) {
+      out.covariance[i * d + j] = out.covariance[j * d + i] = products_[i * d + j] / count - out.mean[i] * out.mean[j];
     }
   }
-  for (double& covariance : out.covariance) covariance /= count;
   return out;
+}
+
+void Unrotate(const Rope& rope, int32_t position, absl::Span<float> query) {
+  const size_t pairs = rope.frequencies.size();
+  TIDEPOOL_CHECK(2 * pairs <= query.size());
+  for (size_t i = 0; i < pairs; ++i) {
+    const double angle = double{rope.frequencies[i]} * position;
+    const double cosine = std::cos(angle) / rope.magnitude, sine = std::sin(angle) / rope.magnitude;
+    float& a = query[rope.neox ? i : 2 * i];
+    float& b = query[rope.neox ? pairs + i : 2 * i + 1];
+    const double turned = cosine * a + sine * b;
+    b = static_cast<float>(cosine * b - sine * a);
+    a = static_cast<float>(turned);
+  }
+}
+
+QueryDistribution DistributionOfQueries(absl::Span<const float> queries, int head_dim) {
+  TIDEPOOL_CHECK(head_dim >= 1 && !queries.empty() && queries.size() % head_dim == 0);
+  QueryMoments moments(head_dim);
+  for (size_t at = 0; at < queries.size(); at += head_dim) moments.Add(queries.subspan(at, head_dim));
+  return moments.Distribution();
 }
 
 AverageRotation RotationAhead(absl::Span<const float> frequencies, int64_t first, int positions, bool neox) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "policies/kv/rope.h"
 
 namespace tidepool {
 
@@ -16,6 +17,24 @@ struct QueryDistribution {
   std::vector<double> mean;        // [head_dim]
   std::vector<double> covariance;  // [head_dim][head_dim]
 };
+
+// Mean and covariance of queries before RoPE, one after another. O(head_dim^2) memory and each.
+class QueryMoments {
+ public:
+  explicit QueryMoments(int head_dim);
+  void Add(absl::Span<const float> query);  // [head_dim]
+  int64_t count() const { return count_; }
+  // The covariance is divided by their number. Zeros when there are none.
+  QueryDistribution Distribution() const;
+
+ private:
+  int64_t count_ = 0;
+  std::vector<double> sum_;       // [head_dim]
+  std::vector<double> products_;  // [head_dim][head_dim], its lower triangle
+};
+
+// query [head_dim] after RoPE at `position` becomes what it was before.
+void Unrotate(const Rope& rope, int32_t position, absl::Span<float> query);
 
 // queries [n][head_dim] before RoPE, n >= 1. The covariance is divided by n. kvpress leaves out the first 4 queries,
 // which are outliers: so should the caller.

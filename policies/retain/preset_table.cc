@@ -29,6 +29,8 @@ absl::Span<const Preset> AllPresets() {
       LightTransferPreset(),
       SimLayerKvPreset(),
       AhaKvPreset(),
+      KeyformerPreset(),
+      ExpectedAttentionPreset(),
       CormPreset(),
       ElasticPreset(),
       PrefixKvPreset(),

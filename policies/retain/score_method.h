@@ -11,6 +11,8 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
+#include "base/bytes.h"
+#include "policies/kv/rope.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/select.h"
 
@@ -21,6 +23,12 @@ struct AttentionRows {
   int queries = 0;
   int keys = 0;                      // rows that the policy keeps, by ascending position
   std::vector<float> probabilities;  // [query heads of the group][queries][keys], causal
+};
+
+struct HeadQueries {
+  int count = 0;
+  int32_t first_position = 0;  // they are one after another
+  std::vector<float> data;     // [query heads of the group][count][head_dim]
 };
 
 // What a scorer may ask of its head. Rows are those that the policy keeps, by ascending position; recalled ones are not
@@ -50,6 +58,9 @@ class HeadView {
   // float32 [count][head_dim], of the rows from `first` on; keys are after RoPE. O(count * head_dim).
   virtual std::vector<float> Keys(int first, int count) const = 0;
   virtual std::vector<float> Values(int first, int count) const = 0;
+  // The last queries before RoPE, at most as many as are remembered.
+  virtual HeadQueries Queries(int last) const = 0;
+  virtual const Rope& rope() const = 0;
 };
 
 // Scores of one (layer, kv head) of one sequence.
@@ -64,8 +75,14 @@ class HeadScorer {
   // Of the first `past` rows at least, larger is better. Minus infinity: the row leaves although there is room
   // (ScoreMethod::leaves_room).
   virtual std::vector<float> Scores(const HeadView& view, int past) = 0;
+  // ScoreMethod::follows_prompt: the last `count` queries of a prompt are new, with their rows; `first` in a turn.
+  virtual void OnPromptQueries(const HeadView&, int /*count*/, bool /*first*/) {}
   // Only these rows stay (ascending).
   virtual void Keep(absl::Span<const int32_t>) {}
+
+  // What a session keeps between turns, of scorers that do not make all of it anew from the next prompt.
+  virtual void Save(ByteWriter&) const {}
+  virtual void Load(ByteReader&) {}
 };
 
 // A number of a method's own, set by CompressionParams.score_options.
@@ -103,7 +120,9 @@ class ScoreMethod {
   virtual bool layer_wide() const { return false; }
   // Rows may leave although the budget has room.
   virtual bool leaves_room() const { return false; }
-  // Scorers follow every step, also while nothing leaves.
+  // Scorers see every query of a prompt, at most Queries at a time. Then prompts share no stored prefix.
+  virtual bool follows_prompt() const { return false; }
+  // Scorers are told of prompts and steps, also while nothing leaves.
   virtual bool follows_steps() const { return false; }
 
   // Null: all rows are equal, the first ones stay.

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "policies/kv/kv_layout.h"
+#include "policies/kv/rope.h"
 #include "worker/kv/page_pool.h"
 #include "worker/kv/resident_rows.h"
 
@@ -58,6 +59,7 @@ class Backend {
 
   virtual const KvLayout& layout() const = 0;
   virtual PagePool& pool() = 0;
+  virtual const Rope& rope() const = 0;
 
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;

@@ -50,6 +50,7 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
 int32_t Context::NextChunk(int32_t limit) const {
   const bool row_by_row = recall_.has_value() && recall_->slots() > 0;
   int32_t count = std::min(uncomputed(), row_by_row ? 1 : limit);
+  if (compressor_.PromptChunk() > 0) count = std::min<int32_t>(count, compressor_.PromptChunk());
   // Chunks end at fixed positions, whatever else is in the batch.
   if (ChunkTokens() > 0) count = std::min(count, ChunkTokens() - computed_ % ChunkTokens());
   return count;
@@ -74,6 +75,7 @@ void Context::EndStep(int32_t count, bool prompt) {
   computed_ += count;
   peak_pages = std::max(peak_pages, rows_.total_pages());
   if (prompt) {
+    compressor_.AfterPromptQueries(*backend_, rows_, ring(), count);
     if (ChunkTokens() > 0 && computed_ % ChunkTokens() == 0 && uncomputed() > 0) {
       compressor_.AtChunkEnd(*backend_, rows_, ring(), computed_, static_cast<int32_t>(token_ids_.size()));
       packer_.Settle(*backend_, rows_, computed_);

@@ -71,7 +71,8 @@ int Compressor::QueryWindow(const CompressionSpec& spec) {
 }
 
 int32_t Compressor::ReusablePrefix(const CompressionSpec& spec, int32_t tokens) {
-  if (NeedsColumnSums(spec)) return 0;
+  const ScoreMethod* method = FindScore(spec.score);
+  if (NeedsColumnSums(spec) || (method != nullptr && method->follows_prompt())) return 0;
   // Of a prompt compressed chunk by chunk only what comes before the first chunk's end is as if it had been whole.
   if (spec.prefill == PrefillMode::kChunked) tokens = std::min(tokens, spec.prefill_chunk);
   const int learning = spec.recall.mode == RecallMode::kOff ? 0 : LearningQueries(spec.recall.index);
@@ -95,8 +96,20 @@ bool Compressor::Fits(const SequenceRows& rows, int32_t tokens, int32_t growth) 
   return KeptRows(rows) <= each * shape_.heads();
 }
 
+void Compressor::AfterPromptQueries(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t count) {
+  if (PromptChunk() == 0) return;
+  TIDEPOOL_CHECK(count <= PromptChunk());
+  const bool first = !std::exchange(in_prompt_, true);
+  backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
+    const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
+    const ResidentHeadView view(&backend, &rows, ring, layer, kv_head, group_, /*budget=*/0);
+    scorers_[i]->OnPromptQueries(view, count, first);
+  });
+}
+
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (!compresses()) return;
+  in_prompt_ = false;
   const Horizon horizon = HorizonFrom(tokens);
   if (spec_.schedule == Schedule::kFirstStep && (!held() || Fits(rows, tokens + 1, 1))) {
     first_step_due_ = budgets_.empty();
@@ -338,6 +351,9 @@ void Compressor::Save(ByteWriter& out) const {
     out.Put<int32_t>(budget.rows.recent);
   }
   merger_.Save(out);
+  for (const auto& scorer : scorers_) {
+    if (scorer != nullptr) scorer->Save(out);
+  }
 }
 
 bool Compressor::Load(ByteReader& in) {
@@ -363,6 +379,9 @@ bool Compressor::Load(ByteReader& in) {
     if (budget.rows.sinks < 0 || budget.rows.heavy < 0 || budget.rows.recent < 0) return false;
   }
   merger_.Load(in);
+  for (const auto& scorer : scorers_) {
+    if (scorer != nullptr) scorer->Load(in);
+  }
   return in.ok();
 }
 

@@ -48,6 +48,10 @@ class Compressor {
   // The prompt of a turn is in: layer budgets are set anew from `tokens`, and everything above them leaves. `ring`
   // holds the last queries when query_window() > 0.
   void AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+  // Some of a prompt's queries are in, with their rows: the last `count` of `ring`, at most PromptChunk.
+  void AfterPromptQueries(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t count);
+  // Most queries of a prompt between two calls of AfterPromptQueries; 0: any.
+  int PromptChunk() const { return method_ != nullptr && method_->follows_prompt() ? method_->Queries(spec_) : 0; }
   // PrefillMode::kChunked: a chunk is in, `tokens` of the prompt's `prompt_tokens` have been seen. Brings the rows
   // within the budget of the whole prompt.
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
@@ -135,6 +139,7 @@ class Compressor {
   std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
   RowMerger merger_;
   int32_t recall_slots_ = 0;
+  bool in_prompt_ = false;       // some of the prompt has been seen
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;
   CompressionCounters counters_;

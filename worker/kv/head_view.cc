@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "policies/retain/expected_attention.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
@@ -58,6 +59,24 @@ std::vector<float> ResidentHeadView::Keys(int first, int count) const {
 
 std::vector<float> ResidentHeadView::Values(int first, int count) const {
   return ReadVectors(*backend_, *rows_, layer_, kv_head_, absl::MakeConstSpan(slots_).subspan(first, count)).values;
+}
+
+HeadQueries ResidentHeadView::Queries(int last) const {
+  TIDEPOOL_CHECK(ring_ != nullptr && !slots_.empty());
+  HeadQueries queries;
+  queries.count = std::min(last, ring_->tokens(layer_));
+  // Also where its row has gone since, the newest position is that of the newest query.
+  queries.first_position = head_->position(head_->order().back()) - queries.count + 1;
+  queries.data.reserve(size_t{1} * group_ * queries.count * head_dim());
+  const int first = ring_->tokens(layer_) - queries.count;
+  for (int g = 0; g < group_; ++g) {
+    for (int i = 0; i < queries.count; ++i) {
+      const float* query = ring_->Token(layer_, first + i) + int64_t{kv_head_ * group_ + g} * head_dim();
+      queries.data.insert(queries.data.end(), query, query + head_dim());
+      Unrotate(rope(), queries.first_position + i, absl::MakeSpan(queries.data).last(head_dim()));
+    }
+  }
+  return queries;
 }
 
 }  // namespace tidepool

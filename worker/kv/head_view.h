@@ -35,6 +35,8 @@ class ResidentHeadView final : public HeadView {
   std::vector<float> ColumnSums(GroupReduce reduce) const override;
   std::vector<float> Keys(int first, int count) const override;
   std::vector<float> Values(int first, int count) const override;
+  HeadQueries Queries(int last) const override;
+  const Rope& rope() const override { return backend_->rope(); }
 
   // Of rows().
   const std::vector<int32_t>& slots() const { return slots_; }

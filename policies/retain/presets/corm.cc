@@ -71,9 +71,9 @@ Preset CormPreset() {
   static const CormScore score;
   return {"corm", "CORM: what mattered to one of the last queries, at every step (arXiv 2404.15949)",
           [] {
-            return SpecOf("corm", {.head_budget = HeadBudgetRule::kNeeded,
-                                   .score = "corm",
-                                   .schedule = Schedule::kPrefillAndStep});
+            return SpecOf(
+                "corm",
+                {.head_budget = HeadBudgetRule::kNeeded, .score = "corm", .schedule = Schedule::kPrefillAndStep});
           },
           &score};
 }

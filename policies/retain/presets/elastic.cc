@@ -59,9 +59,9 @@ Preset ElasticPreset() {
   static const PromptColumnScore score;
   return {"elastic", "Elastic Cache: evicted rows averaged into the nearest kept one (arXiv 2407.18121)",
           [] {
-            return SpecOf("elastic", {.score = "prompt-column",
-                                      .schedule = Schedule::kPrefillAndStep,
-                                      .fate = Fate::kMergeNearest});
+            return SpecOf(
+                "elastic",
+                {.score = "prompt-column", .schedule = Schedule::kPrefillAndStep, .fate = Fate::kMergeNearest});
           },
           &score};
 }

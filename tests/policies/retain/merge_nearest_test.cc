@@ -17,7 +17,7 @@ TEST(MergeNearestTest, TheNearestKeptPositionIsTheTargetOfTwoAsNearTheLower) {
 }
 
 TEST(MergeNearestTest, ATargetBecomesTheMeanOfItselfAndItsSourcesAndOthersStay) {
-  std::vector<float> kept = {1, 2,  //
+  std::vector<float> kept = {1,  2,  //
                              10, 20, 0.1f, 0.3f};
   AverageInto({0, 0, 1}, {4, 5, 7, 8, 30, 40}, 2, absl::MakeSpan(kept));
   EXPECT_THAT(kept, ElementsAre(4, 5, 20, 30, 0.1f, 0.3f));

@@ -93,6 +93,7 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions&
                        int32_t pages, std::unique_ptr<PageMemory> memory)
     : model_(std::move(model)),
       config_(model_->config()),
+      rope_{config_.rope_frequencies, config_.rope_neox, config_.rope_magnitude},
       layout_(std::move(layout)),
       packed_layouts_(PackedLayouts(layout_.head_dim)),
       team_(options.threads),

@@ -22,6 +22,7 @@ class CpuBackend : public Backend {
 
   const KvLayout& layout() const override { return layout_; }
   PagePool& pool() override { return pool_; }
+  const Rope& rope() const override { return rope_; }
   void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
@@ -67,6 +68,7 @@ class CpuBackend : public Backend {
 
   const std::shared_ptr<const Model> model_;
   const ModelConfig& config_;
+  const Rope rope_;
   const KvLayout layout_;
   const std::vector<PackedPage> packed_layouts_;  // by precision; kF16's is not used
   ThreadTeam team_;
