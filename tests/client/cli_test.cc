@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -59,6 +60,14 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"generate", "--prompt=x", "--preset=snapkv", "--budget=3parsecs"}, "--budget"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--budget=0MiB"}, "--budget"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--prefill=half"}, "--prefill"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--layer-budget=cone"}, "--layer-budget: 'cone'"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--head-budget=fair"}, "--head-budget: 'fair'"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--schedule=never"}, "--schedule: 'never'"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--fate=burn"}, "drop, merge or merge-nearest"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--kv-precision=f8"}, "--kv-precision: 'f8'"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--score-options=distance"}, "--score-options: 'distance'"},
+      {{"generate", "--prompt=x", "--fate=drop"}, "--preset"},
+      {{"policies", "snapkv"}, "policies"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--decode-budget=loose"}, "--decode-budget"},
       {{"generate", "--prompt=x", "--recall=maybe"}, "--recall"},
       {{"generate", "--prompt=x", "--recall=sync"}, "--preset"},
@@ -181,6 +190,11 @@ TEST(ServeTest, StartUpErrorsExitWith1AndNameTheFlag) {
     EXPECT_EQ(result.exit, ExitStatus::Exited(1)) << result.err;
     EXPECT_THAT(result.err, HasSubstr("--model"));
   }
+  std::ofstream(dir.File("policies.json")) << R"({"policies": [{"name": "x", "compression": {"preset": "y"}}]})";
+  const ProgramResult result = Tidepool(
+      {"serve", "--model=" + TinyModel(), "--data-dir=" + dir.File("data"), "--policies=" + dir.File("policies.json")});
+  EXPECT_EQ(result.exit, ExitStatus::Exited(2)) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("policies[0] 'x': compression.preset: 'y'"));
 }
 
 // A worker with its cache in one process, for the commands that need one.
@@ -191,9 +205,13 @@ class CliTest : public testing::Test {
   void Start() {
     const std::string port_file = dir_.File("port");
     std::remove(port_file.c_str());
-    server_ = std::make_unique<test::ChildProcess>(std::vector<std::string>{
-        test::BinaryPath("tidepool"), "serve", "--model=" + TinyModel(), "--data-dir=" + dir_.File("data"),
-        "--listen=127.0.0.1:0", "--port-file=" + port_file, "--memory-bytes=1MiB", "--disk-bytes=64MiB"});
+    std::ofstream(dir_.File("policies.json")) << R"({"policies": [{"name": "light-ada", "summary": "lazy and adaptive",
+        "compression": {"preset": "lighttransfer", "head_budget": "HEAD_BUDGET_ADA", "budget_fraction": 0.5,
+                        "lazy_recent": 8, "window_tokens": 8}}]})";
+    server_ = std::make_unique<test::ChildProcess>(
+        std::vector<std::string>{test::BinaryPath("tidepool"), "serve", "--policies=" + dir_.File("policies.json"),
+                                 "--model=" + TinyModel(), "--data-dir=" + dir_.File("data"), "--listen=127.0.0.1:0",
+                                 "--port-file=" + port_file, "--memory-bytes=1MiB", "--disk-bytes=64MiB"});
     worker_ = "--worker=127.0.0.1:" + std::to_string(server_->WaitForPortFile(port_file));
   }
 
@@ -326,6 +344,34 @@ TEST_F(CliTest, ABudgetInBytesHoldsInAPromptReadInChunks) {
   EXPECT_EQ(finished["usage"]["budget_exceeded"], false);
   EXPECT_GT(finished["usage"]["evicted_rows"], 0);
   EXPECT_LT(finished["usage"]["decode_peak_kv_bytes"], finished["usage"]["full_kv_bytes"]);
+}
+
+TEST_F(CliTest, StagesAreChangedByFlagsAndByNamesOfTheWorkersFile) {
+  const std::string prompt = "--prompt=" + std::string(300, 'x');
+  auto evicted = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"generate", prompt, "--max-tokens=4", "--ignore-eos", "--json"});
+    const ProgramResult result = Run(flags);
+    EXPECT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+    const std::string last = result.out.substr(result.out.rfind("{\"finished\""));
+    return json::parse(last)["finished"]["usage"]["evicted_rows"].get<int64_t>();
+  };
+  EXPECT_GT(evicted({"--preset=light-ada"}), 0);
+  EXPECT_GT(evicted({"--preset=light-ada", "--budget=0.3"}), evicted({"--preset=light-ada"}));
+  EXPECT_GT(evicted({"--preset=snapkv", "--score=aha", "--head-budget=ada", "--fate=merge-nearest", "--budget=0.3",
+                     "--kv-precision=int8", "--residual-tokens=16"}),
+            0);
+  EXPECT_GT(evicted({"--preset=corm", "--score-options=queries=8,recent=16", "--budget=0.5"}), 0);
+  const ProgramResult refused = Run({"generate", prompt, "--preset=d2o", "--head-budget=ada"});
+  EXPECT_EQ(refused.exit, ExitStatus::Exited(2));
+  EXPECT_THAT(refused.err, HasSubstr("head_budget: ada makes no sense with fate merge"));
+  const ProgramResult full = Run({"generate", prompt, "--preset=full", "--score=aha"});
+  EXPECT_EQ(full.exit, ExitStatus::Exited(2));
+  EXPECT_THAT(full.err, HasSubstr("compression.preset: full"));
+
+  const ProgramResult listed = Run({"policies"});
+  EXPECT_THAT(listed.out, HasSubstr("light-ada            lazy and adaptive"));
+  EXPECT_THAT(listed.out, HasSubstr("scores: position window column"));
+  EXPECT_EQ(json::parse(Run({"policies", "--json"}).out)["policies"].back()["name"], "light-ada");
 }
 
 TEST_F(CliTest, AChatsTurnsFollowOneAnother) {
