@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Decode speed with recall, against the same policy without it and against the full cache: real processes over loopback.
+
+  scripts/bench decode [--contexts 4096] [--budget 0.2] [--preset snapkv] [--recall off,async:k4,sync:k4] [--tokens 128]
+                       [--rounds 5] [--json FILE] [--model FILE.gguf] [--no-build] [-- FLAGS OF tidepool generate]
+
+tidepool-cache and tidepool-worker run as two processes that speak gRPC. Each setting is a session: its first turn is the
+context, which is compressed; each round then asks every setting in turn, in one order forwards and back, for an answer of
+--tokens tokens. Its rate is that of the tokens after the first. Printed: the median over the rounds, and the median of each
+round's ratio to "off", so that a slow moment of the machine is shared by what is compared.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.path.join(ROOT, "build", "release", "bin")
+TEXT_TOKENS = 7639  # of tests/data/quality/gpl-3.txt, by SmolLM2's tokenizer
+QUESTION = "\n\nIn short, this says that"
+
+
+class Servers:
+    """A cache service and a worker in a directory of their own."""
+
+    def __init__(self, model, threads):
+        self.directory = tempfile.mkdtemp(prefix="tidepool-decode-")
+        self.processes = []
+        cache = self.start("tidepool-cache", f"--data-dir={self.directory}/cache")
+        self.worker = self.start("tidepool-worker", f"--model={model}", f"--cache={cache}", f"--threads={threads}")
+
+    def start(self, name, *flags):
+        port_file = os.path.join(self.directory, name + ".port")
+        with open(os.path.join(self.directory, name + ".log"), "w", encoding="utf-8") as log:
+            process = subprocess.Popen([os.path.join(BIN, name), "--listen=127.0.0.1:0", f"--port-file={port_file}", *flags],
+                                       stdout=log, stderr=log)
+        self.processes.append(process)
+        deadline = time.monotonic() + 60
+        while True:
+            if os.path.exists(port_file):
+                with open(port_file, encoding="utf-8") as file:
+                    if port := file.read().strip():
+                        return "127.0.0.1:" + port
+            if process.poll() is not None or time.monotonic() > deadline:
+                with open(os.path.join(self.directory, name + ".log"), encoding="utf-8") as log:
+                    sys.exit(f"decode_speed: {name} does not listen:\n{log.read()}")
+            time.sleep(0.02)
+
+    def stop(self):
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait(timeout=30)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def ask(self, *flags):
+        """The usage of one answer."""
+        command = [os.path.join(BIN, "tidepool"), "generate", "--json", f"--worker={self.worker}", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+        if done.returncode != 0 or "finished" not in last:
+            sys.exit(f"decode_speed: {' '.join(command)}: {done.stderr or done.stdout}")
+        return {key: float(value) for key, value in last["finished"]["usage"].items() if not isinstance(value, bool)}
+
+
+def contexts_of(text_file, tokens):
+    """About so many tokens of the text; what they were is printed with the results."""
+    with open(text_file, encoding="utf-8") as file:
+        text = file.read()
+    return text[:int(len(text) * tokens / TEXT_TOKENS)]
+
+
+def flags_of(setting, arguments):
+    if setting == "full":
+        return ["--preset=full"]
+    flags = [f"--preset={arguments.preset}", f"--budget={arguments.budget}", *arguments.flags]
+    if setting == "off":
+        return flags
+    mode, _, index = setting.partition(":")
+    return flags + [f"--recall={mode}"] + ([f"--recall-index={index}"] if index else [])
+
+
+def measure(servers, settings, arguments, context):
+    """{setting: [rate of each round]} and each setting's last usage."""
+    names = {setting: "decode-" + setting.replace(":", "-") for setting in settings}
+    for setting in settings:
+        servers.ask(f"--prompt={context}", "--max-tokens=1", "--ignore-eos", f"--session={names[setting]}",
+                    *flags_of(setting, arguments))
+    rates, usages = {setting: [] for setting in settings}, {}
+    for round_number in range(arguments.rounds):
+        for setting in settings if round_number % 2 == 0 else reversed(settings):
+            usage = servers.ask(f"--prompt={QUESTION}", f"--max-tokens={arguments.tokens}", "--ignore-eos",
+                                f"--session={names[setting]}", *flags_of(setting, arguments))
+            seconds = usage["total_seconds"] - usage["time_to_first_token_seconds"]
+            rates[setting].append((usage["generated_tokens"] - 1) / seconds)
+            usages[setting] = usage
+    return rates, usages
+
+
+def main():
+    arguments_text = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="scripts/bench decode", description=arguments_text)
+    parser.add_argument("--model", default=os.path.join(ROOT, "models", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    parser.add_argument("--text", default=os.path.join(ROOT, "tests", "data", "quality", "gpl-3.txt"))
+    parser.add_argument("--context", type=int, default=4096, help="tokens of it")
+    parser.add_argument("--preset", default="snapkv")
+    parser.add_argument("--budget", default="0.2")
+    parser.add_argument("--settings", default="full,off,async:k4,async:pq16x4,sync:pq16x4",
+                        help="full, off, MODE or MODE:INDEX; ratios are to off")
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", default="")
+    parser.add_argument("flags", nargs="*", help="after --: further flags of tidepool generate, but for full")
+    arguments = parser.parse_args()
+    settings = arguments.settings.split(",")
+
+    servers = Servers(arguments.model, arguments.threads)
+    try:
+        rates, usages = measure(servers, settings, arguments, contexts_of(arguments.text, arguments.context))
+    finally:
+        servers.stop()
+
+    print(f"{arguments.preset}, budget {arguments.budget}, {arguments.rounds} rounds of {arguments.tokens} tokens "
+          f"{' '.join(arguments.flags)}".rstrip())
+    print(f"{'setting':<16} {'context':>8} {'tokens/s':>9} {'of off':>7} {'resident':>9} {'rows/token':>11} {'late':>6} "
+          f"{'staged MiB':>11}")
+    rows = []
+    for setting in settings:
+        usage = usages[setting]
+        ratio = (statistics.median(a / b for a, b in zip(rates[setting], rates["off"])) if "off" in rates else None)
+        rows.append({"setting": setting, "tokens_per_second": statistics.median(rates[setting]), "of_off": ratio,
+                     "rates": rates[setting], "usage": usage})
+        print(f"{setting:<16} {usage.get('context_tokens', 0):>8.0f} {statistics.median(rates[setting]):>9.1f} "
+              f"{'' if ratio is None else f'{ratio:.2f}':>7} "
+              f"{usage.get('resident_kv_bytes', 0) / usage['full_kv_bytes']:>9.1%} "
+              f"{usage.get('recalled_rows', 0) / usage['generated_tokens']:>11.0f} {usage.get('late_rows', 0):>6.0f} "
+              f"{usage.get('staged_bytes', 0) / 2**20:>11.1f}")
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(arguments), "rows": rows}, file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
