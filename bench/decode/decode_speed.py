@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Decode speed with recall, against the same policy without it and against the full cache: real processes over loopback.
 
-  scripts/bench decode [--contexts 4096] [--budget 0.2] [--preset snapkv] [--recall off,async:k4,sync:k4] [--tokens 128]
+  scripts/bench decode [--context 4096] [--budget 0.2] [--preset snapkv] [--settings full,off,async:pq16x4] [--tokens 96]
                        [--rounds 5] [--json FILE] [--model FILE.gguf] [--no-build] [-- FLAGS OF tidepool generate]
 
 tidepool-cache and tidepool-worker run as two processes that speak gRPC. Each setting is a session: its first turn is the
-context, which is compressed; each round then asks every setting in turn, in one order forwards and back, for an answer of
---tokens tokens. Its rate is that of the tokens after the first. Printed: the median over the rounds, and the median of each
+context, which is compressed; each round then asks every setting for an answer of --tokens tokens, the next round in the
+other order. Its rate is that of the tokens after the first. Printed: the median over the rounds, and the median of each
 round's ratio to "off", so that a slow moment of the machine is shared by what is compared.
 """
 

@@ -29,6 +29,8 @@ constexpr char kUsage[] = R"(quality_report [options]
   --recall=LIST           off, sync, async, the last two also as MODE:INDEX or MODE:INDEX:SHORTLIST with INDEX one of k4,
                           pq16x4, pq8x8, exact, page8, page16; default off,sync,async
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
+  --recall-options=LIST   NAME=NUMBER of recall's own: ema_margin, max_rows_per_step, budget_ms, staging, follow_rows,
+                          interval, turn, min_share; default: the engine's
   --index=PLACE           host, device or fit: where the recall index lies; fit: on the device, in its budget, where that
                           has room for it, else in host memory; default host
   --kv-precision=LIST     f16, int8, kivi4, kivi2: of the rows that stay, but the newest 128; default f16. With another
@@ -124,6 +126,8 @@ Options ParseOptions(int argc, char** argv) {
       options.tasks = Words("--tasks", flag, {"single", "multi", "kv", "tracking"});
     } else if (absl::ConsumePrefix(&flag, "--questions=")) {
       options.questions = Words("--questions", flag, {"unknown", "visible"});
+    } else if (absl::ConsumePrefix(&flag, "--recall-options=")) {
+      options.grid.recall_options = absl::StrSplit(flag, ',');
     } else if (absl::ConsumePrefix(&flag, "--recall-rows=")) {
       options.grid.recall_rows = Numbers("--recall-rows", flag)[0];
     } else if (absl::ConsumePrefix(&flag, "--index=")) {

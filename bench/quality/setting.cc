@@ -56,6 +56,27 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
   return absl::OkStatus();
 }
 
+// NAME=VALUE.
+absl::Status SetOption(const std::string& option, RecallSpec& recall) {
+  const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(option, absl::MaxSplits('=', 1));
+  double value = 0;
+  if (!absl::SimpleAtod(parts.second, &value)) {
+    return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option, "' is not NAME=NUMBER"));
+  }
+  const auto whole = static_cast<int>(value);
+  if (parts.first == "ema_margin") return recall.ema_margin = value, absl::OkStatus();
+  if (parts.first == "max_rows_per_step") return recall.max_rows_per_step = whole, absl::OkStatus();
+  if (parts.first == "budget_ms") return recall.budget_ms = whole, absl::OkStatus();
+  if (parts.first == "staging") return recall.staging = value, absl::OkStatus();
+  if (parts.first == "follow_rows") return recall.follow_rows = whole, absl::OkStatus();
+  if (parts.first == "interval") return recall.interval = whole, absl::OkStatus();
+  if (parts.first == "turn") return recall.turn = value, absl::OkStatus();
+  if (parts.first == "min_share") return recall.min_share = value, absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option,
+                                                 "' is none of ema_margin, max_rows_per_step, budget_ms, staging, "
+                                                 "follow_rows, interval, turn, min_share"));
+}
+
 // Of a preset that evicts.
 // NAME or NAME:drop.
 absl::StatusOr<CompressionSpec> SpecOf(const std::string& preset) {
@@ -74,6 +95,7 @@ absl::StatusOr<Setting> SettingOf(const Grid& grid, const CompressionSpec& spec,
   Setting setting;
   setting.spec = spec;
   TP_RETURN_IF_ERROR(SetRecall(recall, setting.spec.recall));
+  for (const std::string& option : grid.recall_options) TP_RETURN_IF_ERROR(SetOption(option, setting.spec.recall));
   setting.spec.budget_fraction = budget;
   setting.spec.dense_layers_override = true;  // d2o's dense layers would be beyond the budget
   setting.index_at = grid.index_at;

@@ -28,8 +28,9 @@ struct Grid {
   std::vector<std::string> presets;
   std::vector<double> budgets = {0.2, 0.1, 0.05};
   std::vector<std::string> recalls = {"off", "sync", "async"};
-  int recall_rows = 0;  // above 0: so many recall slots beyond the budget, instead of a share of it
-  std::string only;     // settings whose name holds this text; empty: all
+  int recall_rows = 0;                      // above 0: so many recall slots beyond the budget, instead of a share of it
+  std::vector<std::string> recall_options;  // NAME=VALUE of RecallSpec's numbers
+  std::string only;                         // settings whose name holds this text; empty: all
   IndexAt index_at = IndexAt::kHost;
   std::vector<std::string> precisions = {"f16"};  // of keys and values: f16, int8, kivi4, kivi2
 };

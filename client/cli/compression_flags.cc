@@ -53,8 +53,15 @@ ABSL_FLAG(std::string, recall, "off", "how evicted rows come back: off, async, s
 ABSL_FLAG(double, recall_share, 0.5, "of the budget that is recall slots: 0 to 0.75");
 ABSL_FLAG(int, recall_rows, 0, "recall slots of each layer and kv head; 0: --recall-share decides");
 ABSL_FLAG(int, recall_budget_ms, 20, "async: requests for rows that take longer are given up, 1 to 60000");
-ABSL_FLAG(double, recall_staging, 4,
+ABSL_FLAG(double, recall_staging, 8,
           "async: rows kept ready in the worker's host memory, as a multiple of the recall slots, 1 to 64");
+ABSL_FLAG(std::optional<int>, recall_interval, std::nullopt,
+          "async: steps after which a kv head chooses anew though its queries have not turned, 1 to 64; unset: 8");
+ABSL_FLAG(
+    std::optional<double>, recall_turn, std::nullopt,
+    "async: a kv head chooses anew when its scores have moved apart by so much, nats, 0 to 100; 0: always; unset: 2");
+ABSL_FLAG(std::optional<double>, recall_min_share, std::nullopt,
+          "async: rows with less of a head's attention are left, 0 to 0.5; unset: 0.0005");
 ABSL_FLAG(std::string, recall_index, "k4",
           "what rows are chosen by: k4, pq16x4, pq8x8 (a fifth of k4's bytes); to compare with: exact, page8, page16");
 ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, device (inside the device budget)");
@@ -247,6 +254,9 @@ absl::Status ReadCompressionFlags(v1::CompressionParams& compression) {
   if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) recall.set_rows(rows);
   recall.set_budget_ms(absl::GetFlag(FLAGS_recall_budget_ms));
   recall.set_staging(absl::GetFlag(FLAGS_recall_staging));
+  if (const auto interval = absl::GetFlag(FLAGS_recall_interval)) recall.set_interval(*interval);
+  if (const auto turn = absl::GetFlag(FLAGS_recall_turn)) recall.set_turn(*turn);
+  if (const auto least = absl::GetFlag(FLAGS_recall_min_share)) recall.set_min_share(*least);
   recall.set_on_loss(on_loss);
   return absl::OkStatus();
 }

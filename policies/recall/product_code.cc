@@ -213,17 +213,69 @@ void ProductScoreTable(const ProductShape& shape, const ProductTables& tables, c
   }
 }
 
-float EstimateProduct(const ProductShape& shape, const float* table, const uint8_t* codes, int row) {
+namespace {
+
+int CodeOf(const ProductShape& shape, const uint8_t* codes, int row, int group) {
   const size_t group_bytes = static_cast<size_t>(kProductTileRows) * shape.bits / 8;
-  const uint8_t* tile = codes + row / kProductTileRows * group_bytes * shape.groups;
+  const uint8_t* at = codes + (static_cast<size_t>(row / kProductTileRows) * shape.groups + group) * group_bytes;
   const int lane = row % kProductTileRows;
+  return shape.bits == 8 ? at[lane] : at[lane % 8] >> (lane < 8 ? 0 : 4) & 15;
+}
+
+}  // namespace
+
+float EstimateProduct(const ProductShape& shape, const float* table, const uint8_t* codes, int row) {
   float sum = 0;
   for (int g = 0; g < shape.groups; ++g) {
-    const uint8_t* group = tile + g * group_bytes;
-    const int code = shape.bits == 8 ? group[lane] : group[lane % 8] >> (lane < 8 ? 0 : 4) & 15;
-    sum += table[static_cast<size_t>(g) * shape.centroids() + code];
+    sum += table[static_cast<size_t>(g) * shape.centroids() + CodeOf(shape, codes, row, g)];
   }
   return sum;
+}
+
+void RoundScoreTable(const ProductShape& shape, const float* table, RoundedScoreTable& rounded) {
+  TIDEPOOL_CHECK(shape.bits == 4);
+  constexpr int kEntries = 16, kMost = 127, kLanes = 4;
+  std::vector<float> lows(shape.groups);
+  float widest = 0;
+  rounded.offset = 0;
+  for (int g = 0; g < shape.groups; ++g) {
+    const float* entries = table + g * kEntries;
+    float low[kLanes], high[kLanes];  // lanes: for the compiler
+    std::copy_n(entries, kLanes, low);
+    std::copy_n(entries, kLanes, high);
+    for (int c = kLanes; c < kEntries; c += kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        low[lane] = entries[c + lane] < low[lane] ? entries[c + lane] : low[lane];
+        high[lane] = entries[c + lane] > high[lane] ? entries[c + lane] : high[lane];
+      }
+    }
+    lows[g] = std::min(std::min(low[0], low[1]), std::min(low[2], low[3]));
+    const float most = std::max(std::max(high[0], high[1]), std::max(high[2], high[3]));
+    rounded.offset += lows[g];
+    widest = std::max(widest, most - lows[g]);
+  }
+  float sum = 0;  // not a number when any entry is not
+  for (int i = 0; i < shape.groups * kEntries; ++i) sum += table[i] * 0;
+  rounded.step = widest / kMost;
+  rounded.entry.assign(static_cast<size_t>(shape.groups) * kEntries, 0);
+  if (!(rounded.step > 0) || !std::isfinite(rounded.step) || std::isnan(sum)) {
+    rounded.step = 0;
+    return;
+  }
+  const float inverse = 1 / rounded.step;
+  for (int g = 0; g < shape.groups; ++g) {
+    for (int c = 0; c < kEntries; ++c) {
+      const float level = (table[g * kEntries + c] - lows[g]) * inverse + 0.5f;
+      rounded.entry[g * kEntries + c] = static_cast<uint8_t>(static_cast<int>(level < kMost ? level : kMost));
+    }
+  }
+}
+
+float EstimateProduct(const ProductShape& shape, const RoundedScoreTable& table, const uint8_t* codes, int row) {
+  int sum = 0;
+  for (int g = 0; g < shape.groups; ++g) sum += table.entry[g * 16 + CodeOf(shape, codes, row, g)];
+  const float steps = table.step * static_cast<float>(sum);
+  return table.offset + steps;
 }
 
 }  // namespace tidepool

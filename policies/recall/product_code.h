@@ -56,6 +56,18 @@ void ProductScoreTable(const ProductShape& shape, const ProductTables& tables, c
 // The estimate of q.k of one row: the sum of its codes' entries, group after group.
 float EstimateProduct(const ProductShape& shape, const float* table, const uint8_t* codes, int row);
 
+// A score table of 4-bit codes in seven bits an entry, so that a byte shuffle looks up and a byte adds two of them:
+// table[g][c] is about low_g + step * entry[g][c]; offset = sum of low_g. An entry is off by half a step at most, and a
+// step is 1/127 of the widest group's range: little beside what the codes themselves leave out.
+struct RoundedScoreTable {
+  std::vector<uint8_t> entry;  // [groups][16], at most 127
+  float offset = 0, step = 0;
+};
+// table: [groups][16]. What is not a number, or infinite, leaves all entries 0.
+void RoundScoreTable(const ProductShape& shape, const float* table, RoundedScoreTable& rounded);
+// offset + step * (sum of entries).
+float EstimateProduct(const ProductShape& shape, const RoundedScoreTable& table, const uint8_t* codes, int row);
+
 }  // namespace tidepool
 
 #endif  // TIDEPOOL_POLICIES_RECALL_PRODUCT_CODE_H_

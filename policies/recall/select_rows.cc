@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "base/check.h"
 #include "policies/retain/token_scores.h"
@@ -10,77 +9,129 @@
 namespace tidepool {
 namespace {
 
-std::vector<int32_t> Victims(const RecallCandidates& candidates, absl::Span<const int32_t> chosen) {
-  TIDEPOOL_CHECK(candidates.resident.size() == candidates.weight.size() &&
-                 candidates.average.size() == candidates.weight.size());
-  std::vector<uint8_t> is_chosen(candidates.weight.size(), 0);
-  for (int32_t i : chosen) is_chosen[i] = 1;
-  std::vector<int32_t> victims;
-  for (size_t i = 0; i < is_chosen.size(); ++i) {
-    if (candidates.resident[i] && !is_chosen[i]) victims.push_back(static_cast<int32_t>(i));
+// All candidates by ascending position.
+std::vector<int32_t> Candidates(const RecallRows& rows) {
+  TIDEPOOL_CHECK(rows.weight.size() == rows.state.size());
+  const auto count = static_cast<int32_t>(rows.state.size());
+  std::vector<int32_t> positions(count);
+  int32_t taken = 0;
+  for (int32_t i = 0; i < count; ++i) {  // without a branch: which are taken is as good as random
+    positions[taken] = i;
+    taken += static_cast<int32_t>(rows.state[i] != RecallState::kOut);
   }
-  std::stable_sort(victims.begin(), victims.end(), [&](int32_t a, int32_t b) {
-    return BestFirst::Rank(candidates.average[a]) < BestFirst::Rank(candidates.average[b]);
-  });
+  positions.resize(taken);
+  return positions;
+}
+
+// The first `count` of `positions` in the order of their weights, best first.
+std::vector<int32_t> Best(const RecallRows& rows, std::vector<int32_t> positions, int count) {
+  const BestFirst better(rows.weight);
+  if (count < static_cast<int>(positions.size())) {
+    std::nth_element(positions.begin(), positions.begin() + std::max(count, 0), positions.end(), better);
+    positions.resize(std::max(count, 0));
+  }
+  std::sort(positions.begin(), positions.end(), better);
+  return positions;
+}
+
+bool LowerAverage(const SlotRow& a, const SlotRow& b) {
+  const float rank_a = BestFirst::Rank(a.average), rank_b = BestFirst::Rank(b.average);
+  return rank_a < rank_b || (rank_a == rank_b && a.position < b.position);
+}
+
+// The first `most` of `rows` by average.
+std::vector<int32_t> Victims(std::vector<SlotRow> rows, size_t most) {
+  most = std::min(most, rows.size());
+  std::partial_sort(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(most), rows.end(), LowerAverage);
+  std::vector<int32_t> victims;
+  for (size_t i = 0; i < most; ++i) victims.push_back(rows[i].position);
   return victims;
 }
 
 }  // namespace
 
-std::vector<int32_t> BestRows(absl::Span<const float> weight, int count) {
-  std::vector<int32_t> index(weight.size());
-  std::iota(index.begin(), index.end(), 0);
-  const BestFirst better(weight);
-  if (count < static_cast<int>(index.size())) {
-    std::nth_element(index.begin(), index.begin() + count, index.end(), better);
-    index.resize(std::max(count, 0));
+std::vector<int32_t> BestRows(const RecallRows& rows, int count) { return Best(rows, Candidates(rows), count); }
+
+TopRows FindTopRows(const RecallRows& rows, int k, float near, absl::Span<const int32_t> likely) {
+  TopRows top;
+  if (k < 1) return top;
+  std::vector<int32_t> all;
+  if (likely.size() < static_cast<size_t>(k)) likely = all = Candidates(rows);
+  if (likely.size() >= static_cast<size_t>(k)) {
+    std::vector<float> ranks(likely.size());
+    std::transform(likely.begin(), likely.end(), ranks.begin(),
+                   [&](int32_t position) { return BestFirst::Rank(rows.weight[position]); });
+    std::nth_element(ranks.begin(), ranks.begin() + k - 1, ranks.end(), std::greater<float>());
+    top.kth = ranks[k - 1];
   }
-  std::sort(index.begin(), index.end(), better);
-  return index;
+  for (int32_t position : likely) {
+    const float weight = rows.weight[position];
+    if (weight >= top.kth && weight > 0) {
+      top.positions.push_back(position);
+    } else if (near > 0 && weight > near) {
+      top.runners_up.push_back(position);
+    }
+  }
+  return top;
 }
 
-float KthLargest(absl::Span<const float> weight, int k) {
-  if (k < 1 || static_cast<size_t>(k) > weight.size()) return 0;
-  std::vector<float> ranks(weight.size());
-  std::transform(weight.begin(), weight.end(), ranks.begin(), BestFirst::Rank);
-  std::nth_element(ranks.begin(), ranks.begin() + k - 1, ranks.end(), std::greater<float>());
-  return ranks[k - 1];
-}
-
-RecallChoice ChooseBest(const RecallCandidates& candidates, int slots) {
+RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best) {
   RecallChoice choice;
-  choice.best = BestRows(candidates.weight, slots);
-  for (int32_t i : choice.best) {
-    if (!candidates.resident[i]) choice.wanted.push_back(i);
+  std::vector<uint8_t> chosen(rows.state.size(), 0);
+  for (int32_t position : best) {
+    chosen[position] = 1;
+    if (rows.state[position] != RecallState::kSlot) choice.wanted.push_back(position);
   }
-  choice.victims = Victims(candidates, choice.best);
+  std::vector<SlotRow> others;
+  for (const SlotRow& row : held) {
+    if (!chosen[row.position]) others.push_back(row);
+  }
+  choice.victims = Victims(std::move(others), choice.wanted.size());
   return choice;
 }
 
-RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most) {
+RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
+                         int slots, int most) {
   RecallChoice choice;
-  choice.best = BestRows(candidates.weight, slots);
-  for (int32_t i : choice.best) {
-    if (!(candidates.weight[i] > threshold) || static_cast<int>(choice.wanted.size()) >= most) break;
-    if (!candidates.resident[i]) choice.wanted.push_back(i);
+  for (int32_t position : top.positions) {
+    if (rows.state[position] == RecallState::kCandidate && rows.weight[position] > threshold) {
+      choice.wanted.push_back(position);
+    }
   }
-  choice.victims = Victims(candidates, choice.best);
+  if (choice.wanted.empty()) return choice;
+  std::vector<SlotRow> others;
+  for (const SlotRow& row : held) {
+    const float weight = rows.weight[row.position];
+    if (!(weight >= top.kth) || !(weight > 0)) others.push_back(row);
+  }
+  // Of equal ones at the kth place there may be more than there is room for.
+  const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(others.size()));
+  choice.wanted = Best(rows, std::move(choice.wanted), std::min(most, room));
+  choice.victims = Victims(std::move(others), choice.wanted.size());
   return choice;
 }
 
-std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const int32_t> positions,
-                               absl::Span<const uint8_t> resident, int follow, int most) {
-  TIDEPOOL_CHECK(resident.size() == positions.size());
+std::vector<int32_t> RowsAbove(const RecallRows& rows, const TopRows& top, float least) {
+  std::vector<int32_t> above;
+  for (int32_t position : top.positions) {
+    if (rows.weight[position] > least) above.push_back(position);
+  }
+  return Best(rows, std::move(above), static_cast<int>(top.positions.size()));
+}
+
+std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
+                               int most) {
   std::vector<int32_t> ahead;
-  std::vector<uint8_t> taken(positions.size(), 0);
+  std::vector<uint8_t> taken(state.size(), 0);
   int count = 0;
-  for (int32_t i : best) {
-    for (size_t j = i; j < positions.size() && positions[j] <= positions[i] + follow; ++j) {
+  for (int32_t position : best) {
+    const auto end = static_cast<int32_t>(std::min<size_t>(state.size(), static_cast<size_t>(position) + follow + 1));
+    for (int32_t at = position; at < end; ++at) {
       if (count >= most) return ahead;
-      if (taken[j]) continue;
-      taken[j] = 1;
+      if (taken[at] || state[at] == RecallState::kOut) continue;
+      taken[at] = 1;
       ++count;
-      if (!resident[j]) ahead.push_back(static_cast<int32_t>(j));
+      if (state[at] != RecallState::kSlot) ahead.push_back(at);
     }
   }
   return ahead;

@@ -9,37 +9,60 @@
 
 namespace tidepool {
 
-// Candidates are the rows that the policy does not keep, by ascending position. Indices below are into them.
-struct RecallCandidates {
-  absl::Span<const float> weight;      // softmax share, mean over the group's query heads
-  absl::Span<const uint8_t> resident;  // it holds a recall slot now
-  absl::Span<const float> average;     // averaged weight of resident ones; others are not looked at
+// What a position is to recall, in one (layer, kv head).
+enum class RecallState : uint8_t {
+  kOut,        // the policy keeps its row, or it cannot be had
+  kCandidate,  // may be brought
+  kSlot,       // a candidate that holds a recall slot
+};
+
+// By position.
+struct RecallRows {
+  absl::Span<const float> weight;  // of candidates: softmax share, mean over the group's query heads
+  absl::Span<const RecallState> state;
+};
+
+// A row that holds a recall slot, with its averaged weight.
+struct SlotRow {
+  int32_t position;
+  float average;
 };
 
 struct RecallChoice {
-  std::vector<int32_t> best;     // the `slots` best, resident or not, best first
-  std::vector<int32_t> wanted;   // not resident, best first
-  std::vector<int32_t> victims;  // resident and not chosen in this step, lowest average first
+  std::vector<int32_t> wanted;   // positions without a slot, best first
+  std::vector<int32_t> victims;  // positions whose slots may be taken, lowest average first
 };
 
-// The `count` best, or all, best first; ties to the lower index.
-std::vector<int32_t> BestRows(absl::Span<const float> weight, int count);
+// The `count` best candidates, or all, best first; ties to the lower position.
+std::vector<int32_t> BestRows(const RecallRows& rows, int count);
 
-// The k-th largest weight; 0 when there are fewer than k: a slot for each, nothing to beat.
-float KthLargest(absl::Span<const float> weight, int k);
+// The candidates that matter to a step that chooses by a threshold.
+struct TopRows {
+  float kth = 0;                   // the k-th largest weight of candidates; 0: fewer than k, a slot for each
+  std::vector<int32_t> positions;  // of all candidates with a weight of at least kth and above 0, ascending
+  // Of those below kth, but above `near`, ascending: the next to be wanted.
+  std::vector<int32_t> runners_up;
+};
+// near: 0: no runners-up. likely: the candidates with a weight above near, ascending, where near is above 0 and they
+// are known already; the result does not depend on it.
+TopRows FindTopRows(const RecallRows& rows, int k, float near = 0, absl::Span<const int32_t> likely = {});
 
-// sync: the `slots` best candidates are to be resident, ties to the lower position.
-RecallChoice ChooseBest(const RecallCandidates& candidates, int slots);
+// sync: `best`, the `slots` best candidates, are to be resident.
+RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best);
 
-// async: rows above margin * theta that are among the `slots` best and not resident, at most `most`. Slots of residents
-// below the slots-th best weight may be taken.
-RecallChoice ChooseAbove(const RecallCandidates& candidates, float threshold, int slots, int most);
+// async: candidates above the threshold that are among the `slots` best, `top` being those, at most `most`. Slots of
+// rows that are not of the top may be taken; no more victims are named than are needed.
+RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
+                         int slots, int most);
+
+// Of `top`, those with a weight above `least`, best first.
+std::vector<int32_t> RowsAbove(const RecallRows& rows, const TopRows& top, float least);
 
 // async: rows that the next token may want. Heads that copy read on: after position p they want p + 1. So each of
 // `best`, in order, is followed by the candidates at the next `follow` positions, until there are `most` different
-// ones. positions: of the candidates, ascending. Residents count, and are left out of the result.
-std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const int32_t> positions,
-                               absl::Span<const uint8_t> resident, int follow, int most);
+// ones. Those with slots count, and are left out of the result.
+std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
+                               int most);
 
 }  // namespace tidepool
 

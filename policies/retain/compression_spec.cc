@@ -65,6 +65,9 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InRange("recall.budget_ms", recall.budget_ms, 1, 60'000));
   TP_RETURN_IF_ERROR(InRange("recall.staging", recall.staging, 1.0, 64.0));
   TP_RETURN_IF_ERROR(InRange("recall.follow_rows", recall.follow_rows, 0, 64));
+  TP_RETURN_IF_ERROR(InRange("recall.interval", recall.interval, 1, 64));
+  TP_RETURN_IF_ERROR(InRange("recall.turn", recall.turn, 0.0, 100.0));
+  TP_RETURN_IF_ERROR(InRange("recall.min_share", recall.min_share, 0.0, 0.5));
   return absl::OkStatus();
 }
 
@@ -333,7 +336,8 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
   absl::StrAppend(&text, ":m", static_cast<int>(recall.mode), ",", static_cast<int>(recall.index), ",",
                   static_cast<int>(recall.placement), ",", Exactly(recall.share), ",", recall.rows, ",",
                   Exactly(recall.ema_beta), ",", Exactly(recall.ema_margin), ",", recall.max_rows_per_step, ",",
-                  Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall));
+                  Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall), ",", recall.interval,
+                  ",", Exactly(recall.turn), ",", Exactly(recall.min_share));
   return text;
 }
 

@@ -54,8 +54,14 @@ struct RecallSpec {
   double ema_margin = 1.0;    // wanted when w > margin * theta, >= 1
   int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
   int budget_ms = 20;         // async: requests that take longer are given up and their rows counted late
-  double staging = 4;         // async: rows kept ready in host memory, as a multiple of the recall slots, 1 to 64
+  double staging = 8;         // async: rows kept ready in host memory, as a multiple of the recall slots, 1 to 64
   int follow_rows = 8;        // async: positions after a wanted one that are fetched with it, 0 to 64
+  // async: a (layer, kv head) chooses anew after so many steps, 1 to 64, or when its queries have turned: when the
+  // change of q.k / sqrt(d) since it chose last has a standard deviation above `turn` over its keys, nats, 0 to 100; 0:
+  // always.
+  int interval = 8;
+  double turn = 2;
+  double min_share = 0.0005;  // async: rows with less of a head's attention, by the index, are left, 0 to below 1
   OnRecallLoss on_loss = OnRecallLoss::kContinue;
 
   friend bool operator==(const RecallSpec&, const RecallSpec&) = default;

@@ -38,12 +38,18 @@ struct SliceQueries {
   }
 };
 
-// What happens inside a step, between a layer's projections and its attention: the new rows are in their pages already.
-// Recall installs rows here, policies remember queries here.
+// What happens inside a step, in every layer, between its projections and its attention: the new rows are in their
+// pages already. Recall installs rows here, policies remember queries here.
 class StepHook {
  public:
   virtual ~StepHook() = default;
   virtual void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) = 0;
+  // Then once for each slice and kv head, before that head attends. Calls for different ones may run at once, and
+  // beside the attention of others: no page is taken or given back, and only this head's rows change.
+  virtual void BeforeHead(int layer, int slice, int kv_head) {}
+  // BeforeHead has work to do for it: such heads go first, so that threads end together.
+  virtual bool Busy(int slice, int kv_head) const { return false; }
+  virtual void AfterAttention(int layer) {}
 };
 
 struct BackendOptions {

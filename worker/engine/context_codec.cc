@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 5;
+constexpr uint32_t kVersion = 6;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -70,6 +70,9 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(recall.budget_ms);
   out.Put(recall.staging);
   out.Put(recall.follow_rows);
+  out.Put(recall.interval);
+  out.Put(recall.turn);
+  out.Put(recall.min_share);
   out.Put(recall.on_loss);
 }
 
@@ -130,6 +133,9 @@ CompressionSpec GetSpec(ByteReader& in) {
   recall.budget_ms = in.Get<int>();
   recall.staging = in.Get<double>();
   recall.follow_rows = in.Get<int>();
+  recall.interval = in.Get<int>();
+  recall.turn = in.Get<double>();
+  recall.min_share = in.Get<double>();
   recall.on_loss = in.Get<OnRecallLoss>();
   return spec;
 }

@@ -17,8 +17,9 @@
 namespace tidepool {
 namespace {
 
-// Asynchronous requests of a sequence in a step: early layers' rows travel while later layers compute.
-constexpr int kSendsPerStep = 3;
+// Asynchronous requests of a sequence in a step. A second one would bring early layers' rows sooner, but each wakes
+// threads here and in the service, which costs a small model's step more than it gains.
+constexpr int kSendsPerStep = 1;
 
 // After the service has let a deadline pass: how long it is not asked, and how long it is waited for then.
 constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30),
@@ -73,17 +74,41 @@ bool BatchRecall::Synchronous(const RecallSlice& slice) const {
 
 void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
-  choices_.assign(slices_.size(), std::vector<RowChoice>(backend_->layout().kv_heads));
   asks_.assign(slices_.size(), {});
   const absl::Time now = absl::Now();
   silent_ = now < ask_again_;
   step_deadline_ = now + (pause_ > absl::ZeroDuration() ? std::min(kProbe, sync_deadline_) : sync_deadline_);
 }
 
-void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> queries) {
+void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
   const KvLayout& layout = backend_->layout();
   const int heads = layout.kv_heads, group = query_heads_ / heads;
-  std::vector<Unit> units;
+  waiting_.count = passing_.count = 0;
+  passing_of_.assign(slices_.size() * heads, -1);
+  std::vector<const float*> of_group(group);
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    const RecallSlice& slice = slices_[i];
+    if (!Active(slice)) continue;
+    const bool waits = Synchronous(slice);
+    for (int kv_head = 0; kv_head < heads; ++kv_head) {
+      // The last token's queries choose: slices with recall have one token (Context::NextChunk).
+      for (int g = 0; g < group; ++g) {
+        of_group[g] = queries[i].Head(slice.tokens - 1, kv_head * group + g, layout.head_dim);
+      }
+      const bool due = slice.recall->Due(layer, kv_head, of_group);
+      if (!due && !waits) continue;
+      if (!waits) passing_of_[i * heads + kv_head] = static_cast<int32_t>(passing_.count);
+      Unit& unit = waits ? waiting_.Add() : passing_.Add();
+      unit.slice = static_cast<int>(i);
+      unit.kv_head = kv_head;
+      unit.waits = waits;
+      unit.queries = of_group;
+    }
+  }
+}
+
+void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> queries) {
+  const KvLayout& layout = backend_->layout();
   for (size_t i = 0; i < slices_.size(); ++i) {
     const RecallSlice& slice = slices_[i];
     if (slice.ring != nullptr) {
@@ -91,111 +116,145 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
         slice.ring->Push(layer, queries[i].Head(token, 0, layout.head_dim));
       }
     }
-    if (!Active(slice)) continue;
-    StageArrived(slices_[i]);
-    for (int kv_head = 0; kv_head < heads; ++kv_head) units.push_back({static_cast<int>(i), kv_head});
+    if (Active(slice)) StageArrived(slices_[i]);
   }
-  if (units.empty()) return;
+  FindUnits(layer, queries);
+  if (waiting_.count > 0) Wait(layer);
+}
 
-  // The last token's queries choose: slices with recall have one token (Context::NextChunk).
-  std::vector<UnitQueries> queries_of(units.size());
-  for (size_t u = 0; u < units.size(); ++u) {
-    const RecallSlice& slice = slices_[units[u].slice];
-    for (int g = 0; g < group; ++g) {
-      queries_of[u].push_back(
-          queries[units[u].slice].Head(slice.tokens - 1, units[u].kv_head * group + g, layout.head_dim));
+void BatchRecall::Score(int layer, Unit& unit) {
+  const RecallSlice& slice = slices_[unit.slice];
+  slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
+                      unit.scores);
+  CompareNear(layer, unit);
+}
+
+void BatchRecall::Wait(int layer) {
+  const absl::Span<Unit> units = waiting_.now();
+  const auto count = static_cast<int64_t>(units.size());
+  backend_->ParallelFor(count, [&](int64_t u) { Score(layer, units[u]); });
+  CompareFar(layer, units);
+  backend_->ParallelFor(count, [&](int64_t u) { Choose(layer, units[u]); });
+  std::vector<MissingRow> missing;
+  for (Unit& unit : units) Finish(layer, unit, &missing);
+  if (missing.empty()) return;
+  Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
+    for (Unit& unit : units) {
+      if (unit.slice == row.slice && unit.kv_head == row.kv_head) Install(layer, unit, row.position, bytes);
+    }
+  });
+}
+
+void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
+  const int32_t index = PassingUnit(slice, kv_head);
+  if (index < 0) return;
+  Unit& unit = passing_.all[index];
+  Score(layer, unit);
+  Choose(layer, unit);
+}
+
+void BatchRecall::AfterAttention(int layer) {
+  for (Unit& unit : passing_.now()) Finish(layer, unit, nullptr);
+  for (Units* units : {&waiting_, &passing_}) {
+    for (Unit& unit : units->now()) {
+      slices_[unit.slice].recall->counters().recalled_rows += std::exchange(unit.installed, 0);
     }
   }
-  if (scores_.size() < units.size()) scores_.resize(units.size());
-  far_.resize(units.size());
-  backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
-    const RecallSlice& slice = slices_[units[u].slice];
-    slice.recall->Score(*slice.rows, *slice.log, layer, units[u].kv_head, queries_of[u], slice.first_position,
-                        Synchronous(slice), scores_[u]);
-    CompareNear(layer, units[u], queries_of[u], u);
-  });
-  CompareFar(layer, units, queries_of);
-  backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
-    const RecallSlice& slice = slices_[units[u].slice];
-    choices_[units[u].slice][units[u].kv_head] =
-        slice.recall->Choose(layer, units[u].kv_head, scores_[u], Synchronous(slice));
-  });
+  SendSome(layer);
+}
 
-  std::vector<MissingRow> missing;
-  for (const Unit& unit : units) Serve(layer, unit.slice, unit.kv_head, &missing);
-  if (!missing.empty()) {
-    Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
-      Install(slices_[row.slice], row.layer, row.kv_head, row.position, bytes,
-              choices_[row.slice][row.kv_head].victims);
-    });
-  }
-  if ((layer + 1) % ((layout.layers + kSendsPerStep - 1) / kSendsPerStep) == 0) {
-    for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
-  }
+void BatchRecall::SendSome(int layer) {
+  const int layers = backend_->layout().layers;
+  if ((layer + 1) % ((layers + kSendsPerStep - 1) / kSendsPerStep) != 0) return;
+  for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
 }
 
 // A row is taken where it is found: acknowledged a moment later, it would be local no more.
-void BatchRecall::CompareNear(int layer, const Unit& unit, const UnitQueries& queries, size_t u) {
+void BatchRecall::CompareNear(int layer, Unit& unit) {
+  unit.far.clear();
+  if (unit.scores.shortlist.empty()) return;
   const RecallSlice& slice = slices_[unit.slice];
   const HeadRows& head = slice.rows->head(layer, unit.kv_head);
   std::string copy(backend_->layout().row_bytes(), '\0');
-  far_[u].clear();
-  for (int32_t candidate : scores_[u].shortlist) {
-    const int32_t position = scores_[u].positions[candidate];
+  for (int32_t position : unit.scores.shortlist) {
     const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
-    if (row == nullptr && scores_[u].resident[candidate]) {
+    if (row == nullptr && unit.scores.state[position] == RecallState::kSlot) {
       backend_->ReadRows(*slice.rows, layer, unit.kv_head, {head.Find(position)}, copy.data());
       row = copy.data();
     }
     if (row == nullptr) {
-      far_[u].push_back(candidate);
+      unit.far.push_back(position);
     } else {
-      slice.recall->Compare(queries, candidate, row, scores_[u]);
+      slice.recall->Compare(unit.queries, position, row, unit.scores);
     }
   }
 }
 
-void BatchRecall::CompareFar(int layer, absl::Span<const Unit> units, absl::Span<const UnitQueries> queries) {
+void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
   std::vector<MissingRow> missing;
-  for (size_t u = 0; u < units.size(); ++u) {
-    if (!Synchronous(slices_[units[u].slice])) continue;
-    for (int32_t candidate : far_[u]) {
-      missing.push_back({units[u].slice, layer, units[u].kv_head, scores_[u].positions[candidate], /*wanted=*/false});
-    }
+  for (const Unit& unit : units) {
+    for (int32_t position : unit.far) missing.push_back({unit.slice, layer, unit.kv_head, position, /*wanted=*/false});
   }
   if (missing.empty()) return;
   Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
-    for (size_t u = 0; u < units.size(); ++u) {
-      if (units[u].slice != row.slice || units[u].kv_head != row.kv_head) continue;
-      const std::vector<int32_t>& positions = scores_[u].positions;
-      const auto at = std::lower_bound(positions.begin(), positions.end(), row.position);
-      slices_[row.slice].recall->Compare(queries[u], static_cast<int32_t>(at - positions.begin()), bytes, scores_[u]);
+    for (Unit& unit : units) {
+      if (unit.slice != row.slice || unit.kv_head != row.kv_head) continue;
+      slices_[row.slice].recall->Compare(unit.queries, row.position, bytes, unit.scores);
     }
   });
 }
 
-void BatchRecall::Serve(int layer, int slice_index, int kv_head, std::vector<MissingRow>* missing) {
-  RecallSlice& slice = slices_[slice_index];
-  RowChoice& choice = choices_[slice_index][kv_head];
-  const bool wait = Synchronous(slice);
+void BatchRecall::Choose(int layer, Unit& unit) {
+  unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, unit.scores, unit.waits);
+  InstallLocal(layer, unit);
+}
+
+void BatchRecall::InstallLocal(int layer, Unit& unit) {
+  const RecallSlice& slice = slices_[unit.slice];
+  const HeadRows& head = slice.rows->head(layer, unit.kv_head);
+  unit.missing.clear();
+  unit.new_slot.clear();
+  if (unit.choice.wanted.empty()) return;
   std::string copy(backend_->layout().row_bytes(), '\0');
+  for (int32_t position : unit.choice.wanted) {
+    const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
+    if (row == nullptr) {
+      unit.missing.push_back(position);
+    } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot()) {
+      Install(layer, unit, position, row);
+    } else {
+      unit.new_slot.push_back(position);  // it needs a page, and the pool is everybody's
+    }
+  }
+}
+
+void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRow>* missing) {
+  RecallSlice& slice = slices_[unit.slice];
+  RowRecall& recall = *slice.recall;
+  std::string copy(backend_->layout().row_bytes(), '\0');
+  for (int32_t position : unit.new_slot) {
+    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
+      Install(layer, unit, position, row);
+    } else {
+      unit.missing.push_back(position);
+    }
+  }
   auto ask = [&](int32_t position, bool wanted) {
-    if (slice.recall->asked.insert(slice.recall->RowId(layer, kv_head, position)).second) {
-      asks_[slice_index].push_back({slice_index, layer, kv_head, position, wanted});
+    if (recall.asked.insert(recall.RowId(layer, unit.kv_head, position)).second) {
+      asks_[unit.slice].push_back({unit.slice, layer, unit.kv_head, position, wanted});
     }
   };
-  for (int32_t position : choice.wanted) {
-    if (const char* row = LocalRow(slice, layer, kv_head, position, copy.data()); row != nullptr) {
-      Install(slice, layer, kv_head, position, row, choice.victims);
-    } else if (wait) {
-      missing->push_back({slice_index, layer, kv_head, position, true});
+  for (int32_t position : unit.missing) {
+    if (unit.waits) {
+      missing->push_back({unit.slice, layer, unit.kv_head, position, true});
     } else {
       ask(position, true);
     }
   }
+  if (!unit.waits && !unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
   int32_t block = -1;
   bool stored = false;
-  for (int32_t position : choice.ahead) {
+  for (int32_t position : unit.choice.ahead) {
     if (position / kBlockTokens != block) {
       block = position / kBlockTokens;
       stored = slice.log->IsStored(block, layer);  // else it is in host memory
@@ -316,29 +375,27 @@ void BatchRecall::Fetch(std::vector<MissingRow> missing,
              });
 }
 
-void BatchRecall::Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
-                          std::vector<int32_t>& victims) {
-  HeadRows& head = slice.rows->head(layer, kv_head);
-  RowRecall& recall = *slice.recall;
+void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* row) {
+  RecallSlice& slice = slices_[unit.slice];
+  HeadRows& head = slice.rows->head(layer, unit.kv_head);
+  std::vector<int32_t>& victims = unit.choice.victims;
   int32_t slot = head.Find(position);
   if (slot >= 0) {
     if (head.merged()[slot] == 0) return;
     head.merged()[slot] = 0;  // a mixture becomes its own row again; what was merged into it is recalled by itself
-  } else {
-    if (head.recalled_rows() >= recall.slots()) {
-      int32_t victim = -1;
-      while (!victims.empty() && victim < 0) {
-        victim = head.Find(victims.front());
-        victims.erase(victims.begin());
-        if (victim >= 0 && head.kind(victim) != RowKind::kRecalled) victim = -1;
-      }
-      if (victim < 0) return;
-      head.Remove(victim);
-    }
+  } else if (head.recalled_rows() < slice.recall->slots()) {
     slot = head.Add(slice.rows->pool(), position, RowKind::kRecalled);
+  } else {
+    while (!victims.empty() && slot < 0) {
+      slot = head.Find(victims.front());
+      victims.erase(victims.begin());
+      if (slot >= 0 && head.kind(slot) != RowKind::kRecalled) slot = -1;
+    }
+    if (slot < 0) return;
+    head.Replace(slot, position);
   }
-  backend_->WriteRow(*slice.rows, layer, kv_head, slot, row);
-  ++recall.counters().recalled_rows;
+  backend_->WriteRow(*slice.rows, layer, unit.kv_head, slot, row);
+  ++unit.installed;
 }
 
 void BatchRecall::End() {

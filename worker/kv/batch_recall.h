@@ -3,9 +3,10 @@
 // sync: every layer of every token chooses by its own queries, fetches what is missing in one request for the whole
 // batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
 //
-// async: nothing is waited for. A layer installs those of the rows it wants that are ready in host memory (RowStaging);
-// the others, and what the next token may want, are asked for in a few requests a step and staged when they come. What
-// takes longer than budget_ms is late. The tokens of a later turn's prompt are recalled synchronously, so that the
+// async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew: a
+// layer installs those of the rows it wants that are ready in host memory (RowStaging); the others, and what the next
+// token may want, are asked for in a few requests a step and staged when they come. What takes longer than budget_ms is
+// late. The tokens of a later turn's prompt are recalled synchronously, so that the
 // first token of the answer sees what the question asks for.
 #ifndef TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
@@ -59,35 +60,58 @@ class BatchRecall : public StepHook {
   // Before Backend::Step, with slices in its order.
   void Begin(std::vector<RecallSlice> slices);
   void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) override;
+  void BeforeHead(int layer, int slice, int kv_head) override;
+  bool Busy(int slice, int kv_head) const override { return PassingUnit(slice, kv_head) >= 0; }
+  void AfterAttention(int layer) override;
   // After it.
   void End();
 
  private:
+  // Index into passing_, or -1.
+  int32_t PassingUnit(int slice, int kv_head) const {
+    return passing_of_[static_cast<size_t>(slice) * backend_->layout().kv_heads + kv_head];
+  }
   bool Active(const RecallSlice& slice) const;
   bool Synchronous(const RecallSlice& slice) const;
   int HeadIndex(int layer, int kv_head) const { return layer * backend_->layout().kv_heads + kv_head; }
-  // A (slice, kv head) of the layer being recalled.
+  // A (slice, kv head) of the layer being recalled that chooses in this step. Kept from layer to layer for its memory.
   struct Unit {
-    int slice, kv_head;
+    int slice = 0, kv_head = 0;
+    bool waits = false;
+    std::vector<const float*> queries;  // the group's that choose
+    RowScores scores;
+    std::vector<int32_t> far;  // of the shortlist: neither local nor in a slot
+    RowChoice choice;
+    std::vector<int32_t> missing;   // of the wanted: not local
+    std::vector<int32_t> new_slot;  // of the wanted: local, for a slot that was never used
+    int64_t installed = 0;
   };
-  // The group's queries that choose.
-  using UnitQueries = std::vector<const float*>;
-  // Compares the rows of a unit's shortlist that are local or in slots; the others are left in far_[unit].
-  void CompareNear(int layer, const Unit& unit, const UnitQueries& queries, size_t u);
-  // Fetches the others for slices that wait for them.
-  void CompareFar(int layer, absl::Span<const Unit> units, absl::Span<const UnitQueries> queries);
-  // What layer's choices want: installs what is local, gives the rest to Fetch or to asks_.
-  void Serve(int layer, int slice, int kv_head, std::vector<MissingRow>* missing);
+  // The units of this layer, into waiting_ and passing_.
+  void FindUnits(int layer, absl::Span<const SliceQueries> queries);
+  // Chooses for the slices that wait.
+  void Wait(int layer);
+  // The next four may run at once for different units.
+  void Score(int layer, Unit& unit);
+  // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
+  void CompareNear(int layer, Unit& unit);
+  // Chooses, and installs what is local.
+  void Choose(int layer, Unit& unit);
+  void InstallLocal(int layer, Unit& unit);
+  // Fetches the others.
+  void CompareFar(int layer, absl::Span<Unit> units);
+  // After InstallLocal: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
+  void Finish(int layer, Unit& unit, std::vector<MissingRow>* missing);
   // Waits for rows and stages them; `take` gets those that came.
   void Fetch(std::vector<MissingRow> missing, absl::FunctionRef<void(const MissingRow& row, const char* bytes)> take);
-  // Puts a row into a recall slot, taking the first victim's when none is free, or back in place of its mixture.
-  void Install(RecallSlice& slice, int layer, int kv_head, int32_t position, const char* row,
-               std::vector<int32_t>& victims);
+  // Puts a row into a recall slot, taking the first victim's when all are in use, or back in place of its mixture.
+  void Install(int layer, Unit& unit, int32_t position, const char* row);
   // The row if it need not be fetched: staged, or not acknowledged by the service yet. `row`: where it may be copied
   // to.
   const char* LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const;
   // Stages what asynchronous requests have brought by now.
   void StageArrived(RecallSlice& slice);
+  // After some layers: asks for what slices have collected, so that it travels while later layers compute.
+  void SendSome(int layer);
   // Asks for what slices_[slice] has collected in asks_.
   void Send(int slice);
   // A row did not come, for this reason.
@@ -103,10 +127,19 @@ class BatchRecall : public StepHook {
   const int query_heads_;
   const absl::Duration sync_deadline_;
   std::vector<RecallSlice> slices_;
-  std::vector<RowScores> scores_;                // by unit of the layer being recalled
-  std::vector<std::vector<int32_t>> far_;        // likewise, candidates
-  std::vector<std::vector<RowChoice>> choices_;  // [slice][kv_head] of the current layer
-  std::vector<std::vector<MissingRow>> asks_;    // [slice], async: to be asked for
+  struct Units {
+    std::vector<Unit> all;
+    size_t count = 0;  // of them, in this layer
+
+    Unit& Add() {
+      if (count == all.size()) all.emplace_back();
+      return all[count++];
+    }
+    absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
+  };
+  Units waiting_, passing_;                    // of slices that wait for rows, and that do not
+  std::vector<int32_t> passing_of_;            // [slice][kv_head] index into passing_, or -1
+  std::vector<std::vector<MissingRow>> asks_;  // [slice], async: to be asked for
 
   // Of the service, as synchronous recall sees it.
   absl::Time step_deadline_;

@@ -158,6 +158,11 @@ bool BlockLog::IsLost(int32_t block, int layer) const {
   return !shared_->lost.empty() && shared_->lost.contains({block, layer});
 }
 
+bool BlockLog::AnyLost() const {
+  MutexLock lock(&shared_->mutex);
+  return !shared_->lost.empty();
+}
+
 void BlockLog::MarkLost(int32_t block, int layer) {
   MutexLock lock(&shared_->mutex);
   if (!shared_->waiting.contains({block, layer})) shared_->lost.insert({block, layer});

@@ -64,6 +64,7 @@ class BlockLog {
   bool CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const;
   // The block's rows of this layer were refused or lost: they cannot be recalled.
   bool IsLost(int32_t block, int layer) const;
+  bool AnyLost() const;
   // Nothing while the value is in host memory still: then it is not lost.
   void MarkLost(int32_t block, int layer);
   // The service has acknowledged the block's rows of this layer: it is to be asked for them.

@@ -34,12 +34,18 @@ class ObservedStep final : public StepHook {
   void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) override {
     inner_->BeforeAttention(layer, queries);
     for (size_t i = 0; i < slices_.size(); ++i) {
+      for (int kv_head = 0; kv_head < backend_->layout().kv_heads; ++kv_head) {
+        inner_->BeforeHead(layer, static_cast<int>(i), kv_head);
+      }
+    }
+    for (size_t i = 0; i < slices_.size(); ++i) {
       const ObservedSlice& slice = slices_[i];
       if (slice.observer == nullptr) continue;
       slice.observer->BeforeAttention(*backend_, *slice.rows, layer, slice.first_position, slice.tokens,
                                       slice.compressed, queries[i]);
     }
   }
+  void AfterAttention(int layer) override { inner_->AfterAttention(layer); }
 
  private:
   Backend* const backend_;

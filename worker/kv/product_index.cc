@@ -84,8 +84,10 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
   const int head_dim = shape_.head_dim, count = static_cast<int>(queries.size());
   const int32_t coded = std::min(CodedBlocks(at), blocks);
   const size_t table_size = static_cast<size_t>(shape_.groups) * shape_.centroids();
-  std::vector<float> tables(count * table_size);
+  std::vector<float> tables(count * table_size), offset(count), step(count);
   std::vector<const float*> table(count);
+  std::vector<RoundedScoreTable> rounded(shape_.bits == 4 ? count : 0);
+  std::vector<const uint8_t*> entries(count);
   std::vector<float*> out(count);
   for (size_t s = 0; s < at.segments.size() && at.segments[s].first_block < coded; ++s) {
     const int32_t first = at.segments[s].first_block;
@@ -93,6 +95,12 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
     for (int i = 0; i < count; ++i) {
       ProductScoreTable(shape_, at.segments[s].tables, queries[i], tables.data() + i * table_size);
       table[i] = tables.data() + i * table_size;
+      if (shape_.bits == 4) {
+        RoundScoreTable(shape_, table[i], rounded[i]);
+        entries[i] = rounded[i].entry.data();
+        offset[i] = rounded[i].offset;
+        step[i] = rounded[i].step;
+      }
       out[i] = scores[i] + first * kBlockTokens;
     }
     ProductScanTask task;
@@ -102,6 +110,9 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
     task.bits = shape_.bits;
     task.queries = count;
     task.tables = table.data();
+    task.entries = entries.data();
+    task.offset = offset.data();
+    task.step = step.data();
     task.scores = out.data();
     ScanProductCodes(task);
   }

@@ -49,6 +49,23 @@ int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
   return slot;
 }
 
+void HeadRows::Replace(int32_t slot, int32_t position) {
+  TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree && !is_packed(slot));
+  auto by_position = [this](int32_t s, int32_t p) { return position_[s] < p; };
+  const auto from = std::lower_bound(order_.begin(), order_.end(), position_[slot], by_position);
+  const auto to = std::lower_bound(order_.begin(), order_.end(), position, by_position);
+  TIDEPOOL_CHECK(from != order_.end() && *from == slot && (to == order_.end() || position_[*to] != position));
+  if (from < to) {
+    std::rotate(from, from + 1, to);
+  } else {
+    std::rotate(to, from, from + 1);
+  }
+  const RowKind kind = kind_[slot];
+  recalled_ -= kind == RowKind::kRecalled;
+  Place(slot, position, kind);
+  in_order_ = false;
+}
+
 void HeadRows::Remove(int32_t slot) {
   TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree);
   auto at = std::lower_bound(order_.begin(), order_.end(), position_[slot],

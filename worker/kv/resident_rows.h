@@ -42,6 +42,10 @@ class HeadRows {
  public:
   // Takes a free plain slot, from a new page when there is none, for `position` (not yet resident).
   int32_t Add(PagePool& pool, int32_t position, RowKind kind);
+  // Add would take no page.
+  bool has_free_slot() const { return !free_.empty(); }
+  // The plain slot of a resident row is `position`'s (not yet resident) from now on, of the same kind.
+  void Replace(int32_t slot, int32_t position);
   // Frees the slot of a resident row. Its page stays until Renumber.
   void Remove(int32_t slot);
   // After the backend has moved the i-th plain row by position to the i-th plain slot, for every i: renumbers, plain

@@ -6,11 +6,16 @@
 #include <utility>
 
 #include "base/check.h"
-#include "policies/recall/select_rows.h"
 #include "worker/kernels/cpu/attention.h"
 
 namespace tidepool {
 namespace {
+
+// async: rows with this much of a head's attention are followed, as reading on follows them.
+constexpr float kFollowedShare = 0.005f;
+
+// async: rows with this part of the threshold are runners-up, to be staged.
+constexpr float kNear = 0.6f;
 
 // The K part of a row in float32.
 void KeyToFloat(const KvLayout& layout, const char* row, float* key) {
@@ -21,10 +26,25 @@ void KeyToFloat(const KvLayout& layout, const char* row, float* key) {
   }
 }
 
+// In eight lanes, which the compiler keeps in registers. size: a multiple of 8.
 float Dot(const float* a, const float* b, int size) {
-  float sum = 0;
-  for (int i = 0; i < size; ++i) sum += a[i] * b[i];
-  return sum;
+  float lanes[8] = {};
+  for (int i = 0; i < size; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
+  }
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// Sum of weight * (a - b)^2, likewise.
+float WeightedDistance(const float* a, const float* b, const float* weight, int size) {
+  float lanes[8] = {};
+  for (int i = 0; i < size; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      const float difference = a[i + lane] - b[i + lane];
+      lanes[lane] += weight[i + lane] * difference * difference;
+    }
+  }
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
 // In four lanes, which is as good as any order but fast.
@@ -63,6 +83,25 @@ void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows
     KeyToFloat(layout_, rows + token * layout_.row_bytes(), keys.data() + token * layout_.head_dim);
   }
   index_->AddBlock(layer * layout_.kv_heads + kv_head, keys, prompt);
+  if (spec_.mode == RecallMode::kAsync) MeasureKeys(head(layer, kv_head), keys);
+}
+
+void RowRecall::MeasureKeys(HeadState& state, absl::Span<const float> keys) const {
+  const int head_dim = layout_.head_dim;
+  if (state.key_sum.empty()) state.key_sum.assign(2 * head_dim, 0.0);
+  for (int token = 0; token < kBlockTokens; ++token) {
+    for (int c = 0; c < head_dim; ++c) {
+      const double k = keys[static_cast<size_t>(token) * head_dim + c];
+      state.key_sum[c] += k;
+      state.key_sum[head_dim + c] += k * k;
+    }
+  }
+  state.keys += kBlockTokens;
+  state.key_variance.resize(head_dim);
+  for (int c = 0; c < head_dim; ++c) {
+    const double mean = state.key_sum[c] / state.keys, square = state.key_sum[head_dim + c] / state.keys;
+    state.key_variance[c] = static_cast<float>(std::max(0.0, square - mean * mean));
+  }
 }
 
 void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
@@ -86,141 +125,191 @@ void RowRecall::Rest() {
   inflight.clear();
   asked.clear();
   staging_.Clear();
+  for (HeadState& state : heads_) {
+    state.query.clear();
+    state.age = 0;
+  }
+}
+
+bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queries) {
+  HeadState& state = head(layer, kv_head);
+  const int head_dim = layout_.head_dim;
+  bool due = state.query.empty() || state.key_variance.empty() || ++state.age >= spec_.interval;
+  // By how much the scaled q.k have moved apart: their change has this variance over the keys.
+  const float most = static_cast<float>(spec_.turn * spec_.turn) * static_cast<float>(head_dim);
+  for (int g = 0; g < group_ && !due; ++g) {
+    const float* before = state.query.data() + static_cast<size_t>(g) * head_dim;
+    due = !(WeightedDistance(queries[g], before, state.key_variance.data(), head_dim) < most);
+  }
+  if (!due) return false;
+  state.query.clear();
+  for (int g = 0; g < group_; ++g) state.query.insert(state.query.end(), queries[g], queries[g] + head_dim);
+  state.age = 0;
+  return true;
+}
+
+bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                               RowScores& scores) const {
+  const HeadRows& resident = rows.head(layer, kv_head);
+  scores.state.assign(scores.positions, RecallState::kCandidate);
+  scores.candidate.assign(scores.positions, 1.0f);
+  scores.slots.clear();
+  int32_t out = 0;
+  auto leave_out = [&](int32_t position) {
+    out += static_cast<int32_t>(scores.state[position] != RecallState::kOut);
+    scores.state[position] = RecallState::kOut;
+    scores.candidate[position] = 0;
+  };
+  if (log.AnyLost()) {
+    for (int32_t first = 0; first < scores.positions; first += kBlockTokens) {
+      if (!log.IsLost(first / kBlockTokens, layer)) continue;
+      const int32_t end = std::min(scores.positions, first + kBlockTokens);
+      for (int32_t position = first; position < end; ++position) leave_out(position);
+    }
+  }
+  for (int32_t slot : resident.order()) {
+    const int32_t position = resident.position(slot);
+    if (position >= scores.positions) break;
+    // To want a kept mixture means to put its own row back in its place.
+    if (resident.merged()[slot] != 0) continue;
+    if (resident.kind(slot) == RowKind::kKept) {
+      leave_out(position);
+    } else {
+      out -= static_cast<int32_t>(scores.state[position] == RecallState::kOut);  // of a lost block, but here
+      scores.state[position] = RecallState::kSlot;
+      scores.candidate[position] = 1;
+      scores.slots.push_back({position, 0});
+    }
+  }
+  return out < scores.positions;
 }
 
 void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                       absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const {
-  const HeadRows& resident_rows = rows.head(layer, kv_head);
   const int head_dim = layout_.head_dim;
   const int32_t blocks = log.full_blocks();
-  positions = std::min(positions, log.tokens());
-
-  // Candidates: what the policy does not keep, or keeps only as a mixture with others, and is to be had.
-  scores.positions.clear();
-  scores.resident.clear();
+  scores.positions = std::min(positions, log.tokens());
+  scores.mass = 0;
   scores.shortlist.clear();
-  const absl::Span<const int32_t> order = resident_rows.order();
-  size_t next = 0;
-  for (int32_t position = 0; position < positions;) {
-    const int32_t block_end = std::min(positions, (position / kBlockTokens + 1) * kBlockTokens);
-    const bool lost = log.IsLost(position / kBlockTokens, layer);
-    for (; position < block_end; ++position) {
-      while (next < order.size() && resident_rows.position(order[next]) < position) ++next;
-      const bool is_resident = next < order.size() && resident_rows.position(order[next]) == position;
-      const bool mixture = is_resident && resident_rows.merged()[order[next]] != 0;
-      if (is_resident && !mixture && resident_rows.kind(order[next]) == RowKind::kKept) continue;
-      if (lost && (mixture || !is_resident)) continue;
-      scores.positions.push_back(position);
-      // The slot of a kept mixture is its own: to want it means to put its own row back in place.
-      scores.resident.push_back(is_resident && !mixture);
-    }
-  }
-  if (scores.positions.empty()) return;
+  if (!FindCandidates(rows, log, layer, kv_head, scores)) return;
 
-  const size_t stride = static_cast<size_t>(blocks + 1) * kBlockTokens;
-  scores.estimate.resize(group_ * stride);
+  scores.stride = static_cast<size_t>(blocks + 1) * kBlockTokens;
+  scores.estimate.resize(group_ * scores.stride);
   std::vector<float*> of_query(group_);
-  for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * stride;
+  for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * scores.stride;
   index_->Score(layer * layout_.kv_heads + kv_head, queries, blocks, of_query.data());
   // The block being filled is not indexed yet: its exact keys are here.
   std::vector<float> key(head_dim);
-  for (int32_t position = blocks * kBlockTokens; position < positions; ++position) {
+  for (int32_t position = blocks * kBlockTokens; position < scores.positions; ++position) {
     KeyToFloat(layout_, log.TailRows(layer, kv_head) + (position - blocks * kBlockTokens) * layout_.row_bytes(),
                key.data());
     for (int g = 0; g < group_; ++g) of_query[g][position] = Dot(queries[g], key.data(), head_dim);
   }
 
-  const size_t count = scores.positions.size();
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  scores.share.resize(group_ * count);
+  scores.share.resize(group_ * scores.stride);
   scores.sum.resize(group_);
   for (int g = 0; g < group_; ++g) {
-    float* share = scores.share.data() + g * count;
-    for (size_t i = 0; i < count; ++i) share[i] = of_query[g][scores.positions[i]] * scale;
-    scores.sum[g] = ExpAndSum(share, static_cast<int32_t>(count));
+    float sums[2];
+    SharesOf(of_query[g], scores.candidate.data(), scores.positions, scale, scores.share.data() + g * scores.stride,
+             sums);
+    scores.sum[g] = sums[0];
+    scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
   }
-  Shorten(waits, scores);
-}
-
-void RowRecall::Shorten(bool waits, RowScores& scores) const {
   const int extra = ShortlistRows(spec_);
   // Compared by the keys that happen to be there, the others' estimates win where they are too high.
   if (extra == 0 || (!waits && spec_.shortlist < 0)) return;
-  scores.shortlist = BestRows(Weights(scores), slots_ + extra);
+  SetWeights(scores, 0);
+  scores.shortlist = BestRows({scores.weight, scores.state}, slots_ + extra);
   std::sort(scores.shortlist.begin(), scores.shortlist.end());
 }
 
-std::vector<float> RowRecall::Weights(const RowScores& scores) const {
-  const size_t count = scores.positions.size();
-  std::vector<float> weight(count, 0.0f);
+void RowRecall::SetWeights(RowScores& scores, float least) const {
+  scores.weight.resize(scores.positions);
+  scores.above.resize(scores.positions + 16);
+  std::vector<const float*> shares(group_);
+  std::vector<float> factor(group_);
   for (int g = 0; g < group_; ++g) {
-    const float* share = scores.share.data() + g * count;
-    const float sum = scores.sum[g];
-    for (size_t i = 0; i < count; ++i) weight[i] += share[i] / sum;
+    shares[g] = scores.share.data() + g * scores.stride;
+    factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(group_));
   }
-  for (float& w : weight) w /= static_cast<float>(group_);
-  return weight;
+  scores.above.resize(WeighShares(shares.data(), factor.data(), group_, scores.positions, least, scores.weight.data(),
+                                  scores.above.data()));
 }
 
-void RowRecall::Compare(absl::Span<const float* const> queries, int32_t candidate, const char* row,
+void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position, const char* row,
                         RowScores& scores) const {
   const int head_dim = layout_.head_dim;
-  const size_t count = scores.positions.size(), stride = scores.estimate.size() / group_;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   std::vector<float> key(head_dim);
   KeyToFloat(layout_, row, key.data());
   for (int g = 0; g < group_; ++g) {
-    const float estimate = scores.estimate[g * stride + scores.positions[candidate]];
-    scores.share[g * count + candidate] *= std::exp((Dot(queries[g], key.data(), head_dim) - estimate) * scale);
+    const size_t at = g * scores.stride + position;
+    scores.share[at] *= std::exp((Dot(queries[g], key.data(), head_dim) - scores.estimate[at]) * scale);
   }
+}
+
+void RowRecall::Average(HeadState& state, RowScores& scores) const {
+  const float beta = static_cast<float>(spec_.ema_beta);
+  auto before = state.average.begin();
+  for (SlotRow& row : scores.slots) {
+    const float weight = scores.weight[row.position];
+    while (before != state.average.end() && before->position < row.position) ++before;
+    const bool known = before != state.average.end() && before->position == row.position;
+    row.average = known ? beta * before->average + (1 - beta) * weight : weight;
+  }
+  state.average = scores.slots;
 }
 
 RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exact) {
   RowChoice choice;
-  if (scores.positions.empty()) return choice;
+  if (!scores.any()) return choice;
   HeadState& state = head(layer, kv_head);
-  const std::vector<int32_t>& candidates = scores.positions;
-  const std::vector<uint8_t>& resident = scores.resident;
-  const size_t count = candidates.size();
   if (!scores.shortlist.empty()) {  // anew: estimates that were far too high would leave nothing of a corrected sum
-    for (int g = 0; g < group_; ++g) scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * count, count));
+    for (int g = 0; g < group_; ++g) {
+      scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * scores.stride, scores.positions));
+    }
   }
-  const std::vector<float> weight = Weights(scores);
-
-  // Averages of the rows that hold a recall slot; a new one starts with its weight.
-  std::vector<float> average(count, 0.0f);
-  absl::flat_hash_map<int32_t, float> averages;
-  const float beta = static_cast<float>(spec_.ema_beta);
-  for (size_t i = 0; i < count; ++i) {
-    if (!resident[i]) continue;
-    const auto at = state.average.find(candidates[i]);
-    average[i] = at == state.average.end() ? weight[i] : beta * at->second + (1 - beta) * weight[i];
-    averages[candidates[i]] = average[i];
-  }
-  state.average = std::move(averages);
-
-  const RecallCandidates input{weight, resident, average};
-  const float kth = KthLargest(weight, slots_);
+  const float beta = static_cast<float>(spec_.ema_beta), theta = state.threshold.started ? state.threshold.theta : 0.0f;
+  const float near = kNear * theta;
+  SetWeights(scores, near);
+  Average(state, scores);
+  const RecallRows rows{scores.weight, scores.state};
   RecallChoice chosen;
+  std::vector<int32_t> best, runners_up;
   if (exact) {
-    chosen = ChooseBest(input, slots_);
+    best = BestRows(rows, spec_.mode == RecallMode::kAsync ? 2 * slots_ : slots_);
+    if (best.size() > static_cast<size_t>(slots_)) {
+      runners_up.assign(best.begin() + slots_, best.end());
+      best.resize(slots_);
+    }
+    chosen = ChooseBest(rows, scores.slots, best);
+    const bool full = best.size() == static_cast<size_t>(slots_) && slots_ > 0;
+    state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
   } else {
+    TopRows top =
+        FindTopRows(rows, slots_, near, near > 0 ? absl::MakeConstSpan(scores.above) : absl::Span<const int32_t>());
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
     // The first step has no threshold yet: everything that would be among the best is wanted.
-    const float threshold =
-        state.threshold.started ? static_cast<float>(spec_.ema_margin) * state.threshold.theta : 0.0f;
-    chosen = ChooseAbove(input, threshold, slots_, most);
+    const float least = static_cast<float>(spec_.min_share) / scores.mass;
+    chosen = ChooseAbove(rows, scores.slots, top, std::max(least, static_cast<float>(spec_.ema_margin) * theta), slots_,
+                         most);
+    best = RowsAbove(rows, top, kFollowedShare / scores.mass);
+    runners_up = std::move(top.runners_up);
+    state.threshold.Update(top.kth, beta);
   }
-  state.threshold.Update(kth, beta);
-  for (int32_t i : chosen.wanted) choice.wanted.push_back(candidates[i]);
-  for (int32_t i : chosen.victims) choice.victims.push_back(candidates[i]);
+  choice.wanted = std::move(chosen.wanted);
+  choice.victims = std::move(chosen.victims);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
-    auto ahead = [&](int32_t i) {
-      if (!resident[i] && !staging_.Has(index, candidates[i])) choice.ahead.push_back(candidates[i]);
+    auto ahead = [&](int32_t position) {
+      if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
+        choice.ahead.push_back(position);
+      }
     };
-    for (int32_t i : RowsAhead(chosen.best, candidates, resident, spec_.follow_rows, slots_)) ahead(i);
-    for (int32_t i : scores.shortlist) ahead(i);
+    for (int32_t position : RowsAhead(best, scores.state, spec_.follow_rows, slots_)) ahead(position);
+    for (int32_t position : runners_up) ahead(position);
+    for (int32_t position : scores.shortlist) ahead(position);
   }
   return choice;
 }
@@ -231,12 +320,10 @@ void RowRecall::Save(ByteWriter& out) const {
   for (const HeadState& state : heads_) {
     out.Put<bool>(state.threshold.started);
     out.Put<float>(state.threshold.theta);
-    std::vector<std::pair<int32_t, float>> averages(state.average.begin(), state.average.end());
-    std::sort(averages.begin(), averages.end());
-    out.Put<int32_t>(static_cast<int32_t>(averages.size()));
-    for (const auto& [position, average] : averages) {
-      out.Put<int32_t>(position);
-      out.Put<float>(average);
+    out.Put<int32_t>(static_cast<int32_t>(state.average.size()));
+    for (const SlotRow& row : state.average) {
+      out.Put<int32_t>(row.position);
+      out.Put<float>(row.average);
     }
   }
 }
@@ -252,7 +339,8 @@ bool RowRecall::Load(ByteReader& in) {
     const int32_t count = in.Get<int32_t>();
     for (int32_t i = 0; i < count && in.ok(); ++i) {
       const int32_t position = in.Get<int32_t>();
-      state.average[position] = in.Get<float>();
+      if (!state.average.empty() && position <= state.average.back().position) return false;
+      state.average.push_back({position, in.Get<float>()});
     }
   }
   return in.ok();

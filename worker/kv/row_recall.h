@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -17,6 +16,7 @@
 #include "base/bytes.h"
 #include "policies/kv/kv_layout.h"
 #include "policies/recall/ema_threshold.h"
+#include "policies/recall/select_rows.h"
 #include "policies/retain/compression_spec.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
@@ -40,14 +40,23 @@ struct RowChoice {
   std::vector<int32_t> ahead;    // async: positions that a later step may want, best first; to be staged
 };
 
-// The candidates of a (layer, kv head) in one step, as the index sees them. Reused from step to step.
+// One (layer, kv head) in one step, as the index sees it; by position, [group] arrays one after the other. Reused from
+// step to step.
 struct RowScores {
-  std::vector<int32_t> positions;  // ascending: everything before the step that is not kept as it was, and is to be had
-  std::vector<uint8_t> resident;   // it holds a recall slot
-  std::vector<float> estimate;     // [group][position]: q.k by the index
-  std::vector<float> share;        // [group][candidate]: exp of the scaled estimate, not normalised
-  std::vector<float> sum;          // [group]
-  std::vector<int32_t> shortlist;  // candidates whose own keys shall be compared, by ascending position
+  int32_t positions = 0;           // that may be chosen: those before the step
+  size_t stride = 0;               // of the [group] arrays
+  std::vector<RecallState> state;  // candidates: what is not kept as it was, and is to be had
+  std::vector<float> candidate;    // 1 where the state is not kOut, else 0
+  std::vector<SlotRow> slots;      // that hold recall slots, ascending
+  std::vector<float> estimate;     // [group][stride]: q.k by the index
+  std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
+  std::vector<float> sum;          // [group]: of the shares
+  float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group
+  std::vector<float> weight;       // what is chosen by
+  std::vector<int32_t> above;      // positions with a weight near the threshold or above, ascending
+  std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
+
+  bool any() const { return mass > 0; }
 };
 
 class RowRecall {
@@ -72,6 +81,11 @@ class RowRecall {
   // Rows and keys that lie ready in host memory.
   int64_t staged_bytes() const { return staging_.bytes() + index_->held_bytes(); }
 
+  // async: whether a (layer, kv head) chooses in this step (RecallSpec::interval, turn). Once a step, before Score.
+  bool Due(int layer, int kv_head, absl::Span<const float* const> queries);
+  // It chooses in the next step, whatever its queries: what it wants is under way.
+  void Hurry(int layer, int kv_head) { head(layer, kv_head).age = spec_.interval; }
+
   // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. waits: the
   // step waits for rows; without, there is a shortlist only if the request gave one. Calls for different (layer,
   // kv head) may run at once, of both halves.
@@ -79,7 +93,7 @@ class RowRecall {
              absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
   // takes the place of the estimate.
-  void Compare(absl::Span<const float* const> queries, int32_t candidate, const char* row, RowScores& scores) const;
+  void Compare(absl::Span<const float* const> queries, int32_t position, const char* row, RowScores& scores) const;
   // Second half. `exact`: the best `slots` rows, whatever the threshold (sync).
   RowChoice Choose(int layer, int kv_head, RowScores& scores, bool exact);
 
@@ -112,13 +126,24 @@ class RowRecall {
  private:
   struct HeadState {
     EmaThreshold threshold;
-    absl::flat_hash_map<int32_t, float> average;  // recalled position -> averaged weight
+    std::vector<SlotRow> average;  // of rows that hold recall slots, ascending
+    // async: the queries [group][head_dim] that chose last, and the steps since.
+    std::vector<float> query;
+    int age = 0;
+    // Of all blocks' keys, by channel: sums and sums of squares [2][head_dim], and their variance.
+    int64_t keys = 0;
+    std::vector<double> key_sum;
+    std::vector<float> key_variance;
   };
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
-  // The shortlist of candidates with these weights.
-  void Shorten(bool waits, RowScores& scores) const;
-  std::vector<float> Weights(const RowScores& scores) const;
+  void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
+  // Fills state, candidate and slots; false when nothing can be chosen.
+  bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
+  // Fills weight and above.
+  void SetWeights(RowScores& scores, float least) const;
+  // Averages of the rows that hold slots go on; a new one starts with its weight.
+  void Average(HeadState& state, RowScores& scores) const;
 
   const KvLayout layout_;
   const int group_;

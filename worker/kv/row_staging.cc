@@ -9,16 +9,16 @@ void RowStaging::Clear() {
 }
 
 const char* RowStaging::Find(int head, int32_t position) {
+  if (!Has(head, position)) return nullptr;
   Head& at = heads_[head];
   const auto found = at.slot_of.find(position);
-  if (found == at.slot_of.end()) return nullptr;
   at.used[found->second] = 1;
   return at.rows.data() + static_cast<size_t>(found->second) * row_bytes_;
 }
 
 void RowStaging::Put(int head, int32_t position, const char* row) {
   Head& at = heads_[head];
-  if (capacity_ == 0 || at.slot_of.contains(position)) return;
+  if (capacity_ == 0 || Has(head, position)) return;
   size_t slot = at.position.size();
   if (slot < static_cast<size_t>(capacity_)) {
     at.position.push_back(position);
@@ -32,10 +32,13 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
     slot = at.hand;
     at.hand = (at.hand + 1) % at.position.size();
     at.slot_of.erase(at.position[slot]);
+    at.held[at.position[slot]] = false;
     at.position[slot] = position;
   }
   std::memcpy(at.rows.data() + slot * row_bytes_, row, row_bytes_);
   at.slot_of[position] = static_cast<int32_t>(slot);
+  if (at.held.size() <= static_cast<size_t>(position)) at.held.resize(position + 1, false);
+  at.held[position] = true;
 }
 
 int64_t RowStaging::bytes() const {

@@ -25,7 +25,10 @@ class RowStaging {
   int32_t capacity() const { return capacity_; }
 
   // Calls for different heads may run at once.
-  bool Has(int head, int32_t position) const { return heads_[head].slot_of.contains(position); }
+  bool Has(int head, int32_t position) const {
+    const std::vector<bool>& held = heads_[head].held;
+    return static_cast<size_t>(position) < held.size() && held[position];
+  }
   // The row, row_bytes long, or null. Marks it as used.
   const char* Find(int head, int32_t position);
   // Keeps a copy; a full head gives up a row that was not used lately (second chance).
@@ -39,6 +42,7 @@ class RowStaging {
     std::vector<int32_t> position;                  // by slot
     std::vector<uint8_t> used;                      // by slot, since the hand passed
     absl::flat_hash_map<int32_t, int32_t> slot_of;  // position -> slot
+    std::vector<bool> held;                         // by position, up to the last one that was
     size_t hand = 0;
   };
 

@@ -56,11 +56,15 @@ AttentionRows AttentionOfLast(Backend& backend, const SequenceRows& rows, int la
     result.probabilities = std::move(all);
     return result;
   }
-  result.probabilities.reserve(queries.size() * result.keys);
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (head.kind(order[i]) == RowKind::kKept) kept.push_back(i);
+  }
+  result.probabilities.resize(queries.size() * kept.size());
+  float* out = result.probabilities.data();
   for (size_t q = 0; q < queries.size(); ++q) {
-    for (size_t i = 0; i < order.size(); ++i) {
-      if (head.kind(order[i]) == RowKind::kKept) result.probabilities.push_back(all[q * order.size() + i]);
-    }
+    const float* of_query = all.data() + q * order.size();
+    for (size_t i : kept) *out++ = of_query[i];
   }
   return result;
 }

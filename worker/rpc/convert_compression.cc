@@ -159,6 +159,9 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   if (recall.has_budget_ms()) spec.recall.budget_ms = recall.budget_ms();
   if (recall.has_staging()) spec.recall.staging = recall.staging();
   if (recall.has_follow_rows()) spec.recall.follow_rows = recall.follow_rows();
+  if (recall.has_interval()) spec.recall.interval = recall.interval();
+  if (recall.has_turn()) spec.recall.turn = recall.turn();
+  if (recall.has_min_share()) spec.recall.min_share = recall.min_share();
   return spec;
 }
 

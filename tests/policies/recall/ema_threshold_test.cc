@@ -25,27 +25,32 @@ TEST(EmaThresholdTest, StartsAtTheFirstValueAndFollowsWithBeta) {
 // One (layer, kv head): installs what a step wanted, taking free slots first and victims then.
 struct Head {
   int slots;
-  std::vector<uint8_t> resident;
+  std::vector<RecallState> state;
   std::vector<float> average;
   EmaThreshold threshold;
 
-  Head(int candidates, int recall_slots) : slots(recall_slots), resident(candidates), average(candidates) {}
+  Head(int candidates, int recall_slots)
+      : slots(recall_slots), state(candidates, RecallState::kCandidate), average(candidates) {}
 
   // Rows recalled by one asynchronous step.
   std::vector<int32_t> Step(const std::vector<float>& weight) {
+    std::vector<SlotRow> held;
     for (size_t i = 0; i < weight.size(); ++i) {
-      if (resident[i]) average[i] = kBeta * average[i] + (1 - kBeta) * weight[i];
+      if (state[i] != RecallState::kSlot) continue;
+      average[i] = kBeta * average[i] + (1 - kBeta) * weight[i];
+      held.push_back({static_cast<int32_t>(i), average[i]});
     }
     const float theta = threshold.started ? threshold.theta : 0.0f;
-    const RecallChoice choice = ChooseAbove({weight, resident, average}, theta, slots, slots / 2);
-    threshold.Update(KthLargest(weight, slots), kBeta);
+    const TopRows top = FindTopRows({weight, state}, slots, theta / 2);
+    const RecallChoice choice = ChooseAbove({weight, state}, held, top, theta, slots, slots / 2);
+    threshold.Update(top.kth, kBeta);
     size_t victim = 0;
     for (int32_t row : choice.wanted) {
-      if (std::count(resident.begin(), resident.end(), 1) == slots) {
+      if (std::count(state.begin(), state.end(), RecallState::kSlot) == slots) {
         EXPECT_LT(victim, choice.victims.size());
-        resident[choice.victims[victim++]] = 0;
+        state[choice.victims[victim++]] = RecallState::kCandidate;
       }
-      resident[row] = 1;
+      state[row] = RecallState::kSlot;
       average[row] = weight[row];
     }
     return choice.wanted;
@@ -67,7 +72,7 @@ TEST(EmaThresholdTest, ConstantWeightsAskForNothingAfterWarmUp) {
   EXPECT_EQ(head.Step(weight), (std::vector<int32_t>{20, 21, 22, 23}));  // at most half of the slots a step
   head.Step(weight);
   for (int step = 0; step < 20; ++step) EXPECT_TRUE(head.Step(weight).empty());
-  for (int i = 20; i < 27; ++i) EXPECT_TRUE(head.resident[i]) << i;
+  for (int i = 20; i < 27; ++i) EXPECT_TRUE(head.state[i] == RecallState::kSlot) << i;
 }
 
 TEST(EmaThresholdTest, AStepChangeIsAnsweredInTheStepThatShowsIt) {
@@ -75,7 +80,7 @@ TEST(EmaThresholdTest, AStepChangeIsAnsweredInTheStepThatShowsIt) {
   for (int step = 0; step < 10; ++step) head.Step(Peaked(100, 20, 8));
   const std::vector<int32_t> wanted = head.Step(Peaked(100, 60, 4));
   EXPECT_EQ(wanted, (std::vector<int32_t>{60, 61, 62, 63}));
-  for (int32_t row : wanted) EXPECT_TRUE(head.resident[row]);
+  for (int32_t row : wanted) EXPECT_TRUE(head.state[row] == RecallState::kSlot);
 }
 
 TEST(EmaThresholdTest, WeightsBelowTheRunningThresholdAreNotWorthARequest) {

@@ -140,5 +140,40 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ProductCodeTest,
                                   "Codes" + std::to_string(info.param.bits) + "Bits";
                          });
 
+TEST(RoundedScoreTableTest, IsOffByHalfAStepAGroupAtMost) {
+  const ProductShape shape{64, 16, 4};
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> table(shape.groups * 16);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = (i / 16 == 3 ? 20.0f : 2.0f) * normal(random);
+  std::vector<uint8_t> codes(shape.CodeBytes(64));
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(random());
+  RoundedScoreTable rounded;
+  RoundScoreTable(shape, table.data(), rounded);
+  EXPECT_EQ(*std::max_element(rounded.entry.begin(), rounded.entry.end()), 127) << "the widest group uses all steps";
+  double error = 0;
+  for (int row = 0; row < 64; ++row) {
+    const float off =
+        EstimateProduct(shape, rounded, codes.data(), row) - EstimateProduct(shape, table.data(), codes.data(), row);
+    EXPECT_LE(std::abs(off), shape.groups * 0.501f * rounded.step);
+    error += double{off} * off / 64;
+  }
+  EXPECT_LT(std::sqrt(error), 2.5 * rounded.step) << "errors of groups are independent";
+}
+
+TEST(RoundedScoreTableTest, WhatIsNoNumberIsNoIndex) {
+  const ProductShape shape{16, 4, 4};
+  RoundedScoreTable rounded;
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> table(64, 1.0f);
+    table[21] = bad;
+    RoundScoreTable(shape, table.data(), rounded);
+    for (uint8_t entry : rounded.entry) EXPECT_EQ(entry, 0);
+    EXPECT_EQ(rounded.step, 0);
+  }
+  RoundScoreTable(shape, std::vector<float>(64, 2.0f).data(), rounded);
+  EXPECT_EQ(EstimateProduct(shape, rounded, std::vector<uint8_t>(shape.CodeBytes(16), 0x5a).data(), 3), 8.0f);
+}
+
 }  // namespace
 }  // namespace tidepool

@@ -1,9 +1,8 @@
 #include "policies/recall/select_rows.h"
 
-#include <algorithm>
 #include <limits>
-#include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -15,97 +14,162 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-TEST(SelectRowsToRecallTest, TheKthLargestCountsTies) {
-  const std::vector<float> weight = {0.3f, 0.1f, 0.3f, 0.2f};
-  EXPECT_EQ(KthLargest(weight, 1), 0.3f);
-  EXPECT_EQ(KthLargest(weight, 2), 0.3f);
-  EXPECT_EQ(KthLargest(weight, 3), 0.2f);
-  EXPECT_EQ(KthLargest(weight, 4), 0.1f);
+constexpr RecallState kOut = RecallState::kOut, kFree = RecallState::kCandidate, kSlot = RecallState::kSlot;
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+
+struct Head {
+  std::vector<float> weight;
+  std::vector<RecallState> state;
+  std::vector<SlotRow> held;
+
+  RecallRows rows() const { return {weight, state}; }
+};
+
+Head AllFree(std::vector<float> weight) {
+  const size_t count = weight.size();
+  return {std::move(weight), std::vector<RecallState>(count, kFree), {}};
 }
 
-TEST(SelectRowsToRecallTest, WithASlotForEachThereIsNothingToBeat) {
-  EXPECT_EQ(KthLargest({0.5f, 0.25f}, 3), 0.0f);
-  EXPECT_EQ(KthLargest({}, 1), 0.0f);
-  EXPECT_EQ(KthLargest({0.5f}, 0), 0.0f);
+TEST(FindTopRowsTest, TheKthLargestCountsTies) {
+  const Head head = AllFree({0.3f, 0.1f, 0.3f, 0.2f});
+  EXPECT_EQ(FindTopRows(head.rows(), 1).kth, 0.3f);
+  EXPECT_EQ(FindTopRows(head.rows(), 2).kth, 0.3f);
+  EXPECT_EQ(FindTopRows(head.rows(), 3).kth, 0.2f);
+  EXPECT_EQ(FindTopRows(head.rows(), 4).kth, 0.1f);
+  EXPECT_THAT(FindTopRows(head.rows(), 1).positions, ElementsAre(0, 2));
+  EXPECT_THAT(FindTopRows(head.rows(), 3).positions, ElementsAre(0, 2, 3));
 }
 
-TEST(SelectRowsToRecallTest, SyncBringsTheBestThatAreMissingAndTiesGoToTheLowerPosition) {
-  const std::vector<float> weight = {0.1f, 0.4f, 0.2f, 0.4f, 0.2f, 0.3f};
-  const std::vector<uint8_t> resident = {1, 0, 0, 1, 1, 0};
-  const std::vector<float> average = {0.5f, 0, 0, 0.1f, 0.2f, 0};
-  const RecallChoice choice = ChooseBest({weight, resident, average}, 4);  // 1, 3, 5, 2
+TEST(FindTopRowsTest, WithASlotForEachThereIsNothingToBeat) {
+  EXPECT_EQ(FindTopRows(AllFree({0.5f, 0.25f}).rows(), 3).kth, 0.0f);
+  EXPECT_THAT(FindTopRows(AllFree({0.5f, 0.25f}).rows(), 3).positions, ElementsAre(0, 1));
+  EXPECT_EQ(FindTopRows(AllFree({}).rows(), 1).kth, 0.0f);
+  EXPECT_EQ(FindTopRows(AllFree({0.5f}).rows(), 0).kth, 0.0f);
+}
+
+TEST(FindTopRowsTest, RunnersUpAreThoseNearTheKthAndAGuessChangesNothingElse) {
+  std::mt19937 random(4);
+  for (int round = 0; round < 500; ++round) {
+    const int count = 1 + static_cast<int>(random() % 40), k = static_cast<int>(random() % 20);
+    Head head = AllFree(std::vector<float>(count));
+    for (int i = 0; i < count; ++i) {
+      head.weight[i] = random() % 15 == 0 ? kNan : static_cast<float>(random() % 12) / 12;
+      if (random() % 4 == 0) head.state[i] = kOut, head.weight[i] = 0;
+    }
+    const TopRows plain = FindTopRows(head.rows(), k);
+    const float near = static_cast<float>(random() % 12) / 12;
+    std::vector<int32_t> likely;
+    for (int i = 0; i < count; ++i) {
+      if (near > 0 && head.weight[i] > near) likely.push_back(i);
+    }
+    const TopRows guessed = FindTopRows(head.rows(), k, near, likely);
+    ASSERT_EQ(FindTopRows(head.rows(), k, near).runners_up, guessed.runners_up);
+    ASSERT_EQ(plain.kth, guessed.kth);
+    ASSERT_EQ(plain.positions, guessed.positions);
+    ASSERT_THAT(plain.runners_up, IsEmpty());
+    std::vector<int32_t> expected;
+    for (int i = 0; i < count; ++i) {
+      if (k > 0 && near > 0 && head.state[i] != kOut && head.weight[i] > near && head.weight[i] < plain.kth) {
+        expected.push_back(i);
+      }
+    }
+    ASSERT_EQ(guessed.runners_up, expected);
+  }
+}
+
+TEST(ChooseBestTest, BringsTheBestThatAreMissingAndTiesGoToTheLowerPosition) {
+  const Head head{{0.1f, 0.4f, 0.2f, 0.4f, 0.2f, 0.3f, 0.9f},
+                  {kSlot, kFree, kFree, kSlot, kSlot, kFree, kOut},
+                  {{0, 0.5f}, {3, 0.1f}, {4, 0.2f}}};
+  const std::vector<int32_t> best = BestRows(head.rows(), 4);
+  EXPECT_THAT(best, ElementsAre(1, 3, 5, 2));
+  const RecallChoice choice = ChooseBest(head.rows(), head.held, best);
   EXPECT_THAT(choice.wanted, ElementsAre(1, 5, 2));
-  EXPECT_THAT(choice.victims, ElementsAre(4, 0));  // lowest average first
+  EXPECT_THAT(choice.victims, ElementsAre(4, 0)) << "lowest average first";
 }
 
-TEST(SelectRowsToRecallTest, SyncWantsAllWhenEverythingFits) {
-  const std::vector<float> weight = {0.1f, 0.4f, 0.2f};
-  const std::vector<uint8_t> resident = {0, 1, 0};
-  const RecallChoice choice = ChooseBest({weight, resident, std::vector<float>(3)}, 100);
+TEST(ChooseBestTest, WantsAllWhenEverythingFits) {
+  const Head head{{0.1f, 0.4f, 0.2f}, {kFree, kSlot, kFree}, {{1, 0.0f}}};
+  const RecallChoice choice = ChooseBest(head.rows(), head.held, BestRows(head.rows(), 100));
   EXPECT_THAT(choice.wanted, ElementsAre(2, 0));
   EXPECT_THAT(choice.victims, IsEmpty());
 }
 
-TEST(SelectRowsToRecallTest, AsyncTakesTheBestAboveTheThresholdUpToItsLimit) {
-  const std::vector<float> weight = {0.5f, 0.4f, 0.3f, 0.2f, 0.1f};
-  const std::vector<uint8_t> resident = {0, 1, 0, 0, 1};
-  const std::vector<float> average(5, 0.1f);
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.25f, 4, 10).wanted, ElementsAre(0, 2));
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.3f, 4, 10).wanted, ElementsAre(0));  // strictly above
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.0f, 4, 2).wanted, ElementsAre(0, 2));
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.0f, 2, 10).wanted, ElementsAre(0));  // no more than slots
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.0f, 4, 0).wanted, IsEmpty());
-  EXPECT_THAT(ChooseAbove({weight, resident, average}, 0.0f, 4, 10).victims, ElementsAre(4));
+RecallChoice Above(const Head& head, float threshold, int slots, int most) {
+  return ChooseAbove(head.rows(), head.held, FindTopRows(head.rows(), slots), threshold, slots, most);
+}
+
+TEST(ChooseAboveTest, TakesTheBestAboveTheThresholdUpToItsLimit) {
+  const Head head{{0.5f, 0.4f, 0.3f, 0.2f, 0.1f}, {kFree, kSlot, kFree, kFree, kSlot}, {{1, 0.1f}, {4, 0.1f}}};
+  EXPECT_THAT(Above(head, 0.25f, 4, 10).wanted, ElementsAre(0, 2));
+  EXPECT_THAT(Above(head, 0.3f, 4, 10).wanted, ElementsAre(0)) << "strictly above";
+  EXPECT_THAT(Above(head, 0.0f, 4, 2).wanted, ElementsAre(0, 2));
+  EXPECT_THAT(Above(head, 0.0f, 2, 10).wanted, ElementsAre(0)) << "no more than slots";
+  EXPECT_THAT(Above(head, 0.0f, 4, 0).wanted, IsEmpty());
+  EXPECT_THAT(Above(head, 0.0f, 4, 10).victims, ElementsAre(4));
+  EXPECT_THAT(Above(head, 0.5f, 4, 10).victims, IsEmpty()) << "nobody has to go";
+}
+
+TEST(ChooseAboveTest, ARowWithoutAnyWeightGivesItsSlotUp) {
+  const Head head{{0, 1, 0, 0}, {kSlot, kFree, kFree, kSlot}, {{0, 0.2f}, {3, 0.1f}}};
+  const RecallChoice choice = Above(head, 0.1f, 2, 1);
+  EXPECT_THAT(choice.wanted, ElementsAre(1));
+  EXPECT_THAT(choice.victims, ElementsAre(3));
+}
+
+TEST(RowsAboveTest, AreOfTheTopOnly) {
+  const Head head = AllFree({0.1f, 0.4f, 0.3f, 0.2f});
+  const TopRows top = FindTopRows(head.rows(), 3);
+  EXPECT_THAT(RowsAbove(head.rows(), top, 0.0f), ElementsAre(1, 2, 3));
+  EXPECT_THAT(RowsAbove(head.rows(), top, 0.3f), ElementsAre(1));
 }
 
 TEST(SelectRowsToRecallTest, ThereIsAlwaysASlotForWhatIsWantedAndVictimsAreNeverAmongTheBest) {
   std::mt19937 random(11);
   for (int round = 0; round < 2000; ++round) {
     const int count = 1 + static_cast<int>(random() % 30), slots = static_cast<int>(random() % 12);
-    std::vector<float> weight(count), average(count);
-    std::vector<uint8_t> resident(count, 0);
-    int held = 0;
+    Head head = AllFree(std::vector<float>(count));
     for (int i = 0; i < count; ++i) {
-      weight[i] = random() % 20 == 0 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(random() % 9) / 9;
-      average[i] = static_cast<float>(random() % 9);
-      if (held < slots && random() % 3 == 0) resident[i] = 1, ++held;
+      head.weight[i] = random() % 20 == 0 ? kNan : static_cast<float>(random() % 9) / 9;
+      if (random() % 5 == 0) {
+        head.state[i] = kOut;
+        head.weight[i] = 0;
+      } else if (static_cast<int>(head.held.size()) < slots && random() % 3 == 0) {
+        head.state[i] = kSlot;
+        head.held.push_back({i, static_cast<float>(random() % 9)});
+      }
     }
-    const RecallCandidates candidates{weight, resident, average};
-    for (const RecallChoice& choice :
-         {ChooseBest(candidates, slots), ChooseAbove(candidates, 0.3f, slots, slots / 2)}) {
-      ASSERT_LE(choice.wanted.size(), static_cast<size_t>(slots - held) + choice.victims.size());
-      for (int32_t i : choice.wanted) ASSERT_FALSE(resident[i]);
-      for (int32_t i : choice.victims) ASSERT_TRUE(resident[i]);
+    const std::vector<int32_t> best = BestRows(head.rows(), slots);
+    for (const RecallChoice& choice : {ChooseBest(head.rows(), head.held, best), Above(head, 0.3f, slots, slots / 2)}) {
+      ASSERT_LE(choice.wanted.size(), slots - head.held.size() + choice.victims.size());
+      ASSERT_LE(choice.victims.size(), choice.wanted.size());
+      for (int32_t i : choice.wanted) ASSERT_EQ(head.state[i], kFree);
+      for (int32_t i : choice.victims) ASSERT_EQ(head.state[i], kSlot);
     }
   }
 }
 
-std::vector<int32_t> Ahead(const std::vector<int32_t>& best, const std::vector<int32_t>& positions,
-                           const std::vector<uint8_t>& resident, int follow, int most) {
-  return RowsAhead(best, positions, resident, follow, most);
-}
-
 TEST(RowsAheadTest, EachOfTheBestIsFollowedByTheNextPositions) {
-  EXPECT_EQ(Ahead({3, 0}, {0, 1, 2, 3, 4, 5, 6}, {0, 0, 0, 0, 0, 0, 0}, 2, 100),
-            (std::vector<int32_t>{3, 4, 5, 0, 1, 2}));
+  EXPECT_THAT(RowsAhead({3, 0}, std::vector<RecallState>(7, kFree), 2, 100), ElementsAre(3, 4, 5, 0, 1, 2));
 }
 
 TEST(RowsAheadTest, PositionsThatAreNoCandidatesLeaveGaps) {
-  EXPECT_EQ(Ahead({1}, {0, 10, 12, 14, 15}, {0, 0, 0, 0, 0}, 4, 100), (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_THAT(RowsAhead({1}, {kFree, kFree, kOut, kFree, kOut, kFree, kFree}, 4, 100), ElementsAre(1, 3, 5));
 }
 
-TEST(RowsAheadTest, ResidentsCountButAreNotFetched) {
-  EXPECT_EQ(Ahead({0, 3}, {0, 1, 2, 3, 4}, {1, 0, 1, 0, 0}, 1, 3), (std::vector<int32_t>{1, 3}));
+TEST(RowsAheadTest, RowsWithSlotsCountButAreNotFetched) {
+  EXPECT_THAT(RowsAhead({0, 3}, {kSlot, kFree, kSlot, kFree, kFree}, 1, 3), ElementsAre(1, 3));
 }
 
 TEST(RowsAheadTest, ARowIsAskedForOnce) {
-  EXPECT_EQ(Ahead({0, 1, 2}, {0, 1, 2, 3}, {0, 0, 0, 0}, 2, 100), (std::vector<int32_t>{0, 1, 2, 3}));
+  EXPECT_THAT(RowsAhead({0, 1, 2}, std::vector<RecallState>(4, kFree), 2, 100), ElementsAre(0, 1, 2, 3));
 }
 
 TEST(RowsAheadTest, NothingFollowsWhenNothingMay) {
-  EXPECT_EQ(Ahead({2, 0}, {0, 1, 2}, {0, 0, 0}, 0, 100), (std::vector<int32_t>{2, 0}));
-  EXPECT_TRUE(Ahead({2, 0}, {0, 1, 2}, {0, 0, 0}, 5, 0).empty());
-  EXPECT_TRUE(Ahead({}, {}, {}, 5, 5).empty());
+  const std::vector<RecallState> state(3, kFree);
+  EXPECT_THAT(RowsAhead({2, 0}, state, 0, 100), ElementsAre(2, 0));
+  EXPECT_THAT(RowsAhead({2, 0}, state, 5, 0), IsEmpty());
+  EXPECT_THAT(RowsAhead({}, {}, 5, 5), IsEmpty());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "policies/retain/compression_spec.h"
 
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <set>
@@ -164,6 +165,12 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.staging", "d2o", [=](auto& s) { sync(s), s.recall.staging = 65; }},
       {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = -1; }},
       {"recall.follow_rows", "d2o", [=](auto& s) { sync(s), s.recall.follow_rows = 65; }},
+      {"recall.interval", "d2o", [=](auto& s) { sync(s), s.recall.interval = 0; }},
+      {"recall.interval", "d2o", [=](auto& s) { sync(s), s.recall.interval = 65; }},
+      {"recall.turn", "d2o", [=](auto& s) { sync(s), s.recall.turn = -0.1; }},
+      {"recall.turn", "d2o", [=](auto& s) { sync(s), s.recall.turn = std::nan(""); }},
+      {"recall.min_share", "d2o", [=](auto& s) { sync(s), s.recall.min_share = -0.1; }},
+      {"recall.min_share", "d2o", [=](auto& s) { sync(s), s.recall.min_share = 0.6; }},
   };
   for (const BadSpec& bad : cases) {
     CompressionSpec spec = FindPreset(bad.preset)->make();
@@ -337,6 +344,9 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.max_rows_per_step = 3; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.staging = 3; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.follow_rows = 3; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.interval = 3; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.turn = 0.5; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.min_share = 0.01; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {

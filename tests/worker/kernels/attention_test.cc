@@ -256,6 +256,55 @@ TEST_P(AttentionTest, ScansFourBitCodes) {
   }
 }
 
+TEST_P(AttentionTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
+  const AttentionKernels& kernels = KernelsOf(GetParam());
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal(0, 20);
+  for (const int count : {1, 15, 16, 17, 200}) {
+    std::vector<float> x(count), which(count), shares(count, -1.0f);
+    for (int i = 0; i < count; ++i) {
+      x[i] = normal(random);
+      which[i] = i == 0 || random() % 3 == 0 ? 1.0f : 0.0f;
+    }
+    constexpr float kScale = 0.25f;
+    float sums[2];
+    kernels.shares_of(x.data(), which.data(), count, kScale, shares.data(), sums);
+    double maximum = -1e30, chosen = 0, all = 0;
+    for (int i = 0; i < count; ++i) maximum = which[i] > 0 ? std::max(maximum, double{x[i]} * kScale) : maximum;
+    for (int i = 0; i < count; ++i) {
+      const double e = std::exp(x[i] * kScale - maximum);
+      ASSERT_NEAR(shares[i], which[i] * e, 1e-5 + 2e-7) << "terms below e^-16 may be taken as 0";
+      chosen += which[i] * e;
+      all += e;
+    }
+    ASSERT_NEAR(sums[0], chosen, 1e-4 * chosen);
+    ASSERT_NEAR(sums[1], all, 1e-4 * all);
+  }
+}
+
+TEST_P(AttentionTest, WeighedSharesAndThoseAboveALimit) {
+  const AttentionKernels& kernels = KernelsOf(GetParam());
+  std::mt19937 random(7);
+  for (const int count : {1, 7, 8, 40, 133}) {
+    std::vector<std::vector<float>> shares(3, std::vector<float>(count));
+    std::vector<const float*> rows;
+    for (std::vector<float>& of_query : shares) {
+      for (float& x : of_query) x = static_cast<float>(random() % 100) / 100;
+      rows.push_back(of_query.data());
+    }
+    const std::vector<float> factor = {0.5f, 0.25f, 2.0f};
+    std::vector<float> weight(count);
+    std::vector<int32_t> above(count + 16), expected;
+    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data());
+    for (int i = 0; i < count; ++i) {
+      ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
+      if (weight[i] > 1.5f) expected.push_back(i);
+    }
+    above.resize(found);
+    ASSERT_EQ(above, expected);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, AttentionTest, testing::ValuesIn(SupportedIsas()),
                          [](const testing::TestParamInfo<Isa>& info) { return std::string(IsaName(info.param)); });
 

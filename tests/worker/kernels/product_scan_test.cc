@@ -10,7 +10,8 @@
 namespace tidepool {
 namespace {
 
-// The scan adds a row's entries in the order of its groups, as the plain estimate does: the same bits.
+// The scan adds a row's entries in the order of its groups, or as whole numbers, as the plain estimate does: the same
+// bits.
 TEST(ProductScanTest, EqualsThePlainEstimateBitForBit) {
   for (const ProductShape shape : {ProductShape{64, 16, 4}, ProductShape{64, 8, 8}, ProductShape{128, 32, 4}}) {
     for (int queries : {1, 3, 4, 9}) {
@@ -22,10 +23,17 @@ TEST(ProductScanTest, EqualsThePlainEstimateBitForBit) {
       const size_t size = static_cast<size_t>(shape.groups) * shape.centroids();
       std::vector<float> tables(queries * size), scores(static_cast<size_t>(queries) * rows, -1);
       for (float& entry : tables) entry = normal(random);
+      std::vector<RoundedScoreTable> rounded(queries);
+      std::vector<const uint8_t*> entries;
+      std::vector<float> offset, step;
       std::vector<const float*> table;
       std::vector<float*> out;
       for (int i = 0; i < queries; ++i) {
         table.push_back(tables.data() + i * size);
+        if (shape.bits == 4) RoundScoreTable(shape, table[i], rounded[i]);
+        entries.push_back(rounded[i].entry.data());
+        offset.push_back(rounded[i].offset);
+        step.push_back(rounded[i].step);
         out.push_back(scores.data() + i * rows);
       }
       ProductScanTask task;
@@ -35,11 +43,15 @@ TEST(ProductScanTest, EqualsThePlainEstimateBitForBit) {
       task.bits = shape.bits;
       task.queries = queries;
       task.tables = table.data();
+      task.entries = entries.data();
+      task.offset = offset.data();
+      task.step = step.data();
       task.scores = out.data();
       ScanProductCodes(task);
       for (int i = 0; i < queries; ++i) {
         for (int row = 0; row < rows; ++row) {
-          ASSERT_EQ(out[i][row], EstimateProduct(shape, table[i], codes.data(), row))
+          ASSERT_EQ(out[i][row], shape.bits == 4 ? EstimateProduct(shape, rounded[i], codes.data(), row)
+                                                 : EstimateProduct(shape, table[i], codes.data(), row))
               << "query " << i << " row " << row;
         }
       }

@@ -45,6 +45,33 @@ TEST(HeadRowsTest, AFreedSlotIsTheNextOneTaken) {
   head.Clear(pool);
 }
 
+TEST(HeadRowsTest, ReplacingIsRemovingAndAddingInTheSameSlot) {
+  PagePool pool(8, 1024);
+  HeadRows head;
+  std::mt19937 random(9);
+  std::map<int32_t, int32_t> slot_of;
+  for (int32_t i = 0; i < 40; ++i) slot_of[10 * i] = head.Add(pool, 10 * i, RowKind::kRecalled);
+  for (int round = 0; round < 400; ++round) {
+    auto at = slot_of.begin();
+    std::advance(at, random() % slot_of.size());
+    const auto position = static_cast<int32_t>(random() % 500);
+    if (slot_of.contains(position)) continue;
+    const int32_t slot = at->second;
+    head.Replace(slot, position);
+    slot_of.erase(at);
+    slot_of[position] = slot;
+    ASSERT_EQ(head.recalled_rows(), 40);
+    ASSERT_EQ(head.rows(), 40);
+    ASSERT_FALSE(head.in_order());
+    int32_t i = 0;
+    for (const auto& [expected, its_slot] : slot_of) {
+      ASSERT_EQ(head.position(head.order()[i]), expected);
+      ASSERT_EQ(head.order()[i++], its_slot);
+    }
+  }
+  head.Clear(pool);
+}
+
 TEST(HeadRowsTest, RenumberingPutsRowsInOrderAndFreesPages) {
   PagePool pool(8, 1024);
   HeadRows head;

@@ -55,10 +55,10 @@ class RowRecallTest : public testing::Test {
     recall.Score(rows_, log, 0, 0, queries_, kTokens, /*waits=*/exact, scores);
     compared_ = 0;
     std::vector<float> row(64);
-    for (int32_t candidate : scores.shortlist) {
+    for (int32_t position : scores.shortlist) {
       ++compared_;
-      std::copy_n(keys_.data() + scores.positions[candidate] * 32, 32, row.data());
-      if (local) recall.Compare(queries_, candidate, reinterpret_cast<const char*>(row.data()), scores);
+      std::copy_n(keys_.data() + position * 32, 32, row.data());
+      if (local) recall.Compare(queries_, position, reinterpret_cast<const char*>(row.data()), scores);
     }
     return recall.Choose(0, 0, scores, exact);
   }
@@ -232,6 +232,61 @@ TEST_F(RowRecallTest, AStepThatDoesNotWaitHasAShortlistOnlyWhenAskedTo) {
     EXPECT_GT(compared_, 16);
     Choose(recall, *log, /*exact=*/false);
     EXPECT_EQ(compared_, shortlist < 0 ? 0 : 36);
+  }
+}
+
+// The keys are standard normal: the change of q.k / sqrt(d) has a standard deviation of |change of q| / sqrt(32).
+TEST_F(RowRecallTest, AHeadChoosesAnewWhenItsQueriesTurnAndAfterSomeSteps) {
+  RecallSpec spec = Spec(RecallMode::kAsync);
+  spec.interval = 4;
+  spec.turn = 0.5;
+  RowRecall recall(Layout(), kGroup, spec);
+  const auto log = MakeLog(recall);
+  EXPECT_TRUE(recall.Due(0, 0, queries_)) << "nothing has chosen yet";
+  for (int round = 0; round < 2; ++round) {
+    for (int step = 1; step < 4; ++step) EXPECT_FALSE(recall.Due(0, 0, queries_)) << step;
+    EXPECT_TRUE(recall.Due(0, 0, queries_));
+  }
+  auto turn = [&](float nats) {
+    for (int c = 32; c < 64; ++c) query_[c] += nats * (c % 2 == 0 ? 1 : -1);  // of one of the two
+  };
+  turn(0.4f);
+  EXPECT_FALSE(recall.Due(0, 0, queries_));
+  turn(0.2f);
+  EXPECT_TRUE(recall.Due(0, 0, queries_)) << "0.6 since it chose last";
+  turn(0.4f);
+  EXPECT_FALSE(recall.Due(0, 0, queries_)) << "0.4 since it chose last";
+  recall.Hurry(0, 0);
+  EXPECT_TRUE(recall.Due(0, 0, queries_)) << "what it wants is under way";
+  query_[0] = std::nanf("");
+  EXPECT_TRUE(recall.Due(0, 0, queries_)) << "no number";
+}
+
+TEST_F(RowRecallTest, AsyncLeavesRowsWithLittleOfTheAttention) {
+  RecallSpec spec = Spec(RecallMode::kAsync);
+  spec.min_share = 0;
+  for (const double least : {0.0, 0.01, 0.4}) {
+    spec.min_share = least;
+    RowRecall recall(Layout(), kGroup, spec);
+    recall.set_slots(64);
+    const auto log = MakeLog(recall);
+    // Attention over all rows, the resident ones too.
+    std::vector<double> share(kTokens, 0.0);
+    for (int g = 0; g < kGroup; ++g) {
+      std::vector<double> e(kTokens);
+      double sum = 0;
+      for (int t = 0; t < kTokens; ++t) {
+        double dot = 0;
+        for (int c = 0; c < 32; ++c) dot += double{queries_[g][c]} * keys_[t * 32 + c];
+        sum += e[t] = std::exp(dot / std::sqrt(32.0));
+      }
+      for (int t = 0; t < kTokens; ++t) share[t] += e[t] / sum / kGroup;
+    }
+    size_t clearly = 0;
+    for (int t = 0; t < kTokens - kResident; ++t) clearly += static_cast<size_t>(share[t] > 2 * least);
+    const RowChoice choice = Choose(recall, *log, /*exact=*/false);
+    EXPECT_GE(choice.wanted.size(), std::min<size_t>(clearly, 32));
+    for (int32_t position : choice.wanted) EXPECT_GT(share[position], least / 2);
   }
 }
 

@@ -142,6 +142,9 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.mutable_recall()->set_budget_ms(50);
   params.mutable_recall()->set_staging(2.5);
   params.mutable_recall()->set_follow_rows(5);
+  params.mutable_recall()->set_interval(3);
+  params.mutable_recall()->set_turn(0.25);
+  params.mutable_recall()->set_min_share(0.01);
   params.mutable_recall()->set_index(v1::RECALL_INDEX_PQ8X8);
   params.mutable_recall()->set_index_placement(v1::INDEX_PLACEMENT_DEVICE);
   params.mutable_recall()->set_shortlist(77);
@@ -178,6 +181,9 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.recall.budget_ms = 50;
   expected.recall.staging = 2.5;
   expected.recall.follow_rows = 5;
+  expected.recall.interval = 3;
+  expected.recall.turn = 0.25;
+  expected.recall.min_share = 0.01;
   expected.recall.index = RecallIndex::kPq8x8;
   expected.recall.placement = IndexPlacement::kDevice;
   expected.recall.shortlist = 77;

@@ -193,7 +193,7 @@ void CpuBackend::HeadPages::SetIn(AttentionTask& task) const {
   task.packed_layout = layout;
 }
 
-void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
+void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer, StepHook* hook) {
   const int head_dim = config_.head_dim, group = config_.heads / config_.kv_heads;
   const int64_t stride = int64_t{config_.heads} * head_dim;
   const float* q = q_.Floats(0);
@@ -207,25 +207,43 @@ void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
     const HeadPages* pages;
     int64_t first_row;
     int kv_head, first_head, heads, begin, end;
+    bool alone;  // all that this kv head attends with: its hook is called here
   };
   std::vector<HeadPages> pages;
   pages.reserve(slices.size() * config_.kv_heads);
   std::vector<Unit> units;
+  std::vector<std::pair<int, int>> several;  // slices and kv heads of more than one unit
   int64_t first_row = 0;
   for (const StepSlice& slice : slices) {
     const int count = static_cast<int>(slice.tokens.size());
     for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
       const HeadRows& head = slice.rows->head(layer, kv_head);
+      const size_t first_unit = units.size();
       pages.emplace_back(*this, head);
       if (head.keeps_column_sums()) {
-        for (int g = 0; g < group; ++g) units.push_back({&slice, &pages.back(), first_row, kv_head, g, 1, 0, count});
+        for (int g = 0; g < group; ++g) {
+          units.push_back({&slice, &pages.back(), first_row, kv_head, g, 1, 0, count, false});
+        }
       } else {
         for (int end = count; end > 0; end -= kTileTokens) {  // the longest first: threads end together
-          units.push_back({&slice, &pages.back(), first_row, kv_head, 0, group, std::max(0, end - kTileTokens), end});
+          units.push_back(
+              {&slice, &pages.back(), first_row, kv_head, 0, group, std::max(0, end - kTileTokens), end, false});
         }
+      }
+      if (units.size() == first_unit + 1) {
+        units.back().alone = true;
+      } else {
+        several.emplace_back(static_cast<int>(&slice - slices.data()), kv_head);
       }
     }
     first_row += count;
+  }
+  if (hook != nullptr) {
+    ParallelFor(static_cast<int64_t>(several.size()),
+                [&](int64_t i) { hook->BeforeHead(layer, several[i].first, several[i].second); });
+    std::stable_partition(units.begin(), units.end(), [&](const Unit& unit) {
+      return unit.alone && hook->Busy(static_cast<int>(unit.slice - slices.data()), unit.kv_head);
+    });
   }
 
   std::atomic<size_t> next{0};
@@ -237,6 +255,9 @@ void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer) {
     int32_t visible[kMostQueries];
     for (size_t u = next.fetch_add(1); u < units.size(); u = next.fetch_add(1)) {
       const Unit& unit = units[u];
+      if (hook != nullptr && unit.alone) {
+        hook->BeforeHead(layer, static_cast<int>(unit.slice - slices.data()), unit.kv_head);
+      }
       HeadRows& head = unit.slice->rows->head(layer, unit.kv_head);
       const int count = static_cast<int>(unit.slice->tokens.size());
       const int tokens_at_once = std::max(1, std::min(kTileTokens, kMostQueries / unit.heads));
@@ -324,7 +345,8 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     Rotate(layer, tokens);
     StoreNewRows(slices, layer);
     if (hook != nullptr) hook->BeforeAttention(layer, queries);
-    Attention(slices, layer);
+    Attention(slices, layer, hook);
+    if (hook != nullptr) hook->AfterAttention(layer);
     activations_.Set(attended, tokens, q_width, !w.output.is_float(), team_);
     const MatMulTask output[] = {{&w.output, nullptr, normed, width}};
     MatMul(output, activations_, team_);

@@ -52,7 +52,7 @@ class CpuBackend : public Backend {
   void Embed(absl::Span<const StepSlice> slices, float* x);
   void Rotate(int layer, int64_t tokens);
   void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
-  void Attention(absl::Span<const StepSlice> slices, int layer);
+  void Attention(absl::Span<const StepSlice> slices, int layer, StepHook* hook);
   void Logits(absl::Span<const StepSlice> slices);
   // Where a head's pages are, as an AttentionTask wants it.
   struct HeadPages {

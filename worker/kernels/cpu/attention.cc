@@ -34,6 +34,13 @@ void AttendF16(const AttentionTask& task, void* scratch) { Kernels().attend_f16(
 void AttendF32(const AttentionTask& task, void* scratch) { Kernels().attend_f32(task, scratch); }
 void ScoreK4Tiles(const K4Task& task) { Kernels().score_k4(task); }
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
+void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]) {
+  Kernels().shares_of(x, which, count, scale, shares, sums);
+}
+int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
+                    float* weight, int32_t* above) {
+  return Kernels().weigh_shares(shares, factor, queries, count, least, weight, above);
+}
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }
 void HalfToFloat(const uint16_t* in, int64_t count, float* out) { Kernels().half_to_float(in, count, out); }
 

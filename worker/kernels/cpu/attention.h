@@ -67,6 +67,16 @@ void ScoreK4Tiles(const K4Task& task);
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
 
+// Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum) where which[i] is 1, and 0
+// where it is 0; the maximum is that of scale * x[i] where which[i] is 1. sums[0]: of the shares; sums[1]: of all rows'
+// terms, none taken above e^60. Both in 16 lanes by index. which: 0 or 1, at least one 1.
+void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]);
+
+// weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above: gets the i with a weight above `least`, in
+// ascending order; room for count + 16. Returns how many.
+int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
+                    float* weight, int32_t* above);
+
 // IEEE half precision, round to nearest even.
 void FloatToHalf(const float* in, int64_t count, uint16_t* out);
 void HalfToFloat(const uint16_t* in, int64_t count, float* out);
@@ -76,6 +86,8 @@ struct AttentionKernels {
   void (*attend_f32)(const AttentionTask&, void*);
   void (*score_k4)(const K4Task&);
   float (*exp_and_sum)(float*, int32_t);
+  void (*shares_of)(const float*, const float*, int32_t, float, float*, float*);
+  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*);
   void (*float_to_half)(const float*, int64_t, uint16_t*);
   void (*half_to_float)(const uint16_t*, int64_t, float*);
 };

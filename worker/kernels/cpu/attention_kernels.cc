@@ -84,6 +84,84 @@ float ExpAndSumImpl(float* x, int32_t count) {
   return SumOf16(partial);
 }
 
+void SharesOfImpl(const float* x, const float* which, int32_t count, float scale, float* shares, float* sums) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V factor = hn::Set(d, scale), lowest = hn::Set(d, -hwy::HighestValue<float>()), zero = hn::Zero(d);
+  HWY_ALIGN float tail_x[kSlots] = {}, tail_which[kSlots] = {}, tail_shares[kSlots];
+  const int32_t whole = count / kSlots * kSlots;
+  for (int k = 0; k < count - whole; ++k) {
+    tail_x[k] = x[whole + k];
+    tail_which[k] = which[whole + k];
+  }
+  V most = lowest;
+  auto raise = [&](const float* values, const float* chosen) {
+    const V value = hn::Mul(hn::LoadU(d, values), factor);
+    most = hn::Max(most, hn::IfThenElse(hn::Gt(hn::LoadU(d, chosen), zero), value, lowest));
+  };
+  for (int32_t i = 0; i < whole; i += lanes) raise(x + i, which + i);
+  for (int part = 0; part < kSlots; part += lanes) raise(tail_x + part, tail_which + part);
+  const V maximum = hn::MaxOfLanes(d, most), cap = hn::Set(d, 60.0f);
+
+  HWY_ALIGN float chosen_sum[kSlots] = {}, all_sum[kSlots] = {};
+  auto add = [&](const float* values, const float* chosen, float* out, int part) {
+    const V e = hn::Exp(d, hn::Min(hn::Sub(hn::Mul(hn::LoadU(d, values), factor), maximum), cap));
+    const V share = hn::Mul(e, hn::LoadU(d, chosen));
+    hn::StoreU(share, d, out);
+    hn::Store(hn::Add(hn::Load(d, chosen_sum + part), share), d, chosen_sum + part);
+    return e;
+  };
+  const V floor = hn::Set(d, hn::GetLane(maximum) - 16.0f);
+  for (int32_t i = 0; i < whole; i += kSlots) {
+    V highest = hn::Mul(hn::LoadU(d, x + i), factor);
+    for (int part = lanes; part < kSlots; part += lanes) {
+      highest = hn::Max(highest, hn::Mul(hn::LoadU(d, x + i + part), factor));
+    }
+    if (hn::AllTrue(d, hn::Lt(highest, floor))) {  // most, where a head knows what it wants
+      for (int part = 0; part < kSlots; part += lanes) hn::StoreU(zero, d, shares + i + part);
+      continue;
+    }
+    for (int part = 0; part < kSlots; part += lanes) {
+      const V e = add(x + i + part, which + i + part, shares + i + part, part);
+      hn::Store(hn::Add(hn::Load(d, all_sum + part), e), d, all_sum + part);
+    }
+  }
+  HWY_ALIGN float tail_e[kSlots];
+  for (int part = 0; part < kSlots; part += lanes) {
+    hn::Store(add(tail_x + part, tail_which + part, tail_shares + part, part), d, tail_e + part);
+  }
+  for (int k = 0; k < count - whole; ++k) {
+    shares[whole + k] = tail_shares[k];
+    all_sum[k] += tail_e[k];
+  }
+  sums[0] = SumOf16(chosen_sum);
+  sums[1] = SumOf16(all_sum);
+}
+
+int32_t WeighSharesImpl(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
+                        float* weight, int32_t* above) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V limit = hn::Set(d, least);
+  int32_t found = 0, i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    V sum = hn::Zero(d);
+    for (int j = 0; j < queries; ++j) sum = hn::Add(sum, hn::Mul(hn::Set(d, factor[j]), hn::LoadU(d, shares[j] + i)));
+    hn::StoreU(sum, d, weight + i);
+    const auto is_above = hn::Gt(sum, limit);
+    if (hn::AllFalse(d, is_above)) continue;
+    found += static_cast<int32_t>(hn::CompressStore(hn::Iota(di, i), hn::RebindMask(di, is_above), di, above + found));
+  }
+  for (; i < count; ++i) {
+    float sum = 0;
+    for (int j = 0; j < queries; ++j) sum += factor[j] * shares[j][i];
+    weight[i] = sum;
+    if (sum > least) above[found++] = i;
+  }
+  return found;
+}
+
 // Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
 template <int kBits>
 HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {
@@ -390,7 +468,7 @@ void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
 }  // namespace
 
 extern const AttentionKernels kAttentionKernels;
-const AttentionKernels kAttentionKernels = {AttendF16Impl, AttendF32Impl,   ScoreK4Impl,
-                                            ExpAndSumImpl, FloatToHalfImpl, HalfToFloatImpl};
+const AttentionKernels kAttentionKernels = {AttendF16Impl, AttendF32Impl,   ScoreK4Impl,     ExpAndSumImpl,
+                                            SharesOfImpl,  WeighSharesImpl, FloatToHalfImpl, HalfToFloatImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA

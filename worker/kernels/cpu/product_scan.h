@@ -13,8 +13,14 @@ struct ProductScanTask {
   int32_t groups = 0;
   int32_t bits = 0;  // 4 or 8
   int32_t queries = 0;
-  const float* const* tables = nullptr;  // [queries] of [groups][2^bits]
-  float* const* scores = nullptr;        // [queries] of [tiles * 16]: the sum over groups, in their order
+  // 8 bits: [queries] of [groups][256]. A score is the sum over groups, in their order.
+  const float* const* tables = nullptr;
+  // 4 bits: [queries] of [groups][16] entries of at most 127, and each query's offset and step: a score is offset +
+  // step * (sum of entries). An even number of groups, at most 512.
+  const uint8_t* const* entries = nullptr;
+  const float* offset = nullptr;
+  const float* step = nullptr;
+  float* const* scores = nullptr;  // [queries] of [tiles * 16]
 };
 
 void ScanProductCodes(const ProductScanTask& task);

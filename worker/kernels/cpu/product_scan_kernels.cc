@@ -13,46 +13,25 @@ using D = hn::CappedTag<float, kRows>;
 using DI = hn::RebindToSigned<D>;
 using V = hn::Vec<D>;
 
-// Sixteen entries fit a register of sixteen lanes; else, and for 256, they are gathered.
-template <bool kInRegister>
-HWY_INLINE V Entries(D d, const float* table, hn::Vec<DI> codes) {
-  if constexpr (kInRegister) {
-    return hn::TableLookupLanes(hn::LoadU(d, table), hn::IndicesFromVec(d, codes));
-  } else {
-    return hn::GatherIndex(d, table, codes);
-  }
-}
-
-template <bool kFourBits, bool kInRegister>
-void Scan(const ProductScanTask& task) {
+// 8 bits: entries are gathered.
+void ScanBytes(const ProductScanTask& task) {
   const D d;
   const DI di;
   const hn::Rebind<uint8_t, D> d8;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const int entries = kFourBits ? 16 : 256, group_bytes = kFourBits ? kRows / 2 : kRows;
-  HWY_ALIGN uint8_t unpacked[kRows];
   for (int tile = 0; tile < task.tiles; ++tile) {
-    const uint8_t* codes = task.codes + static_cast<int64_t>(tile) * task.groups * group_bytes;
+    const uint8_t* codes = task.codes + static_cast<int64_t>(tile) * task.groups * kRows;
     for (int first = 0; first < task.queries; first += kQueryTile) {
       const int count = task.queries - first < kQueryTile ? task.queries - first : kQueryTile;
       for (int part = 0; part < kRows; part += lanes) {
         V sum[kQueryTile];
         for (int j = 0; j < kQueryTile; ++j) sum[j] = hn::Zero(d);
         for (int g = 0; g < task.groups; ++g) {
-          const uint8_t* group = codes + static_cast<int64_t>(g) * group_bytes;
-          if constexpr (kFourBits) {
-            uint64_t word;
-            __builtin_memcpy(&word, group, 8);
-            const uint64_t low = word & 0x0f0f0f0f0f0f0f0fULL, high = (word >> 4) & 0x0f0f0f0f0f0f0f0fULL;
-            __builtin_memcpy(unpacked, &low, 8);
-            __builtin_memcpy(unpacked + 8, &high, 8);
-            group = unpacked;
-          }
-          const hn::Vec<DI> index = hn::PromoteTo(di, hn::LoadU(d8, group + part));
+          const hn::Vec<DI> index = hn::PromoteTo(di, hn::LoadU(d8, codes + static_cast<int64_t>(g) * kRows + part));
           for (int j = 0; j < kQueryTile; ++j) {
             if (j >= count) break;
-            const float* table = task.tables[first + j] + static_cast<int64_t>(g) * entries;
-            sum[j] = hn::Add(sum[j], Entries<kInRegister>(d, table, index));
+            const float* table = task.tables[first + j] + static_cast<int64_t>(g) * 256;
+            sum[j] = hn::Add(sum[j], hn::GatherIndex(d, table, index));
           }
         }
         for (int j = 0; j < count; ++j) hn::StoreU(sum[j], d, task.scores[first + j] + tile * kRows + part);
@@ -61,13 +40,72 @@ void Scan(const ProductScanTask& task) {
   }
 }
 
-void ScanImpl(const ProductScanTask& task) {
-  constexpr bool kWide = hn::MaxLanes(D()) == kRows;
-  if (task.bits == 4) {
-    Scan<true, kWide>(task);
-  } else {
-    Scan<false, false>(task);
+// 4 bits. A block of 16 bytes holds two groups of a tile; a register holds that block of one tile, or of two.
+template <int kTiles>
+void ScanNibbles(const ProductScanTask& task, int tile) {
+  using D8 = hn::FixedTag<uint8_t, 16 * kTiles>;
+  using D16 = hn::RepartitionToWide<D8>;
+  const D8 d8;
+  const D16 d16;
+  const hn::Repartition<uint64_t, D8> d64;
+  const hn::FixedTag<uint8_t, 16> block;
+  const int64_t tile_bytes = int64_t{task.groups} * kRows / 2;
+  const uint8_t* codes = task.codes + tile * tile_bytes;
+  const auto nibble = hn::Set(d8, uint8_t{0x0f});
+  for (int first = 0; first < task.queries; first += kQueryTile) {
+    const int count = task.queries - first < kQueryTile ? task.queries - first : kQueryTile;
+    hn::Vec<D16> low_rows[kQueryTile], high_rows[kQueryTile];
+    for (int j = 0; j < kQueryTile; ++j) low_rows[j] = high_rows[j] = hn::Zero(d16);
+    for (int g = 0; g < task.groups; g += 2) {
+      const uint8_t* at = codes + g * (kRows / 2);
+      hn::Vec<D8> both;
+      if constexpr (kTiles == 2) {
+        both = hn::Combine(d8, hn::LoadU(block, at + tile_bytes), hn::LoadU(block, at));
+      } else {
+        both = hn::LoadU(d8, at);
+      }
+      const auto low = hn::BitCast(d64, hn::And(both, nibble));
+      const auto high = hn::BitCast(d64, hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, both))), nibble));
+      const auto first_codes = hn::BitCast(d8, hn::InterleaveLower(d64, low, high));
+      const auto second_codes = hn::BitCast(d8, hn::InterleaveUpper(d64, low, high));
+      for (int j = 0; j < kQueryTile; ++j) {
+        if (j >= count) break;
+        const uint8_t* entries = task.entries[first + j] + g * 16;
+        const auto sum = hn::Add(hn::TableLookupBytes(hn::LoadDup128(d8, entries), first_codes),
+                                 hn::TableLookupBytes(hn::LoadDup128(d8, entries + 16), second_codes));
+        low_rows[j] = hn::Add(low_rows[j], hn::BitCast(d16, hn::InterleaveLower(d8, sum, hn::Zero(d8))));
+        high_rows[j] = hn::Add(high_rows[j], hn::BitCast(d16, hn::InterleaveUpper(d8, sum, hn::Zero(d8))));
+      }
+    }
+    const D d;
+    const hn::Rebind<uint16_t, D> narrow;
+    const int lanes = static_cast<int>(hn::Lanes(d));
+    HWY_ALIGN uint16_t sums[2][8 * kTiles];
+    for (int j = 0; j < count; ++j) {
+      hn::Store(low_rows[j], d16, sums[0]);
+      hn::Store(high_rows[j], d16, sums[1]);
+      HWY_ALIGN uint16_t rows[kRows * kTiles];
+      for (int t = 0; t < kTiles; ++t) {
+        __builtin_memcpy(rows + t * kRows, sums[0] + t * 8, 16);
+        __builtin_memcpy(rows + t * kRows + 8, sums[1] + t * 8, 16);
+      }
+      const V offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
+      float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
+      for (int i = 0; i < kRows * kTiles; i += lanes) {
+        const V sum = hn::ConvertTo(d, hn::PromoteTo(DI(), hn::Load(narrow, rows + i)));
+        hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
+      }
+    }
   }
+}
+
+void ScanImpl(const ProductScanTask& task) {
+  if (task.bits != 4) return ScanBytes(task);
+  int tile = 0;
+  if constexpr (hn::MaxLanes(hn::ScalableTag<uint8_t>()) >= 32) {
+    for (; tile + 2 <= task.tiles; tile += 2) ScanNibbles<2>(task, tile);
+  }
+  for (; tile < task.tiles; ++tile) ScanNibbles<1>(task, tile);
 }
 
 }  // namespace
