@@ -62,7 +62,7 @@ PACKAGES = {
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",
                                            "cacheservice/rocksdb/")),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
-    "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/", "worker/backend/cuda_")),
+    "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
     "JSON": (re.compile(r"^nlohmann/"), ("client/cli/", "worker/rpc/")),
 }
 

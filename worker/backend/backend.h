@@ -3,6 +3,7 @@
 #ifndef TIDEPOOL_WORKER_BACKEND_BACKEND_H_
 #define TIDEPOOL_WORKER_BACKEND_BACKEND_H_
 
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,6 +20,7 @@
 namespace tidepool {
 
 class Model;
+struct ModelConfig;
 
 // New tokens of one sequence. Before the step the caller has called rows->Extend for them.
 struct StepSlice {
@@ -29,12 +31,13 @@ struct StepSlice {
   float* logits = nullptr;  // [logits_rows][vocabulary]
 };
 
-// Rotated queries of one slice in one layer, on the host.
+// Rotated queries of one slice in one layer, on the host: those of its tokens from `first` on.
 struct SliceQueries {
-  const float* data = nullptr;  // [tokens][stride]: heads * head_dim elements each
+  const float* data = nullptr;  // [tokens - first][stride]: heads * head_dim elements each
   int64_t stride = 0;
+  int first = 0;
   const float* Head(int token, int head, int head_dim) const {
-    return data + token * stride + int64_t{head} * head_dim;
+    return data + (token - first) * stride + int64_t{head} * head_dim;
   }
 };
 
@@ -50,6 +53,12 @@ class StepHook {
   // BeforeHead has work to do for it: such heads go first, so that threads end together.
   virtual bool Busy(int slice, int kv_head) const { return false; }
   virtual void AfterAttention(int layer) {}
+
+  // Rows are read or changed here, or a head has work: it is called in its place. Else a backend may call
+  // BeforeAttention and AfterAttention of all layers, in their order, after the step.
+  virtual bool ActsInStep() const { return true; }
+  // BeforeAttention reads no queries of a slice but those of its last so many tokens.
+  virtual int QueriesRead(int slice) const { return INT_MAX; }
 };
 
 struct BackendOptions {
@@ -69,6 +78,9 @@ class Backend {
 
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;
+
+  // Rows can be kept at less than their own precision: Pack and what belongs to it.
+  virtual bool packs() const { return true; }
 
   // Copies rows, layout().row_bytes() each: the K row then the V row in the layout's element type. Packed rows are
   // expanded and rounded to it.
@@ -99,6 +111,12 @@ class Backend {
 
 // Shape of a model's keys and values.
 KvLayout LayoutOf(const Model& model, KvType type);
+
+// The model's shape is one that the backends compute: InvalidArgument naming the field.
+absl::Status CheckShape(const ModelConfig& config);
+// Slot pages of `page_bytes` that options.kv_bytes make: InvalidArgument when they are fewer than one for each layer
+// and kv head.
+absl::StatusOr<int32_t> PagesOf(const BackendOptions& options, const KvLayout& layout, size_t page_bytes);
 
 // The `cpu` backend. InvalidArgument naming the option.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,

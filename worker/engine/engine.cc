@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/limits.h"
 #include "base/status_macros.h"
-#include "worker/backend/backend.h"
+#include "worker/backend/create_backend.h"
 #include "worker/engine/engine_loop.h"
 
 namespace tidepool {
@@ -27,7 +27,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, st
   backend_options.kv_bytes = options.device_kv_bytes;
   backend_options.kv_type = options.kv_type;
   backend_options.f32_weights = options.f32_weights;
-  TP_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateCpuBackend(model, backend_options));
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options.device, model, backend_options));
   return std::unique_ptr<Engine>(
       std::make_unique<EngineLoop>(std::move(options), std::move(model), std::move(backend), cache, manifests));
 }

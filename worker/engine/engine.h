@@ -27,7 +27,8 @@ class Model;              // worker/model/model.h
 class RetentionObserver;  // worker/kv/retention_observer.h
 
 struct EngineOptions {
-  int threads = 2;
+  std::string device = "cpu";  // as CreateBackend
+  int threads = 2;             // of the host
   int prefill_chunk_tokens = 256;
   size_t device_kv_bytes = size_t{1} << 30;  // slot pool: all resident keys and values
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences

@@ -72,6 +72,15 @@ bool BatchRecall::Synchronous(const RecallSlice& slice) const {
   return slice.prompt || slice.recall->spec().mode == RecallMode::kSync;
 }
 
+bool BatchRecall::ActsInStep() const {
+  return std::any_of(slices_.begin(), slices_.end(), [this](const RecallSlice& slice) { return Active(slice); });
+}
+
+int BatchRecall::QueriesRead(int slice) const {
+  const RecallSlice& of = slices_[slice];
+  return std::max(of.ring != nullptr ? of.ring->window() : 0, Active(of) ? 1 : 0);
+}
+
 void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
   asks_.assign(slices_.size(), {});

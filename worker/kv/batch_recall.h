@@ -63,6 +63,8 @@ class BatchRecall : public StepHook {
   void BeforeHead(int layer, int slice, int kv_head) override;
   bool Busy(int slice, int kv_head) const override { return PassingUnit(slice, kv_head) >= 0; }
   void AfterAttention(int layer) override;
+  bool ActsInStep() const override;
+  int QueriesRead(int slice) const override;
   // After it.
   void End();
 

@@ -46,6 +46,7 @@ class ObservedStep final : public StepHook {
     }
   }
   void AfterAttention(int layer) override { inner_->AfterAttention(layer); }
+  bool ActsInStep() const override { return true; }
 
  private:
   Backend* const backend_;

@@ -12,6 +12,7 @@ namespace tidepool {
 
 int32_t HeadRows::AppendSlots(const SlotPage& page) {
   const int32_t first = slots();
+  Touch(first);
   pages_.push_back(page);
   position_.resize(first + kPageSlots, -1);
   kind_.resize(first + kPageSlots, RowKind::kFree);
@@ -35,6 +36,7 @@ int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
   }
   const int32_t slot = free_.back();
   free_.pop_back();
+  Touch(slot);
   Place(slot, position, kind);
   if (order_.empty() || position_[order_.back()] < position) {
     in_order_ = in_order_ && slot == rows();
@@ -74,6 +76,7 @@ void HeadRows::Remove(int32_t slot) {
   in_order_ = in_order_ && at + 1 == order_.end();
   order_.erase(at);
   recalled_ -= kind_[slot] == RowKind::kRecalled;
+  Touch(slot);
   position_[slot] = -1;
   kind_[slot] = RowKind::kFree;
   if (!is_packed(slot)) {
@@ -105,6 +108,7 @@ float HeadRows::ColumnSum(int32_t slot) const {
 
 void HeadRows::Renumber(PagePool& pool) {
   FreeEmptyGroups(pool);
+  Touch(0);
   // new_slot[i]: where the slot's row is now.
   std::vector<int32_t> new_slot(slots(), -1);
   int32_t plain_rows = 0;
@@ -147,6 +151,7 @@ void HeadRows::Renumber(PagePool& pool) {
 
 void HeadRows::TakeForGroups(absl::Span<const int32_t> slots) {
   TIDEPOOL_CHECK(slots.size() % kGroupTokens == 0 && pending_.empty());
+  Touch(0);
   for (int32_t slot : slots) {
     TIDEPOOL_CHECK(kind_[slot] == RowKind::kKept && merged_[slot] == 0 && !is_packed(slot));
     PendingRow& row = pending_.emplace_back(PendingRow{.position = position_[slot]});
@@ -243,6 +248,7 @@ std::vector<int32_t> HeadRows::DissolveGroup(PagePool& pool, size_t group) {
 
 void HeadRows::MovePacked(int32_t from, int32_t to) {
   TIDEPOOL_CHECK(is_packed(from) && is_packed(to) && kind_[from] != RowKind::kFree && kind_[to] == RowKind::kFree);
+  Touch(std::min(from, to));
   position_[to] = std::exchange(position_[from], -1);
   kind_[to] = std::exchange(kind_[from], RowKind::kFree);
   merged_[to] = merged_[from];
@@ -264,6 +270,7 @@ void HeadRows::FreeEmptyGroups(PagePool& pool) {
   for (const RowGroup& group : groups_) {
     if (group.rows != 0) continue;
     pool.Free(group.page, group.precision);
+    Touch(group.first_slot);
     // The slots are there until Renumber, and hold nothing.
     for (int half = 0; half < 2; ++half) pages_[group.first_slot / kPageSlots + half].page = -1;
     hollow_pages_ += 2;

@@ -8,7 +8,10 @@
 #ifndef TIDEPOOL_WORKER_KV_RESIDENT_ROWS_H_
 #define TIDEPOOL_WORKER_KV_RESIDENT_ROWS_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -79,6 +82,8 @@ class HeadRows {
   // Of the slots, kPageSlots each.
   absl::Span<const SlotPage> pages() const { return pages_; }
   int64_t bytes(const PagePool& pool) const;
+  // The first page whose number, or whose slots in use, changed since it was asked last: what a device must be told.
+  int32_t TakeTouched() const { return std::exchange(touched_, INT32_MAX); }
   // Slots by ascending position.
   absl::Span<const int32_t> order() const { return order_; }
   // order()[i] == i for all i.
@@ -112,6 +117,7 @@ class HeadRows {
   int32_t AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders);
   void Place(int32_t slot, int32_t position, RowKind kind);
   void SortOrder();
+  void Touch(int32_t slot) { touched_ = std::min(touched_, slot / kPageSlots); }
 
   std::vector<SlotPage> pages_;
   std::vector<RowGroup> groups_;
@@ -126,6 +132,7 @@ class HeadRows {
   int32_t packed_rows_ = 0;
   int32_t hollow_pages_ = 0;  // entries of pages_ whose packed page was freed
   bool in_order_ = true;
+  mutable int32_t touched_ = 0;
 };
 
 // All layers and kv heads of one sequence. Gives its pages back when it goes.
@@ -152,9 +159,17 @@ class SequenceRows {
   bool any_packed() const;
   int32_t longest_head() const;  // rows
 
+  // What a backend keeps beside the rows, as long as they live.
+  class DeviceState {
+   public:
+    virtual ~DeviceState() = default;
+  };
+  std::unique_ptr<DeviceState>& device_state() const { return device_state_; }
+
  private:
   PagePool* const pool_;
   const int layers_, kv_heads_;
+  mutable std::unique_ptr<DeviceState> device_state_;
   std::vector<HeadRows> heads_;
 };
 

@@ -8,7 +8,11 @@
 #include "base/byte_size.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
-ABSL_FLAG(int, threads, 2, "compute threads: 1 to 256");
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "where the model runs: cpu; cuda or cuda:N, a GPU (of a build with CUDA); emulated, the CUDA kernels on the host, "
+    "slowly");
+ABSL_FLAG(int, threads, 2, "compute threads of the host: 1 to 256");
 ABSL_FLAG(std::string, device_kv_bytes, "1GiB", "memory of all slot pages: resident keys and values");
 ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
 ABSL_FLAG(int, prefill_chunk, 256, "prompt tokens of one step: 1 to 8192");
@@ -25,6 +29,7 @@ namespace tidepool {
 
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
   EngineOptions options;
+  options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
   const std::string bytes = absl::GetFlag(FLAGS_device_kv_bytes);
   const std::optional<uint64_t> kv_bytes = ParseByteSize(bytes);

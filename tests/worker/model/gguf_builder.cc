@@ -76,9 +76,9 @@ std::string GgufBuilder::Build() const {
   return file + data;
 }
 
-void AddByteVocabulary(std::string_view pre_tokenizer, GgufBuilder* builder) {
+void AddByteVocabulary(std::string_view pre_tokenizer, GgufBuilder* builder, int vocabulary) {
   std::vector<std::string> tokens;
-  std::vector<int32_t> kinds(260, 1);
+  std::vector<int32_t> kinds(vocabulary, 1);
   for (int byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
     tokens.push_back(BytesToLetters({&raw, 1}));
@@ -86,6 +86,10 @@ void AddByteVocabulary(std::string_view pre_tokenizer, GgufBuilder* builder) {
   for (const char* text : {"ab", "<|im_start|>", "<|im_end|>", "<tool>"}) tokens.push_back(text);
   kinds[257] = kinds[258] = 3;
   kinds[259] = 4;
+  for (int i = 260; i < vocabulary; ++i) {
+    tokens.push_back("<fill" + std::to_string(i) + ">");
+    kinds[i] = 5;
+  }
   builder->String("tokenizer.ggml.model", "gpt2").String("tokenizer.ggml.pre", pre_tokenizer);
   builder->Strings("tokenizer.ggml.tokens", tokens).Array("tokenizer.ggml.token_type", 5, kinds);
   builder->Strings("tokenizer.ggml.merges", {"a b"});

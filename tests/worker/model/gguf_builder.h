@@ -73,8 +73,8 @@ class GgufBuilder {
 // 260. `architecture`: llama, qwen2 or qwen3.
 GgufBuilder TinyModel(const std::string& architecture);
 // Sets tokenizer.* to bytes 0..255, a merge of "a" and "b", <|im_start|> (257), <|im_end|> (258) and a user-defined
-// <tool> (259).
-void AddByteVocabulary(std::string_view pre_tokenizer, GgufBuilder* builder);
+// <tool> (259), and unused tokens up to `vocabulary`.
+void AddByteVocabulary(std::string_view pre_tokenizer, GgufBuilder* builder, int vocabulary = 260);
 
 inline absl::Span<const uint8_t> AsBytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 #include "worker/backend/cpu/pack_rows.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/elementwise.h"
@@ -54,39 +55,17 @@ float* CpuBackend::Buffer::Floats(size_t count) {
   return static_cast<float*>(data_);
 }
 
-KvLayout LayoutOf(const Model& model, KvType type) {
-  KvLayout layout;
-  layout.model_fingerprint = model.fingerprint();
-  layout.layers = model.config().layers;
-  layout.kv_heads = model.config().kv_heads;
-  layout.head_dim = model.config().head_dim;
-  layout.type = type;
-  return layout;
-}
-
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
                                                           const BackendOptions& options) {
   if (options.threads < 1 || options.threads > 256) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 256"));
   }
-  const ModelConfig& config = model->config();
-  if (config.head_dim > kMaxHeadDim || config.head_dim % 16 != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("head_dim: ", config.head_dim, " is not a multiple of 16 up to ", kMaxHeadDim));
-  }
+  TP_RETURN_IF_ERROR(CheckShape(model->config()));
   const KvLayout layout = LayoutOf(*model, options.kv_type);
-  const size_t page_bytes = PageMemory::BytesOf(layout)[0];
-  const size_t least = page_bytes * static_cast<size_t>(config.layers) * config.kv_heads;
-  const size_t pages = options.kv_bytes / page_bytes;
-  if (options.kv_bytes < least || pages > INT32_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat("device_kv_bytes: ", options.kv_bytes, " is not in ", least,
-                                                   " (one page for each layer and kv head) to ",
-                                                   page_bytes * size_t{INT32_MAX}));
-  }
-  auto memory = PageMemory::Create(layout, static_cast<int32_t>(pages));
+  TP_ASSIGN_OR_RETURN(const int32_t pages, PagesOf(options, layout, PageMemory::BytesOf(layout)[0]));
+  auto memory = PageMemory::Create(layout, pages);
   if (!memory.ok()) return memory.status();
-  return std::unique_ptr<Backend>(
-      new CpuBackend(std::move(model), options, layout, static_cast<int32_t>(pages), *std::move(memory)));
+  return std::unique_ptr<Backend>(new CpuBackend(std::move(model), options, layout, pages, *std::move(memory)));
 }
 
 CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions& options, KvLayout layout,

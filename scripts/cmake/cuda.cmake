@@ -1,0 +1,15 @@
+# The CUDA compiler and libraries. Machine code for the architectures that people have, and PTX for those to come.
+set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 90-virtual CACHE STRING "of the CUDA kernels")
+if(NOT CMAKE_CUDA_COMPILER)
+  find_program(CMAKE_CUDA_COMPILER nvcc HINTS /usr/local/cuda/bin ENV CUDA_HOME PATH_SUFFIXES bin)
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  message(FATAL_ERROR "TIDEPOOL_CUDA: nvcc was not found: install the CUDA toolkit (13.0), or set CMAKE_CUDA_COMPILER")
+endif()
+set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER})
+enable_language(CUDA)
+# CMake 3.25 does not know that nvcc has C++20.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_STANDARD 20)
+find_package(CUDAToolkit REQUIRED)

@@ -1,0 +1,236 @@
+// The `cuda` backend against the `cpu` one, step by step. On a machine without a GPU its kernels run in the emulator;
+// TIDEPOOL_TEST_DEVICE=cuda:0 names a GPU.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "tests/support/paths.h"
+#include "worker/backend/create_backend.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/model/model.h"
+
+namespace tidepool {
+namespace {
+
+std::string DeviceUnderTest() {
+  const char* name = std::getenv("TIDEPOOL_TEST_DEVICE");
+  return name != nullptr ? name : "emulated";
+}
+
+// Remembers the queries of every layer, by slice.
+class QueryLog : public StepHook {
+ public:
+  QueryLog(bool acts, int heads, int head_dim, std::vector<int> tokens, int last)
+      : acts_(acts), heads_(heads), head_dim_(head_dim), tokens_(std::move(tokens)), last_(last) {}
+  void BeforeAttention(int layer, absl::Span<const SliceQueries> queries) override {
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      for (int t = std::max(0, tokens_[i] - last_); t < tokens_[i]; ++t) {
+        for (int h = 0; h < heads_; ++h) {
+          const float* query = queries[i].Head(t, h, head_dim_);
+          values.insert(values.end(), query, query + head_dim_);
+        }
+      }
+    }
+    layers.push_back(layer);
+  }
+  bool ActsInStep() const override { return acts_; }
+  int QueriesRead(int) const override { return last_; }
+
+  std::vector<float> values;
+  std::vector<int> layers;
+
+ private:
+  const bool acts_;
+  const int heads_, head_dim_;
+  const std::vector<int> tokens_;
+  const int last_;
+};
+
+void ExpectNear(const std::vector<float>& got, const std::vector<float>& expected, float tolerance) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], tolerance) << i;
+}
+
+struct Case {
+  std::string model;
+  bool exact;       // float32 weights
+  float tolerance;  // of a logit; those of quantised models hold cpu's int8 activations, where cuda has halves in prompts
+};
+
+class CudaBackendTest : public testing::TestWithParam<Case> {
+ protected:
+  // The same steps on one of the two.
+  class Machine {
+   public:
+    Machine(const std::string& device, const Case& of) : model_(*Model::Load(test::DataPath("tiny_models/" + of.model))) {
+      BackendOptions options;
+      options.kv_bytes = size_t{16} << 20;
+      options.f32_weights = of.exact;
+      auto backend = CreateBackend(device, model_, options);
+      if (!backend.ok()) throw std::runtime_error(std::string(backend.status().message()));
+      backend_ = *std::move(backend);
+      for (int i = 0; i < 2; ++i) {
+        rows_.push_back(std::make_unique<SequenceRows>(&backend_->pool(), config().layers, config().kv_heads));
+      }
+    }
+    const ModelConfig& config() const { return model_->config(); }
+    Backend& backend() { return *backend_; }
+    SequenceRows& rows(int sequence) { return *rows_[sequence]; }
+
+    // Feeds counts[i] tokens to sequence i; returns the logits of all.
+    std::vector<float> Step(const std::vector<int>& counts, StepHook* hook = nullptr) {
+      std::vector<StepSlice> slices;
+      std::vector<std::vector<int32_t>> tokens(counts.size());
+      const int total = counts[0] + (counts.size() > 1 ? counts[1] : 0);
+      std::vector<float> logits(static_cast<size_t>(total) * config().vocabulary);
+      float* to = logits.data();
+      for (size_t i = 0; i < counts.size(); ++i) {
+        if (counts[i] == 0) continue;
+        for (int t = 0; t < counts[i]; ++t) tokens[i].push_back(static_cast<int32_t>(random_() % config().vocabulary));
+        rows_[i]->Extend(positions_[i], counts[i]);
+        slices.push_back({rows_[i].get(), tokens[i], positions_[i], counts[i], to});
+        to += static_cast<size_t>(counts[i]) * config().vocabulary;
+        positions_[i] += counts[i];
+      }
+      backend_->Step(slices, hook);
+      return logits;
+    }
+    QueryLog Log(bool acts, std::vector<int> tokens, int last) const {
+      return QueryLog(acts, config().heads, config().head_dim, std::move(tokens), last);
+    }
+    std::vector<float> Row(int sequence, int layer, int kv_head, int32_t slot) {
+      std::vector<uint16_t> row(2 * config().head_dim);
+      backend_->ReadRows(rows(sequence), layer, kv_head, {slot}, reinterpret_cast<char*>(row.data()));
+      std::vector<float> values(row.size());
+      HalfToFloat(row.data(), static_cast<int64_t>(row.size()), values.data());
+      return values;
+    }
+
+   private:
+    const std::shared_ptr<const Model> model_;
+    std::unique_ptr<Backend> backend_;
+    std::vector<std::unique_ptr<SequenceRows>> rows_;
+    std::mt19937 random_{1};
+    int32_t positions_[2] = {0, 0};
+  };
+
+  Machine cpu_{"cpu", GetParam()};
+  Machine cuda_{DeviceUnderTest(), GetParam()};
+};
+
+TEST_P(CudaBackendTest, StepsGiveTheSameLogits) {
+  for (const std::vector<int>& counts :
+       {std::vector<int>{37}, {1, 9}, {1, 1}, {5, 1}, {40, 3}, {1, 1}, {0, 1}, {2, 2}}) {
+    const std::vector<float> expected = cpu_.Step(counts), got = cuda_.Step(counts);
+    ExpectNear(got, expected, GetParam().tolerance);
+  }
+}
+
+TEST_P(CudaBackendTest, HooksSeeTheSameQueries) {
+  for (bool acts : {false, true}) {
+    for (int last : {1, 4, 100}) {
+      for (const std::vector<int>& counts : {std::vector<int>{7, 1}, {1, 3}, {1, 1}}) {
+        QueryLog on_cpu = cpu_.Log(acts, counts, last), on_cuda = cuda_.Log(acts, counts, last);
+        cpu_.Step(counts, &on_cpu);
+        cuda_.Step(counts, &on_cuda);
+        ASSERT_EQ(on_cuda.layers, on_cpu.layers);
+        ExpectNear(on_cuda.values, on_cpu.values, GetParam().tolerance);
+      }
+    }
+  }
+}
+
+TEST_P(CudaBackendTest, EvictedRowsAreNotAttendedTo) {
+  for (Machine* machine : {&cpu_, &cuda_}) machine->Step({50});
+  for (int round = 0; round < 3; ++round) {
+    for (Machine* machine : {&cpu_, &cuda_}) {
+      std::mt19937 random(round);
+      for (int layer = 0; layer < machine->config().layers; ++layer) {
+        for (int kv_head = 0; kv_head < machine->config().kv_heads; ++kv_head) {
+          HeadRows& head = machine->rows(0).head(layer, kv_head);
+          const std::vector<int32_t> slots(head.order().begin(), head.order().end());
+          for (int32_t slot : slots) {
+            if (random() % 3 == 0 && head.rows() > 1) head.Remove(slot);
+          }
+          if (random() % 2 == 0) machine->backend().Repack(machine->rows(0), layer, kv_head);
+        }
+      }
+    }
+    for (int count : {1, 1, 6}) ExpectNear(cuda_.Step({count}), cpu_.Step({count}), GetParam().tolerance);
+  }
+}
+
+TEST_P(CudaBackendTest, RowsAreReadAndWritten) {
+  for (Machine* machine : {&cpu_, &cuda_}) machine->Step({20});
+  const int layer = cpu_.config().layers - 1, kv_head = cpu_.config().kv_heads - 1;
+  for (int32_t slot : {0, 7, 19}) {
+    ExpectNear(cuda_.Row(0, layer, kv_head, slot), cpu_.Row(0, layer, kv_head, slot), GetParam().tolerance);
+  }
+  std::vector<uint16_t> row(2 * cpu_.config().head_dim);
+  for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<uint16_t>(0x3000 + i);
+  for (Machine* machine : {&cpu_, &cuda_}) {
+    machine->rows(0).head(layer, kv_head).Remove(7);
+    const int32_t slot = machine->rows(0).head(layer, kv_head).Add(machine->rows(0).pool(), 7, RowKind::kRecalled);
+    machine->backend().WriteRow(machine->rows(0), layer, kv_head, slot, reinterpret_cast<const char*>(row.data()));
+    std::vector<float> written(row.size());
+    HalfToFloat(row.data(), static_cast<int64_t>(row.size()), written.data());
+    EXPECT_EQ(machine->Row(0, layer, kv_head, slot), written);
+  }
+  ExpectNear(cuda_.Step({1}), cpu_.Step({1}), GetParam().tolerance);
+}
+
+TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
+  for (Machine* machine : {&cpu_, &cuda_}) {
+    for (int layer = 0; layer < machine->config().layers; ++layer) {
+      for (int kv_head = 0; kv_head < machine->config().kv_heads; ++kv_head) {
+        machine->rows(0).head(layer, kv_head).KeepColumnSums(machine->config().heads / machine->config().kv_heads);
+      }
+    }
+    for (int count : {30, 1, 1, 4}) machine->Step({count, 1});
+  }
+  const ModelConfig& config = cpu_.config();
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal;
+  for (int layer = 0; layer < config.layers; ++layer) {
+    for (int kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
+      const HeadRows& on_cpu = cpu_.rows(0).head(layer, kv_head);
+      const HeadRows& on_cuda = cuda_.rows(0).head(layer, kv_head);
+      for (size_t g = 0; g < on_cpu.column_sums().size(); ++g) {
+        ExpectNear(on_cuda.column_sums()[g], on_cpu.column_sums()[g], GetParam().tolerance);
+      }
+      std::vector<std::vector<float>> queries(5, std::vector<float>(config.head_dim));
+      std::vector<const float*> pointers;
+      std::vector<int32_t> visible;
+      for (std::vector<float>& query : queries) {
+        for (float& x : query) x = normal(random);
+        pointers.push_back(query.data());
+        visible.push_back(on_cpu.rows() - static_cast<int32_t>(pointers.size()) + 1);
+      }
+      std::vector<float> expected(queries.size() * on_cpu.rows()), got(expected.size());
+      cpu_.backend().Probabilities(cpu_.rows(0), layer, kv_head, pointers, visible, expected.data());
+      cuda_.backend().Probabilities(cuda_.rows(0), layer, kv_head, pointers, visible, got.data());
+      ExpectNear(got, expected, GetParam().tolerance);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaBackendTest,
+                         testing::Values(Case{"llama_f32.gguf", true, 2e-2f}, Case{"qwen2_f32.gguf", true, 2e-2f},
+                                         Case{"qwen3_yarn_f16.gguf", false, 5e-2f}, Case{"llama_q8_0.gguf", false, 0.7f}),
+                         [](const auto& test) { return test.param.model.substr(0, test.param.model.find('.')); });
+
+TEST(CreateBackendTest, NamesADeviceThatIsNone) {
+  const auto model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
+  for (const char* device : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"}) {
+    const auto backend = CreateBackend(device, model, {});
+    ASSERT_EQ(backend.status().code(), absl::StatusCode::kInvalidArgument) << device;
+    EXPECT_NE(backend.status().message().find("device"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace tidepool

@@ -1,0 +1,462 @@
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "tests/worker/kernels/cuda/device_fixture.h"
+#include "worker/kernels/cuda/attend_body.h"
+#include "worker/kernels/cuda/move_rows_body.h"
+#include "worker/kernels/cuda/prefill_body.h"
+#include "worker/kernels/cuda/rotate_store_body.h"
+#include "worker/kernels/cuda/score_rows_body.h"
+
+namespace tidepool::cuda {
+namespace {
+
+struct Shape {
+  int head_dim, kv_heads, group, slices, most_pages;
+};
+
+std::ostream& operator<<(std::ostream& out, const Shape& s) {
+  return out << s.head_dim << "x" << s.kv_heads << "x" << s.group << ", " << s.slices << " slices, " << s.most_pages
+             << " pages";
+}
+
+// Ragged heads over random pages; free slots and pages hold NaN.
+class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> {
+ protected:
+  AttendTest() {
+    const Shape& s = GetParam();
+    std::vector<int32_t> page_numbers(static_cast<size_t>(s.slices) * s.kv_heads * s.most_pages + 3);
+    for (size_t i = 0; i < page_numbers.size(); ++i) page_numbers[i] = static_cast<int32_t>(i);
+    std::shuffle(page_numbers.begin(), page_numbers.end(), random_);
+    rows_.assign(page_numbers.size() * kSlotsOfPage * 2 * s.head_dim, 0x7e00);
+    memory_.head_dim = s.head_dim;
+    for (int i = 0; i < s.slices * s.kv_heads; ++i) {
+      const int pages = i == 0 ? s.most_pages : 1 + static_cast<int>(random_() % s.most_pages);
+      std::vector<PageEntry> entries;
+      for (int p = 0; p < pages; ++p) {
+        PageEntry entry{page_numbers.back(), static_cast<uint32_t>(random_()) & 0xffff};
+        page_numbers.pop_back();
+        if (p % 5 == 3) entry = {-1, 0};  // freed
+        if (p == 0) entry.valid |= 4;     // somebody is there
+        for (int slot = 0; slot < kSlotsOfPage; ++slot) {
+          if ((entry.valid >> slot & 1) == 0) continue;
+          for (int c = 0; c < s.head_dim; ++c) {
+            At(entry.page, slot, c) = FloatToHalf(Normal());
+            At(entry.page, slot + kSlotsOfPage, c) = FloatToHalf(Normal());
+          }
+        }
+        entries.push_back(entry);
+      }
+      entries_.push_back(entries);
+    }
+    memory_.base = reinterpret_cast<char*>(Upload(rows_));
+    for (const auto& entries : entries_) heads_.push_back({Upload(entries), static_cast<int32_t>(entries.size()), 0});
+    // The slices' queries lie in rows of q, backwards.
+    for (int i = 0; i < s.slices; ++i) q_rows_.push_back(s.slices - 1 - i);
+    q_.resize(static_cast<size_t>(s.slices) * s.kv_heads * s.group * s.head_dim);
+    for (float& x : q_) x = 2 * Normal();
+  }
+
+  uint16_t& At(int64_t page, int row, int channel) {
+    return rows_[(page * 2 * kSlotsOfPage + row) * GetParam().head_dim + channel];
+  }
+  float Normal() { return normal_(random_); }
+  const float* Query(int slice, int head) const {
+    const Shape& s = GetParam();
+    return q_.data() + (static_cast<size_t>(q_rows_[slice]) * s.kv_heads * s.group + head) * s.head_dim;
+  }
+  // Scores by slot, NaN in free ones.
+  std::vector<double> Scores(int slice, int head) {
+    const Shape& s = GetParam();
+    std::vector<double> scores;
+    for (const PageEntry& entry : entries_[slice * s.kv_heads + head / s.group]) {
+      for (int slot = 0; slot < kSlotsOfPage; ++slot) {
+        double dot = std::nan("");
+        if ((entry.valid >> slot & 1) != 0) {
+          dot = 0;
+          for (int c = 0; c < s.head_dim; ++c) dot += double{Query(slice, head)[c]} * HalfToFloat(At(entry.page, slot, c));
+        }
+        scores.push_back(dot / std::sqrt(s.head_dim));
+      }
+    }
+    return scores;
+  }
+  static std::vector<double> Softmax(std::vector<double> scores, double* log_sum) {
+    double maximum = -1e300, sum = 0;
+    for (double x : scores) maximum = std::isnan(x) ? maximum : std::max(maximum, x);
+    for (double& x : scores) x = std::isnan(x) ? 0 : std::exp(x - maximum);
+    for (double x : scores) sum += x;
+    for (double& x : scores) x /= sum;
+    *log_sum = (maximum + std::log(sum)) / std::log(2.0);
+    return scores;
+  }
+  AttendArgs Args(int splits) {
+    const Shape& s = GetParam();
+    AttendArgs args;
+    args.memory = memory_;
+    args.heads = Upload(heads_);
+    args.rows = Upload(q_rows_);
+    args.q = Upload(q_);
+    args.query_heads = s.kv_heads * s.group;
+    args.kv_heads = s.kv_heads;
+    args.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
+    args.splits = splits;
+    const size_t partials = static_cast<size_t>(s.slices) * args.query_heads * splits;
+    args.part_out = Make<float>(partials * s.head_dim);
+    args.part_maximum = Make<float>(partials);
+    args.part_sum = Make<float>(partials);
+    return args;
+  }
+  template <int kLanes, int kQueries>
+  void Attend(const AttendArgs& args) {
+    const Shape& s = GetParam();
+    device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, s.kv_heads * CeilDiv(s.group, kQueries), s.slices}, args);
+  }
+  template <int kQueries>
+  void AttendAnyDim(const AttendArgs& args) {
+    const int dim = GetParam().head_dim;
+    if (dim <= 16) return Attend<2, kQueries>(args);
+    if (dim <= 32) return Attend<4, kQueries>(args);
+    if (dim <= 64) return Attend<8, kQueries>(args);
+    if (dim <= 128) return Attend<16, kQueries>(args);
+    Attend<32, kQueries>(args);
+  }
+  void AttendAny(const AttendArgs& args) {
+    const int group = GetParam().group;
+    if (group == 1) return AttendAnyDim<1>(args);
+    if (group == 2) return AttendAnyDim<2>(args);
+    if (group <= 4) return AttendAnyDim<4>(args);
+    AttendAnyDim<8>(args);
+  }
+  template <int kLanes>
+  void Score(const ScoreJob* jobs, int count) {
+    const Shape& s = GetParam();
+    device_->Launch<ScoreRows<kLanes>>({CeilDiv(s.most_pages, ScoreRows<kLanes>::kThreads / 32), count},
+                                       {memory_, jobs, 1 / std::sqrt(static_cast<float>(s.head_dim))});
+  }
+
+  std::mt19937 random_{7};
+  std::normal_distribution<float> normal_;
+  PageMemoryView memory_;
+  std::vector<uint16_t> rows_;
+  std::vector<std::vector<PageEntry>> entries_;  // [slices][kv_heads]
+  std::vector<HeadPages> heads_;
+  std::vector<int32_t> q_rows_;
+  std::vector<float> q_;
+};
+
+TEST_P(AttendTest, EqualsSoftmaxOverTheResidentRows) {
+  const Shape& s = GetParam();
+  for (int splits : {1, 2, 7}) {
+    const AttendArgs args = Args(splits);
+    AttendAny(args);
+    float* out = Make<float>(q_.size());
+    float* log_sum = Make<float>(static_cast<size_t>(s.slices) * args.query_heads);
+    device_->Launch<MergeSplits>({args.query_heads, s.slices}, {args, out, log_sum});
+    const std::vector<float> outputs = Download(out, q_.size());
+    const std::vector<float> log_sums = Download(log_sum, static_cast<size_t>(s.slices) * args.query_heads);
+    for (int slice = 0; slice < s.slices; ++slice) {
+      for (int head = 0; head < args.query_heads; ++head) {
+        double expected_sum = 0;
+        const std::vector<double> weights = Softmax(Scores(slice, head), &expected_sum);
+        EXPECT_NEAR(log_sums[slice * args.query_heads + head], expected_sum, 1e-4);
+        const auto& entries = entries_[slice * s.kv_heads + head / s.group];
+        for (int c = 0; c < s.head_dim; ++c) {
+          double expected = 0;
+          for (size_t i = 0; i < weights.size(); ++i) {
+            if (weights[i] == 0) continue;
+            expected += weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
+          }
+          ASSERT_NEAR(outputs[(static_cast<size_t>(q_rows_[slice]) * args.query_heads + head) * s.head_dim + c], expected,
+                      2e-5)
+              << "slice " << slice << ", head " << head << ", channel " << c << ", " << splits << " splits";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttendTest, ScoresAndProbabilitiesOfEverySlot) {
+  const Shape& s = GetParam();
+  std::vector<ScoreJob> jobs;
+  std::vector<float> log_sums;
+  for (int slice = 0; slice < s.slices; ++slice) {
+    for (int head = 0; head < s.kv_heads * s.group; ++head) {
+      log_sums.push_back(0);
+      double log_sum = 0;
+      Softmax(Scores(slice, head), &log_sum);
+      log_sums.back() = static_cast<float>(log_sum);
+    }
+  }
+  const float* q = Upload(q_);
+  const float* sums = Upload(log_sums);
+  for (bool probabilities : {false, true}) {
+    jobs.clear();
+    for (int i = 0; i < s.slices * s.kv_heads; ++i) {
+      const int slice = i / s.kv_heads, kv_head = i % s.kv_heads;
+      ScoreJob job;
+      job.head = heads_[i];
+      job.q = q + (Query(slice, kv_head * s.group) - q_.data());
+      job.queries = s.group;
+      if (probabilities) job.log_sum = sums + slice * s.kv_heads * s.group + kv_head * s.group;
+      job.out = Make<float>(static_cast<size_t>(s.group) * job.head.pages * kSlotsOfPage);
+      jobs.push_back(job);
+    }
+    const ScoreJob* on_device = Upload(jobs);
+    const int count = static_cast<int>(jobs.size());
+    if (s.head_dim <= 16) Score<2>(on_device, count);
+    else if (s.head_dim <= 32) Score<4>(on_device, count);
+    else if (s.head_dim <= 64) Score<8>(on_device, count);
+    else if (s.head_dim <= 128) Score<16>(on_device, count);
+    else Score<32>(on_device, count);
+    for (int i = 0; i < count; ++i) {
+      const size_t slots = static_cast<size_t>(jobs[i].head.pages) * kSlotsOfPage;
+      const std::vector<float> out = Download(jobs[i].out, s.group * slots);
+      for (int g = 0; g < s.group; ++g) {
+        std::vector<double> expected = Scores(i / s.kv_heads, i % s.kv_heads * s.group + g);
+        double unused = 0;
+        if (probabilities) expected = Softmax(expected, &unused);
+        for (size_t k = 0; k < slots; ++k) {
+          ASSERT_NEAR(out[g * slots + k], std::isnan(expected[k]) ? 0 : expected[k], 2e-5) << i << " " << g << " " << k;
+        }
+      }
+    }
+  }
+}
+
+// What GatherHead, the library's products and CausalSoftmax do for a prompt, with the last tokens' own rows among them.
+TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
+  const Shape& s = GetParam();
+  const auto& entries = entries_[0];
+  const int slots = static_cast<int>(entries.size()) * kSlotsOfPage, dim = s.head_dim;
+  std::vector<int32_t> taken;  // valid slots, shuffled: the first are the new tokens'
+  for (int i = 0; i < slots; ++i) {
+    if ((entries[i / kSlotsOfPage].valid >> i % kSlotsOfPage & 1) != 0) taken.push_back(i);
+  }
+  std::shuffle(taken.begin(), taken.end(), random_);
+  const int tokens = static_cast<int>(std::min<size_t>(5, taken.size()));
+  const std::vector<int32_t> new_slots(taken.begin(), taken.begin() + tokens);
+  GatherHead::Args gather;
+  gather.memory = memory_;
+  gather.head = Upload(heads_);
+  gather.keys = Make<uint16_t>(static_cast<size_t>(slots) * dim);
+  gather.values = Make<uint16_t>(static_cast<size_t>(slots) * dim);
+  gather.birth = Make<int32_t>(slots);
+  device_->Launch<GatherHead>({static_cast<int>(entries.size())}, gather);
+  gather.new_slots = Upload(new_slots);
+  gather.new_count = tokens;
+  device_->Launch<GatherHead>({CeilDiv(tokens, GatherHead::kThreads)}, gather);
+
+  std::vector<uint16_t> q(static_cast<size_t>(tokens) * s.group * dim);  // [tokens][group][dim]
+  for (uint16_t& x : q) x = FloatToHalf(2 * Normal());
+  Product product;
+  product.a = Upload(q);
+  product.a_stride = static_cast<int64_t>(s.group) * dim;
+  product.a_batch = dim;
+  product.w = gather.keys;
+  product.w_stride = dim;
+  float* scores = Make<float>(static_cast<size_t>(s.group) * tokens * slots);
+  product.out = scores;
+  product.out_stride = slots;
+  product.out_batch = static_cast<int64_t>(tokens) * slots;
+  product.m = tokens;
+  product.n = slots;
+  product.k = dim;
+  product.batch = s.group;
+  product.alpha = 1 / std::sqrt(static_cast<float>(dim));
+  device_->Multiply(product);
+  CausalSoftmax::Args softmax;
+  softmax.scores = scores;
+  softmax.birth = gather.birth;
+  softmax.weights = Make<uint16_t>(static_cast<size_t>(s.group) * tokens * slots);
+  softmax.log_sum = Make<float>(static_cast<size_t>(s.group) * tokens);
+  softmax.tokens = tokens;
+  softmax.slots = slots;
+  device_->Launch<CausalSoftmax>({tokens, s.group}, softmax);
+  float* sums = Make<float>(static_cast<size_t>(s.group) * slots);
+  device_->Launch<ColumnSums>({CeilDiv(slots, ColumnSums::kThreads), s.group}, {softmax, sums, false});
+  float* out = Make<float>(static_cast<size_t>(tokens) * s.group * dim);
+  product.a = softmax.weights;
+  product.a_stride = slots;
+  product.a_batch = static_cast<int64_t>(tokens) * slots;
+  product.w = gather.values;
+  product.w_transposed = true;
+  product.out = out;
+  product.out_stride = static_cast<int64_t>(s.group) * dim;
+  product.out_batch = dim;
+  product.n = dim;
+  product.k = slots;
+  product.alpha = 1;
+  device_->Multiply(product);
+  const std::vector<float> outputs = Download(out, static_cast<size_t>(tokens) * s.group * dim);
+  const std::vector<float> got_sums = Download(sums, static_cast<size_t>(s.group) * slots);
+
+  std::vector<int> birth(slots, -1);
+  for (int i = 0; i < tokens; ++i) birth[new_slots[i]] = i;
+  std::vector<double> expected_sums(static_cast<size_t>(s.group) * slots);
+  for (int t = 0; t < tokens; ++t) {
+    for (int g = 0; g < s.group; ++g) {
+      std::vector<double> of_slot(slots, std::nan(""));
+      for (int i = 0; i < slots; ++i) {
+        const PageEntry& entry = entries[i / kSlotsOfPage];
+        if ((entry.valid >> i % kSlotsOfPage & 1) == 0 || birth[i] > t) continue;
+        double dot = 0;
+        for (int c = 0; c < dim; ++c) {
+          dot += double{HalfToFloat(q[(t * s.group + g) * dim + c])} * HalfToFloat(At(entry.page, i % kSlotsOfPage, c));
+        }
+        of_slot[i] = dot / std::sqrt(dim);
+      }
+      double unused = 0;
+      const std::vector<double> weights = Softmax(of_slot, &unused);
+      for (int c = 0; c < dim; ++c) {
+        double expected = 0;
+        for (int i = 0; i < slots; ++i) {
+          if (weights[i] == 0) continue;
+          expected += weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
+        }
+        ASSERT_NEAR(outputs[(t * s.group + g) * dim + c], expected, 4e-3) << t << " " << g << " " << c;
+      }
+      for (int i = 0; i < slots; ++i) expected_sums[g * slots + i] += weights[i];
+    }
+  }
+  for (size_t i = 0; i < got_sums.size(); ++i) ASSERT_NEAR(got_sums[i], expected_sums[i], 1e-4) << i;
+}
+
+TEST_P(AttendTest, RowsMoveOutOfSlotsAndIntoOthers) {
+  const Shape& s = GetParam();
+  std::vector<int64_t> from, to;
+  for (int slot = 0; slot < kSlotsOfPage; ++slot) {
+    if ((entries_[0][0].valid >> slot & 1) == 0) continue;
+    from.push_back(static_cast<int64_t>(entries_[0][0].page) * kSlotsOfPage + slot);
+    to.push_back(from.back() / kSlotsOfPage * kSlotsOfPage + (from.back() + 1) % kSlotsOfPage);
+  }
+  const size_t row = 2 * static_cast<size_t>(s.head_dim);
+  auto* moved = Make<uint16_t>(from.size() * row);
+  const Grid grid{static_cast<int>(from.size())};
+  device_->Launch<MoveRows>(grid, {memory_, Upload(from), moved, false});
+  device_->Launch<MoveRows>(grid, {memory_, Upload(to), moved, true});
+  auto* again = Make<uint16_t>(from.size() * row);
+  device_->Launch<MoveRows>(grid, {memory_, Upload(to), again, false});
+  const std::vector<uint16_t> first = Download(moved, from.size() * row);
+  EXPECT_EQ(first, Download(again, from.size() * row));
+  for (size_t i = 0; i < from.size(); ++i) {
+    for (int c = 0; c < s.head_dim; ++c) {
+      ASSERT_EQ(first[i * row + c], At(from[i] / kSlotsOfPage, from[i] % kSlotsOfPage, c));
+      ASSERT_EQ(first[i * row + s.head_dim + c], At(from[i] / kSlotsOfPage, kSlotsOfPage + from[i] % kSlotsOfPage, c));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttendTest,
+                         testing::Values(Shape{64, 3, 3, 2, 23}, Shape{128, 2, 4, 1, 40}, Shape{16, 1, 1, 3, 1},
+                                         Shape{32, 2, 2, 1, 5}, Shape{80, 1, 7, 2, 9}, Shape{256, 1, 8, 1, 6},
+                                         Shape{48, 2, 16, 1, 12}, Shape{128, 1, 1, 2, 65}));
+
+struct Rotation {
+  int head_dim, pairs;
+  bool neox, norm;
+};
+
+class RotateTest : public DeviceTest, public testing::WithParamInterface<Rotation> {};
+
+TEST_P(RotateTest, RotatesNormalisesAndStores) {
+  const Rotation& r = GetParam();
+  constexpr int kTokens = 5, kHeads = 6, kKvHeads = 2, kSlices = 2;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  auto numbers = [&](size_t count) {
+    std::vector<float> values(count);
+    for (float& x : values) x = normal(random);
+    return values;
+  };
+  const int dim = r.head_dim;
+  const std::vector<float> q = numbers(kTokens * kHeads * dim), k = numbers(kTokens * kKvHeads * dim),
+                           v = numbers(kTokens * kKvHeads * dim), q_norm = numbers(dim), k_norm = numbers(dim);
+  std::vector<float> cosine, sine;
+  for (int i = 0; i < kTokens * r.pairs; ++i) {
+    const float angle = normal(random);
+    cosine.push_back(std::cos(angle));
+    sine.push_back(std::sin(angle));
+  }
+  const std::vector<int32_t> slice = {0, 1, 1, 1, 1};
+  // Pages of (slice, kv head), two each.
+  std::vector<HeadPages> heads;
+  for (int i = 0; i < kSlices * kKvHeads; ++i) heads.push_back({Upload(std::vector<PageEntry>{{2 * i + 1, 0}, {2 * i, 0}}), 2, 0});
+  const std::vector<int32_t> slots = {17, 3, 4, 31, 0, 2, 16, 15, 9, 1};  // [kv_heads][tokens]
+  RotateAndStore::Args args;
+  args.step = {Upload(slice), Upload(cosine), Upload(sine)};
+  args.memory = {reinterpret_cast<char*>(Make<uint16_t>(8 * 2 * kSlotsOfPage * dim)), dim};
+  args.heads = Upload(heads);
+  args.slots = Upload(slots);
+  args.tokens = kTokens;
+  args.query_heads = kHeads;
+  args.kv_heads = kKvHeads;
+  args.head_dim = dim;
+  args.pairs = r.pairs;
+  args.neox = r.neox;
+  args.q = Upload(q);
+  args.q_half = Make<uint16_t>(q.size());
+  args.k = Upload(k);
+  args.v = Upload(v);
+  if (r.norm) {
+    args.q_norm = Upload(q_norm);
+    args.k_norm = Upload(k_norm);
+  }
+  args.epsilon = 1e-5f;
+  args.fresh = Make<uint16_t>(kKvHeads * kTokens * 2 * dim);
+  device_->Launch<RotateAndStore>(RotateAndStore::GridOf(args), args);
+
+  auto expect = [&](const float* x, const float* norm, int token) {
+    std::vector<double> y(x, x + dim);
+    if (r.norm) {
+      double squares = 0;
+      for (double value : y) squares += value * value;
+      for (int c = 0; c < dim; ++c) y[c] *= norm[c] / std::sqrt(squares / dim + 1e-5);
+    }
+    for (int i = 0; i < r.pairs; ++i) {
+      double& a = y[r.neox ? i : 2 * i];
+      double& b = y[r.neox ? i + r.pairs : 2 * i + 1];
+      const double before = a;
+      a = before * cosine[token * r.pairs + i] - b * sine[token * r.pairs + i];
+      b = before * sine[token * r.pairs + i] + b * cosine[token * r.pairs + i];
+    }
+    return y;
+  };
+  const std::vector<float> rotated = Download(args.q, q.size());
+  const std::vector<uint16_t> halves = Download(args.q_half, q.size());
+  const std::vector<uint16_t> memory =
+      Download(reinterpret_cast<const uint16_t*>(args.memory.base), 8 * 2 * kSlotsOfPage * dim);
+  const std::vector<uint16_t> fresh = Download(args.fresh, kKvHeads * kTokens * 2 * dim);
+  for (int token = 0; token < kTokens; ++token) {
+    for (int head = 0; head < kHeads; ++head) {
+      const size_t at = (static_cast<size_t>(token) * kHeads + head) * dim;
+      const std::vector<double> expected = expect(&q[at], q_norm.data(), token);
+      for (int c = 0; c < dim; ++c) {
+        ASSERT_NEAR(rotated[at + c], expected[c], 1e-5);
+        ASSERT_NEAR(HalfToFloat(halves[at + c]), expected[c], 5e-3);
+      }
+    }
+    for (int head = 0; head < kKvHeads; ++head) {
+      const size_t at = (static_cast<size_t>(token) * kKvHeads + head) * dim;
+      const std::vector<double> key = expect(&k[at], k_norm.data(), token);
+      const int slot = slots[head * kTokens + token], index = slice[token] * kKvHeads + head;
+      const size_t page = slot < 16 ? 2 * index + 1 : 2 * index;
+      for (int c = 0; c < dim; ++c) {
+        const uint16_t stored = memory[(page * 2 * kSlotsOfPage + slot % 16) * dim + c];
+        const uint16_t value = memory[(page * 2 * kSlotsOfPage + kSlotsOfPage + slot % 16) * dim + c];
+        ASSERT_NEAR(HalfToFloat(stored), key[c], 5e-3);
+        ASSERT_EQ(value, FloatToHalf(v[at + c]));
+        ASSERT_EQ(fresh[(static_cast<size_t>(head) * kTokens + token) * 2 * dim + c], stored);
+        ASSERT_EQ(fresh[(static_cast<size_t>(head) * kTokens + token) * 2 * dim + dim + c], value);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, RotateTest,
+                         testing::Values(Rotation{64, 32, false, false}, Rotation{128, 64, true, true},
+                                         Rotation{48, 16, true, false}, Rotation{16, 8, false, true}));
+
+}  // namespace
+}  // namespace tidepool::cuda

@@ -1,0 +1,222 @@
+#include "worker/backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "worker/backend/cuda/create.h"
+#include "worker/kernels/cpu/attention.h"
+
+namespace tidepool::cuda {
+namespace {
+
+absl::Status CheckOptions(const Model& model, const BackendOptions& options) {
+  if (options.kv_type != KvType::kF16) return absl::InvalidArgumentError("kv_type: cuda keeps f16 rows only");
+  const ModelConfig& config = model.config();
+  for (const auto& [name, value] :
+       {std::pair{"width", config.width}, {"ffn_width", config.ffn_width}, {"heads * head_dim", config.heads * config.head_dim}}) {
+    if (value % kBlock != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": ", value, " is not a multiple of ", kBlock, ", as cuda needs"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateOn(std::unique_ptr<Device> device, std::shared_ptr<const Model> model,
+                                                  const BackendOptions& options) {
+  if (options.threads < 1 || options.threads > 256) {
+    return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 256"));
+  }
+  TP_RETURN_IF_ERROR(CheckShape(model->config()));
+  TP_RETURN_IF_ERROR(CheckOptions(*model, options));
+  const KvLayout layout = LayoutOf(*model, options.kv_type);
+  TP_ASSIGN_OR_RETURN(const int32_t pages, PagesOf(options, layout, kPageSlots * layout.row_bytes()));
+  auto team = std::make_unique<ThreadTeam>(options.threads);
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<DeviceWeights> weights,
+                      DeviceWeights::Load(*model, options.f32_weights, device.get(), *team));
+  TP_ASSIGN_OR_RETURN(void* const memory, device->Allocate(static_cast<size_t>(pages) * kPageSlots * layout.row_bytes()));
+  return std::make_unique<CudaBackend>(std::move(device), std::move(model), options, layout, pages, std::move(team),
+                                       std::move(weights), memory);
+}
+
+CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const Model> model,
+                         const BackendOptions& options, KvLayout layout, int32_t pages,
+                         std::unique_ptr<ThreadTeam> team, std::unique_ptr<DeviceWeights> weights, void* page_memory)
+    : device_(std::move(device)),
+      model_(std::move(model)),
+      config_(model_->config()),
+      rope_{config_.rope_frequencies, config_.rope_neox, config_.rope_magnitude},
+      layout_(std::move(layout)),
+      multiprocessors_(device_->facts().multiprocessors),
+      team_(std::move(team)),
+      weights_(std::move(weights)),
+      memory_{static_cast<char*>(page_memory), layout_.head_dim},
+      pool_(pages, kPageSlots * layout_.row_bytes()),
+      ring_(device_.get()),
+      x_(device_.get()),
+      q_(device_.get()),
+      q_half_(device_.get()),
+      k_(device_.get()),
+      v_(device_.get()),
+      attended_(device_.get()),
+      gate_(device_.get()),
+      up_(device_.get()),
+      logits_(device_.get()),
+      form_floats_(device_.get()),
+      form_halves_(device_.get()),
+      form_values_(device_.get()),
+      form_scales_(device_.get()),
+      form_sums_(device_.get()),
+      weights_as_halves_(device_.get()),
+      part_out_(device_.get()),
+      part_maximum_(device_.get()),
+      part_sum_(device_.get()),
+      log_sum_(device_.get()),
+      keys_(device_.get()),
+      values_(device_.get()),
+      birth_(device_.get()),
+      scores_(device_.get()),
+      score_weights_(device_.get()),
+      moved_(device_.get()),
+      job_scores_(device_.get()),
+      sums_(device_.get()),
+      host_queries_(device_.get(), true),
+      host_logits_(device_.get(), true),
+      host_sums_(device_.get(), true),
+      host_rows_(device_.get(), true),
+      host_scores_(device_.get(), true),
+      fresh_rows_(device_.get()),
+      host_fresh_rows_(device_.get(), true) {}
+
+CudaBackend::~CudaBackend() {
+  device_->Synchronize();
+  device_->Free(memory_.base);
+}
+
+void CudaBackend::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) {
+  team_->ForEach(count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+const char* CudaBackend::FreshRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots) {
+  const auto rank = static_cast<size_t>(std::find(fresh_.rows.begin(), fresh_.rows.end(), &rows) - fresh_.rows.begin());
+  if (rank == fresh_.rows.size() || slots.empty()) return nullptr;
+  const size_t head = static_cast<size_t>(layer) * layout_.kv_heads + kv_head;
+  const auto first = fresh_.slots.begin() + static_cast<int64_t>(head * fresh_.tokens) + fresh_.first_token[rank];
+  const auto end = first + fresh_.count[rank];
+  const auto at = std::find(first, end, slots[0]);
+  if (end - at < static_cast<int64_t>(slots.size()) || !std::equal(slots.begin(), slots.end(), at)) return nullptr;
+  const size_t row_bytes = layout_.row_bytes();
+  const size_t bytes = fresh_.slots.size() * row_bytes;
+  char* on_host = host_fresh_rows_.Get<char>(bytes);
+  if (!fresh_.on_host) {
+    device_->CopyToHost(on_host, fresh_rows_.As<char>(), bytes);
+    device_->Synchronize();
+    fresh_.on_host = true;
+  }
+  return on_host + static_cast<size_t>(at - fresh_.slots.begin()) * row_bytes;
+}
+
+void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
+                           char* out) {
+  if (slots.empty()) return;
+  const HeadRows& head = rows.head(layer, kv_head);
+  const size_t bytes = slots.size() * layout_.row_bytes();
+  MutexLock lock(&mutex_);
+  if (const char* fresh = FreshRows(rows, layer, kv_head, slots); fresh != nullptr) {
+    std::memcpy(out, fresh, bytes);
+    return;
+  }
+  std::vector<int64_t> places;
+  places.reserve(slots.size());
+  for (int32_t slot : slots) places.push_back(PlaceOf(head, slot));
+  auto* moved = moved_.Get<uint16_t>(bytes / 2);
+  device_->Launch<MoveRows>({static_cast<int>(places.size())},
+                            {memory_, ring_.Upload(absl::MakeConstSpan(places)), moved, false});
+  char* host = host_rows_.Get<char>(bytes);
+  device_->CopyToHost(host, moved, bytes);
+  device_->Synchronize();
+  std::memcpy(out, host, bytes);
+}
+
+void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {
+  const int64_t place = PlaceOf(rows.head(layer, kv_head), slot);
+  MutexLock lock(&mutex_);
+  if (!in_step_) fresh_.rows.clear();  // it may be one of them
+  auto* on_device = reinterpret_cast<uint16_t*>(ring_.Upload(absl::MakeConstSpan(row, layout_.row_bytes())));
+  device_->Launch<MoveRows>({1}, {memory_, ring_.Upload(absl::MakeConstSpan(&place, 1)), on_device, true});
+}
+
+void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
+  HeadRows& head = rows.head(layer, kv_head);
+  if (!head.in_order()) {
+    std::vector<int64_t> from, to;  // of the rows that move
+    for (int32_t i = 0; i < head.rows(); ++i) {
+      if (head.order()[i] == i) continue;
+      from.push_back(PlaceOf(head, head.order()[i]));
+      to.push_back(PlaceOf(head, i));
+    }
+    MutexLock lock(&mutex_);
+    fresh_.rows.clear();
+    auto* moved = moved_.Get<uint16_t>(from.size() * layout_.row_bytes() / 2);
+    const Grid grid{static_cast<int>(from.size())};
+    device_->Launch<MoveRows>(grid, {memory_, ring_.Upload(absl::MakeConstSpan(from)), moved, false});
+    device_->Launch<MoveRows>(grid, {memory_, ring_.Upload(absl::MakeConstSpan(to)), moved, true});
+  }
+  head.Renumber(pool_);
+}
+
+void CudaBackend::Pack(SequenceRows&, KvPrecision, absl::Span<const PackTask>) { TIDEPOOL_CHECK(packs()); }
+void CudaBackend::MovePackedRow(SequenceRows&, int, int, int32_t, int32_t) { TIDEPOOL_CHECK(packs()); }
+void CudaBackend::FillGroup(const RowGroup&, const char*) { TIDEPOOL_CHECK(packs()); }
+
+void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                                absl::Span<const int32_t> visible, float* out) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  const int head_dim = layout_.head_dim;
+  const auto slots = static_cast<size_t>(head.slots());
+  const auto count = static_cast<int32_t>(queries.size());
+  std::vector<float> together(static_cast<size_t>(count) * head_dim);
+  for (int32_t i = 0; i < count; ++i) std::copy_n(queries[i], head_dim, together.data() + static_cast<size_t>(i) * head_dim);
+  std::vector<float> scores(count * slots);
+  {
+    MutexLock lock(&mutex_);
+    PageTables& tables = PageTables::Of(device_.get(), rows);
+    tables.Reserve();
+    std::vector<UpdateEntries::Update> updates;
+    ScoreJob job;
+    job.head = tables.Refresh(layer, kv_head, updates);
+    ApplyUpdates(updates);
+    job.q = ring_.Upload(absl::MakeConstSpan(together));
+    job.out = job_scores_.Get<float>(scores.size());
+    job.queries = count;
+    LaunchScores(ring_.Upload(absl::MakeConstSpan(&job, 1)), 1, job.head.pages);
+    float* host = host_scores_.Get<float>(scores.size());
+    device_->CopyToHost(host, job.out, scores.size() * sizeof(float));
+    device_->Synchronize();
+    std::copy_n(host, scores.size(), scores.data());
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    float* to = out + static_cast<size_t>(i) * head.rows();
+    for (int32_t r = 0; r < visible[i]; ++r) to[r] = scores[i * slots + head.order()[r]];
+    const float sum = ExpAndSum(to, visible[i]);
+    for (int32_t r = 0; r < visible[i]; ++r) to[r] /= sum;
+    std::fill(to + visible[i], to + head.rows(), 0.0f);
+  }
+}
+
+void CudaBackend::ApplyUpdates(const std::vector<UpdateEntries::Update>& updates) {
+  if (updates.empty()) return;
+  const auto count = static_cast<int32_t>(updates.size());
+  device_->Launch<UpdateEntries>({CeilDiv(count, UpdateEntries::kThreads)},
+                                 {ring_.Upload(absl::MakeConstSpan(updates)), count});
+}
+
+}  // namespace tidepool::cuda

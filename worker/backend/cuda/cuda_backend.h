@@ -1,0 +1,152 @@
+// The `cuda` backend: transformer steps on a GPU with the kernels of worker/kernels/cuda. Above `Device` it is plain C++:
+// with the host device the same code runs, kernels and all, without a GPU.
+//
+// Differences from `cpu`, within the tolerance of the reference tests: sums run in another order, prompts are multiplied
+// in half precision, and a row's attention is added up by slot, not by position. So recall gives the same rows, but not
+// the same last bits as rows that were never evicted.
+#ifndef TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
+#define TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
+
+#include <memory>
+#include <vector>
+
+#include "base/mutex.h"
+#include "worker/backend/backend.h"
+#include "worker/backend/cuda/device_memory.h"
+#include "worker/backend/cuda/device_weights.h"
+#include "worker/backend/cuda/page_tables.h"
+#include "worker/kernels/cpu/thread_team.h"
+#include "worker/model/model.h"
+
+namespace tidepool::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const Model> model, const BackendOptions& options,
+              KvLayout layout, int32_t pages, std::unique_ptr<ThreadTeam> team, std::unique_ptr<DeviceWeights> weights,
+              void* page_memory);
+  ~CudaBackend() override;
+
+  const KvLayout& layout() const override { return layout_; }
+  PagePool& pool() override { return pool_; }
+  const Rope& rope() const override { return rope_; }
+  void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
+  bool packs() const override { return false; }
+  void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
+  void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
+  void Repack(SequenceRows& rows, int layer, int kv_head) override;
+  void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) override;
+  void MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) override;
+  void FillGroup(const RowGroup& group, const char* rows) override;
+  void Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                     absl::Span<const int32_t> visible, float* out) override;
+  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) override;
+
+ private:
+  // What the device is told of a step. Slices by rank: those of one token first.
+  struct Plan {
+    absl::Span<const StepSlice> slices;
+    std::vector<int> by_rank;             // slice
+    std::vector<int32_t> first_token;     // by rank: row of its first token
+    std::vector<std::vector<HeadPages>> heads;  // by layer: [ranks][kv_heads]
+    std::vector<int32_t> slots;           // [layers][kv_heads][tokens] slot of a token's row
+    int singles = 0;
+    int32_t tokens = 0;
+    bool products = false;  // by the library, not MatVec
+    int64_t host_query_rows = 0;  // of a layer, that the hook reads
+
+    // On the device.
+    const int32_t* token_ids = nullptr;
+    StepTokens step;
+    const int32_t* single_rows = nullptr;         // by rank
+    const int32_t* slots_on_device = nullptr;     // as slots
+    std::vector<const HeadPages*> heads_on_device;  // by layer
+    const StepSlice& slice(int rank) const { return slices[by_rank[rank]]; }
+  };
+  // Attention sums that arrive with the end of the step: of a head's query heads, [group][slots].
+  struct SumsOfHead {
+    int rank, layer, kv_head;
+    int32_t slots;
+    size_t at;  // in sums_, and in its host copy
+  };
+  struct Use {
+    const DeviceMatrix* matrix = nullptr;
+    const float* bias = nullptr;
+    float* out = nullptr;  // [count][matrix rows]
+  };
+
+  Plan MakePlan(absl::Span<const StepSlice> slices);
+  // Tells the device what changed in a layer since the plan was made.
+  void RefreshLayer(Plan& plan, int layer);
+  void ApplyUpdates(const std::vector<UpdateEntries::Update>& updates);
+  void RunLayer(Plan& plan, int layer, StepHook* hook);
+  void Attention(Plan& plan, int layer);
+  void AttendSingles(Plan& plan, int layer);
+  void AttendSlice(Plan& plan, int layer, int rank);
+  void Logits(const Plan& plan);
+  // Where a layer's queries go on the host, and what the hook sees of them.
+  void FetchQueries(const Plan& plan, int layer, const StepHook& hook);
+  // How many of a slice's last queries the hook reads.
+  static int QueriesRead(const Plan& plan, int slice, const StepHook& hook);
+  std::vector<SliceQueries> QueriesOf(const Plan& plan, int layer, const StepHook& hook) const;
+  void CallHook(Plan& plan, int layer, StepHook* hook);
+  // Attention sums of a step: room for all, of one head, and into the heads.
+  void ReserveSums(const Plan& plan);
+  float* TakeSums(int rank, int layer, int kv_head, int32_t slots);
+  void AddColumnSums(const Plan& plan);
+  void RememberFresh(const Plan& plan);
+  void LaunchScores(const ScoreJob* jobs, int count, int most_pages);
+
+  // y = op(x) in the forms that the matrices of `uses` want, for products with them.
+  DeviceActivations Prepare(PrepareRows::Args args, int32_t count, absl::Span<const Use> uses, bool products);
+  void MatMul(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool products, bool add);
+  void MatMulByVectors(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool add);
+  void MatMulByLibrary(const Use& use, int32_t count, bool add);
+
+  int64_t PlaceOf(const HeadRows& head, int32_t slot) const {
+    return int64_t{head.pages()[slot / kPageSlots].page} * kPageSlots + slot % kPageSlots;
+  }
+  // The rows were computed in the last step: their copy on the host, else null. With mutex_ held.
+  const char* FreshRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots);
+
+  const std::unique_ptr<Device> device_;
+  const std::shared_ptr<const Model> model_;
+  const ModelConfig& config_;
+  const Rope rope_;
+  const KvLayout layout_;
+  const int multiprocessors_;
+  const std::unique_ptr<ThreadTeam> team_;
+  const std::unique_ptr<DeviceWeights> weights_;
+  const PageMemoryView memory_;
+  PagePool pool_;
+
+  // Host threads may read and write rows at the same time: held by who uses the device or the buffers below.
+  Mutex mutex_;
+  UploadRing ring_;
+  DeviceBuffer x_, q_, q_half_, k_, v_, attended_, gate_, up_, logits_;
+  DeviceBuffer form_floats_, form_halves_, form_values_, form_scales_, form_sums_;
+  DeviceBuffer weights_as_halves_;
+  DeviceBuffer part_out_, part_maximum_, part_sum_, log_sum_;
+  DeviceBuffer keys_, values_, birth_, scores_, score_weights_;
+  DeviceBuffer moved_, job_scores_;
+  DeviceBuffer sums_;
+  DeviceBuffer host_queries_, host_logits_, host_sums_, host_rows_, host_scores_;
+  std::vector<SumsOfHead> pending_sums_;
+  size_t sums_used_ = 0, sums_room_ = 0;  // floats
+
+  // The rows of the last step, [layers][kv_heads][tokens][row], for who stores them.
+  struct Fresh {
+    std::vector<const SequenceRows*> rows;  // by rank
+    std::vector<int32_t> first_token, count;
+    std::vector<int32_t> slots;  // as Plan
+    int32_t tokens = 0;
+    bool on_host = false;
+  };
+  Fresh fresh_;
+  bool in_step_ = false;
+  DeviceBuffer fresh_rows_, host_fresh_rows_;
+};
+
+}  // namespace tidepool::cuda
+
+#endif  // TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_

@@ -1,0 +1,236 @@
+// Attention of single tokens over ragged slot pages (flash-decoding): a head's pages are split over CTAs, each of which
+// leaves a partial softmax; MergeSplits puts them together.
+//
+// Bytes moved: K and V of every resident row once, all queries of a group sharing each load. Bound: memory bandwidth.
+//
+// A lane holds 8 channels (16 bytes), so kLanes = head_dim / 8, rounded up to a power of two, make a row, and a warp
+// reads 32 / kLanes rows at a time. Softmax in powers of two: exp(s) = 2^(s log2 e).
+#ifndef TIDEPOOL_WORKER_KERNELS_CUDA_ATTEND_BODY_H_
+#define TIDEPOOL_WORKER_KERNELS_CUDA_ATTEND_BODY_H_
+
+#include "worker/kernels/cuda/slot_pages.h"
+
+namespace tidepool::cuda {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr float kNoScore = -1e30f;  // below every score; finite, so that differences are
+
+struct AttendArgs {
+  PageMemoryView memory;
+  const HeadPages* heads = nullptr;  // [slices][kv_heads]
+  const int32_t* rows = nullptr;     // [slices]: the row of q
+  const float* q = nullptr;          // [..][query_heads][head_dim]
+  int32_t query_heads = 0, kv_heads = 0;
+  float scale = 0;  // 1 / sqrt(head_dim)
+  int32_t splits = 1;
+  // Partial results, [slices][query_heads][splits], of values [head_dim] each: not divided by `sum` yet.
+  float* part_out = nullptr;
+  float* part_maximum = nullptr;  // of score * log2 e
+  float* part_sum = nullptr;
+};
+
+// grid: splits, kv_heads * CeilDiv(group, kQueries), slices
+template <int kLanes, int kQueries>
+struct AttendSplit {
+  static constexpr int kThreads = 128;
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kRowsAtOnce = 32 / kLanes;                // of a warp
+  static constexpr int kSteps = kSlotsOfPage / kRowsAtOnce;      // of a page
+  static constexpr int kUnroll = kSteps < 4 ? kSteps : 4;        // loads in flight
+  static constexpr int kDims = kLanes * 8;
+  using Args = AttendArgs;
+  struct Shared {
+    SharedArray<float, kWarps * kQueries> maximum, sum;
+    SharedArray<float, kWarps * kQueries * kDims> out;
+  };
+
+  template <class Cta>
+  TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args) {
+    const int group = args.query_heads / args.kv_heads, parts = (group + kQueries - 1) / kQueries;
+    const int kv_head = cta.y() / parts, first_query = cta.y() % parts * kQueries, slice = cta.z();
+    const int head_dim = args.memory.head_dim;
+    const int lane = cta.thread() % 32, warp = cta.thread() / 32, channel = lane % kLanes * 8;
+    const bool has_channels = channel < head_dim;
+    const HeadPages head = args.heads[static_cast<int64_t>(slice) * args.kv_heads + kv_head];
+    const int pages_each = (head.pages + args.splits - 1) / args.splits;
+    const int first = cta.x() * pages_each, end = first + pages_each < head.pages ? first + pages_each : head.pages;
+
+    State state;
+    for (int j = 0; j < kQueries; ++j) {
+      const int query = first_query + j < group ? first_query + j : 0;  // one that exists; the result is not used
+      const float* from = args.q + (static_cast<int64_t>(args.rows[slice]) * args.query_heads + kv_head * group + query) *
+                                       head_dim + channel;
+      for (int i = 0; i < 8; ++i) state.q[j][i] = has_channels ? from[i] * (args.scale * kLog2E) : 0.0f;
+      state.maximum[j] = kNoScore;
+      state.sum[j] = 0;
+      for (int i = 0; i < 8; ++i) state.out[j][i] = 0;
+    }
+    for (int page = first + warp; page < end; page += kWarps) {
+      const PageEntry entry = head.entries[page];
+      if (entry.valid == 0) continue;
+      const uint16_t* keys = args.memory.Keys(entry.page) + channel;
+      const uint16_t* values = args.memory.Values(entry.page) + channel;
+      for (int step = 0; step < kSteps; step += kUnroll) {
+        AddRows(cta, keys, values, entry.valid, step * kRowsAtOnce + lane / kLanes, head_dim, has_channels, state);
+      }
+    }
+    MergeWarp(cta, state);
+    if (lane < kLanes && has_channels) {
+      for (int j = 0; j < kQueries; ++j) {
+        for (int i = 0; i < 8; ++i) shared.out[(warp * kQueries + j) * kDims + channel + i] = state.out[j][i];
+      }
+    }
+    if (lane == 0) {
+      for (int j = 0; j < kQueries; ++j) {
+        shared.maximum[warp * kQueries + j] = state.maximum[j];
+        shared.sum[warp * kQueries + j] = state.sum[j];
+      }
+    }
+    cta.Sync();
+    for (int j = 0; j < kQueries && first_query + j < group; ++j) {
+      float maximum = kNoScore, sum = 0;
+      float factor[kWarps];
+      for (int w = 0; w < kWarps; ++w) maximum = fmaxf(maximum, shared.maximum[w * kQueries + j]);
+      for (int w = 0; w < kWarps; ++w) {
+        factor[w] = Exp2(static_cast<float>(shared.maximum[w * kQueries + j]) - maximum);
+        sum += factor[w] * shared.sum[w * kQueries + j];
+      }
+      const int64_t at =
+          (static_cast<int64_t>(slice) * args.query_heads + kv_head * group + first_query + j) * args.splits + cta.x();
+      for (int c = cta.thread(); c < head_dim; c += kThreads) {
+        float out = 0;
+        for (int w = 0; w < kWarps; ++w) out += factor[w] * shared.out[(w * kQueries + j) * kDims + c];
+        args.part_out[at * head_dim + c] = out;
+      }
+      if (cta.thread() == 0) {
+        args.part_maximum[at] = maximum;
+        args.part_sum[at] = sum;
+      }
+    }
+  }
+
+ private:
+  // Of a lane: what its rows gave so far.
+  struct State {
+    float q[kQueries][8];
+    float maximum[kQueries], sum[kQueries];
+    float out[kQueries][8];
+  };
+
+  // The rows in slots slot, slot + kRowsAtOnce, ..: kUnroll of them.
+  template <class Cta>
+  TP_KERNEL static void AddRows(Cta& cta, const uint16_t* keys, const uint16_t* values, uint32_t valid, int slot,
+                                int head_dim, bool has_channels, State& state) {
+    bool here[kUnroll];
+    Words4 key_words[kUnroll], value_words[kUnroll];
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int r = 0; r < kUnroll; ++r) {
+      const int at = slot + r * kRowsAtOnce;
+      here[r] = (valid >> at & 1) != 0;
+      key_words[r] = Words4{};
+      value_words[r] = Words4{};
+      if (here[r] && has_channels) {
+        key_words[r] = StreamWords(keys + at * head_dim);
+        value_words[r] = StreamWords(values + at * head_dim);
+      }
+    }
+    float scores[kUnroll * kQueries];
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int r = 0; r < kUnroll; ++r) {
+      float key[8];
+      for (int i = 0; i < 4; ++i) HalvesToFloats(key_words[r].w[i], &key[2 * i]);
+      for (int j = 0; j < kQueries; ++j) {
+        float dot = 0;
+        for (int i = 0; i < 8; ++i) dot += state.q[j][i] * key[i];
+        scores[r * kQueries + j] = dot;
+      }
+    }
+    cta.template GroupSum<kLanes>(scores);
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int j = 0; j < kQueries; ++j) {
+      float maximum = state.maximum[j];
+      for (int r = 0; r < kUnroll; ++r) {
+        if (here[r]) maximum = fmaxf(maximum, scores[r * kQueries + j]);
+      }
+      const float kept = Exp2(state.maximum[j] - maximum);
+      state.maximum[j] = maximum;
+      state.sum[j] *= kept;
+      for (int i = 0; i < 8; ++i) state.out[j][i] *= kept;
+      for (int r = 0; r < kUnroll; ++r) {
+        float& score = scores[r * kQueries + j];
+        score = here[r] ? Exp2(score - maximum) : 0.0f;
+        state.sum[j] += score;
+      }
+    }
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int r = 0; r < kUnroll; ++r) {
+      float value[8];
+      for (int i = 0; i < 4; ++i) HalvesToFloats(value_words[r].w[i], &value[2 * i]);
+      for (int j = 0; j < kQueries; ++j) {
+        for (int i = 0; i < 8; ++i) state.out[j][i] += scores[r * kQueries + j] * value[i];
+      }
+    }
+  }
+
+  // What the lane groups of a warp gave, in all of them.
+  template <class Cta>
+  TP_KERNEL static void MergeWarp(Cta& cta, State& state) {
+    float maximum[kQueries];
+    for (int j = 0; j < kQueries; ++j) maximum[j] = state.maximum[j];
+    cta.template CrossMax<kLanes>(maximum);
+    for (int j = 0; j < kQueries; ++j) {
+      const float factor = Exp2(state.maximum[j] - maximum[j]);
+      state.maximum[j] = maximum[j];
+      state.sum[j] *= factor;
+      for (int i = 0; i < 8; ++i) state.out[j][i] *= factor;
+    }
+    cta.template CrossSum<kLanes>(state.sum);
+    for (int j = 0; j < kQueries; ++j) cta.template CrossSum<kLanes>(state.out[j]);
+  }
+};
+
+// out = the softmax over all splits. grid: query_heads, slices
+struct MergeSplits {
+  static constexpr int kThreads = 128;
+  struct Args {
+    AttendArgs parts;
+    float* out = nullptr;  // [..][query_heads][head_dim], rows as of q
+    // [slices][query_heads] log2 of the sum of exp(score), or null
+    float* log_sum = nullptr;
+  };
+  struct Shared {};
+
+  template <class Cta>
+  TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
+    const AttendArgs& parts = args.parts;
+    const int head = cta.x(), slice = cta.y(), head_dim = parts.memory.head_dim;
+    const int64_t at = (static_cast<int64_t>(slice) * parts.query_heads + head) * parts.splits;
+    float maximum = kNoScore, sum = 0;
+    for (int s = 0; s < parts.splits; ++s) maximum = fmaxf(maximum, parts.part_maximum[at + s]);
+    for (int s = 0; s < parts.splits; ++s) sum += Exp2(parts.part_maximum[at + s] - maximum) * parts.part_sum[at + s];
+    const float factor = 1.0f / sum;
+    float* to = args.out + (static_cast<int64_t>(parts.rows[slice]) * parts.query_heads + head) * head_dim;
+    for (int c = cta.thread(); c < head_dim; c += kThreads) {
+      float out = 0;
+      for (int s = 0; s < parts.splits; ++s) {
+        out += Exp2(parts.part_maximum[at + s] - maximum) * parts.part_out[(at + s) * head_dim + c];
+      }
+      to[c] = out * factor;
+    }
+    if (args.log_sum != nullptr && cta.thread() == 0) {
+      args.log_sum[static_cast<int64_t>(slice) * parts.query_heads + head] = maximum + log2f(sum);
+    }
+  }
+};
+
+}  // namespace tidepool::cuda
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CUDA_ATTEND_BODY_H_

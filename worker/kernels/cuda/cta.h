@@ -1,0 +1,202 @@
+// What a kernel body is written in, so that the same source runs on a GPU and, thread by thread, on the host
+// (emulator.h). A kernel is a struct
+//
+//   struct Scale {
+//     struct Args { const float* x; float* out; int count; };  // plain data, passed by value
+//     struct Shared { SharedArray<float, 8> partial; };        // a CTA's shared memory
+//     static constexpr int kThreads = 256;                     // of a CTA, a multiple of 32
+//     template <class Cta> TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args);
+//   };
+//
+// Run is one thread. Warp operations are called by all 32 lanes of a warp at the same place, Sync by all threads of the
+// CTA; the emulator ends the process where they are not.
+#ifndef TIDEPOOL_WORKER_KERNELS_CUDA_CTA_H_
+#define TIDEPOOL_WORKER_KERNELS_CUDA_CTA_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define TP_KERNEL __device__ __forceinline__
+#else
+#define TP_KERNEL inline
+#endif
+
+namespace tidepool::cuda {
+
+// CTAs of a launch.
+struct Grid {
+  int x = 1, y = 1, z = 1;
+};
+
+constexpr int CeilDiv(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
+
+struct alignas(16) Words4 {
+  uint32_t w[4];
+};
+
+#ifdef __CUDACC__
+
+template <class T, int kCount>
+class SharedArray {
+ public:
+  __device__ __forceinline__ T& operator[](int i) { return values_[i]; }
+
+ private:
+  T values_[kCount];
+};
+
+class DeviceCta {
+ public:
+  __device__ __forceinline__ int thread() const { return threadIdx.x; }
+  __device__ __forceinline__ int x() const { return blockIdx.x; }
+  __device__ __forceinline__ int y() const { return blockIdx.y; }
+  __device__ __forceinline__ int z() const { return blockIdx.z; }
+  __device__ __forceinline__ Grid grid() const {
+    return {static_cast<int>(gridDim.x), static_cast<int>(gridDim.y), static_cast<int>(gridDim.z)};
+  }
+  __device__ __forceinline__ void Sync() { __syncthreads(); }
+
+  // values[i] becomes its sum, or maximum, over each aligned group of kLanes lanes (GroupSum), or over the
+  // lanes of the warp that are equal modulo kLanes (CrossSum, CrossMax).
+  template <int kLanes, int kCount>
+  __device__ __forceinline__ void GroupSum(float (&values)[kCount]) {
+    Sum<kLanes / 2, 1>(values);
+  }
+  template <int kLanes, int kCount>
+  __device__ __forceinline__ void CrossSum(float (&values)[kCount]) {
+    Sum<16, kLanes>(values);
+  }
+  template <int kLanes, int kCount>
+  __device__ __forceinline__ void CrossMax(float (&values)[kCount]) {
+    Max<16, kLanes>(values);
+  }
+  __device__ __forceinline__ float WarpSum(float value) {
+    float values[1] = {value};
+    GroupSum<32>(values);
+    return values[0];
+  }
+  __device__ __forceinline__ float WarpMax(float value) {
+    float values[1] = {value};
+    Max<16, 1>(values);
+    return values[0];
+  }
+
+ private:
+  template <int kFirst, int kLast, int kCount>
+  __device__ __forceinline__ void Sum(float (&values)[kCount]) {
+#pragma unroll
+    for (int mask = kFirst; mask >= kLast; mask /= 2) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) values[i] += __shfl_xor_sync(~0u, values[i], mask);
+    }
+  }
+  template <int kFirst, int kLast, int kCount>
+  __device__ __forceinline__ void Max(float (&values)[kCount]) {
+#pragma unroll
+    for (int mask = kFirst; mask >= kLast; mask /= 2) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) values[i] = fmaxf(values[i], __shfl_xor_sync(~0u, values[i], mask));
+    }
+  }
+};
+
+__device__ __forceinline__ int DotBytes(uint32_t a, uint32_t b, int sum) {
+  return __dp4a(static_cast<int>(a), static_cast<int>(b), sum);
+}
+__device__ __forceinline__ float HalfToFloat(uint16_t half) { return __half2float(__ushort_as_half(half)); }
+__device__ __forceinline__ uint16_t FloatToHalf(float x) { return __half_as_ushort(__float2half_rn(x)); }
+// Two halves of a word, the low one first.
+__device__ __forceinline__ void HalvesToFloats(uint32_t word, float* out) {
+  const float2 both = __half22float2(*reinterpret_cast<const __half2*>(&word));
+  out[0] = both.x;
+  out[1] = both.y;
+}
+__device__ __forceinline__ float Exp2(float x) { return exp2f(x); }
+__device__ __forceinline__ Words4 LoadWords(const void* from) {
+  const uint4 v = *static_cast<const uint4*>(from);
+  return {{v.x, v.y, v.z, v.w}};
+}
+__device__ __forceinline__ void StoreWords(void* to, const Words4& words) {
+  *static_cast<uint4*>(to) = make_uint4(words.w[0], words.w[1], words.w[2], words.w[3]);
+}
+// Read once: not kept in the first-level cache.
+__device__ __forceinline__ Words4 StreamWords(const void* from) {
+  const uint4 v = __ldcs(static_cast<const uint4*>(from));
+  return {{v.x, v.y, v.z, v.w}};
+}
+
+#else
+
+// Exact in both directions, round to nearest even, as the instructions do.
+inline float HalfToFloat(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  const uint32_t exponent = (half >> 10) & 0x1f, mantissa = half & 0x3ff;
+  uint32_t bits;
+  if (exponent == 0x1f) {
+    bits = sign | 0x7f800000u | (mantissa << 13);
+  } else if (exponent != 0) {
+    bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+  } else {
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    std::memcpy(&bits, &magnitude, sizeof bits);
+    bits |= sign;
+  }
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline uint16_t FloatToHalf(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to infinity
+  if (magnitude < 0x38800000) {                                             // subnormal: a multiple of 2^-24
+    float value;
+    std::memcpy(&value, &magnitude, sizeof value);
+    return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(value * 0x1p24f)));
+  }
+  const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+  return static_cast<uint16_t>(sign | ((rounded >> 13) - (112 << 10)));
+}
+inline int DotBytes(uint32_t a, uint32_t b, int sum) {
+  for (int i = 0; i < 4; ++i) {
+    sum += static_cast<int>(static_cast<int8_t>(a >> (8 * i))) * static_cast<int>(static_cast<int8_t>(b >> (8 * i)));
+  }
+  return sum;
+}
+inline void HalvesToFloats(uint32_t word, float* out) {
+  out[0] = HalfToFloat(static_cast<uint16_t>(word));
+  out[1] = HalfToFloat(static_cast<uint16_t>(word >> 16));
+}
+inline float Exp2(float x) { return std::exp2(x); }
+inline Words4 LoadWords(const void* from) {
+  Words4 words;
+  std::memcpy(&words, from, sizeof words);
+  return words;
+}
+inline Words4 StreamWords(const void* from) { return LoadWords(from); }
+inline void StoreWords(void* to, const Words4& words) { std::memcpy(to, &words, sizeof words); }
+
+#endif
+
+TP_KERNEL float BrainToFloat(uint16_t brain) {
+  const uint32_t bits = static_cast<uint32_t>(brain) << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+TP_KERNEL float ClampedToHalfRange(float x) { return fminf(fmaxf(x, -65504.0f), 65504.0f); }
+
+}  // namespace tidepool::cuda
+
+#ifndef __CUDACC__
+#include "worker/kernels/cuda/shared_array.h"
+#endif
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CUDA_CTA_H_

@@ -1,0 +1,151 @@
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "worker/kernels/cuda/device.h"
+#include "worker/kernels/cuda/launch.cuh"
+
+namespace tidepool::cuda {
+namespace {
+
+constexpr int kLeastCapability = 80;
+
+[[noreturn]] void DeviceFault(const char* what, const char* why) {
+  std::fprintf(stderr, "cuda: %s: %s\n", what, why);
+  std::fflush(stderr);
+  std::abort();
+}
+
+void Check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) DeviceFault(what, cudaGetErrorString(error));
+}
+
+void Check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS) DeviceFault(what, cublasGetStatusString(status));
+}
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    Use();
+    Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+    Check(cublasCreate(&cublas_), "cuBLAS");
+    Check(cublasSetStream(cublas_, stream_), "cuBLAS's stream");
+    for (const LaunchTable& table :
+         {RowLaunches(), AttendLaunches(), FloatMatVecLaunches(), NibbleMatVecLaunches(), ByteMatVecLaunches()}) {
+      launches_.insert(launches_.end(), table.launches, table.launches + table.count);
+    }
+  }
+  ~CudaDevice() override {
+    Use();
+    cublasDestroy(cublas_);
+    cudaStreamDestroy(stream_);
+  }
+
+  DeviceFacts facts() const override {
+    Use();
+    cudaDeviceProp properties;
+    Check(cudaGetDeviceProperties(&properties, ordinal_), "the device's properties");
+    DeviceFacts facts;
+    facts.name = properties.name;
+    facts.multiprocessors = properties.multiProcessorCount;
+    facts.compute_capability = properties.major * 10 + properties.minor;
+    Check(cudaMemGetInfo(&facts.free_bytes, &facts.total_bytes), "the device's memory");
+    return facts;
+  }
+
+  absl::StatusOr<void*> Allocate(size_t bytes) override {
+    Use();
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, bytes);
+    if (error == cudaSuccess) return memory;
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("device memory: ", bytes, " bytes are wanted, ", free, " are free: ", cudaGetErrorString(error)));
+  }
+  void Free(void* memory) override {
+    Use();
+    Check(cudaFree(memory), "to free device memory");
+  }
+  absl::StatusOr<void*> AllocatePinned(size_t bytes) override {
+    Use();
+    void* memory = nullptr;
+    const cudaError_t error = cudaMallocHost(&memory, bytes);
+    if (error == cudaSuccess) return memory;
+    cudaGetLastError();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("pinned host memory: ", bytes, " bytes: ", cudaGetErrorString(error)));
+  }
+  void FreePinned(void* memory) override {
+    Use();
+    Check(cudaFreeHost(memory), "to free pinned memory");
+  }
+
+  void CopyToDevice(void* to, const void* from, size_t bytes) override {
+    Use();
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
+  }
+  void CopyToHost(void* to, const void* from, size_t bytes) override {
+    Use();
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy to the host");
+  }
+  void Clear(void* memory, size_t bytes) override {
+    Use();
+    Check(cudaMemsetAsync(memory, 0, bytes, stream_), "to clear device memory");
+  }
+  void LaunchKernel(int kernel, Grid grid, const void* args) override {
+    Use();
+    Check(launches_[kernel](stream_, grid, args), "a kernel launch");
+  }
+  void Multiply(const Product& p) override {
+    Use();
+    // Row-major matrices are the library's transposed ones: out^T = w^T a^T.
+    const cudaDataType type = p.halves ? CUDA_R_16F : CUDA_R_32F;
+    Check(cublasGemmStridedBatchedEx(cublas_, p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.m, p.k,
+                                     &p.alpha, p.w, type, static_cast<int>(p.w_stride), p.w_batch, p.a, type,
+                                     static_cast<int>(p.a_stride), p.a_batch, &p.beta, p.out, CUDA_R_32F,
+                                     static_cast<int>(p.out_stride), p.out_batch, p.batch, CUBLAS_COMPUTE_32F,
+                                     CUBLAS_GEMM_DEFAULT),
+          "a matrix product");
+  }
+  void Synchronize() override {
+    Use();
+    Check(cudaStreamSynchronize(stream_), "the device's work");
+  }
+
+ private:
+  void Use() const { Check(cudaSetDevice(ordinal_), "to select the device"); }
+
+  const int ordinal_;
+  cudaStream_t stream_ = nullptr;
+  cublasHandle_t cublas_ = nullptr;
+  std::vector<LaunchFunction> launches_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    return absl::NotFoundError(absl::StrCat("no CUDA device: ", cudaGetErrorString(error)));
+  }
+  if (ordinal < 0 || ordinal >= count) {
+    return absl::NotFoundError(absl::StrCat("CUDA device ", ordinal, " is not in 0 to ", count - 1));
+  }
+  int major = 0, minor = 0;
+  Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal), "the compute capability");
+  Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal), "the compute capability");
+  if (major * 10 + minor < kLeastCapability) {
+    return absl::FailedPreconditionError(absl::StrCat("CUDA device ", ordinal, " is of compute capability ", major, ".",
+                                                      minor, "; 8.0 or more is needed"));
+  }
+  return std::make_unique<CudaDevice>(ordinal);
+}
+
+}  // namespace tidepool::cuda

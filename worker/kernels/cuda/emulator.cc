@@ -1,0 +1,123 @@
+#include "worker/kernels/cuda/emulator.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/check.h"
+
+namespace tidepool::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+
+thread_local CtaEmulator* running_emulator = nullptr;
+
+}  // namespace
+
+void KernelFault(const char* what, int64_t index, int other_thread) {
+  const EmulatedThread& me = current_thread;
+  std::fprintf(stderr, "kernel fault: %s, thread %d %s", me.kernel, me.thread, what);
+  if (other_thread >= 0) std::fprintf(stderr, " thread %d", other_thread);
+  if (other_thread == -2) std::fprintf(stderr, " several threads");
+  if (index >= 0 || other_thread == -1) std::fprintf(stderr, " (element %lld)", static_cast<long long>(index));
+  std::fprintf(stderr, "\n");
+  std::fflush(stderr);
+  std::abort();
+}
+
+CtaEmulator::CtaEmulator() = default;
+CtaEmulator::~CtaEmulator() = default;
+
+void CtaEmulator::ThreadMain(void*) {
+  CtaEmulator& emulator = *running_emulator;
+  HostCta cta(&emulator, emulator.running_);
+  emulator.body_(cta, emulator.context_);
+}
+
+void CtaEmulator::Run(const char* kernel, int threads, Grid index, Grid grid, Body body, void* context) {
+  TIDEPOOL_CHECK(threads % kWarp == 0 && threads <= kMaxThreads);
+  while (static_cast<int>(lanes_.size()) < threads) lanes_.push_back(std::make_unique<Lane>());
+  threads_ = threads;
+  index_ = index;
+  grid_ = grid;
+  body_ = body;
+  context_ = context;
+  running_emulator = this;
+  current_thread.kernel = kernel;
+  current_thread.epoch = 1;
+  for (int i = 0; i < threads; ++i) {
+    lanes_[i]->wait = Wait::kNone;
+    lanes_[i]->fiber.Start(ThreadMain, nullptr);
+  }
+  for (;;) {
+    for (int warp = 0; warp < threads / kWarp; ++warp) RunWarp(warp);
+    const auto done = std::count_if(lanes_.begin(), lanes_.begin() + threads,
+                                    [](const auto& lane) { return lane->wait == Wait::kDone; });
+    if (done == threads) return;
+    if (done > 0) KernelFault("is left at a barrier by threads that have ended", done, -2);
+    for (int i = 0; i < threads; ++i) lanes_[i]->wait = Wait::kNone;
+    ++current_thread.epoch;
+  }
+}
+
+void CtaEmulator::RunWarp(int warp) {
+  for (;;) {
+    int at_warp = 0, elsewhere = 0;
+    for (int i = warp * kWarp; i < (warp + 1) * kWarp; ++i) {
+      Lane& lane = *lanes_[i];
+      if (lane.wait == Wait::kNone) {
+        running_ = i;
+        current_thread.thread = i;
+        lane.fiber.Resume();
+        if (lane.fiber.done()) lane.wait = Wait::kDone;
+      }
+      (lane.wait == Wait::kWarp ? at_warp : elsewhere) += 1;
+    }
+    if (at_warp == 0) return;
+    if (elsewhere > 0) KernelFault("is at a warp operation, but not all of its warp are", elsewhere, -2);
+    Combine(warp);
+  }
+}
+
+void CtaEmulator::Combine(int warp) {
+  const Lane& first = *lanes_[warp * kWarp];
+  for (int i = 0; i < kWarp; ++i) {
+    Lane& lane = *lanes_[warp * kWarp + i];
+    if (lane.op != first.op || lane.first_mask != first.first_mask || lane.last_mask != first.last_mask ||
+        lane.count != first.count) {
+      KernelFault("is at another warp operation than the rest of its warp", i, -2);
+    }
+    lane.wait = Wait::kNone;
+  }
+  // A butterfly, as on the device: the same bits.
+  for (int v = 0; v < first.count; ++v) {
+    for (int mask = first.first_mask; mask >= first.last_mask && mask > 0; mask /= 2) {
+      float before[kWarp];
+      for (int i = 0; i < kWarp; ++i) before[i] = lanes_[warp * kWarp + i]->values[v];
+      for (int i = 0; i < kWarp; ++i) {
+        float& value = lanes_[warp * kWarp + i]->values[v];
+        value = first.op == WarpOp::kSum ? before[i] + before[i ^ mask] : std::fmax(before[i], before[i ^ mask]);
+      }
+    }
+  }
+}
+
+void CtaEmulator::GiveWay(Wait wait) {
+  Lane& lane = *lanes_[running_];
+  lane.wait = wait;
+  lane.fiber.Yield();
+}
+
+void CtaEmulator::WaitForBarrier() { GiveWay(Wait::kBarrier); }
+
+void CtaEmulator::WaitForWarp(WarpOp op, int first_mask, int last_mask, float* values, int count) {
+  Lane& lane = *lanes_[running_];
+  lane.op = op;
+  lane.first_mask = first_mask;
+  lane.last_mask = last_mask;
+  lane.values = values;
+  lane.count = count;
+  GiveWay(Wait::kWarp);
+}
+
+}  // namespace tidepool::cuda

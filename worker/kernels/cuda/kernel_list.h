@@ -1,0 +1,64 @@
+// All kernels, so that a launch is a number and its arguments: the device side and the emulator instantiate the same
+// lists.
+#ifndef TIDEPOOL_WORKER_KERNELS_CUDA_KERNEL_LIST_H_
+#define TIDEPOOL_WORKER_KERNELS_CUDA_KERNEL_LIST_H_
+
+#include <type_traits>
+
+#include "worker/kernels/cuda/attend_body.h"
+#include "worker/kernels/cuda/mat_vec_body.h"
+#include "worker/kernels/cuda/move_rows_body.h"
+#include "worker/kernels/cuda/prefill_body.h"
+#include "worker/kernels/cuda/rotate_store_body.h"
+#include "worker/kernels/cuda/rows_body.h"
+#include "worker/kernels/cuda/score_rows_body.h"
+
+namespace tidepool::cuda {
+
+template <class... Kernels>
+struct KernelList {
+  static constexpr int kCount = sizeof...(Kernels);
+};
+
+template <class A, class B>
+struct JoinedLists;
+template <class... A, class... B>
+struct JoinedLists<KernelList<A...>, KernelList<B...>> {
+  using Type = KernelList<A..., B...>;
+};
+template <class A, class B>
+using Join = typename JoinedLists<A, B>::Type;
+
+template <class Kernel, class List>
+struct IndexIn;
+template <class Kernel, class... Rest>
+struct IndexIn<Kernel, KernelList<Kernel, Rest...>> : std::integral_constant<int, 0> {};
+template <class Kernel, class First, class... Rest>
+struct IndexIn<Kernel, KernelList<First, Rest...>>
+    : std::integral_constant<int, 1 + IndexIn<Kernel, KernelList<Rest...>>::value> {};
+
+using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, GatherHead,
+                              CausalSoftmax, ColumnSums, MoveRows, UpdateEntries, ScoreRows<2>, ScoreRows<4>,
+                              ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+
+template <int kLanes>
+using AttendOf = KernelList<AttendSplit<kLanes, 1>, AttendSplit<kLanes, 2>, AttendSplit<kLanes, 4>, AttendSplit<kLanes, 8>>;
+using AttendKernels = Join<Join<Join<AttendOf<2>, AttendOf<4>>, Join<AttendOf<8>, AttendOf<16>>>, AttendOf<32>>;
+
+template <MatrixFormat kFormat>
+using MatVecOf = KernelList<MatVec<kFormat, 1>, MatVec<kFormat, 2>, MatVec<kFormat, 4>, MatVec<kFormat, 8>>;
+using FloatMatVecKernels =
+    Join<Join<MatVecOf<MatrixFormat::kF32>, MatVecOf<MatrixFormat::kF16>>, MatVecOf<MatrixFormat::kBF16>>;
+using NibbleMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kNibbles>, MatVecOf<MatrixFormat::kNibblesMinimum>>,
+                                 MatVecOf<MatrixFormat::kNibblesK>>;
+using ByteMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kBytes>, MatVecOf<MatrixFormat::kBytesMinimum>>,
+                               Join<MatVecOf<MatrixFormat::kBytesK>, MatVecOf<MatrixFormat::kBytesK16>>>;
+
+using AllKernels = Join<Join<Join<RowKernels, AttendKernels>, FloatMatVecKernels>, Join<NibbleMatVecKernels, ByteMatVecKernels>>;
+
+template <class Kernel>
+inline constexpr int kKernelId = IndexIn<Kernel, AllKernels>::value;
+
+}  // namespace tidepool::cuda
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CUDA_KERNEL_LIST_H_

@@ -1,0 +1,162 @@
+// Decode's matrix products: a few rows of activations times quantised matrices.
+//
+// Shape: out[c][row] (+)= sum over columns of matrix[row][column] * x[c][column] (+ bias[row]), c < kColumns.
+// Bytes moved: the matrices once, the activations from cache. Bound: memory bandwidth.
+//
+// A warp takes kRows rows, a lane every 32nd block of 32 inputs: 512 bytes of a row in one load of the warp. The integer
+// product of a block is exact; the sums over blocks run in float32, lane by lane and then over the warp.
+#ifndef TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
+#define TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
+
+#include "worker/kernels/cuda/matrix_format.h"
+
+namespace tidepool::cuda {
+
+// Rows of activations, as PrepareRows leaves them: whichever form the matrix wants.
+struct DeviceActivations {
+  const float* floats = nullptr;   // [count][columns]
+  const int8_t* values = nullptr;  // [count][columns]: x ~ scale * value
+  const float* scales = nullptr;   // [count][columns / 32]
+  const float* sums = nullptr;     // [count][columns / 32]: scale * sum of values
+};
+
+template <MatrixFormat kFormat, int kColumns>
+struct MatVec {
+  static constexpr int kThreads = 128;
+  static constexpr int kRows = 2;  // of a warp
+  static constexpr int kRowsOfCta = kThreads / 32 * kRows;
+  static constexpr FormatFacts kFacts = FactsOf(kFormat);
+
+  struct Part {
+    DeviceMatrix matrix;
+    const float* bias = nullptr;  // [rows], or null
+    float* out = nullptr;         // [count][stride]
+    int32_t stride = 0;
+    int32_t first_cta = 0;  // of those of its rows
+  };
+  static constexpr int kParts = 3;
+  struct Args {
+    Part parts[kParts];  // by ascending first_cta
+    int32_t part_count = 1;
+    DeviceActivations x;
+    int32_t count = 1;     // activation rows, at most kColumns
+    bool add = false;      // to what `out` holds
+  };
+  struct Shared {};
+  static int Ctas(int rows) { return CeilDiv(rows, kRowsOfCta); }
+
+  template <class Cta>
+  TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
+    int p = 0;
+    while (p + 1 < args.part_count && cta.x() >= args.parts[p + 1].first_cta) ++p;
+    const Part& part = args.parts[p];
+    const int lane = cta.thread() % 32;
+    const int row = (cta.x() - part.first_cta) * kRowsOfCta + cta.thread() / 32 * kRows;
+    float sums[kRows * kColumns] = {};
+    const int columns = part.matrix.columns;
+    if constexpr (kFacts.scales == 0) {
+      for (int first = lane * 8; first < columns; first += 32 * 8) AddFloats(part.matrix, row, first, args, sums);
+    } else {
+#ifdef __CUDACC__
+#pragma unroll 2
+#endif
+      for (int block = lane; block < columns / kBlock; block += 32) AddBlock(part.matrix, row, block, args, sums);
+    }
+    cta.template GroupSum<32>(sums);
+    if (lane != 0) return;
+    for (int r = 0; r < kRows && row + r < part.matrix.rows; ++r) {
+      for (int c = 0; c < kColumns; ++c) {
+        if (c >= args.count) continue;
+        float* to = part.out + static_cast<int64_t>(c) * part.stride + row + r;
+        float value = sums[r * kColumns + c];
+        if (part.bias != nullptr) value += part.bias[row + r];
+        if (args.add) value += *to;
+        *to = value;
+      }
+    }
+  }
+
+ private:
+  TP_KERNEL static int64_t RowOf(const DeviceMatrix& matrix, int row, int r) {
+    return row + r < matrix.rows ? row + r : matrix.rows - 1;  // one that exists; the result is not used
+  }
+
+  TP_KERNEL static void AddBlock(const DeviceMatrix& matrix, int row, int block, const Args& args,
+                                 float (&sums)[kRows * kColumns]) {
+    uint32_t words[kRows][8];
+    BlockScales<kFormat> scales[kRows];
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int r = 0; r < kRows; ++r) {
+      LoadBlock<kFormat>(matrix, RowOf(matrix, row, r), block, words[r]);
+      scales[r] = BlockScales<kFormat>::Load(matrix, RowOf(matrix, row, r), block);
+    }
+    const int64_t blocks = matrix.columns / kBlock;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int c = 0; c < kColumns; ++c) {
+      const int64_t x_row = c < args.count ? c : 0;
+      const int8_t* values = args.x.values + (x_row * blocks + block) * kBlock;
+      const Words4 low = LoadWords(values), high = LoadWords(values + 16);
+      const float x_scale = args.x.scales[x_row * blocks + block];
+      const float x_sum = kFacts.minimum || kFacts.offset != 0 ? args.x.sums[x_row * blocks + block] : 0;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+      for (int r = 0; r < kRows; ++r) {
+        int first = 0, second = 0;
+        for (int i = 0; i < 4; ++i) {
+          first = DotBytes(words[r][i], low.w[i], first);
+          second = DotBytes(words[r][4 + i], high.w[i], second);
+        }
+        float sum;
+        if constexpr (kFacts.scales == 2) {
+          sum = (static_cast<float>(first) * scales[r].scale[0] + static_cast<float>(second) * scales[r].scale[1]) *
+                x_scale;
+        } else {
+          sum = static_cast<float>(first + second) * scales[r].scale[0] * x_scale;
+        }
+        if constexpr (kFacts.minimum) sum += scales[r].minimum * x_sum;
+        if constexpr (kFacts.offset != 0) sum -= static_cast<float>(kFacts.offset) * scales[r].scale[0] * x_sum;
+        sums[r * kColumns + c] += sum;
+      }
+    }
+  }
+
+  // Eight inputs from `first` on; a multiple of 8 of them exist.
+  TP_KERNEL static void AddFloats(const DeviceMatrix& matrix, int row, int first, const Args& args,
+                                  float (&sums)[kRows * kColumns]) {
+    float w[kRows][8];
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t at = RowOf(matrix, row, r) * matrix.columns + first;
+      if constexpr (kFormat == MatrixFormat::kF32) {
+        for (int half = 0; half < 2; ++half) {
+          const Words4 four = StreamWords(matrix.values + (at + 4 * half) * 4);
+          for (int i = 0; i < 4; ++i) memcpy(&w[r][4 * half + i], &four.w[i], 4);
+        }
+      } else {
+        const Words4 eight = StreamWords(matrix.values + at * 2);
+        for (int i = 0; i < 4; ++i) {
+          if constexpr (kFormat == MatrixFormat::kF16) {
+            HalvesToFloats(eight.w[i], &w[r][2 * i]);
+          } else {
+            w[r][2 * i] = BrainToFloat(static_cast<uint16_t>(eight.w[i]));
+            w[r][2 * i + 1] = BrainToFloat(static_cast<uint16_t>(eight.w[i] >> 16));
+          }
+        }
+      }
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      const float* x = args.x.floats + static_cast<int64_t>(c < args.count ? c : 0) * matrix.columns + first;
+      for (int i = 0; i < 8; ++i) {
+        for (int r = 0; r < kRows; ++r) sums[r * kColumns + c] += w[r][i] * x[i];
+      }
+    }
+  }
+};
+
+}  // namespace tidepool::cuda
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
