@@ -1,6 +1,6 @@
-// Speed of a device (--device) on a model of Llama-3.1-8B's shape with random weights: prefill, and decode with the full
-// cache and with a share of its rows resident, at several contexts and batches. What is evicted is chosen at random and
-// not recalled: docs/cuda.md says how recall adds to it.
+// Speed of a device (--device) on a model of Llama-3.1-8B's shape with random weights: prefill, and decode with the
+// full cache and with a share of its rows resident, at several contexts and batches. What is evicted is chosen at
+// random and not recalled: docs/cuda.md says how recall adds to it.
 //
 //   device_bench [--device=cuda:0] [--contexts=8192,32768] [--batches=1,8] [--type=q4_k|q4_0|q8_0|bf16] [--layers=32]
 //                [--steps=32] [--json=FILE]
@@ -54,7 +54,10 @@ std::vector<int> Numbers(const std::string& list) {
 
 TensorType TypeFlag() {
   const std::string name = absl::GetFlag(FLAGS_type);
-  return name == "q4_0" ? TensorType::kQ4_0 : name == "q8_0" ? TensorType::kQ8_0 : name == "bf16" ? TensorType::kBF16 : TensorType::kQ4_K;
+  return name == "q4_0"   ? TensorType::kQ4_0
+         : name == "q8_0" ? TensorType::kQ8_0
+         : name == "bf16" ? TensorType::kBF16
+                          : TensorType::kQ4_K;
 }
 
 class DeviceBench {
@@ -143,15 +146,18 @@ class DeviceBench {
     double kv_bytes = 0;
     for (const auto& rows : rows_) kv_bytes += static_cast<double>(rows->total_rows() * backend_->layout().row_bytes());
     // The embedding is looked up, not read through.
-    const double weight_bytes = static_cast<double>(model_->tensor_bytes()) - static_cast<double>(model_->token_embedding().bytes());
+    const double weight_bytes =
+        static_cast<double>(model_->tensor_bytes()) - static_cast<double>(model_->token_embedding().bytes());
     const double rate = (weight_bytes + kv_bytes) / median;
-    std::printf("%7d %5d   %3.0f %% resident  %7.3f ms a step  %8.1f tokens/s  KV %7.3f GB  %6.0f GB/s%s\n", context, batch,
-                share * 100, median * 1e3, batch / median, kv_bytes / 1e9, rate / 1e9, finite ? "" : "  NOT FINITE");
+    std::printf("%7d %5d   %3.0f %% resident  %7.3f ms a step  %8.1f tokens/s  KV %7.3f GB  %6.0f GB/s%s\n", context,
+                batch, share * 100, median * 1e3, batch / median, kv_bytes / 1e9, rate / 1e9,
+                finite ? "" : "  NOT FINITE");
     std::fflush(stdout);
     if (json_.is_open()) {
       json_ << absl::StrCat("{\"context\": ", context, ", \"batch\": ", batch, ", \"resident\": ", share,
                             ", \"step_ms\": ", median * 1e3, ", \"tokens_per_s\": ", batch / median,
-                            ", \"kv_bytes\": ", kv_bytes, ", \"weight_bytes\": ", weight_bytes, ", \"finite\": ", finite ? "true" : "false", "}\n")
+                            ", \"kv_bytes\": ", kv_bytes, ", \"weight_bytes\": ", weight_bytes,
+                            ", \"finite\": ", finite ? "true" : "false", "}\n")
             << std::flush;
     }
   }
@@ -197,7 +203,8 @@ int Main() {
     std::fprintf(stderr, "%s\n", std::string(backend.status().message()).c_str());
     return 1;
   }
-  std::printf("loaded in %.1f s, %.2f GB of weights\n", Seconds(start), static_cast<double>((*model)->tensor_bytes()) / 1e9);
+  std::printf("loaded in %.1f s, %.2f GB of weights\n", Seconds(start),
+              static_cast<double>((*model)->tensor_bytes()) / 1e9);
   std::printf("context batch\n");
   DeviceBench bench(*model, *std::move(backend));
   for (int context : Numbers(absl::GetFlag(FLAGS_contexts))) {

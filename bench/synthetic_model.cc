@@ -98,7 +98,8 @@ bool WriteSyntheticModel(const SyntheticShape& shape, const std::string& path) {
   uint64_t offset = 0;
   for (const Planned& tensor : tensors) {
     const TensorType type = tensor.matrix ? shape.type : TensorType::kF32;
-    test::GgufBuilder::Tensor entry{.name = tensor.name, .dimensions = {tensor.columns}, .type = static_cast<uint32_t>(type)};
+    test::GgufBuilder::Tensor entry{
+        .name = tensor.name, .dimensions = {tensor.columns}, .type = static_cast<uint32_t>(type)};
     if (tensor.matrix) entry.dimensions.push_back(tensor.rows);
     entry.offset = static_cast<int64_t>(offset);
     builder.tensors.push_back(std::move(entry));

@@ -18,7 +18,8 @@ namespace {
 std::optional<int> CudaOrdinal(const std::string& device) {
   if (device == "cuda") return 0;
   int ordinal = 0;
-  if (!absl::StartsWith(device, "cuda:") || !absl::SimpleAtoi(device.substr(5), &ordinal) || ordinal < 0) return std::nullopt;
+  if (!absl::StartsWith(device, "cuda:") || !absl::SimpleAtoi(device.substr(5), &ordinal) || ordinal < 0)
+    return std::nullopt;
   return ordinal;
 }
 

@@ -57,8 +57,9 @@ void ExpectNear(const std::vector<float>& got, const std::vector<float>& expecte
 
 struct Case {
   std::string model;
-  bool exact;       // float32 weights
-  float tolerance;  // of a logit; those of quantised models hold cpu's int8 activations, where cuda has halves in prompts
+  bool exact;  // float32 weights
+  float
+      tolerance;  // of a logit; those of quantised models hold cpu's int8 activations, where cuda has halves in prompts
 };
 
 class CudaBackendTest : public testing::TestWithParam<Case> {
@@ -66,7 +67,8 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
   // The same steps on one of the two.
   class Machine {
    public:
-    Machine(const std::string& device, const Case& of) : model_(*Model::Load(test::DataPath("tiny_models/" + of.model))) {
+    Machine(const std::string& device, const Case& of)
+        : model_(*Model::Load(test::DataPath("tiny_models/" + of.model))) {
       BackendOptions options;
       options.kv_bytes = size_t{16} << 20;
       options.f32_weights = of.exact;
@@ -220,7 +222,8 @@ TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaBackendTest,
                          testing::Values(Case{"llama_f32.gguf", true, 2e-2f}, Case{"qwen2_f32.gguf", true, 2e-2f},
-                                         Case{"qwen3_yarn_f16.gguf", false, 5e-2f}, Case{"llama_q8_0.gguf", false, 0.7f}),
+                                         Case{"qwen3_yarn_f16.gguf", false, 5e-2f},
+                                         Case{"llama_q8_0.gguf", false, 0.7f}),
                          [](const auto& test) { return test.param.model.substr(0, test.param.model.find('.')); });
 
 TEST(CreateBackendTest, NamesADeviceThatIsNone) {

@@ -1,5 +1,5 @@
-// Whole generations on the `cuda` backend give the `cpu` backend's tokens. On a machine without a GPU its kernels run in
-// the emulator; TIDEPOOL_TEST_DEVICE=cuda:0 names a GPU.
+// Whole generations on the `cuda` backend give the `cpu` backend's tokens. On a machine without a GPU its kernels run
+// in the emulator; TIDEPOOL_TEST_DEVICE=cuda:0 names a GPU.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -191,7 +191,8 @@ TEST(DeviceTest, QuantisedRealModelIsAsGoodAsTheCpus) {
     request.logprobs = 0;
     const Answer expected = RunRequest(cpu.engine(), request), got = RunRequest(device.engine(), request);
     ASSERT_EQ(got.logprobs.size(), 8u) << got.result.status;
-    for (size_t i = 0; i < 8; ++i, ++compared) difference += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob);
+    for (size_t i = 0; i < 8; ++i, ++compared)
+      difference += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob);
   }
   EXPECT_LT(difference / compared, 0.15);
 }

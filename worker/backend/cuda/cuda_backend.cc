@@ -17,10 +17,12 @@ namespace {
 absl::Status CheckOptions(const Model& model, const BackendOptions& options) {
   if (options.kv_type != KvType::kF16) return absl::InvalidArgumentError("kv_type: cuda keeps f16 rows only");
   const ModelConfig& config = model.config();
-  for (const auto& [name, value] :
-       {std::pair{"width", config.width}, {"ffn_width", config.ffn_width}, {"heads * head_dim", config.heads * config.head_dim}}) {
+  for (const auto& [name, value] : {std::pair{"width", config.width},
+                                    {"ffn_width", config.ffn_width},
+                                    {"heads * head_dim", config.heads * config.head_dim}}) {
     if (value % kBlock != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": ", value, " is not a multiple of ", kBlock, ", as cuda needs"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": ", value, " is not a multiple of ", kBlock, ", as cuda needs"));
     }
   }
   return absl::OkStatus();
@@ -40,7 +42,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateOn(std::unique_ptr<Device> device
   auto team = std::make_unique<ThreadTeam>(options.threads);
   TP_ASSIGN_OR_RETURN(std::unique_ptr<DeviceWeights> weights,
                       DeviceWeights::Load(*model, options.f32_weights, device.get(), *team));
-  TP_ASSIGN_OR_RETURN(void* const memory, device->Allocate(static_cast<size_t>(pages) * kPageSlots * layout.row_bytes()));
+  TP_ASSIGN_OR_RETURN(void* const memory,
+                      device->Allocate(static_cast<size_t>(pages) * kPageSlots * layout.row_bytes()));
   return std::make_unique<CudaBackend>(std::move(device), std::move(model), options, layout, pages, std::move(team),
                                        std::move(weights), memory);
 }
@@ -177,14 +180,15 @@ void CudaBackend::Pack(SequenceRows&, KvPrecision, absl::Span<const PackTask>) {
 void CudaBackend::MovePackedRow(SequenceRows&, int, int, int32_t, int32_t) { TIDEPOOL_CHECK(packs()); }
 void CudaBackend::FillGroup(const RowGroup&, const char*) { TIDEPOOL_CHECK(packs()); }
 
-void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
-                                absl::Span<const int32_t> visible, float* out) {
+void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head,
+                                absl::Span<const float* const> queries, absl::Span<const int32_t> visible, float* out) {
   const HeadRows& head = rows.head(layer, kv_head);
   const int head_dim = layout_.head_dim;
   const auto slots = static_cast<size_t>(head.slots());
   const auto count = static_cast<int32_t>(queries.size());
   std::vector<float> together(static_cast<size_t>(count) * head_dim);
-  for (int32_t i = 0; i < count; ++i) std::copy_n(queries[i], head_dim, together.data() + static_cast<size_t>(i) * head_dim);
+  for (int32_t i = 0; i < count; ++i)
+    std::copy_n(queries[i], head_dim, together.data() + static_cast<size_t>(i) * head_dim);
   std::vector<float> scores(count * slots);
   {
     MutexLock lock(&mutex_);

@@ -1,9 +1,9 @@
-// The `cuda` backend: transformer steps on a GPU with the kernels of worker/kernels/cuda. Above `Device` it is plain C++:
-// with the host device the same code runs, kernels and all, without a GPU.
+// The `cuda` backend: transformer steps on a GPU with the kernels of worker/kernels/cuda. Above `Device` it is plain
+// C++: with the host device the same code runs, kernels and all, without a GPU.
 //
-// Differences from `cpu`, within the tolerance of the reference tests: sums run in another order, prompts are multiplied
-// in half precision, and a row's attention is added up by slot, not by position. So recall gives the same rows, but not
-// the same last bits as rows that were never evicted.
+// Differences from `cpu`, within the tolerance of the reference tests: sums run in another order, prompts are
+// multiplied in half precision, and a row's attention is added up by slot, not by position. So recall gives the same
+// rows, but not the same last bits as rows that were never evicted.
 #ifndef TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
 #define TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
 
@@ -46,20 +46,20 @@ class CudaBackend final : public Backend {
   // What the device is told of a step. Slices by rank: those of one token first.
   struct Plan {
     absl::Span<const StepSlice> slices;
-    std::vector<int> by_rank;             // slice
-    std::vector<int32_t> first_token;     // by rank: row of its first token
+    std::vector<int> by_rank;                   // slice
+    std::vector<int32_t> first_token;           // by rank: row of its first token
     std::vector<std::vector<HeadPages>> heads;  // by layer: [ranks][kv_heads]
-    std::vector<int32_t> slots;           // [layers][kv_heads][tokens] slot of a token's row
+    std::vector<int32_t> slots;                 // [layers][kv_heads][tokens] slot of a token's row
     int singles = 0;
     int32_t tokens = 0;
-    bool products = false;  // by the library, not MatVec
+    bool products = false;        // by the library, not MatVec
     int64_t host_query_rows = 0;  // of a layer, that the hook reads
 
     // On the device.
     const int32_t* token_ids = nullptr;
     StepTokens step;
-    const int32_t* single_rows = nullptr;         // by rank
-    const int32_t* slots_on_device = nullptr;     // as slots
+    const int32_t* single_rows = nullptr;           // by rank
+    const int32_t* slots_on_device = nullptr;       // as slots
     std::vector<const HeadPages*> heads_on_device;  // by layer
     const StepSlice& slice(int rank) const { return slices[by_rank[rank]]; }
   };
@@ -82,6 +82,8 @@ class CudaBackend final : public Backend {
   void RunLayer(Plan& plan, int layer, StepHook* hook);
   void Attention(Plan& plan, int layer);
   void AttendSingles(Plan& plan, int layer);
+  // It leaves what the output projection multiplies, not floats.
+  bool AttendedAreQuantised(const Plan& plan, int layer) const;
   void AttendSlice(Plan& plan, int layer, int rank);
   void Logits(const Plan& plan);
   // Where a layer's queries go on the host, and what the hook sees of them.

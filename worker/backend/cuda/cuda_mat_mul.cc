@@ -11,16 +11,16 @@ constexpr int kRowParts = 8;  // of a row of activations that needs no sum over 
 bool IsFloat(const DeviceMatrix& matrix) { return FactsOf(matrix.format).scales == 0; }
 
 // As many matrices of one format as a launch takes.
-template <MatrixFormat kFormat, int kColumns, class Uses>
-void LaunchMatVec(Device& device, const Uses& uses, const DeviceActivations& x, int32_t first, int32_t count, bool add) {
-  using Kernel = MatVec<kFormat, kColumns>;
-  typename Kernel::Args args;
+template <class Kernel, class Uses>
+void LaunchMatVec(Device& device, const Uses& uses, const DeviceActivations& x, int32_t first, int32_t count,
+                  bool add) {
+  MatVecArgs args;
   args.part_count = static_cast<int32_t>(uses.size());
   args.count = count;
   args.add = add;
   int ctas = 0;
   for (size_t i = 0; i < uses.size(); ++i) {
-    typename Kernel::Part& part = args.parts[i];
+    MatVecPart& part = args.parts[i];
     part.matrix = *uses[i].matrix;
     part.bias = uses[i].bias;
     part.stride = part.matrix.rows;
@@ -36,9 +36,25 @@ void LaunchMatVec(Device& device, const Uses& uses, const DeviceActivations& x, 
   device.Launch<Kernel>({ctas}, args);
 }
 
+template <MatrixFormat kFormat, class Uses>
+void LaunchForCount(Device& device, const Uses& uses, const DeviceActivations& x, int32_t first, int32_t rows,
+                    bool add) {
+  if (rows == 1) return LaunchMatVec<MatVec<kFormat, 1>>(device, uses, x, first, rows, add);
+  if constexpr (FactsOf(kFormat).scales == 0) {
+    if (rows == 2) return LaunchMatVec<MatVec<kFormat, 2>>(device, uses, x, first, rows, add);
+    if (rows <= 4) return LaunchMatVec<MatVec<kFormat, 4>>(device, uses, x, first, rows, add);
+    LaunchMatVec<MatVec<kFormat, 8>>(device, uses, x, first, rows, add);
+  } else {
+    if (rows <= 8) return LaunchMatVec<MatTile<kFormat, 1>>(device, uses, x, first, rows, add);
+    if (rows <= 16) return LaunchMatVec<MatTile<kFormat, 2>>(device, uses, x, first, rows, add);
+    LaunchMatVec<MatTile<kFormat, 4>>(device, uses, x, first, rows, add);
+  }
+}
+
 }  // namespace
 
-DeviceActivations CudaBackend::Prepare(PrepareRows::Args args, int32_t count, absl::Span<const Use> uses, bool products) {
+DeviceActivations CudaBackend::Prepare(PrepareRows::Args args, int32_t count, absl::Span<const Use> uses,
+                                       bool products) {
   const size_t elements = static_cast<size_t>(count) * args.columns, blocks = elements / kBlock;
   for (const Use& use : uses) {
     const bool floats = IsFloat(*use.matrix);
@@ -52,30 +68,28 @@ DeviceActivations CudaBackend::Prepare(PrepareRows::Args args, int32_t count, ab
       args.sums = form_sums_.Get<float>(blocks);
     }
   }
-  const int parts = args.op == PrepareRows::Op::kNorm ? 1 : std::min(kRowParts, CeilDiv(args.columns, PrepareRows::kThreads));
+  const int parts =
+      args.op == PrepareRows::Op::kNorm ? 1 : std::min(kRowParts, CeilDiv(args.columns, PrepareRows::kThreads));
   device_->Launch<PrepareRows>({count, parts}, args);
   return {args.floats, args.values, args.scales, args.sums};
 }
 
-void CudaBackend::MatMul(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool products, bool add) {
+void CudaBackend::MatMul(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool products,
+                         bool add) {
   if (!products) return MatMulByVectors(uses, x, count, add);
   for (const Use& use : uses) MatMulByLibrary(use, count, add);
 }
 
 void CudaBackend::MatMulByVectors(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool add) {
-  constexpr int kAtOnce = 8;
   for (size_t begin = 0; begin < uses.size();) {
     size_t end = begin + 1;
     while (end < uses.size() && uses[end].matrix->format == uses[begin].matrix->format) ++end;
     const absl::Span<const Use> alike = uses.subspan(begin, end - begin);
-    for (int32_t first = 0; first < count; first += kAtOnce) {
-      const int32_t rows = std::min(kAtOnce, count - first);
-      ForFormat(alike[0].matrix->format, [&]<MatrixFormat kFormat>() {
-        if (rows == 1) return LaunchMatVec<kFormat, 1>(*device_, alike, x, first, rows, add);
-        if (rows == 2) return LaunchMatVec<kFormat, 2>(*device_, alike, x, first, rows, add);
-        if (rows <= 4) return LaunchMatVec<kFormat, 4>(*device_, alike, x, first, rows, add);
-        LaunchMatVec<kFormat, 8>(*device_, alike, x, first, rows, add);
-      });
+    const int32_t at_once = IsFloat(*alike[0].matrix) ? 8 : 32;
+    for (int32_t first = 0; first < count; first += at_once) {
+      const int32_t rows = std::min(at_once, count - first);
+      ForFormat(alike[0].matrix->format,
+                [&]<MatrixFormat kFormat>() { LaunchForCount<kFormat>(*device_, alike, x, first, rows, add); });
     }
     begin = end;
   }

@@ -11,12 +11,12 @@
 namespace tidepool::cuda {
 namespace {
 
-// More activation rows than these are multiplied by the library, with the weights as halves: reading them again for
-// every eight rows would cost more.
-constexpr int kMostVectorRows = 32;
+// More activation rows than these are multiplied by the library, with the weights as halves: MatTile reads them again
+// for every 32 rows.
+constexpr int kMostVectorRows = 64;
 // CTAs that a multiprocessor runs at a time, of the attention kernels.
 constexpr int kCtasOfMultiprocessor = 4;
-constexpr int kLeastPagesOfSplit = 4;  // one for each warp
+constexpr int kLeastPagesOfSplit = 4;             // one for each warp
 constexpr size_t kMostScores = size_t{64} << 20;  // of a tile of prefill attention: 256 MiB
 
 // kLanes of a head: a lane holds 8 channels.
@@ -230,7 +230,8 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
     PrepareRows::Args norm{.op = PrepareRows::Op::kNorm, .columns = config_.width, .x = x_.As<float>()};
     norm.weight = w.attention_norm;
     norm.epsilon = config_.rms_epsilon;
-    const Use qkv[] = {{&w.q, w.q_bias, q_.As<float>()}, {&w.k, w.k_bias, k_.As<float>()}, {&w.v, w.v_bias, v_.As<float>()}};
+    const Use qkv[] = {
+        {&w.q, w.q_bias, q_.As<float>()}, {&w.k, w.k_bias, k_.As<float>()}, {&w.v, w.v_bias, v_.As<float>()}};
     MatMul(qkv, Prepare(norm, tokens, qkv, plan.products), tokens, plan.products, /*add=*/false);
 
     RotateAndStore::Args rotate;
@@ -245,8 +246,9 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
     rotate.pairs = config_.rope_dims / 2;
     rotate.neox = config_.rope_neox;
     rotate.q = q_.As<float>();
-    rotate.q_half = plan.singles < static_cast<int>(plan.by_rank.size()) ? q_half_.Get<uint16_t>(
-        static_cast<size_t>(tokens) * config_.heads * head_dim) : nullptr;
+    rotate.q_half = plan.singles < static_cast<int>(plan.by_rank.size())
+                        ? q_half_.Get<uint16_t>(static_cast<size_t>(tokens) * config_.heads * head_dim)
+                        : nullptr;
     rotate.k = k_.As<float>();
     rotate.v = v_.As<float>();
     rotate.q_norm = w.q_norm;
@@ -258,17 +260,20 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
     if (acts) device_->Synchronize();
   }
   if (acts) CallHook(plan, layer, hook);
-  MutexLock lock(&mutex_);
-  if (acts) RefreshLayer(plan, layer);
-  Attention(plan, layer);
-  if (acts) {
-    mutex_.Unlock();
-    hook->AfterAttention(layer);
-    mutex_.Lock();
+  {
+    MutexLock lock(&mutex_);
+    if (acts) RefreshLayer(plan, layer);
+    Attention(plan, layer);
   }
+  if (acts) hook->AfterAttention(layer);
+  MutexLock lock(&mutex_);
   const Use output[] = {{&w.output, nullptr, x_.As<float>()}};
   PrepareRows::Args copy{.op = PrepareRows::Op::kCopy, .columns = config_.heads * head_dim, .x = attended_.As<float>()};
-  MatMul(output, Prepare(copy, tokens, output, plan.products), tokens, plan.products, /*add=*/true);
+  const DeviceActivations attended =
+      AttendedAreQuantised(plan, layer)
+          ? DeviceActivations{nullptr, form_values_.As<int8_t>(), form_scales_.As<float>(), form_sums_.As<float>()}
+          : Prepare(copy, tokens, output, plan.products);
+  MatMul(output, attended, tokens, plan.products, /*add=*/true);
   PrepareRows::Args norm{.op = PrepareRows::Op::kNorm, .columns = config_.width, .x = x_.As<float>()};
   norm.weight = w.ffn_norm;
   norm.epsilon = config_.rms_epsilon;
@@ -293,6 +298,11 @@ void CudaBackend::Attention(Plan& plan, int layer) {
   for (int rank = plan.singles; rank < static_cast<int>(plan.by_rank.size()); ++rank) AttendSlice(plan, layer, rank);
 }
 
+bool CudaBackend::AttendedAreQuantised(const Plan& plan, int layer) const {
+  return !plan.products && plan.singles == static_cast<int>(plan.by_rank.size()) && config_.head_dim % kBlock == 0 &&
+         FactsOf(weights_->layers[layer].output.format).scales != 0;
+}
+
 void CudaBackend::AttendSingles(Plan& plan, int layer) {
   const int kv_heads = config_.kv_heads, head_dim = config_.head_dim, group = config_.heads / kv_heads;
   const std::vector<HeadPages>& heads = plan.heads[layer];
@@ -308,7 +318,7 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
   args.query_heads = config_.heads;
   args.kv_heads = kv_heads;
   args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  args.splits = std::max(1, std::min(wanted, CeilDiv(most_pages, kLeastPagesOfSplit)));
+  args.splits = std::clamp(std::min(wanted, CeilDiv(most_pages, kLeastPagesOfSplit)), 1, MergeSplits::kMostSplits);
   const size_t partials = static_cast<size_t>(plan.singles) * config_.heads * args.splits;
   args.part_out = part_out_.Get<float>(partials * head_dim);
   args.part_maximum = part_maximum_.Get<float>(partials);
@@ -318,7 +328,16 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
       device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, kv_heads * parts, plan.singles}, args);
     });
   });
-  MergeSplits::Args merge{args, attended_.As<float>(), log_sum_.Get<float>(static_cast<size_t>(plan.singles) * config_.heads)};
+  MergeSplits::Args merge{.parts = args};
+  merge.log_sum = log_sum_.Get<float>(static_cast<size_t>(plan.singles) * config_.heads);
+  if (AttendedAreQuantised(plan, layer)) {
+    const size_t elements = static_cast<size_t>(plan.tokens) * config_.heads * head_dim;
+    merge.values = form_values_.Get<int8_t>(elements);
+    merge.scales = form_scales_.Get<float>(elements / kBlock);
+    merge.sums = form_sums_.Get<float>(elements / kBlock);
+  } else {
+    merge.out = attended_.As<float>();
+  }
   device_->Launch<MergeSplits>({config_.heads, plan.singles}, merge);
 
   std::vector<ScoreJob> jobs;
@@ -390,8 +409,8 @@ void CudaBackend::AttendSlice(Plan& plan, int layer, int rank) {
       softmax.scores = scores_.As<float>();
       softmax.birth = gather.birth;
       softmax.weights = score_weights_.Get<uint16_t>(of_row * tile);
-      softmax.log_sum = log_sum_.Get<float>(std::max(static_cast<size_t>(group) * tile,
-                                                     static_cast<size_t>(plan.singles) * config_.heads));
+      softmax.log_sum = log_sum_.Get<float>(
+          std::max(static_cast<size_t>(group) * tile, static_cast<size_t>(plan.singles) * config_.heads));
       softmax.tokens = count;
       softmax.slots = slots;
       softmax.first_token = begin;

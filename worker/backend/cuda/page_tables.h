@@ -1,5 +1,5 @@
-// Which pages a sequence's rows lie in, as the device sees it: one table for each (layer, kv head), kept up to date from
-// HeadRows::TakeTouched.
+// Which pages a sequence's rows lie in, as the device sees it: one table for each (layer, kv head), kept up to date
+// from HeadRows::TakeTouched.
 #ifndef TIDEPOOL_WORKER_BACKEND_CUDA_PAGE_TABLES_H_
 #define TIDEPOOL_WORKER_BACKEND_CUDA_PAGE_TABLES_H_
 

@@ -8,6 +8,7 @@
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_ATTEND_BODY_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_ATTEND_BODY_H_
 
+#include "worker/kernels/cuda/rows_body.h"
 #include "worker/kernels/cuda/slot_pages.h"
 
 namespace tidepool::cuda {
@@ -34,9 +35,9 @@ template <int kLanes, int kQueries>
 struct AttendSplit {
   static constexpr int kThreads = 128;
   static constexpr int kWarps = kThreads / 32;
-  static constexpr int kRowsAtOnce = 32 / kLanes;                // of a warp
-  static constexpr int kSteps = kSlotsOfPage / kRowsAtOnce;      // of a page
-  static constexpr int kUnroll = kSteps < 4 ? kSteps : 4;        // loads in flight
+  static constexpr int kRowsAtOnce = 32 / kLanes;            // of a warp
+  static constexpr int kSteps = kSlotsOfPage / kRowsAtOnce;  // of a page
+  static constexpr int kUnroll = kSteps < 4 ? kSteps : 4;    // loads in flight
   static constexpr int kDims = kLanes * 8;
   using Args = AttendArgs;
   struct Shared {
@@ -58,8 +59,9 @@ struct AttendSplit {
     State state;
     for (int j = 0; j < kQueries; ++j) {
       const int query = first_query + j < group ? first_query + j : 0;  // one that exists; the result is not used
-      const float* from = args.q + (static_cast<int64_t>(args.rows[slice]) * args.query_heads + kv_head * group + query) *
-                                       head_dim + channel;
+      const float* from =
+          args.q + (static_cast<int64_t>(args.rows[slice]) * args.query_heads + kv_head * group + query) * head_dim +
+          channel;
       for (int i = 0; i < 8; ++i) state.q[j][i] = has_channels ? from[i] * (args.scale * kLog2E) : 0.0f;
       state.maximum[j] = kNoScore;
       state.sum[j] = 0;
@@ -200,30 +202,50 @@ struct AttendSplit {
 // out = the softmax over all splits. grid: query_heads, slices
 struct MergeSplits {
   static constexpr int kThreads = 128;
+  static constexpr int kMostSplits = 128;
   struct Args {
     AttendArgs parts;
-    float* out = nullptr;  // [..][query_heads][head_dim], rows as of q
+    float* out = nullptr;  // [..][query_heads][head_dim], rows as of q; or null
+    // Quantised, likewise, as PrepareRows does it; or null. head_dim must be a multiple of 32.
+    int8_t* values = nullptr;
+    float* scales = nullptr;
+    float* sums = nullptr;
     // [slices][query_heads] log2 of the sum of exp(score), or null
     float* log_sum = nullptr;
   };
-  struct Shared {};
+  struct Shared {
+    SharedArray<float, kMostSplits> factor;
+  };
 
   template <class Cta>
-  TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
+  TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args) {
     const AttendArgs& parts = args.parts;
-    const int head = cta.x(), slice = cta.y(), head_dim = parts.memory.head_dim;
+    const int head = cta.x(), slice = cta.y(), head_dim = parts.memory.head_dim, lane = cta.thread() % 32;
     const int64_t at = (static_cast<int64_t>(slice) * parts.query_heads + head) * parts.splits;
     float maximum = kNoScore, sum = 0;
-    for (int s = 0; s < parts.splits; ++s) maximum = fmaxf(maximum, parts.part_maximum[at + s]);
-    for (int s = 0; s < parts.splits; ++s) sum += Exp2(parts.part_maximum[at + s] - maximum) * parts.part_sum[at + s];
-    const float factor = 1.0f / sum;
-    float* to = args.out + (static_cast<int64_t>(parts.rows[slice]) * parts.query_heads + head) * head_dim;
-    for (int c = cta.thread(); c < head_dim; c += kThreads) {
-      float out = 0;
-      for (int s = 0; s < parts.splits; ++s) {
-        out += Exp2(parts.part_maximum[at + s] - maximum) * parts.part_out[(at + s) * head_dim + c];
+    for (int s = lane; s < parts.splits; s += 32) maximum = fmaxf(maximum, parts.part_maximum[at + s]);
+    maximum = cta.WarpMax(maximum);
+    for (int s = lane; s < parts.splits; s += 32)
+      sum += Exp2(parts.part_maximum[at + s] - maximum) * parts.part_sum[at + s];
+    sum = cta.WarpSum(sum);
+    for (int s = cta.thread(); s < parts.splits; s += kThreads) {
+      shared.factor[s] = Exp2(parts.part_maximum[at + s] - maximum) / sum;
+    }
+    cta.Sync();
+    const int64_t row = (static_cast<int64_t>(parts.rows[slice]) * parts.query_heads + head) * head_dim;
+    for (int first = 0; first < head_dim; first += kThreads) {
+      const int c = first + cta.thread();
+      float out[1] = {0};
+      if (c < head_dim) {
+#ifdef __CUDACC__
+#pragma unroll 8
+#endif
+        for (int s = 0; s < parts.splits; ++s) out[0] += shared.factor[s] * parts.part_out[(at + s) * head_dim + c];
+        if (args.out != nullptr) args.out[row + c] = out[0];
       }
-      to[c] = out * factor;
+      if (args.values == nullptr) continue;  // for all
+      QuantizeColumns<1>(cta, out, c < head_dim, args.values + row + c, args.scales + (row + c) / kBlock,
+                         args.sums + (row + c) / kBlock);
     }
     if (args.log_sum != nullptr && cta.thread() == 0) {
       args.log_sum[static_cast<int64_t>(slice) * parts.query_heads + head] = maximum + log2f(sum);

@@ -5,6 +5,7 @@
 //     struct Args { const float* x; float* out; int count; };  // plain data, passed by value
 //     struct Shared { SharedArray<float, 8> partial; };        // a CTA's shared memory
 //     static constexpr int kThreads = 256;                     // of a CTA, a multiple of 32
+//     static constexpr bool kWaitsItself = true;               // if there: Run calls WaitForInputs
 //     template <class Cta> TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args);
 //   };
 //
@@ -60,11 +61,15 @@ class DeviceCta {
   }
   __device__ __forceinline__ void Sync() { __syncthreads(); }
 
-  // values[i] becomes its sum, or maximum, over each aligned group of kLanes lanes (GroupSum), or over the
-  // lanes of the warp that are equal modulo kLanes (CrossSum, CrossMax).
+  // values[i] becomes its sum, or maximum, over each aligned group of kLanes lanes (Group..), or over the
+  // lanes of the warp that are equal modulo kLanes (Cross..).
   template <int kLanes, int kCount>
   __device__ __forceinline__ void GroupSum(float (&values)[kCount]) {
     Sum<kLanes / 2, 1>(values);
+  }
+  template <int kLanes, int kCount>
+  __device__ __forceinline__ void GroupMax(float (&values)[kCount]) {
+    Max<kLanes / 2, 1>(values);
   }
   template <int kLanes, int kCount>
   __device__ __forceinline__ void CrossSum(float (&values)[kCount]) {
@@ -84,6 +89,22 @@ class DeviceCta {
     Max<16, 1>(values);
     return values[0];
   }
+
+  // c += a b of 16 x 32 by 32 x 8 signed bytes, over the warp. Lane 4 r + q holds, four bytes to a word:
+  // a: rows r, r + 8, r, r + 8 at k = 4 q (the first two) and 16 + 4 q; b: column r at k = 4 q and 16 + 4 q;
+  // c: row r, columns 2 q and 2 q + 1, then row r + 8.
+  __device__ __forceinline__ void MultiplyBytes(const uint32_t (&a)[4], const uint32_t (&b)[2], int (&c)[4]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+
+  // Until here a kernel may run beside the one before it: nothing that kernels write may be read.
+  __device__ __forceinline__ void WaitForInputs() { cudaGridDependencySynchronize(); }
+  // Brings a line of memory that is only read nearer.
+  __device__ __forceinline__ void Prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
  private:
   template <int kFirst, int kLast, int kCount>
@@ -116,6 +137,8 @@ __device__ __forceinline__ void HalvesToFloats(uint32_t word, float* out) {
   out[1] = both.y;
 }
 __device__ __forceinline__ float Exp2(float x) { return exp2f(x); }
+__device__ __forceinline__ uint32_t StreamWord(const void* from) { return __ldcs(static_cast<const uint32_t*>(from)); }
+__device__ __forceinline__ uint32_t LoadWord(const void* from) { return *static_cast<const uint32_t*>(from); }
 __device__ __forceinline__ Words4 LoadWords(const void* from) {
   const uint4 v = *static_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
@@ -156,7 +179,7 @@ inline uint16_t FloatToHalf(float x) {
   const uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
   if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to infinity
-  if (magnitude < 0x38800000) {                                             // subnormal: a multiple of 2^-24
+  if (magnitude < 0x38800000) {                                              // subnormal: a multiple of 2^-24
     float value;
     std::memcpy(&value, &magnitude, sizeof value);
     return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(value * 0x1p24f)));
@@ -181,6 +204,12 @@ inline Words4 LoadWords(const void* from) {
   return words;
 }
 inline Words4 StreamWords(const void* from) { return LoadWords(from); }
+inline uint32_t LoadWord(const void* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+inline uint32_t StreamWord(const void* from) { return LoadWord(from); }
 inline void StoreWords(void* to, const Words4& words) { std::memcpy(to, &words, sizeof words); }
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -42,6 +43,7 @@ class CudaDevice final : public Device {
   }
   ~CudaDevice() override {
     Use();
+    if (profiling_) PrintProfile();
     cublasDestroy(cublas_);
     cudaStreamDestroy(stream_);
   }
@@ -101,26 +103,82 @@ class CudaDevice final : public Device {
   }
   void LaunchKernel(int kernel, Grid grid, const void* args) override {
     Use();
-    Check(launches_[kernel](stream_, grid, args), "a kernel launch");
+    Timed(kernel, [&] { Check(launches_[kernel](stream_, grid, args), "a kernel launch"); });
   }
   void Multiply(const Product& p) override {
     Use();
     // Row-major matrices are the library's transposed ones: out^T = w^T a^T.
     const cudaDataType type = p.halves ? CUDA_R_16F : CUDA_R_32F;
-    Check(cublasGemmStridedBatchedEx(cublas_, p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.m, p.k,
-                                     &p.alpha, p.w, type, static_cast<int>(p.w_stride), p.w_batch, p.a, type,
-                                     static_cast<int>(p.a_stride), p.a_batch, &p.beta, p.out, CUDA_R_32F,
-                                     static_cast<int>(p.out_stride), p.out_batch, p.batch, CUBLAS_COMPUTE_32F,
-                                     CUBLAS_GEMM_DEFAULT),
-          "a matrix product");
+    Timed(kProduct, [&] {
+      Check(cublasGemmStridedBatchedEx(cublas_, p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.m, p.k,
+                                       &p.alpha, p.w, type, static_cast<int>(p.w_stride), p.w_batch, p.a, type,
+                                       static_cast<int>(p.a_stride), p.a_batch, &p.beta, p.out, CUDA_R_32F,
+                                       static_cast<int>(p.out_stride), p.out_batch, p.batch, CUBLAS_COMPUTE_32F,
+                                       CUBLAS_GEMM_DEFAULT),
+            "a matrix product");
+    });
   }
   void Synchronize() override {
     Use();
     Check(cudaStreamSynchronize(stream_), "the device's work");
+    if (profiling_) TakeSpans();
   }
 
  private:
-  void Use() const { Check(cudaSetDevice(ordinal_), "to select the device"); }
+  // The device of a thread's calls is the thread's.
+  void Use() const {
+    static thread_local int used = -1;
+    if (used == ordinal_) return;
+    Check(cudaSetDevice(ordinal_), "to select the device");
+    used = ordinal_;
+  }
+
+  // Times what `launch` puts on the stream, where --profile asks for it: see PrintProfile.
+  template <class Work>
+  void Timed(int kernel, Work&& launch) {
+    if (!profiling_) return launch();
+    Span span{kernel};
+    Check(cudaEventCreate(&span.begin), "an event");
+    Check(cudaEventCreate(&span.end), "an event");
+    Check(cudaEventRecord(span.begin, stream_), "an event");
+    launch();
+    Check(cudaEventRecord(span.end, stream_), "an event");
+    spans_.push_back(span);
+  }
+  void TakeSpans() {
+    for (const Span& span : spans_) {
+      float milliseconds = 0;
+      Check(cudaEventElapsedTime(&milliseconds, span.begin, span.end), "an event's time");
+      Total& total = totals_[span.kernel];
+      ++total.launches;
+      total.milliseconds += milliseconds;
+      cudaEventDestroy(span.begin);
+      cudaEventDestroy(span.end);
+    }
+    spans_.clear();
+  }
+  void PrintProfile() const {
+    double all = 0;
+    for (const auto& [kernel, total] : totals_) all += total.milliseconds;
+    for (const auto& [kernel, total] : totals_) {
+      std::fprintf(stderr, "%9.2f ms %5.1f %% %8lld launches %8.2f us each  %s\n", total.milliseconds,
+                   100 * total.milliseconds / all, total.launches, 1e3 * total.milliseconds / total.launches,
+                   kernel == kProduct ? "matrix product of the library" : KernelName(kernel));
+    }
+  }
+
+  static constexpr int kProduct = -1;
+  struct Span {
+    int kernel;
+    cudaEvent_t begin = nullptr, end = nullptr;
+  };
+  struct Total {
+    long long launches = 0;
+    double milliseconds = 0;
+  };
+  const bool profiling_ = std::getenv("TIDEPOOL_CUDA_PROFILE") != nullptr;
+  std::vector<Span> spans_;
+  std::map<int, Total> totals_;
 
   const int ordinal_;
   cudaStream_t stream_ = nullptr;

@@ -1,9 +1,9 @@
-// What the CUDA backend needs of a GPU: memory, copies, launches, matrix products. All work of a device is in one order,
-// that of the calls; only Synchronize waits for it. Implementations: a CUDA device, and the host (host_device.h), where
-// every kernel body is run by the emulator.
+// What the CUDA backend needs of a GPU: memory, copies, launches, matrix products. All work of a device is in one
+// order, that of the calls; only Synchronize waits for it. Implementations: a CUDA device, and the host
+// (host_device.h), where every kernel body is run by the emulator.
 //
-// An error of the device, such as a kernel's fault or memory that ran out after the start, leaves nothing to go on with:
-// it ends the process with what the runtime says. One caller at a time.
+// An error of the device, such as a kernel's fault or memory that ran out after the start, leaves nothing to go on
+// with: it ends the process with what the runtime says. One caller at a time.
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_DEVICE_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_DEVICE_H_
 

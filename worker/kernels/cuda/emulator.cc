@@ -89,6 +89,7 @@ void CtaEmulator::Combine(int warp) {
     }
     lane.wait = Wait::kNone;
   }
+  if (first.op == WarpOp::kMultiplyBytes) return MultiplyBytes(warp);
   // A butterfly, as on the device: the same bits.
   for (int v = 0; v < first.count; ++v) {
     for (int mask = first.first_mask; mask >= first.last_mask && mask > 0; mask /= 2) {
@@ -98,6 +99,20 @@ void CtaEmulator::Combine(int warp) {
         float& value = lanes_[warp * kWarp + i]->values[v];
         value = first.op == WarpOp::kSum ? before[i] + before[i ^ mask] : std::fmax(before[i], before[i ^ mask]);
       }
+    }
+  }
+}
+
+void CtaEmulator::MultiplyBytes(int warp) {
+  auto lane = [&](int row, int quarter) -> const Lane& { return *lanes_[warp * kWarp + 4 * row + quarter]; };
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      int sum = 0;
+      for (int part = 0; part < 8; ++part) {  // four k each: quarters of the first half, then of the second
+        const uint32_t a = lane(row % 8, part % 4).a[row / 8 + 2 * (part / 4)], b = lane(column, part % 4).b[part / 4];
+        sum = DotBytes(a, b, sum);
+      }
+      lane(row % 8, column / 2).c[column % 2 + 2 * (row / 8)] += sum;
     }
   }
 }
@@ -117,6 +132,16 @@ void CtaEmulator::WaitForWarp(WarpOp op, int first_mask, int last_mask, float* v
   lane.last_mask = last_mask;
   lane.values = values;
   lane.count = count;
+  GiveWay(Wait::kWarp);
+}
+
+void CtaEmulator::WaitForProduct(const uint32_t* a, const uint32_t* b, int* c) {
+  Lane& lane = *lanes_[running_];
+  lane.op = WarpOp::kMultiplyBytes;
+  lane.first_mask = lane.last_mask = lane.count = 0;
+  lane.a = a;
+  lane.b = b;
+  lane.c = c;
   GiveWay(Wait::kWarp);
 }
 

@@ -30,7 +30,7 @@ class CtaEmulator {
  private:
   friend class HostCta;
   enum class Wait : uint8_t { kNone, kBarrier, kWarp, kDone };
-  enum class WarpOp : uint8_t { kSum, kMax };
+  enum class WarpOp : uint8_t { kSum, kMax, kMultiplyBytes };
   struct Lane {
     Fiber fiber;
     Wait wait = Wait::kNone;
@@ -38,15 +38,19 @@ class CtaEmulator {
     int first_mask = 0, last_mask = 0;  // of the butterfly
     int count = 0;                      // values of each lane
     float* values = nullptr;
+    const uint32_t *a = nullptr, *b = nullptr;  // kMultiplyBytes
+    int* c = nullptr;
   };
 
   static void ThreadMain(void* lane);
   void WaitForBarrier();
   void WaitForWarp(WarpOp op, int first_mask, int last_mask, float* values, int count);
+  void WaitForProduct(const uint32_t* a, const uint32_t* b, int* c);
   void GiveWay(Wait wait);
   // Runs a warp's lanes until all of them wait at the barrier or are done.
   void RunWarp(int warp);
   void Combine(int warp);
+  void MultiplyBytes(int warp);
 
   std::vector<std::unique_ptr<Lane>> lanes_;
   int threads_ = 0, running_ = 0;
@@ -70,6 +74,10 @@ class HostCta {
     emulator_->WaitForWarp(CtaEmulator::WarpOp::kSum, kLanes / 2, 1, values, kCount);
   }
   template <int kLanes, int kCount>
+  void GroupMax(float (&values)[kCount]) {
+    emulator_->WaitForWarp(CtaEmulator::WarpOp::kMax, kLanes / 2, 1, values, kCount);
+  }
+  template <int kLanes, int kCount>
   void CrossSum(float (&values)[kCount]) {
     emulator_->WaitForWarp(CtaEmulator::WarpOp::kSum, 16, kLanes, values, kCount);
   }
@@ -85,6 +93,11 @@ class HostCta {
     emulator_->WaitForWarp(CtaEmulator::WarpOp::kMax, 16, 1, &value, 1);
     return value;
   }
+  void MultiplyBytes(const uint32_t (&a)[4], const uint32_t (&b)[2], int (&c)[4]) {
+    emulator_->WaitForProduct(a, b, c);
+  }
+  void WaitForInputs() {}
+  void Prefetch(const void*) {}
 
  private:
   CtaEmulator* const emulator_;

@@ -85,9 +85,9 @@ void SwitchStack(void** from, void** to) { TidepoolSwitchStack(from, *to); }
 void* PrepareStack(char* stack, Fiber* fiber) {
   auto* top = reinterpret_cast<void**>(stack + kStackBytes - 72);  // 16-byte aligned above it, where Enter is called
   *top = reinterpret_cast<void*>(TidepoolEnterFiber);
-  top[-1] = nullptr;                        // rbp
-  top[-2] = nullptr;                        // rbx
-  top[-3] = fiber;                          // r12
+  top[-1] = nullptr;                         // rbp
+  top[-2] = nullptr;                         // rbx
+  top[-3] = fiber;                           // r12
   top[-4] = reinterpret_cast<void*>(Enter);  // r13
   top[-5] = nullptr;
   top[-6] = nullptr;

@@ -46,9 +46,7 @@ class HostDevice final : public Device {
     for (const auto& [memory, range] : ranges_) munmap(range.base, range.bytes);
   }
 
-  DeviceFacts facts() const override {
-    return {"emulated", 2, 90, size_t{1} << 34, size_t{1} << 34};
-  }
+  DeviceFacts facts() const override { return {"emulated", 2, 90, size_t{1} << 34, size_t{1} << 34}; }
 
   absl::StatusOr<void*> Allocate(size_t bytes) override {
     const size_t rounded = (bytes + 15) / 16 * 16;  // 16-byte loads of the last elements are within the allocation
@@ -115,7 +113,8 @@ class HostDevice final : public Device {
       // Both sides as float32 rows of k.
       std::vector<float> a(static_cast<size_t>(p.m) * p.k);
       for (int i = 0; i < p.m; ++i) {
-        for (int k = 0; k < p.k; ++k) a[static_cast<size_t>(i) * p.k + k] = Element(p.a, p.halves, b * p.a_batch + i * p.a_stride + k);
+        for (int k = 0; k < p.k; ++k)
+          a[static_cast<size_t>(i) * p.k + k] = Element(p.a, p.halves, b * p.a_batch + i * p.a_stride + k);
       }
       team_.ForEach(p.n, 16, [&](int64_t first, int64_t last) {
         std::vector<float> w(p.k);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "worker/kernels/cuda/attend_body.h"
+#include "worker/kernels/cuda/mat_tile_body.h"
 #include "worker/kernels/cuda/mat_vec_body.h"
 #include "worker/kernels/cuda/move_rows_body.h"
 #include "worker/kernels/cuda/prefill_body.h"
@@ -42,22 +43,38 @@ using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAnd
                               ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
 
 template <int kLanes>
-using AttendOf = KernelList<AttendSplit<kLanes, 1>, AttendSplit<kLanes, 2>, AttendSplit<kLanes, 4>, AttendSplit<kLanes, 8>>;
+using AttendOf =
+    KernelList<AttendSplit<kLanes, 1>, AttendSplit<kLanes, 2>, AttendSplit<kLanes, 4>, AttendSplit<kLanes, 8>>;
 using AttendKernels = Join<Join<Join<AttendOf<2>, AttendOf<4>>, Join<AttendOf<8>, AttendOf<16>>>, AttendOf<32>>;
 
 template <MatrixFormat kFormat>
-using MatVecOf = KernelList<MatVec<kFormat, 1>, MatVec<kFormat, 2>, MatVec<kFormat, 4>, MatVec<kFormat, 8>>;
-using FloatMatVecKernels =
-    Join<Join<MatVecOf<MatrixFormat::kF32>, MatVecOf<MatrixFormat::kF16>>, MatVecOf<MatrixFormat::kBF16>>;
+using FloatMatVecOf = KernelList<MatVec<kFormat, 1>, MatVec<kFormat, 2>, MatVec<kFormat, 4>, MatVec<kFormat, 8>>;
+using FloatMatVecKernels = Join<Join<FloatMatVecOf<MatrixFormat::kF32>, FloatMatVecOf<MatrixFormat::kF16>>,
+                                FloatMatVecOf<MatrixFormat::kBF16>>;
+template <MatrixFormat kFormat>
+using MatVecOf = KernelList<MatVec<kFormat, 1>, MatTile<kFormat, 1>, MatTile<kFormat, 2>, MatTile<kFormat, 4>>;
 using NibbleMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kNibbles>, MatVecOf<MatrixFormat::kNibblesMinimum>>,
                                  MatVecOf<MatrixFormat::kNibblesK>>;
 using ByteMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kBytes>, MatVecOf<MatrixFormat::kBytesMinimum>>,
                                Join<MatVecOf<MatrixFormat::kBytesK>, MatVecOf<MatrixFormat::kBytesK16>>>;
 
-using AllKernels = Join<Join<Join<RowKernels, AttendKernels>, FloatMatVecKernels>, Join<NibbleMatVecKernels, ByteMatVecKernels>>;
+using AllKernels =
+    Join<Join<Join<RowKernels, AttendKernels>, FloatMatVecKernels>, Join<NibbleMatVecKernels, ByteMatVecKernels>>;
 
 template <class Kernel>
 inline constexpr int kKernelId = IndexIn<Kernel, AllKernels>::value;
+
+// As the compiler writes its type, template arguments and all.
+template <class Kernel>
+const char* NameOf() {
+  return __PRETTY_FUNCTION__;
+}
+template <class... Kernels>
+const char* NameIn(KernelList<Kernels...>, int kernel) {
+  static const char* const kNames[] = {NameOf<Kernels>()...};
+  return kNames[kernel];
+}
+inline const char* KernelName(int kernel) { return NameIn(AllKernels(), kernel); }
 
 }  // namespace tidepool::cuda
 

@@ -9,9 +9,16 @@
 namespace tidepool::cuda {
 
 template <class Kernel>
+concept WaitsItself = Kernel::kWaitsItself;
+
+template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads) RunKernel(const __grid_constant__ typename Kernel::Args args) {
   __shared__ typename Kernel::Shared shared;
   DeviceCta cta;
+  // The next kernel's CTAs may take their places as soon as all of this one's have theirs; each waits for what the
+  // kernels before it have written.
+  cudaTriggerProgrammaticLaunchCompletion();
+  if constexpr (!WaitsItself<Kernel>) cta.WaitForInputs();
   Kernel::Run(cta, shared, args);
 }
 
@@ -19,9 +26,16 @@ using LaunchFunction = cudaError_t (*)(cudaStream_t stream, Grid grid, const voi
 
 template <class Kernel>
 cudaError_t LaunchOn(cudaStream_t stream, Grid grid, const void* args) {
-  RunKernel<Kernel>
-      <<<dim3(grid.x, grid.y, grid.z), Kernel::kThreads, 0, stream>>>(*static_cast<const typename Kernel::Args*>(args));
-  return cudaGetLastError();
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(grid.x, grid.y, grid.z);
+  config.blockDim = dim3(Kernel::kThreads);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, RunKernel<Kernel>, *static_cast<const typename Kernel::Args*>(args));
 }
 
 struct LaunchTable {

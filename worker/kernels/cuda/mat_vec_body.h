@@ -3,8 +3,8 @@
 // Shape: out[c][row] (+)= sum over columns of matrix[row][column] * x[c][column] (+ bias[row]), c < kColumns.
 // Bytes moved: the matrices once, the activations from cache. Bound: memory bandwidth.
 //
-// A warp takes kRows rows, a lane every 32nd block of 32 inputs: 512 bytes of a row in one load of the warp. The integer
-// product of a block is exact; the sums over blocks run in float32, lane by lane and then over the warp.
+// A warp takes kRows rows, a lane every 32nd block of 32 inputs: 512 bytes of a row in one load of the warp. The
+// integer product of a block is exact; the sums over blocks run in float32, lane by lane and then over the warp.
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
 
@@ -20,38 +20,61 @@ struct DeviceActivations {
   const float* sums = nullptr;     // [count][columns / 32]: scale * sum of values
 };
 
+struct MatVecPart {
+  DeviceMatrix matrix;
+  const float* bias = nullptr;  // [rows], or null
+  float* out = nullptr;         // [count][stride]
+  int32_t stride = 0;
+  int32_t first_cta = 0;  // of those of its rows
+};
+
+struct MatVecArgs {
+  static constexpr int kParts = 3;
+  MatVecPart parts[kParts];  // by ascending first_cta
+  int32_t part_count = 1;
+  DeviceActivations x;
+  int32_t count = 1;  // activation rows
+  bool add = false;   // to what `out` holds
+
+  TP_KERNEL const MatVecPart& PartOf(int cta) const {
+    int p = 0;
+    while (p + 1 < part_count && cta >= parts[p + 1].first_cta) ++p;
+    return parts[p];
+  }
+};
+
+// The weights do not depend on the kernel before: they come nearer while it still runs. Lines of 128 bytes of `rows`
+// rows, by the threads of a CTA or the lanes of a warp.
+template <class Cta>
+TP_KERNEL void PrefetchRows(Cta& cta, const DeviceMatrix& matrix, int64_t row, int rows, int thread, int threads) {
+  constexpr int kLine = 128;
+  const int64_t last = row + rows < matrix.rows ? row + rows : matrix.rows;
+  const int64_t row_bytes = static_cast<int64_t>(matrix.columns) * FactsOf(matrix.format).bits / 8;
+  const uint8_t* from = matrix.values + row * row_bytes;
+  const int64_t bytes = (last - row) * row_bytes;
+  for (int64_t at = static_cast<int64_t>(thread) * kLine; at < bytes; at += static_cast<int64_t>(threads) * kLine) {
+    cta.Prefetch(from + at);
+  }
+}
+
 template <MatrixFormat kFormat, int kColumns>
 struct MatVec {
   static constexpr int kThreads = 128;
+  static constexpr bool kWaitsItself = true;
   static constexpr int kRows = 2;  // of a warp
   static constexpr int kRowsOfCta = kThreads / 32 * kRows;
   static constexpr FormatFacts kFacts = FactsOf(kFormat);
-
-  struct Part {
-    DeviceMatrix matrix;
-    const float* bias = nullptr;  // [rows], or null
-    float* out = nullptr;         // [count][stride]
-    int32_t stride = 0;
-    int32_t first_cta = 0;  // of those of its rows
-  };
-  static constexpr int kParts = 3;
-  struct Args {
-    Part parts[kParts];  // by ascending first_cta
-    int32_t part_count = 1;
-    DeviceActivations x;
-    int32_t count = 1;     // activation rows, at most kColumns
-    bool add = false;      // to what `out` holds
-  };
+  using Args = MatVecArgs;
   struct Shared {};
   static int Ctas(int rows) { return CeilDiv(rows, kRowsOfCta); }
 
   template <class Cta>
   TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
-    int p = 0;
-    while (p + 1 < args.part_count && cta.x() >= args.parts[p + 1].first_cta) ++p;
-    const Part& part = args.parts[p];
+    const MatVecPart& part = args.PartOf(cta.x());
     const int lane = cta.thread() % 32;
     const int row = (cta.x() - part.first_cta) * kRowsOfCta + cta.thread() / 32 * kRows;
+    PrefetchRows(cta, part.matrix, row, kRows, lane, 32);
+    cta.WaitForInputs();
     float sums[kRows * kColumns] = {};
     const int columns = part.matrix.columns;
     if constexpr (kFacts.scales == 0) {

@@ -34,11 +34,11 @@ inline constexpr int kBlock = 32;
 inline constexpr int kSuperBlock = 256;
 
 struct FormatFacts {
-  int bits;       // of a value; of a float format its element
-  int scales;     // of a block; 0: a float format
-  bool minimum;   // has minimums
-  bool k;         // scales and minimums are bytes times those of a super-block
-  int offset;     // taken off a value
+  int bits;      // of a value; of a float format its element
+  int scales;    // of a block; 0: a float format
+  bool minimum;  // has minimums
+  bool k;        // scales and minimums are bytes times those of a super-block
+  int offset;    // taken off a value
 };
 
 constexpr FormatFacts FactsOf(MatrixFormat format) {
@@ -78,15 +78,16 @@ struct BlockScales {
     BlockScales out = {};
     const int64_t blocks = matrix.columns / kBlock, at = row * blocks + block;
     if constexpr (kFacts.k) {
-      const uint16_t* super = matrix.supers + (row * (matrix.columns / kSuperBlock) + block / (kSuperBlock / kBlock)) * 2;
-      const float d = HalfToFloat(super[0]);
+      const int64_t super = row * (matrix.columns / kSuperBlock) + block / (kSuperBlock / kBlock);
+      float d[2];
+      HalvesToFloats(LoadWord(matrix.supers + 2 * super), d);
       if constexpr (kFacts.scales == 2) {
         for (int i = 0; i < 2; ++i) {
-          out.scale[i] = d * static_cast<float>(static_cast<int8_t>(matrix.scales[2 * at + i]));
+          out.scale[i] = d[0] * static_cast<float>(static_cast<int8_t>(matrix.scales[2 * at + i]));
         }
       } else {
-        out.scale[0] = d * static_cast<float>(matrix.scales[at]);
-        out.minimum = -(HalfToFloat(super[1]) * static_cast<float>(matrix.minimums[at]));
+        out.scale[0] = d[0] * static_cast<float>(matrix.scales[at]);
+        out.minimum = -(d[1] * static_cast<float>(matrix.minimums[at]));
       }
     } else {
       out.scale[0] = HalfToFloat(reinterpret_cast<const uint16_t*>(matrix.scales)[at]);

@@ -60,7 +60,7 @@ struct GatherHead {
 struct CausalSoftmax {
   static constexpr int kThreads = 256;
   struct Args {
-    const float* scores = nullptr;  // [group][tokens][slots], scaled
+    const float* scores = nullptr;   // [group][tokens][slots], scaled
     const int32_t* birth = nullptr;  // [slots]
     uint16_t* weights = nullptr;     // [group][tokens][slots]
     float* log_sum = nullptr;        // [group][tokens] log2 of the sum of exp(score)
@@ -102,8 +102,8 @@ struct CausalSoftmax {
   }
 };
 
-// sums[g][slot] += the probabilities that the queries of a head give a slot, in float32. grid: CeilDiv(slots, kThreads),
-// query heads of the group
+// sums[g][slot] += the probabilities that the queries of a head give a slot, in float32. grid: CeilDiv(slots,
+// kThreads), query heads of the group
 struct ColumnSums {
   static constexpr int kThreads = 128;
   struct Args {

@@ -1,5 +1,5 @@
-// Between a layer's projections and its attention: rotary positions, norms of heads (qwen3), and the new rows into their
-// slots.
+// Between a layer's projections and its attention: rotary positions, norms of heads (qwen3), and the new rows into
+// their slots.
 //
 // A warp for each (token, head): first the query heads, then those of K, then those of V. Bytes: q, k and v once each
 // way. Bound: memory bandwidth; tiny beside the products.
@@ -12,9 +12,9 @@ namespace tidepool::cuda {
 
 // The slices of a step, in device memory.
 struct StepTokens {
-  const int32_t* slice = nullptr;     // [tokens] whose token it is
-  const float* cosine = nullptr;      // [tokens][pairs]
-  const float* sine = nullptr;        // likewise
+  const int32_t* slice = nullptr;  // [tokens] whose token it is
+  const float* cosine = nullptr;   // [tokens][pairs]
+  const float* sine = nullptr;     // likewise
 };
 
 struct RotateAndStore {
@@ -22,14 +22,14 @@ struct RotateAndStore {
   struct Args {
     StepTokens step;
     PageMemoryView memory;
-    const HeadPages* heads = nullptr;    // [slices][kv_heads] of this layer
-    const int32_t* slots = nullptr;      // [kv_heads][tokens] of this layer: the slot of a token's row in its head
+    const HeadPages* heads = nullptr;  // [slices][kv_heads] of this layer
+    const int32_t* slots = nullptr;    // [kv_heads][tokens] of this layer: the slot of a token's row in its head
     int32_t tokens = 0, query_heads = 0, kv_heads = 0, head_dim = 0, pairs = 0;
     bool neox = false;
-    float* q = nullptr;           // [tokens][query_heads][head_dim], rotated in place
-    uint16_t* q_half = nullptr;   // likewise, or null
-    const float* k = nullptr;     // [tokens][kv_heads][head_dim]
-    const float* v = nullptr;     // likewise
+    float* q = nullptr;             // [tokens][query_heads][head_dim], rotated in place
+    uint16_t* q_half = nullptr;     // likewise, or null
+    const float* k = nullptr;       // [tokens][kv_heads][head_dim]
+    const float* v = nullptr;       // likewise
     const float* q_norm = nullptr;  // [head_dim], or null
     const float* k_norm = nullptr;
     float epsilon = 0;

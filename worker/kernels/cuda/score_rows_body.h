@@ -41,7 +41,8 @@ struct ScoreRows {
     const int64_t slots = static_cast<int64_t>(job.head.pages) * kSlotsOfPage;
     for (int j = 0; j < job.queries; ++j) {
       float q[8];
-      for (int i = 0; i < 8; ++i) q[i] = channel < head_dim ? job.q[static_cast<int64_t>(j) * head_dim + channel + i] : 0;
+      for (int i = 0; i < 8; ++i)
+        q[i] = channel < head_dim ? job.q[static_cast<int64_t>(j) * head_dim + channel + i] : 0;
       float scores[kSteps];
 #ifdef __CUDACC__
 #pragma unroll

@@ -1,5 +1,5 @@
-// Shared memory as the emulator sees it: every access is checked. An element read before it was written, an index out of
-// range, and two threads that touch an element without a barrier between, one of them writing, end the process.
+// Shared memory as the emulator sees it: every access is checked. An element read before it was written, an index out
+// of range, and two threads that touch an element without a barrier between, one of them writing, end the process.
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_SHARED_ARRAY_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_SHARED_ARRAY_H_
 
@@ -27,7 +27,8 @@ struct SharedShadow {
   void Read(int64_t index) {
     const EmulatedThread& me = current_thread;
     if (writer < 0) KernelFault("reads shared memory that nobody has written", index, -1);
-    if (writer != me.thread && write_epoch == me.epoch) KernelFault("reads, no barrier since the write of", index, writer);
+    if (writer != me.thread && write_epoch == me.epoch)
+      KernelFault("reads, no barrier since the write of", index, writer);
     if (read_epoch != me.epoch || reader == -1) {
       reader = me.thread;
       read_epoch = me.epoch;

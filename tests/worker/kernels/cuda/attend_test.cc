@@ -75,7 +75,8 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
         double dot = std::nan("");
         if ((entry.valid >> slot & 1) != 0) {
           dot = 0;
-          for (int c = 0; c < s.head_dim; ++c) dot += double{Query(slice, head)[c]} * HalfToFloat(At(entry.page, slot, c));
+          for (int c = 0; c < s.head_dim; ++c)
+            dot += double{Query(slice, head)[c]} * HalfToFloat(At(entry.page, slot, c));
         }
         scores.push_back(dot / std::sqrt(s.head_dim));
       }
@@ -111,7 +112,8 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
   template <int kLanes, int kQueries>
   void Attend(const AttendArgs& args) {
     const Shape& s = GetParam();
-    device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, s.kv_heads * CeilDiv(s.group, kQueries), s.slices}, args);
+    device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, s.kv_heads * CeilDiv(s.group, kQueries), s.slices},
+                                                   args);
   }
   template <int kQueries>
   void AttendAnyDim(const AttendArgs& args) {
@@ -153,8 +155,21 @@ TEST_P(AttendTest, EqualsSoftmaxOverTheResidentRows) {
     AttendAny(args);
     float* out = Make<float>(q_.size());
     float* log_sum = Make<float>(static_cast<size_t>(s.slices) * args.query_heads);
-    device_->Launch<MergeSplits>({args.query_heads, s.slices}, {args, out, log_sum});
+    MergeSplits::Args merge{.parts = args, .out = out, .log_sum = log_sum};
+    if (s.head_dim % kBlock == 0) {
+      merge.values = Make<int8_t>(q_.size());
+      merge.scales = Make<float>(q_.size() / kBlock);
+      merge.sums = Make<float>(q_.size() / kBlock);
+    }
+    device_->Launch<MergeSplits>({args.query_heads, s.slices}, merge);
     const std::vector<float> outputs = Download(out, q_.size());
+    if (merge.values != nullptr) {
+      const std::vector<int8_t> values = Download(merge.values, q_.size());
+      const std::vector<float> scales = Download(merge.scales, q_.size() / kBlock);
+      for (size_t i = 0; i < q_.size(); ++i) {
+        ASSERT_NEAR(values[i] * scales[i / kBlock], outputs[i], 0.5001f * scales[i / kBlock]);
+      }
+    }
     const std::vector<float> log_sums = Download(log_sum, static_cast<size_t>(s.slices) * args.query_heads);
     for (int slice = 0; slice < s.slices; ++slice) {
       for (int head = 0; head < args.query_heads; ++head) {
@@ -166,10 +181,11 @@ TEST_P(AttendTest, EqualsSoftmaxOverTheResidentRows) {
           double expected = 0;
           for (size_t i = 0; i < weights.size(); ++i) {
             if (weights[i] == 0) continue;
-            expected += weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
+            expected +=
+                weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
           }
-          ASSERT_NEAR(outputs[(static_cast<size_t>(q_rows_[slice]) * args.query_heads + head) * s.head_dim + c], expected,
-                      2e-5)
+          ASSERT_NEAR(outputs[(static_cast<size_t>(q_rows_[slice]) * args.query_heads + head) * s.head_dim + c],
+                      expected, 2e-5)
               << "slice " << slice << ", head " << head << ", channel " << c << ", " << splits << " splits";
         }
       }
@@ -205,11 +221,16 @@ TEST_P(AttendTest, ScoresAndProbabilitiesOfEverySlot) {
     }
     const ScoreJob* on_device = Upload(jobs);
     const int count = static_cast<int>(jobs.size());
-    if (s.head_dim <= 16) Score<2>(on_device, count);
-    else if (s.head_dim <= 32) Score<4>(on_device, count);
-    else if (s.head_dim <= 64) Score<8>(on_device, count);
-    else if (s.head_dim <= 128) Score<16>(on_device, count);
-    else Score<32>(on_device, count);
+    if (s.head_dim <= 16)
+      Score<2>(on_device, count);
+    else if (s.head_dim <= 32)
+      Score<4>(on_device, count);
+    else if (s.head_dim <= 64)
+      Score<8>(on_device, count);
+    else if (s.head_dim <= 128)
+      Score<16>(on_device, count);
+    else
+      Score<32>(on_device, count);
     for (int i = 0; i < count; ++i) {
       const size_t slots = static_cast<size_t>(jobs[i].head.pages) * kSlotsOfPage;
       const std::vector<float> out = Download(jobs[i].out, s.group * slots);
@@ -382,7 +403,8 @@ TEST_P(RotateTest, RotatesNormalisesAndStores) {
   const std::vector<int32_t> slice = {0, 1, 1, 1, 1};
   // Pages of (slice, kv head), two each.
   std::vector<HeadPages> heads;
-  for (int i = 0; i < kSlices * kKvHeads; ++i) heads.push_back({Upload(std::vector<PageEntry>{{2 * i + 1, 0}, {2 * i, 0}}), 2, 0});
+  for (int i = 0; i < kSlices * kKvHeads; ++i)
+    heads.push_back({Upload(std::vector<PageEntry>{{2 * i + 1, 0}, {2 * i, 0}}), 2, 0});
   const std::vector<int32_t> slots = {17, 3, 4, 31, 0, 2, 16, 15, 9, 1};  // [kv_heads][tokens]
   RotateAndStore::Args args;
   args.step = {Upload(slice), Upload(cosine), Upload(sine)};

@@ -1,5 +1,5 @@
-// Kernel tests run on the emulating host device, or on a GPU where TIDEPOOL_TEST_DEVICE names one (cuda:0) and the build
-// has CUDA.
+// Kernel tests run on the emulating host device, or on a GPU where TIDEPOOL_TEST_DEVICE names one (cuda:0) and the
+// build has CUDA.
 #ifndef TIDEPOOL_TESTS_WORKER_KERNELS_CUDA_DEVICE_FIXTURE_H_
 #define TIDEPOOL_TESTS_WORKER_KERNELS_CUDA_DEVICE_FIXTURE_H_
 

@@ -49,7 +49,9 @@ void RunSum() {
 
 TEST(EmulatorTest, RunsACorrectKernel) { RunSum<Bug::kNone>(); }
 
-TEST(EmulatorDeathTest, FindsReadsWithoutABarrier) { EXPECT_DEATH(RunSum<Bug::kNoBarrier>(), "SumTwice.*no barrier|nobody"); }
+TEST(EmulatorDeathTest, FindsReadsWithoutABarrier) {
+  EXPECT_DEATH(RunSum<Bug::kNoBarrier>(), "SumTwice.*no barrier|nobody");
+}
 TEST(EmulatorDeathTest, FindsWritesWithoutABarrier) {
   EXPECT_DEATH(RunSum<Bug::kNoSecondBarrier>(), "no barrier since the read");
 }

@@ -4,7 +4,7 @@
 #include "tests/worker/kernels/cuda/device_fixture.h"
 #include "tests/worker/kernels/random_tensor.h"
 #include "worker/backend/cuda/device_weights.h"
-#include "worker/kernels/cuda/mat_vec_body.h"
+#include "worker/kernels/cuda/mat_tile_body.h"
 #include "worker/kernels/cuda/rows_body.h"
 
 namespace tidepool::cuda {
@@ -61,11 +61,10 @@ TEST_P(MatricesTest, DequantizedAsInTheFile) {
   }
 }
 
-template <MatrixFormat kFormat, int kColumns>
-void RunMatVec(Device& device, const DeviceMatrix& a, const DeviceMatrix& b, const float* bias, const DeviceActivations& x,
-               int count, bool add, float* out_a, float* out_b) {
-  using Kernel = MatVec<kFormat, kColumns>;
-  typename Kernel::Args args;
+template <class Kernel>
+void RunMatVec(Device& device, const DeviceMatrix& a, const DeviceMatrix& b, const float* bias,
+               const DeviceActivations& x, int count, bool add, float* out_a, float* out_b) {
+  MatVecArgs args;
   args.parts[0] = {a, bias, out_a, a.rows, 0};
   args.parts[1] = {b, nullptr, out_b, b.rows, Kernel::Ctas(a.rows)};
   args.part_count = 2;
@@ -75,15 +74,34 @@ void RunMatVec(Device& device, const DeviceMatrix& a, const DeviceMatrix& b, con
   device.Launch<Kernel>({Kernel::Ctas(a.rows) + Kernel::Ctas(b.rows)}, args);
 }
 
+// The kernel that the backend takes for so many rows.
+template <MatrixFormat kFormat>
+void RunForCount(Device& device, const DeviceMatrix& a, const DeviceMatrix& b, const float* bias,
+                 const DeviceActivations& x, int count, bool add, float* out_a, float* out_b) {
+  auto run = [&]<class Kernel>() { RunMatVec<Kernel>(device, a, b, bias, x, count, add, out_a, out_b); };
+  if (count == 1) return run.template operator()<MatVec<kFormat, 1>>();
+  if constexpr (FactsOf(kFormat).scales == 0) {
+    if (count == 2) return run.template operator()<MatVec<kFormat, 2>>();
+    if (count <= 4) return run.template operator()<MatVec<kFormat, 4>>();
+    run.template operator()<MatVec<kFormat, 8>>();
+  } else {
+    if (count <= 8) return run.template operator()<MatTile<kFormat, 1>>();
+    if (count <= 16) return run.template operator()<MatTile<kFormat, 2>>();
+    run.template operator()<MatTile<kFormat, 4>>();
+  }
+}
+
 TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
   for (const auto& [rows, blocks] : {std::pair{19, 3}, {8, 1}, {33, 40}}) {
-    const OwnedTensor a = RandomTensor(GetParam(), rows, Columns(blocks), 2), b = RandomTensor(GetParam(), 7, Columns(blocks), 3);
+    const OwnedTensor a = RandomTensor(GetParam(), rows, Columns(blocks), 2),
+                      b = RandomTensor(GetParam(), 7, Columns(blocks), 3);
     const DeviceMatrix& on_a = Load(a.view);
     const DeviceMatrix& on_b = Load(b.view);
     const auto columns = static_cast<size_t>(a.view.columns);
     const std::vector<float> weights_a = Rows(a.view), weights_b = Rows(b.view);
     const std::vector<float> bias = Numbers(rows, 1);
-    for (int count : {1, 2, 3, 8}) {
+    for (int count : {1, 2, 3, 8, 11, 27}) {
+      if (count > 8 && FactsOf(on_a.format).scales == 0) continue;
       const std::vector<float> x = Numbers(count * columns, 1), before = Numbers(count * rows, 1);
       PrepareRows::Args prepare{.op = PrepareRows::Op::kCopy, .columns = static_cast<int32_t>(columns), .x = Upload(x)};
       prepare.floats = Make<float>(x.size());
@@ -106,10 +124,7 @@ TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
         float* out_a = Upload(before);
         float* out_b = Make<float>(count * 7);
         ForFormat(on_a.format, [&]<MatrixFormat kFormat>() {
-          if (count == 1) return RunMatVec<kFormat, 1>(*device_, on_a, on_b, Upload(bias), activations, count, add, out_a, out_b);
-          if (count == 2) return RunMatVec<kFormat, 2>(*device_, on_a, on_b, Upload(bias), activations, count, add, out_a, out_b);
-          if (count == 3) return RunMatVec<kFormat, 4>(*device_, on_a, on_b, Upload(bias), activations, count, add, out_a, out_b);
-          RunMatVec<kFormat, 8>(*device_, on_a, on_b, Upload(bias), activations, count, add, out_a, out_b);
+          RunForCount<kFormat>(*device_, on_a, on_b, Upload(bias), activations, count, add, out_a, out_b);
         });
         const std::vector<float> got_a = Download(out_a, before.size());
         const std::vector<float> got_b = add ? std::vector<float>() : Download(out_b, count * 7);
@@ -121,7 +136,8 @@ TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
               expected += term;
               size += std::abs(term);
             }
-            ASSERT_NEAR(got, expected, 3e-6 * size + 1e-6) << TensorTypeName(GetParam()) << ", row " << row << ", x " << c;
+            ASSERT_NEAR(got, expected, 3e-6 * size + 1e-6)
+                << TensorTypeName(GetParam()) << ", row " << row << ", x " << c;
           };
           for (int row = 0; row < rows; ++row) {
             check(weights_a, row, got_a[c * rows + row], double{bias[row]} + (add ? before[c * rows + row] : 0.0f));
