@@ -38,8 +38,10 @@ inline OwnedTensor RandomTensor(TensorType type, int64_t rows, int64_t columns, 
   tensor.bytes.resize(tensor.view.bytes());
   tensor.view.data = tensor.bytes.data();
   for (uint8_t& byte : tensor.bytes) byte = static_cast<uint8_t>(random());
-  // Sign, exponent 2^-7 .. 1, any mantissa.
-  auto half = [&] { return static_cast<uint16_t>((random() & 0x83ff) | ((8 + random() % 8) << 10)); };
+  // Sign, exponent 2^-7 .. 1, any mantissa; of a super-block, whose weights are up to 4000 times as large, 2^-13 ..
+  // 2^-6.
+  const int exponent = BlockElements(type) == 256 ? 2 : 8;
+  auto half = [&] { return static_cast<uint16_t>((random() & 0x83ff) | ((exponent + random() % 8) << 10)); };
   const int block_bytes = BlockBytes(type);
   for (size_t at = 0; at < tensor.bytes.size(); at += block_bytes) {
     for (int field : HalfFields(type)) {

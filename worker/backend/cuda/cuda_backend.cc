@@ -61,7 +61,7 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       weights_(std::move(weights)),
       memory_{static_cast<char*>(page_memory), layout_.head_dim},
       pool_(pages, kPageSlots * layout_.row_bytes()),
-      ring_(device_.get()),
+      uploads_(device_.get()),
       x_(device_.get()),
       q_(device_.get()),
       q_half_(device_.get()),
@@ -81,11 +81,7 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       part_maximum_(device_.get()),
       part_sum_(device_.get()),
       log_sum_(device_.get()),
-      keys_(device_.get()),
-      values_(device_.get()),
-      birth_(device_.get()),
-      scores_(device_.get()),
-      score_weights_(device_.get()),
+      births_(device_.get()),
       moved_(device_.get()),
       job_scores_(device_.get()),
       sums_(device_.get()),
@@ -142,7 +138,7 @@ void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, abs
   for (int32_t slot : slots) places.push_back(PlaceOf(head, slot));
   auto* moved = moved_.Get<uint16_t>(bytes / 2);
   device_->Launch<MoveRows>({static_cast<int>(places.size())},
-                            {memory_, ring_.Upload(absl::MakeConstSpan(places)), moved, false});
+                            {memory_, uploads_.Upload(absl::MakeConstSpan(places)), moved, false});
   char* host = host_rows_.Get<char>(bytes);
   device_->CopyToHost(host, moved, bytes);
   device_->Synchronize();
@@ -153,8 +149,8 @@ void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t s
   const int64_t place = PlaceOf(rows.head(layer, kv_head), slot);
   MutexLock lock(&mutex_);
   if (!in_step_) fresh_.rows.clear();  // it may be one of them
-  auto* on_device = reinterpret_cast<uint16_t*>(ring_.Upload(absl::MakeConstSpan(row, layout_.row_bytes())));
-  device_->Launch<MoveRows>({1}, {memory_, ring_.Upload(absl::MakeConstSpan(&place, 1)), on_device, true});
+  auto* on_device = reinterpret_cast<uint16_t*>(uploads_.Upload(absl::MakeConstSpan(row, layout_.row_bytes())));
+  device_->Launch<MoveRows>({1}, {memory_, uploads_.Upload(absl::MakeConstSpan(&place, 1)), on_device, true});
 }
 
 void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
@@ -170,8 +166,8 @@ void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
     fresh_.rows.clear();
     auto* moved = moved_.Get<uint16_t>(from.size() * layout_.row_bytes() / 2);
     const Grid grid{static_cast<int>(from.size())};
-    device_->Launch<MoveRows>(grid, {memory_, ring_.Upload(absl::MakeConstSpan(from)), moved, false});
-    device_->Launch<MoveRows>(grid, {memory_, ring_.Upload(absl::MakeConstSpan(to)), moved, true});
+    device_->Launch<MoveRows>(grid, {memory_, uploads_.Upload(absl::MakeConstSpan(from)), moved, false});
+    device_->Launch<MoveRows>(grid, {memory_, uploads_.Upload(absl::MakeConstSpan(to)), moved, true});
   }
   head.Renumber(pool_);
 }
@@ -198,10 +194,10 @@ void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head
     ScoreJob job;
     job.head = tables.Refresh(layer, kv_head, updates);
     ApplyUpdates(updates);
-    job.q = ring_.Upload(absl::MakeConstSpan(together));
+    job.q = uploads_.Upload(absl::MakeConstSpan(together));
     job.out = job_scores_.Get<float>(scores.size());
     job.queries = count;
-    LaunchScores(ring_.Upload(absl::MakeConstSpan(&job, 1)), 1, job.head.pages);
+    LaunchScores(uploads_.Upload(absl::MakeConstSpan(&job, 1)), 1, job.head.pages);
     float* host = host_scores_.Get<float>(scores.size());
     device_->CopyToHost(host, job.out, scores.size() * sizeof(float));
     device_->Synchronize();
@@ -220,7 +216,7 @@ void CudaBackend::ApplyUpdates(const std::vector<UpdateEntries::Update>& updates
   if (updates.empty()) return;
   const auto count = static_cast<int32_t>(updates.size());
   device_->Launch<UpdateEntries>({CeilDiv(count, UpdateEntries::kThreads)},
-                                 {ring_.Upload(absl::MakeConstSpan(updates)), count});
+                                 {uploads_.Upload(absl::MakeConstSpan(updates)), count});
 }
 
 }  // namespace tidepool::cuda

@@ -83,7 +83,7 @@ class CudaBackend final : public Backend {
   void Attention(Plan& plan, int layer);
   void AttendSingles(Plan& plan, int layer);
   // It leaves what the output projection multiplies, not floats.
-  bool AttendedAreQuantised(const Plan& plan, int layer) const;
+  bool AttendedArePrepared(const Plan& plan, int layer) const;
   void AttendSlice(Plan& plan, int layer, int rank);
   void Logits(const Plan& plan);
   // Where a layer's queries go on the host, and what the hook sees of them.
@@ -124,12 +124,12 @@ class CudaBackend final : public Backend {
 
   // Host threads may read and write rows at the same time: held by who uses the device or the buffers below.
   Mutex mutex_;
-  UploadRing ring_;
+  Uploads uploads_;
   DeviceBuffer x_, q_, q_half_, k_, v_, attended_, gate_, up_, logits_;
   DeviceBuffer form_floats_, form_halves_, form_values_, form_scales_, form_sums_;
   DeviceBuffer weights_as_halves_;
   DeviceBuffer part_out_, part_maximum_, part_sum_, log_sum_;
-  DeviceBuffer keys_, values_, birth_, scores_, score_weights_;
+  DeviceBuffer births_;
   DeviceBuffer moved_, job_scores_;
   DeviceBuffer sums_;
   DeviceBuffer host_queries_, host_logits_, host_sums_, host_rows_, host_scores_;

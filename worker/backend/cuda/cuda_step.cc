@@ -11,13 +11,12 @@
 namespace tidepool::cuda {
 namespace {
 
-// More activation rows than these are multiplied by the library, with the weights as halves: MatTile reads them again
-// for every 32 rows.
+// More activation rows than these are multiplied by the library, with the weights as halves: MatTile would read them
+// again for the next 64.
 constexpr int kMostVectorRows = 64;
 // CTAs that a multiprocessor runs at a time, of the attention kernels.
 constexpr int kCtasOfMultiprocessor = 4;
-constexpr int kLeastPagesOfSplit = 4;             // one for each warp
-constexpr size_t kMostScores = size_t{64} << 20;  // of a tile of prefill attention: 256 MiB
+constexpr int kLeastPagesOfSplit = 4;  // one for each warp
 
 // kLanes of a head: a lane holds 8 channels.
 int LanesOf(int head_dim) {
@@ -94,16 +93,16 @@ CudaBackend::Plan CudaBackend::MakePlan(absl::Span<const StepSlice> slices) {
     }
   }
   ApplyUpdates(updates);
-  plan.token_ids = ring_.Upload(absl::MakeConstSpan(token_ids));
-  plan.step.slice = ring_.Upload(absl::MakeConstSpan(slice_of_token));
-  plan.step.cosine = ring_.Upload(absl::MakeConstSpan(cosine));
-  plan.step.sine = ring_.Upload(absl::MakeConstSpan(sine));
-  plan.single_rows = ring_.Upload(absl::MakeConstSpan(single_rows));
-  plan.slots_on_device = ring_.Upload(absl::MakeConstSpan(plan.slots));
+  plan.token_ids = uploads_.Upload(absl::MakeConstSpan(token_ids));
+  plan.step.slice = uploads_.Upload(absl::MakeConstSpan(slice_of_token));
+  plan.step.cosine = uploads_.Upload(absl::MakeConstSpan(cosine));
+  plan.step.sine = uploads_.Upload(absl::MakeConstSpan(sine));
+  plan.single_rows = uploads_.Upload(absl::MakeConstSpan(single_rows));
+  plan.slots_on_device = uploads_.Upload(absl::MakeConstSpan(plan.slots));
   // All layers in one copy.
   std::vector<HeadPages> all;
   for (const std::vector<HeadPages>& heads : plan.heads) all.insert(all.end(), heads.begin(), heads.end());
-  const HeadPages* on_device = ring_.Upload(absl::MakeConstSpan(all));
+  const HeadPages* on_device = uploads_.Upload(absl::MakeConstSpan(all));
   for (int layer = 0; layer < config_.layers; ++layer) {
     plan.heads_on_device.push_back(on_device + static_cast<size_t>(layer) * ranks * kv_heads);
   }
@@ -125,7 +124,7 @@ void CudaBackend::RefreshLayer(Plan& plan, int layer) {
     }
   }
   ApplyUpdates(updates);
-  if (changed) plan.heads_on_device[layer] = ring_.Upload(absl::MakeConstSpan(heads));
+  if (changed) plan.heads_on_device[layer] = uploads_.Upload(absl::MakeConstSpan(heads));
 }
 
 int CudaBackend::QueriesRead(const Plan& plan, int slice, const StepHook& hook) {
@@ -166,6 +165,8 @@ void CudaBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
                 kv_width = int64_t{config_.kv_heads} * config_.head_dim;
   mutex_.Lock();
   in_step_ = true;
+  device_->Synchronize();
+  uploads_.Hold();
   Plan plan = MakePlan(slices);
   RememberFresh(plan);
   pending_sums_.clear();
@@ -194,6 +195,7 @@ void CudaBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     device_->Synchronize();
     AddColumnSums(plan);
     in_step_ = false;
+    uploads_.Release();
   }
   const float* logits = host_logits_.As<float>();
   for (const StepSlice& slice : slices) {
@@ -270,8 +272,9 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
   const Use output[] = {{&w.output, nullptr, x_.As<float>()}};
   PrepareRows::Args copy{.op = PrepareRows::Op::kCopy, .columns = config_.heads * head_dim, .x = attended_.As<float>()};
   const DeviceActivations attended =
-      AttendedAreQuantised(plan, layer)
-          ? DeviceActivations{nullptr, form_values_.As<int8_t>(), form_scales_.As<float>(), form_sums_.As<float>()}
+      AttendedArePrepared(plan, layer)
+          ? DeviceActivations{nullptr, form_halves_.As<uint16_t>(), form_values_.As<int8_t>(), form_scales_.As<float>(),
+                              form_sums_.As<float>()}
           : Prepare(copy, tokens, output, plan.products);
   MatMul(output, attended, tokens, plan.products, /*add=*/true);
   PrepareRows::Args norm{.op = PrepareRows::Op::kNorm, .columns = config_.width, .x = x_.As<float>()};
@@ -298,7 +301,7 @@ void CudaBackend::Attention(Plan& plan, int layer) {
   for (int rank = plan.singles; rank < static_cast<int>(plan.by_rank.size()); ++rank) AttendSlice(plan, layer, rank);
 }
 
-bool CudaBackend::AttendedAreQuantised(const Plan& plan, int layer) const {
+bool CudaBackend::AttendedArePrepared(const Plan& plan, int layer) const {
   return !plan.products && plan.singles == static_cast<int>(plan.by_rank.size()) && config_.head_dim % kBlock == 0 &&
          FactsOf(weights_->layers[layer].output.format).scales != 0;
 }
@@ -329,9 +332,11 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
     });
   });
   MergeSplits::Args merge{.parts = args};
-  merge.log_sum = log_sum_.Get<float>(static_cast<size_t>(plan.singles) * config_.heads);
-  if (AttendedAreQuantised(plan, layer)) {
-    const size_t elements = static_cast<size_t>(plan.tokens) * config_.heads * head_dim;
+  merge.log_sum = log_sum_.Get<float>(static_cast<size_t>(plan.tokens) * config_.heads);
+  const size_t elements = static_cast<size_t>(plan.tokens) * config_.heads * head_dim;
+  if (AttendedArePrepared(plan, layer) && plan.tokens > 1) {
+    merge.halves = form_halves_.Get<uint16_t>(elements);
+  } else if (AttendedArePrepared(plan, layer)) {
     merge.values = form_values_.Get<int8_t>(elements);
     merge.scales = form_scales_.Get<float>(elements / kBlock);
     merge.sums = form_sums_.Get<float>(elements / kBlock);
@@ -354,7 +359,8 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
       jobs.push_back(job);
     }
   }
-  if (!jobs.empty()) LaunchScores(ring_.Upload(absl::MakeConstSpan(jobs)), static_cast<int>(jobs.size()), most_pages);
+  if (!jobs.empty())
+    LaunchScores(uploads_.Upload(absl::MakeConstSpan(jobs)), static_cast<int>(jobs.size()), most_pages);
 }
 
 void CudaBackend::LaunchScores(const ScoreJob* jobs, int count, int most_pages) {
@@ -367,72 +373,44 @@ void CudaBackend::LaunchScores(const ScoreJob* jobs, int count, int most_pages) 
 
 void CudaBackend::AttendSlice(Plan& plan, int layer, int rank) {
   const int kv_heads = config_.kv_heads, head_dim = config_.head_dim, group = config_.heads / kv_heads;
-  const int64_t q_width = int64_t{config_.heads} * head_dim;
-  const auto tokens = static_cast<int>(plan.slice(rank).tokens.size());
+  const auto tokens = static_cast<int32_t>(plan.slice(rank).tokens.size());
   const int64_t first = plan.first_token[rank];
-  for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-    const int32_t pages = plan.heads[layer][rank * kv_heads + kv_head].pages, slots = pages * kSlotsOfPage;
-    GatherHead::Args gather;
-    gather.memory = memory_;
-    gather.head = plan.heads_on_device[layer] + rank * kv_heads + kv_head;
-    gather.keys = keys_.Get<uint16_t>(static_cast<size_t>(slots) * head_dim);
-    gather.values = values_.Get<uint16_t>(static_cast<size_t>(slots) * head_dim);
-    gather.birth = birth_.Get<int32_t>(slots);
-    device_->Launch<GatherHead>({pages}, gather);
-    gather.new_slots = plan.slots_on_device + (static_cast<int64_t>(layer) * kv_heads + kv_head) * plan.tokens + first;
-    gather.new_count = tokens;
-    device_->Launch<GatherHead>({CeilDiv(tokens, GatherHead::kThreads)}, gather);
+  const HeadPages* heads = plan.heads[layer].data() + rank * kv_heads;
+  int32_t most_pages = 1;
+  for (int kv_head = 0; kv_head < kv_heads; ++kv_head) most_pages = std::max(most_pages, heads[kv_head].pages);
 
-    const bool keeps_sums = plan.slice(rank).rows->head(layer, kv_head).keeps_column_sums();
-    float* sums = keeps_sums ? TakeSums(rank, layer, kv_head, slots) : nullptr;
-    const auto of_row = static_cast<size_t>(group) * slots;
-    const int tile = std::clamp(static_cast<int>(kMostScores / of_row), 1, tokens);
-    for (int begin = 0; begin < tokens; begin += tile) {
-      const int count = std::min(tile, tokens - begin);
-      Product product;
-      product.a = q_half_.As<uint16_t>() + (first + begin) * q_width + int64_t{kv_head} * group * head_dim;
-      product.a_stride = q_width;
-      product.a_batch = head_dim;
-      product.w = gather.keys;
-      product.w_stride = head_dim;
-      product.out = scores_.Get<float>(of_row * tile);
-      product.out_stride = slots;
-      product.out_batch = int64_t{count} * slots;
-      product.m = count;
-      product.n = slots;
-      product.k = head_dim;
-      product.batch = group;
-      product.alpha = 1.0f / std::sqrt(static_cast<float>(head_dim));
-      device_->Multiply(product);
+  MarkBirths::Args births;
+  births.heads = plan.heads_on_device[layer] + rank * kv_heads;
+  births.stride = int64_t{most_pages} * kSlotsOfPage;
+  births.births = births_.Get<int32_t>(kv_heads * births.stride);
+  device_->Launch<MarkBirths>({CeilDiv(births.stride, MarkBirths::kThreads), kv_heads}, births);
+  births.new_slots = plan.slots_on_device + static_cast<int64_t>(layer) * kv_heads * plan.tokens + first;
+  births.new_stride = plan.tokens;
+  births.new_count = tokens;
+  device_->Launch<MarkBirths>({CeilDiv(tokens, MarkBirths::kThreads), kv_heads}, births);
 
-      CausalSoftmax::Args softmax;
-      softmax.scores = scores_.As<float>();
-      softmax.birth = gather.birth;
-      softmax.weights = score_weights_.Get<uint16_t>(of_row * tile);
-      softmax.log_sum = log_sum_.Get<float>(
-          std::max(static_cast<size_t>(group) * tile, static_cast<size_t>(plan.singles) * config_.heads));
-      softmax.tokens = count;
-      softmax.slots = slots;
-      softmax.first_token = begin;
-      device_->Launch<CausalSoftmax>({count, group}, softmax);
-      if (keeps_sums) {
-        device_->Launch<ColumnSums>({CeilDiv(slots, ColumnSums::kThreads), group}, {softmax, sums, begin > 0});
-      }
-
-      product.a = softmax.weights;
-      product.a_stride = slots;
-      product.a_batch = int64_t{count} * slots;
-      product.w = gather.values;
-      product.w_transposed = true;
-      product.out = attended_.As<float>() + (first + begin) * q_width + int64_t{kv_head} * group * head_dim;
-      product.out_stride = q_width;
-      product.out_batch = head_dim;
-      product.n = head_dim;
-      product.k = slots;
-      product.alpha = 1;
-      device_->Multiply(product);
+  PrefillArgs args;
+  args.memory = memory_;
+  args.heads = births.heads;
+  args.births = births.births;
+  args.birth_stride = births.stride;
+  args.q = q_half_.As<uint16_t>() + first * config_.heads * head_dim;
+  args.tokens = tokens;
+  args.query_heads = config_.heads;
+  args.kv_heads = kv_heads;
+  args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  args.out = attended_.As<float>() + first * config_.heads * head_dim;
+  args.log_sum = log_sum_.Get<float>(static_cast<size_t>(plan.tokens) * config_.heads);
+  ForLanes(LanesOf(head_dim), [&]<int kLanes>() {
+    using Kernel = FlashPrefill<kLanes>;
+    device_->Launch<Kernel>({CeilDiv(int64_t{group} * CeilDiv(tokens, kTileTokens), Kernel::kWarps), kv_heads}, args);
+    for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
+      if (!plan.slice(rank).rows->head(layer, kv_head).keeps_column_sums()) continue;
+      const int32_t pages = heads[kv_head].pages;
+      float* sums = TakeSums(rank, layer, kv_head, pages * kSlotsOfPage);
+      device_->Launch<FlashColumnSums<kLanes>>({pages, group}, {args, kv_head, sums});
     }
-  }
+  });
 }
 
 void CudaBackend::ReserveSums(const Plan& plan) {
@@ -491,7 +469,7 @@ void CudaBackend::Logits(const Plan& plan) {
   const size_t floats = rows.size() * static_cast<size_t>(config_.vocabulary);
   const Use output[] = {{&weights_->output, nullptr, logits_.Get<float>(floats)}};
   PrepareRows::Args norm{.op = PrepareRows::Op::kNorm, .columns = config_.width, .x = x_.As<float>()};
-  norm.row = ring_.Upload(absl::MakeConstSpan(rows));
+  norm.row = uploads_.Upload(absl::MakeConstSpan(rows));
   norm.weight = weights_->output_norm;
   norm.epsilon = config_.rms_epsilon;
   const bool products = count > kMostVectorRows;

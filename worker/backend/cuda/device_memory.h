@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "base/check.h"
@@ -59,34 +61,62 @@ class DeviceBuffer {
   size_t bytes_ = 0;
 };
 
-// Small arrays to the device without waiting. They stay there until as many bytes as the ring holds have followed.
-class UploadRing {
+// Small arrays to the device without waiting. Between Hold and Release they all stay there; else until many more have
+// followed.
+class Uploads {
  public:
-  explicit UploadRing(Device* device) : device_(device), host_(device, true), on_device_(device) {}
+  explicit Uploads(Device* device) : device_(device) {}
+
+  // The device has nothing to do.
+  void Hold() {
+    if (parts_.size() > 1) {  // the last one is the largest
+      parts_.erase(parts_.begin(), parts_.end() - 1);
+    }
+    used_ = 0;
+    holding_ = true;
+  }
+  void Release() { holding_ = false; }
 
   template <class T>
   T* Upload(absl::Span<const T> values) {
     if (values.empty()) return nullptr;
     const size_t bytes = (values.size() * sizeof(T) + 255) / 256 * 256;
-    if (at_ + bytes > size_) {
-      device_->Synchronize();  // what was uploaded has been read
-      at_ = 0;
-      if (2 * bytes > size_) size_ = std::max<size_t>(size_t{4} << 20, 4 * bytes);
-      host_.Get<char>(size_);
-      on_device_.Get<char>(size_);
-    }
-    char* from = host_.As<char>() + at_;
-    char* to = on_device_.As<char>() + at_;
-    at_ += bytes;
+    if (parts_.empty() || used_ + bytes > parts_.back()->bytes) MakeRoom(bytes);
+    const Part& part = *parts_.back();
+    char* from = part.host.As<char>() + used_;
+    char* to = part.on_device.As<char>() + used_;
+    used_ += bytes;
     std::memcpy(from, values.data(), values.size() * sizeof(T));
     device_->CopyToDevice(to, from, values.size() * sizeof(T));
     return reinterpret_cast<T*>(to);
   }
 
  private:
+  static constexpr size_t kLeastBytes = size_t{4} << 20;
+  struct Part {
+    Part(Device* device, size_t size) : host(device, true), on_device(device), bytes(size) {
+      host.Get<char>(size);
+      on_device.Get<char>(size);
+    }
+    DeviceBuffer host, on_device;
+    const size_t bytes;
+  };
+
+  void MakeRoom(size_t bytes) {
+    const size_t last = parts_.empty() ? 0 : parts_.back()->bytes;
+    if (!holding_ && 2 * bytes <= last) {
+      device_->Synchronize();  // what was uploaded has been read
+    } else {
+      if (!holding_) parts_.clear();
+      parts_.push_back(std::make_unique<Part>(device_, std::max({kLeastBytes, 2 * last, 4 * bytes})));
+    }
+    used_ = 0;
+  }
+
   Device* const device_;
-  DeviceBuffer host_, on_device_;
-  size_t size_ = 0, at_ = 0;
+  std::vector<std::unique_ptr<Part>> parts_;  // the last is being filled
+  size_t used_ = 0;                           // bytes of the last
+  bool holding_ = false;
 };
 
 }  // namespace tidepool::cuda

@@ -40,12 +40,12 @@ int SignedOffset(TensorType type) {
 
 // A matrix on its way.
 struct HostMatrix {
-  std::vector<uint8_t> values, scales, minimums;
+  std::vector<uint8_t> values, scales;
   std::vector<uint16_t> supers;
 };
 
-// Block layouts: worker/model/dequantize.cc.
-void PackSuper(TensorType type, const uint8_t* super, uint8_t* scales, uint8_t* minimums, uint16_t* supers) {
+// Block layouts: worker/model/dequantize.cc. scales: two bytes for each block of the super-block.
+void PackSuper(TensorType type, const uint8_t* super, uint8_t* scales, uint16_t* supers) {
   if (type == TensorType::kQ6_K) {
     std::memcpy(scales, super + 192, 16);
     std::memcpy(supers, super + 208, 2);
@@ -55,12 +55,13 @@ void PackSuper(TensorType type, const uint8_t* super, uint8_t* scales, uint8_t* 
   std::memcpy(supers, super, 4);
   const uint8_t* packed = super + 4;
   for (int group = 0; group < 8; ++group) {
+    uint8_t* both = scales + 2 * group;  // scale and minimum
     if (group < 4) {
-      scales[group] = packed[group] & 63;
-      minimums[group] = packed[group + 4] & 63;
+      both[0] = packed[group] & 63;
+      both[1] = packed[group + 4] & 63;
     } else {
-      scales[group] = static_cast<uint8_t>((packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4));
-      minimums[group] = static_cast<uint8_t>((packed[group + 4] >> 4) | (packed[group] >> 6 << 4));
+      both[0] = static_cast<uint8_t>((packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4));
+      both[1] = static_cast<uint8_t>((packed[group + 4] >> 4) | (packed[group] >> 6 << 4));
     }
   }
 }
@@ -79,9 +80,8 @@ HostMatrix PackQuantized(const TensorView& tensor, const FormatFacts& facts, Thr
   HostMatrix out;
   const int64_t blocks = tensor.columns / kBlock, all = tensor.rows * blocks;
   out.values.resize(static_cast<size_t>(all) * kBlock * facts.bits / 8);
-  const size_t scale_bytes = facts.k ? 1 : 2;
-  out.scales.resize(all * facts.scales * scale_bytes);
-  if (facts.minimum) out.minimums.resize(all * scale_bytes);
+  const size_t scale_bytes = !facts.k && facts.minimum ? 4 : 2;  // of a block
+  out.scales.resize(all * scale_bytes);
   const int64_t supers = facts.k ? tensor.columns / kSuperBlock : 0;
   out.supers.resize(2 * tensor.rows * supers);
   team.ForEach(tensor.rows, 16, [&](int64_t first, int64_t last) {
@@ -91,14 +91,14 @@ HostMatrix PackQuantized(const TensorView& tensor, const FormatFacts& facts, Thr
         const int64_t at = row * blocks + block;
         PackValues(tensor, facts, row, block, out.values.data() + at * kBlock * facts.bits / 8, source);
         if (facts.k) continue;
-        std::memcpy(out.scales.data() + 2 * at, &source.half_scale, 2);
-        if (facts.minimum) std::memcpy(out.minimums.data() + 2 * at, &source.half_minimum, 2);
+        uint8_t* scales = out.scales.data() + at * scale_bytes;
+        std::memcpy(scales, &source.half_scale, 2);
+        if (facts.minimum) std::memcpy(scales + 2, &source.half_minimum, 2);
       }
       for (int64_t super = 0; super < supers; ++super) {
         const int64_t at = row * blocks + super * (kSuperBlock / kBlock);
         PackSuper(tensor.type, tensor.data + row * tensor.row_bytes() + super * BlockBytes(tensor.type),
-                  out.scales.data() + at * facts.scales, facts.minimum ? out.minimums.data() + at : nullptr,
-                  out.supers.data() + 2 * (row * supers + super));
+                  out.scales.data() + at * scale_bytes, out.supers.data() + 2 * (row * supers + super));
       }
     }
   });
@@ -132,7 +132,6 @@ class WeightLoader {
     const HostMatrix packed = as_f32_ ? Dequantized(tensor, *team_) : PackQuantized(tensor, facts, *team_);
     TP_RETURN_IF_ERROR(Copy(packed.values.data(), packed.values.size(), to.values));
     TP_RETURN_IF_ERROR(Copy(packed.scales.data(), packed.scales.size(), to.scales));
-    TP_RETURN_IF_ERROR(Copy(packed.minimums.data(), packed.minimums.size(), to.minimums));
     const uint8_t* supers = nullptr;
     TP_RETURN_IF_ERROR(Copy(packed.supers.data(), packed.supers.size() * sizeof(uint16_t), supers));
     to.supers = reinterpret_cast<const uint16_t*>(supers);

@@ -70,10 +70,11 @@ struct AttendSplit {
     for (int page = first + warp; page < end; page += kWarps) {
       const PageEntry entry = head.entries[page];
       if (entry.valid == 0) continue;
-      const uint16_t* keys = args.memory.Keys(entry.page) + channel;
-      const uint16_t* values = args.memory.Values(entry.page) + channel;
+      // Channels that do not exist: the first ones, times 0.
+      const uint16_t* keys = args.memory.Keys(entry.page) + (has_channels ? channel : 0);
+      const uint16_t* values = args.memory.Values(entry.page) + (has_channels ? channel : 0);
       for (int step = 0; step < kSteps; step += kUnroll) {
-        AddRows(cta, keys, values, entry.valid, step * kRowsAtOnce + lane / kLanes, head_dim, has_channels, state);
+        AddRows(cta, keys, values, entry.valid, step * kRowsAtOnce + lane / kLanes, head_dim, state);
       }
     }
     MergeWarp(cta, state);
@@ -122,7 +123,8 @@ struct AttendSplit {
   // The rows in slots slot, slot + kRowsAtOnce, ..: kUnroll of them.
   template <class Cta>
   TP_KERNEL static void AddRows(Cta& cta, const uint16_t* keys, const uint16_t* values, uint32_t valid, int slot,
-                                int head_dim, bool has_channels, State& state) {
+                                int head_dim, State& state) {
+    const int somebody = LowestBit(valid);
     bool here[kUnroll];
     Words4 key_words[kUnroll], value_words[kUnroll];
 #ifdef __CUDACC__
@@ -131,12 +133,10 @@ struct AttendSplit {
     for (int r = 0; r < kUnroll; ++r) {
       const int at = slot + r * kRowsAtOnce;
       here[r] = (valid >> at & 1) != 0;
-      key_words[r] = Words4{};
-      value_words[r] = Words4{};
-      if (here[r] && has_channels) {
-        key_words[r] = StreamWords(keys + at * head_dim);
-        value_words[r] = StreamWords(values + at * head_dim);
-      }
+      // For a free slot another row, so that no load waits for a branch; it weighs 0.
+      const int row = here[r] ? at : somebody;
+      key_words[r] = LoadWords(keys + row * head_dim);
+      value_words[r] = LoadWords(values + row * head_dim);
     }
     float scores[kUnroll * kQueries];
 #ifdef __CUDACC__
@@ -206,7 +206,9 @@ struct MergeSplits {
   struct Args {
     AttendArgs parts;
     float* out = nullptr;  // [..][query_heads][head_dim], rows as of q; or null
-    // Quantised, likewise, as PrepareRows does it; or null. head_dim must be a multiple of 32.
+    // The forms of PrepareRows, likewise, each null where it is not wanted. For values head_dim must be a multiple
+    // of 32.
+    uint16_t* halves = nullptr;
     int8_t* values = nullptr;
     float* scales = nullptr;
     float* sums = nullptr;
@@ -242,6 +244,7 @@ struct MergeSplits {
 #endif
         for (int s = 0; s < parts.splits; ++s) out[0] += shared.factor[s] * parts.part_out[(at + s) * head_dim + c];
         if (args.out != nullptr) args.out[row + c] = out[0];
+        if (args.halves != nullptr) args.halves[row + c] = FloatToHalf(ClampedToHalfRange(out[0]));
       }
       if (args.values == nullptr) continue;  // for all
       QuantizeColumns<1>(cta, out, c < head_dim, args.values + row + c, args.scales + (row + c) / kBlock,

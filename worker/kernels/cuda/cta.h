@@ -5,7 +5,6 @@
 //     struct Args { const float* x; float* out; int count; };  // plain data, passed by value
 //     struct Shared { SharedArray<float, 8> partial; };        // a CTA's shared memory
 //     static constexpr int kThreads = 256;                     // of a CTA, a multiple of 32
-//     static constexpr bool kWaitsItself = true;               // if there: Run calls WaitForInputs
 //     template <class Cta> TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args);
 //   };
 //
@@ -90,21 +89,19 @@ class DeviceCta {
     return values[0];
   }
 
-  // c += a b of 16 x 32 by 32 x 8 signed bytes, over the warp. Lane 4 r + q holds, four bytes to a word:
-  // a: rows r, r + 8, r, r + 8 at k = 4 q (the first two) and 16 + 4 q; b: column r at k = 4 q and 16 + 4 q;
-  // c: row r, columns 2 q and 2 q + 1, then row r + 8.
-  __device__ __forceinline__ void MultiplyBytes(const uint32_t (&a)[4], const uint32_t (&b)[2], int (&c)[4]) {
+  // True in all lanes where it is in one.
+  __device__ __forceinline__ bool WarpAny(bool value) { return __any_sync(~0u, value) != 0; }
+
+  // c += a b of 16 x 16 by 16 x 8 halves, over the warp. Lane 4 r + q holds, two halves to a word: a: rows r, r + 8, r,
+  // r + 8 at k = 2 q (the first two) and 8 + 2 q; b: column r at k = 2 q and 8 + 2 q; c: row r, columns 2 q and 2 q +
+  // 1, then row r + 8.
+  __device__ __forceinline__ void MultiplyHalves(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
     asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
-
-  // Until here a kernel may run beside the one before it: nothing that kernels write may be read.
-  __device__ __forceinline__ void WaitForInputs() { cudaGridDependencySynchronize(); }
-  // Brings a line of memory that is only read nearer.
-  __device__ __forceinline__ void Prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
  private:
   template <int kFirst, int kLast, int kCount>
@@ -135,6 +132,16 @@ __device__ __forceinline__ void HalvesToFloats(uint32_t word, float* out) {
   const float2 both = __half22float2(*reinterpret_cast<const __half2*>(&word));
   out[0] = both.x;
   out[1] = both.y;
+}
+// Of both halves of the words.
+__device__ __forceinline__ uint32_t HalvesMinus(uint32_t a, uint32_t b) {
+  const __half2 out = __hsub2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&out);
+}
+__device__ __forceinline__ uint32_t HalvesTimesPlus(uint32_t a, uint32_t b, uint32_t c) {
+  const __half2 out = __hfma2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b),
+                              *reinterpret_cast<const __half2*>(&c));
+  return *reinterpret_cast<const uint32_t*>(&out);
 }
 __device__ __forceinline__ float Exp2(float x) { return exp2f(x); }
 __device__ __forceinline__ uint32_t StreamWord(const void* from) { return __ldcs(static_cast<const uint32_t*>(from)); }
@@ -197,6 +204,22 @@ inline void HalvesToFloats(uint32_t word, float* out) {
   out[0] = HalfToFloat(static_cast<uint16_t>(word));
   out[1] = HalfToFloat(static_cast<uint16_t>(word >> 16));
 }
+template <class Of>
+inline uint32_t ForHalves(const Of& of) {
+  return FloatToHalf(of(0)) | static_cast<uint32_t>(FloatToHalf(of(16))) << 16;
+}
+inline uint32_t HalvesMinus(uint32_t a, uint32_t b) {
+  return ForHalves([=](int shift) {
+    return HalfToFloat(static_cast<uint16_t>(a >> shift)) - HalfToFloat(static_cast<uint16_t>(b >> shift));
+  });
+}
+inline uint32_t HalvesTimesPlus(uint32_t a, uint32_t b, uint32_t c) {
+  return ForHalves([=](int shift) {
+    return static_cast<float>(double{HalfToFloat(static_cast<uint16_t>(a >> shift))} *
+                                  HalfToFloat(static_cast<uint16_t>(b >> shift)) +
+                              HalfToFloat(static_cast<uint16_t>(c >> shift)));
+  });
+}
 inline float Exp2(float x) { return std::exp2(x); }
 inline Words4 LoadWords(const void* from) {
   Words4 words;
@@ -220,7 +243,25 @@ TP_KERNEL float BrainToFloat(uint16_t brain) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
-TP_KERNEL float ClampedToHalfRange(float x) { return fminf(fmaxf(x, -65504.0f), 65504.0f); }
+// Which bit it is, of a word that is not 0.
+#ifdef __CUDACC__
+TP_KERNEL int LowestBit(uint32_t word) { return __ffs(static_cast<int>(word)) - 1; }
+#else
+TP_KERNEL int LowestBit(uint32_t word) { return __builtin_ctz(word); }
+#endif
+// The low halves of two words, the high halves; two numbers as halves.
+#ifdef __CUDACC__
+TP_KERNEL uint32_t LowHalves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
+TP_KERNEL uint32_t HighHalves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
+#else
+TP_KERNEL uint32_t LowHalves(uint32_t a, uint32_t b) { return (a & 0xffff) | b << 16; }
+TP_KERNEL uint32_t HighHalves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
+#endif
+TP_KERNEL uint32_t ToHalves(float low, float high) {
+  return FloatToHalf(low) | static_cast<uint32_t>(FloatToHalf(high)) << 16;
+}
+// A NaN stays one.
+TP_KERNEL float ClampedToHalfRange(float x) { return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x; }
 
 }  // namespace tidepool::cuda
 

@@ -36,8 +36,8 @@ class CudaDevice final : public Device {
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
     Check(cublasCreate(&cublas_), "cuBLAS");
     Check(cublasSetStream(cublas_, stream_), "cuBLAS's stream");
-    for (const LaunchTable& table :
-         {RowLaunches(), AttendLaunches(), FloatMatVecLaunches(), NibbleMatVecLaunches(), ByteMatVecLaunches()}) {
+    for (const LaunchTable& table : {RowLaunches(), AttendLaunches(), PrefillLaunches(), FloatMatVecLaunches(),
+                                     NibbleMatVecLaunches(), ByteMatVecLaunches()}) {
       launches_.insert(launches_.end(), table.launches, table.launches + table.count);
     }
   }
@@ -110,11 +110,9 @@ class CudaDevice final : public Device {
     // Row-major matrices are the library's transposed ones: out^T = w^T a^T.
     const cudaDataType type = p.halves ? CUDA_R_16F : CUDA_R_32F;
     Timed(kProduct, [&] {
-      Check(cublasGemmStridedBatchedEx(cublas_, p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.m, p.k,
-                                       &p.alpha, p.w, type, static_cast<int>(p.w_stride), p.w_batch, p.a, type,
-                                       static_cast<int>(p.a_stride), p.a_batch, &p.beta, p.out, CUDA_R_32F,
-                                       static_cast<int>(p.out_stride), p.out_batch, p.batch, CUBLAS_COMPUTE_32F,
-                                       CUBLAS_GEMM_DEFAULT),
+      const float alpha = 1, beta = p.add ? 1.0f : 0.0f;
+      Check(cublasGemmEx(cublas_, CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.m, p.k, &alpha, p.w, type, p.k, p.a, type, p.k,
+                         &beta, p.out, CUDA_R_32F, p.n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
             "a matrix product");
     });
   }

@@ -17,18 +17,14 @@
 
 namespace tidepool::cuda {
 
-// out[b][m][n] = alpha * sum over k of a[b][m][k] * w[b][n][k] + beta * out[b][m][n]; rows contiguous, strides in
-// elements.
+// out[m][n] (+)= sum over k of a[m][k] * w[n][k], rows contiguous.
 struct Product {
-  bool halves = true;  // of a and w; else float32
+  bool halves = true;  // a and w; else float32
   const void* a = nullptr;
   const void* w = nullptr;
   float* out = nullptr;
-  bool w_transposed = false;  // w is [k][n]
-  int m = 0, n = 0, k = 0, batch = 1;
-  int64_t a_stride = 0, w_stride = 0, out_stride = 0;  // from row to row
-  int64_t a_batch = 0, w_batch = 0, out_batch = 0;     // from matrix to matrix
-  float alpha = 1, beta = 0;
+  int m = 0, n = 0, k = 0;
+  bool add = false;
 };
 
 struct DeviceFacts {

@@ -12,6 +12,15 @@ constexpr int kWarp = 32;
 
 thread_local CtaEmulator* running_emulator = nullptr;
 
+template <class Of>
+void CombinePair(float* __restrict a, float* __restrict b, int count, Of of) {
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int k = 0; k < 4; ++k) a[i + k] = b[i + k] = of(a[i + k], b[i + k]);
+  }
+  for (; i < count; ++i) a[i] = b[i] = of(a[i], b[i]);
+}
+
 }  // namespace
 
 void KernelFault(const char* what, int64_t index, int other_thread) {
@@ -89,30 +98,39 @@ void CtaEmulator::Combine(int warp) {
     }
     lane.wait = Wait::kNone;
   }
-  if (first.op == WarpOp::kMultiplyBytes) return MultiplyBytes(warp);
-  // A butterfly, as on the device: the same bits.
-  for (int v = 0; v < first.count; ++v) {
-    for (int mask = first.first_mask; mask >= first.last_mask && mask > 0; mask /= 2) {
-      float before[kWarp];
-      for (int i = 0; i < kWarp; ++i) before[i] = lanes_[warp * kWarp + i]->values[v];
-      for (int i = 0; i < kWarp; ++i) {
-        float& value = lanes_[warp * kWarp + i]->values[v];
-        value = first.op == WarpOp::kSum ? before[i] + before[i ^ mask] : std::fmax(before[i], before[i ^ mask]);
-      }
+  if (first.op == WarpOp::kMultiplyHalves) return MultiplyHalves(warp);
+  // A butterfly, as on the device: the same bits, as both lanes of a pair get the same.
+  for (int mask = first.first_mask; mask >= first.last_mask && mask > 0; mask /= 2) {
+    for (int i = 0; i < kWarp; ++i) {
+      if ((i & mask) != 0) continue;
+      float* a = lanes_[warp * kWarp + i]->values;
+      float* b = lanes_[warp * kWarp + (i | mask)]->values;
+      first.op == WarpOp::kSum ? CombinePair(a, b, first.count, [](float x, float y) { return x + y; })
+                               : CombinePair(a, b, first.count, [](float x, float y) { return std::fmax(x, y); });
     }
   }
 }
 
-void CtaEmulator::MultiplyBytes(int warp) {
-  auto lane = [&](int row, int quarter) -> const Lane& { return *lanes_[warp * kWarp + 4 * row + quarter]; };
+void CtaEmulator::MultiplyHalves(int warp) {
+  float a[16][16], b[16][8];  // [row][k], [k][column]
+  for (int i = 0; i < kWarp; ++i) {
+    const Lane& lane = *lanes_[warp * kWarp + i];
+    const int row = i / 4, k = 2 * (i % 4);
+    for (int word = 0; word < 4; ++word) HalvesToFloats(lane.a[word], &a[row + word % 2 * 8][k + word / 2 * 8]);
+    for (int word = 0; word < 2; ++word) {
+      float both[2];
+      HalvesToFloats(lane.b[word], both);
+      b[k + word * 8][row] = both[0];
+      b[k + word * 8 + 1][row] = both[1];
+    }
+  }
   for (int row = 0; row < 16; ++row) {
+    float sums[8] = {};
+    for (int k = 0; k < 16; ++k) {
+      for (int column = 0; column < 8; ++column) sums[column] += a[row][k] * b[k][column];
+    }
     for (int column = 0; column < 8; ++column) {
-      int sum = 0;
-      for (int part = 0; part < 8; ++part) {  // four k each: quarters of the first half, then of the second
-        const uint32_t a = lane(row % 8, part % 4).a[row / 8 + 2 * (part / 4)], b = lane(column, part % 4).b[part / 4];
-        sum = DotBytes(a, b, sum);
-      }
-      lane(row % 8, column / 2).c[column % 2 + 2 * (row / 8)] += sum;
+      lanes_[warp * kWarp + 4 * (row % 8) + column / 2]->c[column % 2 + row / 8 * 2] += sums[column];
     }
   }
 }
@@ -135,9 +153,9 @@ void CtaEmulator::WaitForWarp(WarpOp op, int first_mask, int last_mask, float* v
   GiveWay(Wait::kWarp);
 }
 
-void CtaEmulator::WaitForProduct(const uint32_t* a, const uint32_t* b, int* c) {
+void CtaEmulator::WaitForProduct(const uint32_t* a, const uint32_t* b, float* c) {
   Lane& lane = *lanes_[running_];
-  lane.op = WarpOp::kMultiplyBytes;
+  lane.op = WarpOp::kMultiplyHalves;
   lane.first_mask = lane.last_mask = lane.count = 0;
   lane.a = a;
   lane.b = b;

@@ -30,7 +30,7 @@ class CtaEmulator {
  private:
   friend class HostCta;
   enum class Wait : uint8_t { kNone, kBarrier, kWarp, kDone };
-  enum class WarpOp : uint8_t { kSum, kMax, kMultiplyBytes };
+  enum class WarpOp : uint8_t { kSum, kMax, kMultiplyHalves };
   struct Lane {
     Fiber fiber;
     Wait wait = Wait::kNone;
@@ -38,19 +38,19 @@ class CtaEmulator {
     int first_mask = 0, last_mask = 0;  // of the butterfly
     int count = 0;                      // values of each lane
     float* values = nullptr;
-    const uint32_t *a = nullptr, *b = nullptr;  // kMultiplyBytes
-    int* c = nullptr;
+    const uint32_t *a = nullptr, *b = nullptr;  // kMultiplyHalves
+    float* c = nullptr;
   };
 
   static void ThreadMain(void* lane);
   void WaitForBarrier();
   void WaitForWarp(WarpOp op, int first_mask, int last_mask, float* values, int count);
-  void WaitForProduct(const uint32_t* a, const uint32_t* b, int* c);
+  void WaitForProduct(const uint32_t* a, const uint32_t* b, float* c);
   void GiveWay(Wait wait);
   // Runs a warp's lanes until all of them wait at the barrier or are done.
   void RunWarp(int warp);
   void Combine(int warp);
-  void MultiplyBytes(int warp);
+  void MultiplyHalves(int warp);
 
   std::vector<std::unique_ptr<Lane>> lanes_;
   int threads_ = 0, running_ = 0;
@@ -93,11 +93,10 @@ class HostCta {
     emulator_->WaitForWarp(CtaEmulator::WarpOp::kMax, 16, 1, &value, 1);
     return value;
   }
-  void MultiplyBytes(const uint32_t (&a)[4], const uint32_t (&b)[2], int (&c)[4]) {
+  bool WarpAny(bool value) { return WarpMax(value ? 1.0f : 0.0f) != 0; }
+  void MultiplyHalves(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
     emulator_->WaitForProduct(a, b, c);
   }
-  void WaitForInputs() {}
-  void Prefetch(const void*) {}
 
  private:
   CtaEmulator* const emulator_;

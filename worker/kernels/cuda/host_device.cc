@@ -109,35 +109,28 @@ class HostDevice final : public Device {
   }
 
   void Run(const Product& p) {
-    for (int b = 0; b < p.batch; ++b) {
-      // Both sides as float32 rows of k.
-      std::vector<float> a(static_cast<size_t>(p.m) * p.k);
-      for (int i = 0; i < p.m; ++i) {
-        for (int k = 0; k < p.k; ++k)
-          a[static_cast<size_t>(i) * p.k + k] = Element(p.a, p.halves, b * p.a_batch + i * p.a_stride + k);
-      }
-      team_.ForEach(p.n, 16, [&](int64_t first, int64_t last) {
-        std::vector<float> w(p.k);
-        for (int64_t n = first; n < last; ++n) {
-          for (int k = 0; k < p.k; ++k) {
-            w[k] = Element(p.w, p.halves, b * p.w_batch + (p.w_transposed ? k * p.w_stride + n : n * p.w_stride + k));
+    // Both sides as float32 rows.
+    std::vector<float> a(static_cast<size_t>(p.m) * p.k);
+    for (size_t i = 0; i < a.size(); ++i) a[i] = Element(p.a, p.halves, static_cast<int64_t>(i));
+    team_.ForEach(p.n, 16, [&](int64_t first, int64_t last) {
+      std::vector<float> w(p.k);
+      for (int64_t n = first; n < last; ++n) {
+        for (int k = 0; k < p.k; ++k) w[k] = Element(p.w, p.halves, n * p.k + k);
+        for (int i = 0; i < p.m; ++i) {
+          const float* row = a.data() + static_cast<size_t>(i) * p.k;
+          float lanes[16] = {};
+          int k = 0;
+          for (; k + 16 <= p.k; k += 16) {
+            for (int l = 0; l < 16; ++l) lanes[l] += row[k + l] * w[k + l];
           }
-          for (int i = 0; i < p.m; ++i) {
-            const float* row = a.data() + static_cast<size_t>(i) * p.k;
-            float lanes[16] = {};
-            int k = 0;
-            for (; k + 16 <= p.k; k += 16) {
-              for (int l = 0; l < 16; ++l) lanes[l] += row[k + l] * w[k + l];
-            }
-            float sum = 0;
-            for (float lane : lanes) sum += lane;
-            for (; k < p.k; ++k) sum += row[k] * w[k];
-            float& out = p.out[b * p.out_batch + i * p.out_stride + n];
-            out = p.alpha * sum + (p.beta == 0 ? 0 : p.beta * out);
-          }
+          float sum = 0;
+          for (float lane : lanes) sum += lane;
+          for (; k < p.k; ++k) sum += row[k] * w[k];
+          float& out = p.out[int64_t{i} * p.n + n];
+          out = p.add ? out + sum : sum;
         }
-      });
-    }
+      }
+    });
   }
 
   ThreadTeam team_;

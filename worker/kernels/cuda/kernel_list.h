@@ -38,9 +38,12 @@ template <class Kernel, class First, class... Rest>
 struct IndexIn<Kernel, KernelList<First, Rest...>>
     : std::integral_constant<int, 1 + IndexIn<Kernel, KernelList<Rest...>>::value> {};
 
-using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, GatherHead,
-                              CausalSoftmax, ColumnSums, MoveRows, UpdateEntries, ScoreRows<2>, ScoreRows<4>,
-                              ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+using RowKernels =
+    KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths, MoveRows,
+               UpdateEntries, ScoreRows<2>, ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+using PrefillKernels =
+    KernelList<FlashPrefill<2>, FlashPrefill<4>, FlashPrefill<8>, FlashPrefill<16>, FlashPrefill<32>,
+               FlashColumnSums<2>, FlashColumnSums<4>, FlashColumnSums<8>, FlashColumnSums<16>, FlashColumnSums<32>>;
 
 template <int kLanes>
 using AttendOf =
@@ -48,18 +51,20 @@ using AttendOf =
 using AttendKernels = Join<Join<Join<AttendOf<2>, AttendOf<4>>, Join<AttendOf<8>, AttendOf<16>>>, AttendOf<32>>;
 
 template <MatrixFormat kFormat>
-using FloatMatVecOf = KernelList<MatVec<kFormat, 1>, MatVec<kFormat, 2>, MatVec<kFormat, 4>, MatVec<kFormat, 8>>;
+using FloatMatVecOf = KernelList<MatVec<kFormat, 1, 32>, MatVec<kFormat, 4, 32>, MatVec<kFormat, 8, 32>,
+                                 MatVec<kFormat, 1, 128>, MatVec<kFormat, 4, 128>, MatVec<kFormat, 8, 128>>;
 using FloatMatVecKernels = Join<Join<FloatMatVecOf<MatrixFormat::kF32>, FloatMatVecOf<MatrixFormat::kF16>>,
                                 FloatMatVecOf<MatrixFormat::kBF16>>;
 template <MatrixFormat kFormat>
-using MatVecOf = KernelList<MatVec<kFormat, 1>, MatTile<kFormat, 1>, MatTile<kFormat, 2>, MatTile<kFormat, 4>>;
+using MatVecOf = KernelList<MatVec<kFormat, 1, 32>, MatVec<kFormat, 1, 128>, MatTile<kFormat, 1>, MatTile<kFormat, 2>,
+                            MatTile<kFormat, 4>, MatTile<kFormat, 8>>;
 using NibbleMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kNibbles>, MatVecOf<MatrixFormat::kNibblesMinimum>>,
                                  MatVecOf<MatrixFormat::kNibblesK>>;
 using ByteMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kBytes>, MatVecOf<MatrixFormat::kBytesMinimum>>,
                                Join<MatVecOf<MatrixFormat::kBytesK>, MatVecOf<MatrixFormat::kBytesK16>>>;
 
-using AllKernels =
-    Join<Join<Join<RowKernels, AttendKernels>, FloatMatVecKernels>, Join<NibbleMatVecKernels, ByteMatVecKernels>>;
+using AllKernels = Join<Join<Join<Join<RowKernels, AttendKernels>, PrefillKernels>, FloatMatVecKernels>,
+                        Join<NibbleMatVecKernels, ByteMatVecKernels>>;
 
 template <class Kernel>
 inline constexpr int kKernelId = IndexIn<Kernel, AllKernels>::value;

@@ -9,16 +9,13 @@
 namespace tidepool::cuda {
 
 template <class Kernel>
-concept WaitsItself = Kernel::kWaitsItself;
-
-template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads) RunKernel(const __grid_constant__ typename Kernel::Args args) {
   __shared__ typename Kernel::Shared shared;
   DeviceCta cta;
   // The next kernel's CTAs may take their places as soon as all of this one's have theirs; each waits for what the
   // kernels before it have written.
   cudaTriggerProgrammaticLaunchCompletion();
-  if constexpr (!WaitsItself<Kernel>) cta.WaitForInputs();
+  cudaGridDependencySynchronize();
   Kernel::Run(cta, shared, args);
 }
 
@@ -52,6 +49,7 @@ LaunchTable TableOf(KernelList<Kernels...>) {
 // One for each file of kernels, in the order of AllKernels.
 LaunchTable RowLaunches();
 LaunchTable AttendLaunches();
+LaunchTable PrefillLaunches();
 LaunchTable FloatMatVecLaunches();
 LaunchTable NibbleMatVecLaunches();
 LaunchTable ByteMatVecLaunches();

@@ -3,8 +3,9 @@
 // Shape: out[c][row] (+)= sum over columns of matrix[row][column] * x[c][column] (+ bias[row]), c < kColumns.
 // Bytes moved: the matrices once, the activations from cache. Bound: memory bandwidth.
 //
-// A warp takes kRows rows, a lane every 32nd block of 32 inputs: 512 bytes of a row in one load of the warp. The
-// integer product of a block is exact; the sums over blocks run in float32, lane by lane and then over the warp.
+// A CTA takes four rows, a thread every kThreads-th block of 32 inputs of them: 512 bytes of a row in one load of a
+// warp, and all loads of a thread at once. The integer product of a block is exact; the sums over blocks run in
+// float32, by thread, then over the warp, then over the warps.
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_MAT_VEC_BODY_H_
 
@@ -14,10 +15,11 @@ namespace tidepool::cuda {
 
 // Rows of activations, as PrepareRows leaves them: whichever form the matrix wants.
 struct DeviceActivations {
-  const float* floats = nullptr;   // [count][columns]
-  const int8_t* values = nullptr;  // [count][columns]: x ~ scale * value
-  const float* scales = nullptr;   // [count][columns / 32]
-  const float* sums = nullptr;     // [count][columns / 32]: scale * sum of values
+  const float* floats = nullptr;     // [count][columns]
+  const uint16_t* halves = nullptr;  // likewise
+  const int8_t* values = nullptr;    // [count][columns]: x ~ scale * value
+  const float* scales = nullptr;     // [count][columns / 32]
+  const float* sums = nullptr;       // [count][columns / 32]: scale * sum of values
 };
 
 struct MatVecPart {
@@ -43,60 +45,45 @@ struct MatVecArgs {
   }
 };
 
-// The weights do not depend on the kernel before: they come nearer while it still runs. Lines of 128 bytes of `rows`
-// rows, by the threads of a CTA or the lanes of a warp.
-template <class Cta>
-TP_KERNEL void PrefetchRows(Cta& cta, const DeviceMatrix& matrix, int64_t row, int rows, int thread, int threads) {
-  constexpr int kLine = 128;
-  const int64_t last = row + rows < matrix.rows ? row + rows : matrix.rows;
-  const int64_t row_bytes = static_cast<int64_t>(matrix.columns) * FactsOf(matrix.format).bits / 8;
-  const uint8_t* from = matrix.values + row * row_bytes;
-  const int64_t bytes = (last - row) * row_bytes;
-  for (int64_t at = static_cast<int64_t>(thread) * kLine; at < bytes; at += static_cast<int64_t>(threads) * kLine) {
-    cta.Prefetch(from + at);
-  }
-}
-
-template <MatrixFormat kFormat, int kColumns>
+// kCtaThreads: 32 for short rows.
+template <MatrixFormat kFormat, int kColumns, int kCtaThreads>
 struct MatVec {
-  static constexpr int kThreads = 128;
-  static constexpr bool kWaitsItself = true;
-  static constexpr int kRows = 2;  // of a warp
-  static constexpr int kRowsOfCta = kThreads / 32 * kRows;
+  static constexpr int kThreads = kCtaThreads;
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kRows = 4;  // of a CTA
   static constexpr FormatFacts kFacts = FactsOf(kFormat);
   using Args = MatVecArgs;
-  struct Shared {};
-  static int Ctas(int rows) { return CeilDiv(rows, kRowsOfCta); }
+  struct Shared {
+    SharedArray<float, kWarps * kRows * kColumns> sums;
+  };
+  static int Ctas(int rows) { return CeilDiv(rows, kRows); }
 
   template <class Cta>
-  TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
+  TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args) {
     const MatVecPart& part = args.PartOf(cta.x());
-    const int lane = cta.thread() % 32;
-    const int row = (cta.x() - part.first_cta) * kRowsOfCta + cta.thread() / 32 * kRows;
-    PrefetchRows(cta, part.matrix, row, kRows, lane, 32);
-    cta.WaitForInputs();
+    const int row = (cta.x() - part.first_cta) * kRows;
     float sums[kRows * kColumns] = {};
     const int columns = part.matrix.columns;
     if constexpr (kFacts.scales == 0) {
-      for (int first = lane * 8; first < columns; first += 32 * 8) AddFloats(part.matrix, row, first, args, sums);
+      for (int first = cta.thread() * 8; first < columns; first += kThreads * 8) {
+        AddFloats(part.matrix, row, first, args, sums);
+      }
     } else {
-#ifdef __CUDACC__
-#pragma unroll 2
-#endif
-      for (int block = lane; block < columns / kBlock; block += 32) AddBlock(part.matrix, row, block, args, sums);
-    }
-    cta.template GroupSum<32>(sums);
-    if (lane != 0) return;
-    for (int r = 0; r < kRows && row + r < part.matrix.rows; ++r) {
-      for (int c = 0; c < kColumns; ++c) {
-        if (c >= args.count) continue;
-        float* to = part.out + static_cast<int64_t>(c) * part.stride + row + r;
-        float value = sums[r * kColumns + c];
-        if (part.bias != nullptr) value += part.bias[row + r];
-        if (args.add) value += *to;
-        *to = value;
+      for (int block = cta.thread(); block < columns / kBlock; block += kThreads) {
+        AddBlock(part.matrix, row, block, args, sums);
       }
     }
+    cta.template GroupSum<32>(sums);
+    if (cta.thread() % 32 == 0) {
+      for (int i = 0; i < kRows * kColumns; ++i) shared.sums[cta.thread() / 32 * kRows * kColumns + i] = sums[i];
+    }
+    cta.Sync();
+    const int r = cta.thread() / kColumns, c = cta.thread() % kColumns;
+    if (r >= kRows || row + r >= part.matrix.rows || c >= args.count) return;
+    float value = part.bias != nullptr ? part.bias[row + r] : 0.0f;
+    for (int w = 0; w < kWarps; ++w) value += shared.sums[w * kRows * kColumns + cta.thread()];
+    float* to = part.out + static_cast<int64_t>(c) * part.stride + row + r;
+    *to = args.add ? *to + value : value;
   }
 
  private:

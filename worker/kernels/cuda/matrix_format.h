@@ -2,8 +2,8 @@
 //
 //   values    [rows][columns / 32]: 16 bytes (4 bits) or 32 bytes (8 bits; 5- and 6-bit types too). In the 4-bit form
 //             the low nibble of byte i is input i, the high one input i + 16; bytes are signed.
-//   scales    [rows][columns / 32]: half; K types a byte for each scale of a block, and `supers`
-//   minimums  [rows][columns / 32]: half, or a byte, where the type has them
+//   scales    [rows][columns / 32]: the scale, or both of them, and the minimum where the type has one: halves, or in
+//             K types bytes, to be multiplied by
 //   supers    K types, [rows][columns / 256][2]: halves d and dmin
 //
 // weight = scale * (value - kOffset) + minimum, with scale and minimum the same float32 as in the file's own
@@ -61,7 +61,6 @@ constexpr FormatFacts FactsOf(MatrixFormat format) {
 struct DeviceMatrix {
   const uint8_t* values = nullptr;
   const uint8_t* scales = nullptr;
-  const uint8_t* minimums = nullptr;
   const uint16_t* supers = nullptr;
   int32_t rows = 0, columns = 0;
   MatrixFormat format = MatrixFormat::kF32;
@@ -79,19 +78,23 @@ struct BlockScales {
     const int64_t blocks = matrix.columns / kBlock, at = row * blocks + block;
     if constexpr (kFacts.k) {
       const int64_t super = row * (matrix.columns / kSuperBlock) + block / (kSuperBlock / kBlock);
+      const uint16_t both = reinterpret_cast<const uint16_t*>(matrix.scales)[at];
       float d[2];
       HalvesToFloats(LoadWord(matrix.supers + 2 * super), d);
       if constexpr (kFacts.scales == 2) {
-        for (int i = 0; i < 2; ++i) {
-          out.scale[i] = d[0] * static_cast<float>(static_cast<int8_t>(matrix.scales[2 * at + i]));
-        }
+        out.scale[0] = d[0] * static_cast<float>(static_cast<int8_t>(both));
+        out.scale[1] = d[0] * static_cast<float>(static_cast<int8_t>(both >> 8));
       } else {
-        out.scale[0] = d[0] * static_cast<float>(matrix.scales[at]);
-        out.minimum = -(d[1] * static_cast<float>(matrix.minimums[at]));
+        out.scale[0] = d[0] * static_cast<float>(both & 0xff);
+        out.minimum = -(d[1] * static_cast<float>(both >> 8));
       }
+    } else if constexpr (kFacts.minimum) {
+      float both[2];
+      HalvesToFloats(LoadWord(matrix.scales + 4 * at), both);
+      out.scale[0] = both[0];
+      out.minimum = both[1];
     } else {
       out.scale[0] = HalfToFloat(reinterpret_cast<const uint16_t*>(matrix.scales)[at]);
-      if constexpr (kFacts.minimum) out.minimum = HalfToFloat(reinterpret_cast<const uint16_t*>(matrix.minimums)[at]);
     }
     return out;
   }

@@ -138,6 +138,14 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
                                        {memory_, jobs, 1 / std::sqrt(static_cast<float>(s.head_dim))});
   }
 
+  template <int kLanes>
+  void Prefill(const PrefillArgs& args, int kv_head, float* sums) {
+    const Shape& s = GetParam();
+    using Kernel = FlashPrefill<kLanes>;
+    device_->Launch<Kernel>({CeilDiv(s.group * CeilDiv(args.tokens, kTileTokens), Kernel::kWarps), s.kv_heads}, args);
+    device_->Launch<FlashColumnSums<kLanes>>({heads_[kv_head].pages, s.group}, {args, kv_head, sums});
+  }
+
   std::mt19937 random_{7};
   std::normal_distribution<float> normal_;
   PageMemoryView memory_;
@@ -246,71 +254,67 @@ TEST_P(AttendTest, ScoresAndProbabilitiesOfEverySlot) {
   }
 }
 
-// What GatherHead, the library's products and CausalSoftmax do for a prompt, with the last tokens' own rows among them.
+// A prompt's last tokens, more than a tile of them, with their own rows among those that were there.
 TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
   const Shape& s = GetParam();
-  const auto& entries = entries_[0];
-  const int slots = static_cast<int>(entries.size()) * kSlotsOfPage, dim = s.head_dim;
-  std::vector<int32_t> taken;  // valid slots, shuffled: the first are the new tokens'
-  for (int i = 0; i < slots; ++i) {
-    if ((entries[i / kSlotsOfPage].valid >> i % kSlotsOfPage & 1) != 0) taken.push_back(i);
+  const int dim = s.head_dim, kv_head = s.kv_heads - 1, query_heads = s.kv_heads * s.group;
+  const auto& entries = entries_[kv_head];
+  const int slots = static_cast<int>(entries.size()) * kSlotsOfPage;
+  std::vector<int32_t> taken[2];  // of kv head 0 and kv_head: valid slots, shuffled: the first are the new tokens'
+  for (int h : {0, kv_head}) {
+    auto& of = taken[h == kv_head];
+    of.clear();
+    for (int i = 0; i < static_cast<int>(entries_[h].size()) * kSlotsOfPage; ++i) {
+      if ((entries_[h][i / kSlotsOfPage].valid >> i % kSlotsOfPage & 1) != 0) of.push_back(i);
+    }
+    std::shuffle(of.begin(), of.end(), random_);
   }
-  std::shuffle(taken.begin(), taken.end(), random_);
-  const int tokens = static_cast<int>(std::min<size_t>(5, taken.size()));
-  const std::vector<int32_t> new_slots(taken.begin(), taken.begin() + tokens);
-  GatherHead::Args gather;
-  gather.memory = memory_;
-  gather.head = Upload(heads_);
-  gather.keys = Make<uint16_t>(static_cast<size_t>(slots) * dim);
-  gather.values = Make<uint16_t>(static_cast<size_t>(slots) * dim);
-  gather.birth = Make<int32_t>(slots);
-  device_->Launch<GatherHead>({static_cast<int>(entries.size())}, gather);
-  gather.new_slots = Upload(new_slots);
-  gather.new_count = tokens;
-  device_->Launch<GatherHead>({CeilDiv(tokens, GatherHead::kThreads)}, gather);
+  const int tokens = static_cast<int>(std::min<size_t>(37, taken[1].size()));
+  const std::vector<int32_t> new_slots(taken[1].begin(), taken[1].begin() + tokens);
+  // Other kv heads have no new rows: a slot of theirs is named again and again.
+  std::vector<int32_t> all_new;
+  for (int h = 0; h < s.kv_heads; ++h) {
+    for (int t = 0; t < tokens; ++t) all_new.push_back(h == kv_head ? new_slots[t] : taken[0][0]);
+  }
+  MarkBirths::Args mark;
+  mark.heads = Upload(heads_);
+  mark.stride = static_cast<int64_t>(s.most_pages) * kSlotsOfPage;
+  mark.births = Make<int32_t>(s.kv_heads * mark.stride);
+  device_->Launch<MarkBirths>({CeilDiv(mark.stride, MarkBirths::kThreads), s.kv_heads}, mark);
+  mark.new_slots = Upload(all_new) + kv_head * tokens;
+  mark.new_stride = 0;
+  mark.new_count = tokens;
+  mark.births += kv_head * mark.stride;
+  device_->Launch<MarkBirths>({CeilDiv(tokens, MarkBirths::kThreads), 1}, mark);
+  mark.births -= kv_head * mark.stride;
 
-  std::vector<uint16_t> q(static_cast<size_t>(tokens) * s.group * dim);  // [tokens][group][dim]
+  std::vector<uint16_t> q(static_cast<size_t>(tokens) * query_heads * dim);
   for (uint16_t& x : q) x = FloatToHalf(2 * Normal());
-  Product product;
-  product.a = Upload(q);
-  product.a_stride = static_cast<int64_t>(s.group) * dim;
-  product.a_batch = dim;
-  product.w = gather.keys;
-  product.w_stride = dim;
-  float* scores = Make<float>(static_cast<size_t>(s.group) * tokens * slots);
-  product.out = scores;
-  product.out_stride = slots;
-  product.out_batch = static_cast<int64_t>(tokens) * slots;
-  product.m = tokens;
-  product.n = slots;
-  product.k = dim;
-  product.batch = s.group;
-  product.alpha = 1 / std::sqrt(static_cast<float>(dim));
-  device_->Multiply(product);
-  CausalSoftmax::Args softmax;
-  softmax.scores = scores;
-  softmax.birth = gather.birth;
-  softmax.weights = Make<uint16_t>(static_cast<size_t>(s.group) * tokens * slots);
-  softmax.log_sum = Make<float>(static_cast<size_t>(s.group) * tokens);
-  softmax.tokens = tokens;
-  softmax.slots = slots;
-  device_->Launch<CausalSoftmax>({tokens, s.group}, softmax);
+  PrefillArgs args;
+  args.memory = memory_;
+  args.heads = mark.heads;
+  args.births = mark.births;
+  args.birth_stride = mark.stride;
+  args.q = Upload(q);
+  args.tokens = tokens;
+  args.query_heads = query_heads;
+  args.kv_heads = s.kv_heads;
+  args.scale = 1 / std::sqrt(static_cast<float>(dim));
+  args.out = Make<float>(q.size());
+  args.log_sum = Make<float>(static_cast<size_t>(query_heads) * tokens);
   float* sums = Make<float>(static_cast<size_t>(s.group) * slots);
-  device_->Launch<ColumnSums>({CeilDiv(slots, ColumnSums::kThreads), s.group}, {softmax, sums, false});
-  float* out = Make<float>(static_cast<size_t>(tokens) * s.group * dim);
-  product.a = softmax.weights;
-  product.a_stride = slots;
-  product.a_batch = static_cast<int64_t>(tokens) * slots;
-  product.w = gather.values;
-  product.w_transposed = true;
-  product.out = out;
-  product.out_stride = static_cast<int64_t>(s.group) * dim;
-  product.out_batch = dim;
-  product.n = dim;
-  product.k = slots;
-  product.alpha = 1;
-  device_->Multiply(product);
-  const std::vector<float> outputs = Download(out, static_cast<size_t>(tokens) * s.group * dim);
+  if (dim <= 16) {
+    Prefill<2>(args, kv_head, sums);
+  } else if (dim <= 32) {
+    Prefill<4>(args, kv_head, sums);
+  } else if (dim <= 64) {
+    Prefill<8>(args, kv_head, sums);
+  } else if (dim <= 128) {
+    Prefill<16>(args, kv_head, sums);
+  } else {
+    Prefill<32>(args, kv_head, sums);
+  }
+  const std::vector<float> outputs = Download(args.out, q.size());
   const std::vector<float> got_sums = Download(sums, static_cast<size_t>(s.group) * slots);
 
   std::vector<int> birth(slots, -1);
@@ -324,7 +328,8 @@ TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
         if ((entry.valid >> i % kSlotsOfPage & 1) == 0 || birth[i] > t) continue;
         double dot = 0;
         for (int c = 0; c < dim; ++c) {
-          dot += double{HalfToFloat(q[(t * s.group + g) * dim + c])} * HalfToFloat(At(entry.page, i % kSlotsOfPage, c));
+          dot += double{HalfToFloat(q[(t * query_heads + kv_head * s.group + g) * dim + c])} *
+                 HalfToFloat(At(entry.page, i % kSlotsOfPage, c));
         }
         of_slot[i] = dot / std::sqrt(dim);
       }
@@ -336,7 +341,8 @@ TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
           if (weights[i] == 0) continue;
           expected += weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
         }
-        ASSERT_NEAR(outputs[(t * s.group + g) * dim + c], expected, 4e-3) << t << " " << g << " " << c;
+        ASSERT_NEAR(outputs[(t * query_heads + kv_head * s.group + g) * dim + c], expected, 4e-3)
+            << t << " " << g << " " << c;
       }
       for (int i = 0; i < slots; ++i) expected_sums[g * slots + i] += weights[i];
     }

@@ -79,15 +79,17 @@ template <MatrixFormat kFormat>
 void RunForCount(Device& device, const DeviceMatrix& a, const DeviceMatrix& b, const float* bias,
                  const DeviceActivations& x, int count, bool add, float* out_a, float* out_b) {
   auto run = [&]<class Kernel>() { RunMatVec<Kernel>(device, a, b, bias, x, count, add, out_a, out_b); };
-  if (count == 1) return run.template operator()<MatVec<kFormat, 1>>();
+  if (count == 1 && a.columns < 1024) return run.template operator()<MatVec<kFormat, 1, 32>>();
+  if (count == 1) return run.template operator()<MatVec<kFormat, 1, 128>>();
   if constexpr (FactsOf(kFormat).scales == 0) {
-    if (count == 2) return run.template operator()<MatVec<kFormat, 2>>();
-    if (count <= 4) return run.template operator()<MatVec<kFormat, 4>>();
-    run.template operator()<MatVec<kFormat, 8>>();
+    if (count <= 2) return run.template operator()<MatVec<kFormat, 4, 32>>();
+    if (count <= 4) return run.template operator()<MatVec<kFormat, 4, 128>>();
+    run.template operator()<MatVec<kFormat, 8, 128>>();
   } else {
     if (count <= 8) return run.template operator()<MatTile<kFormat, 1>>();
     if (count <= 16) return run.template operator()<MatTile<kFormat, 2>>();
-    run.template operator()<MatTile<kFormat, 4>>();
+    if (count <= 32) return run.template operator()<MatTile<kFormat, 4>>();
+    run.template operator()<MatTile<kFormat, 8>>();
   }
 }
 
@@ -100,18 +102,23 @@ TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
     const auto columns = static_cast<size_t>(a.view.columns);
     const std::vector<float> weights_a = Rows(a.view), weights_b = Rows(b.view);
     const std::vector<float> bias = Numbers(rows, 1);
-    for (int count : {1, 2, 3, 8, 11, 27}) {
+    for (int count : {1, 2, 3, 8, 11, 27, 50}) {
       if (count > 8 && FactsOf(on_a.format).scales == 0) continue;
       const std::vector<float> x = Numbers(count * columns, 1), before = Numbers(count * rows, 1);
       PrepareRows::Args prepare{.op = PrepareRows::Op::kCopy, .columns = static_cast<int32_t>(columns), .x = Upload(x)};
       prepare.floats = Make<float>(x.size());
+      prepare.halves = Make<uint16_t>(x.size());
       prepare.values = Make<int8_t>(x.size());
       prepare.scales = Make<float>(x.size() / kBlock);
       prepare.sums = Make<float>(x.size() / kBlock);
       device_->Launch<PrepareRows>({count, 2}, prepare);
-      // What the kernel is to multiply by: the activations as they are, or as they were quantised.
+      const bool tiles = count > 1 && FactsOf(on_a.format).scales != 0;
+      // What the kernel is to multiply by: the activations as they are, as they were quantised, or as halves.
       std::vector<float> used = x;
-      if (FactsOf(on_a.format).scales != 0) {
+      if (tiles) {
+        const std::vector<uint16_t> halves = Download(prepare.halves, x.size());
+        for (size_t i = 0; i < x.size(); ++i) used[i] = HalfToFloat(halves[i]);
+      } else if (FactsOf(on_a.format).scales != 0) {
         const std::vector<int8_t> values = Download(prepare.values, x.size());
         const std::vector<float> scales = Download(prepare.scales, x.size() / kBlock);
         for (size_t i = 0; i < x.size(); ++i) {
@@ -119,7 +126,7 @@ TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
           ASSERT_NEAR(used[i], x[i], 0.5001 * scales[i / kBlock]);
         }
       }
-      const DeviceActivations activations{prepare.floats, prepare.values, prepare.scales, prepare.sums};
+      const DeviceActivations activations{prepare.floats, prepare.halves, prepare.values, prepare.scales, prepare.sums};
       for (bool add : {false, true}) {
         float* out_a = Upload(before);
         float* out_b = Make<float>(count * 7);
@@ -136,7 +143,8 @@ TEST_P(MatricesTest, VectorProductsEqualTheSumInDouble) {
               expected += term;
               size += std::abs(term);
             }
-            ASSERT_NEAR(got, expected, 3e-6 * size + 1e-6)
+            // Tiles round scale, minimum and weight to halves.
+            ASSERT_NEAR(got, expected, (tiles ? 1.5e-3 : 3e-6) * size + 1e-6)
                 << TensorTypeName(GetParam()) << ", row " << row << ", x " << c;
           };
           for (int row = 0; row < rows; ++row) {
