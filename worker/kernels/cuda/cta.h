@@ -5,6 +5,7 @@
 //     struct Args { const float* x; float* out; int count; };  // plain data, passed by value
 //     struct Shared { SharedArray<float, 8> partial; };        // a CTA's shared memory
 //     static constexpr int kThreads = 256;                     // of a CTA, a multiple of 32
+//     static constexpr int kCtasAtOnce = 2;                    // if there: registers are to suffice for them
 //     template <class Cta> TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args);
 //   };
 //
@@ -44,6 +45,9 @@ template <class T, int kCount>
 class SharedArray {
  public:
   __device__ __forceinline__ T& operator[](int i) { return values_[i]; }
+  __device__ __forceinline__ uint32_t Address(int i) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(&values_[i]));
+  }
 
  private:
   T values_[kCount];
@@ -59,6 +63,21 @@ class DeviceCta {
     return {static_cast<int>(gridDim.x), static_cast<int>(gridDim.y), static_cast<int>(gridDim.z)};
   }
   __device__ __forceinline__ void Sync() { __syncthreads(); }
+
+  // array[to] = *from, or zeros, some time before a WaitForCopies of this thread that names its group; other threads
+  // see it after a barrier. A group is what was copied up to EndCopies.
+  template <int kCount>
+  __device__ __forceinline__ void Copy(SharedArray<Words4, kCount>& array, int to, const void* from, bool exists) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(array.Address(to)), "l"(from),
+                 "r"(exists ? 16 : 0)
+                 : "memory");
+  }
+  __device__ __forceinline__ void EndCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  // All groups but the last kLeft have arrived.
+  template <int kLeft>
+  __device__ __forceinline__ void WaitForCopies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+  }
 
   // values[i] becomes its sum, or maximum, over each aligned group of kLanes lanes (Group..), or over the
   // lanes of the warp that are equal modulo kLanes (Cross..).

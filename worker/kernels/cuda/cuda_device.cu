@@ -33,6 +33,9 @@ class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
     Use();
+    int major = 0;
+    Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal), "the compute capability");
+    early_ = major >= 9;
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
     Check(cublasCreate(&cublas_), "cuBLAS");
     Check(cublasSetStream(cublas_, stream_), "cuBLAS's stream");
@@ -103,7 +106,7 @@ class CudaDevice final : public Device {
   }
   void LaunchKernel(int kernel, Grid grid, const void* args) override {
     Use();
-    Timed(kernel, [&] { Check(launches_[kernel](stream_, grid, args), "a kernel launch"); });
+    Timed(kernel, [&] { Check(launches_[kernel](stream_, grid, early_, args), "a kernel launch"); });
   }
   void Multiply(const Product& p) override {
     Use();
@@ -165,6 +168,7 @@ class CudaDevice final : public Device {
     }
   }
 
+  bool early_ = false;  // launches may overlap
   static constexpr int kProduct = -1;
   struct Span {
     int kernel;

@@ -5,6 +5,7 @@
 #define TIDEPOOL_WORKER_KERNELS_CUDA_EMULATOR_H_
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -69,6 +70,19 @@ class HostCta {
   int z() const { return emulator_->index_.z; }
   Grid grid() const { return emulator_->grid_; }
   void Sync() { emulator_->WaitForBarrier(); }
+  // A copy arrives when it is waited for, not before.
+  template <int kCount>
+  void Copy(SharedArray<Words4, kCount>& array, int to, const void* from, bool exists) {
+    copies_.push_back({group_, [&array, to, from, exists] { array[to] = exists ? LoadWords(from) : Words4{}; }});
+  }
+  void EndCopies() { ++group_; }
+  template <int kLeft>
+  void WaitForCopies() {
+    const auto left = std::find_if(copies_.begin(), copies_.end(),
+                                   [this](const PendingCopy& copy) { return copy.group >= group_ - kLeft; });
+    for (auto copy = copies_.begin(); copy != left; ++copy) copy->arrive();
+    copies_.erase(copies_.begin(), left);
+  }
   template <int kLanes, int kCount>
   void GroupSum(float (&values)[kCount]) {
     emulator_->WaitForWarp(CtaEmulator::WarpOp::kSum, kLanes / 2, 1, values, kCount);
@@ -99,8 +113,15 @@ class HostCta {
   }
 
  private:
+  struct PendingCopy {
+    int group;
+    std::function<void()> arrive;
+  };
+
   CtaEmulator* const emulator_;
   const int thread_;
+  int group_ = 0;
+  std::vector<PendingCopy> copies_;
 };
 
 // CTAs first .. last - 1 of a launch, in the order of x, then y, then z. Others may run at the same time.

@@ -65,7 +65,7 @@ struct PrefillTile {
     uint32_t words[kChunks][2][4];
   };
   struct Keys {
-    uint32_t words[kChunks][2][4];
+    Words4 chunks[2][kChunks];
   };
 
   // A channel that exists in the place of one that does not: no load waits for a branch. Queries are 0 there, and
@@ -90,23 +90,24 @@ struct PrefillTile {
     for (int half = 0; half < 2; ++half) {
       const uint16_t* row = keys + (lane / 4 + 8 * half) * head_dim;
       for (int c = 0; c < kChunks; ++c) {
-        const Words4 chunk = LoadWords(row + Existing((4 * c + lane % 4) * 8, head_dim));
-        for (int i = 0; i < 4; ++i) out.words[c][half][i] = chunk.w[i];
+        out.chunks[half][c] = LoadWords(row + Existing((4 * c + lane % 4) * 8, head_dim));
       }
     }
   }
 
-  // scores[half][i]: of token e + 8 (i / 2) and slot 8 half + 2 q + i % 2.
-  template <class Cta>
-  TP_KERNEL static void Scores(Cta& cta, const Queries& queries, const Keys& keys, float (&scores)[2][4]) {
+  // scores[half][i]: of token e + 8 (i / 2) and slot 8 half + 2 q + i % 2. key(half, c): chunk 4 c + q of slot
+  // 8 half + e.
+  template <class Cta, class Key>
+  TP_KERNEL static void Scores(Cta& cta, const Queries& queries, Key&& key, float (&scores)[2][4]) {
     for (int half = 0; half < 2; ++half) {
       for (int i = 0; i < 4; ++i) scores[half][i] = 0;
 #ifdef __CUDACC__
 #pragma unroll
 #endif
       for (int c = 0; c < kChunks; ++c) {
+        const Words4 chunk = key(half, c);
         for (int i = 0; i < 2; ++i) {
-          const uint32_t b[2] = {keys.words[c][half][2 * i], keys.words[c][half][2 * i + 1]};
+          const uint32_t b[2] = {chunk.w[2 * i], chunk.w[2 * i + 1]};
           cta.MultiplyHalves(queries.words[c][i], b, scores[half]);
         }
       }
@@ -115,123 +116,162 @@ struct PrefillTile {
 };
 
 // out = softmax(q k) v. A warp for 16 tokens of a query head; those of a CTA share a kv head, and by and large their
-// pages: the heads of a group first. grid: CeilDiv(group * CeilDiv(tokens, kTileTokens), kWarps), kv_heads
+// tokens: the heads of a group first. Pages come through shared memory, several on their way at a time.
+// grid: CeilDiv(group * CeilDiv(tokens, kTileTokens), kWarps), kv_heads
 template <int kLanes>
 struct FlashPrefill {
   using Tile = PrefillTile<kLanes>;
   static constexpr int kThreads = 128;
+  static constexpr int kCtasAtOnce = kLanes <= 16 ? 3 : 2;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kSegments = Tile::kDims < 64 ? 1 : Tile::kDims / 64;  // of 64 channels, 8 for each eighth
+  static constexpr int kStages = kLanes <= 16 ? 5 : 2;                       // pages in shared memory
+  static constexpr int kPageChunks = kSlotsOfPage * kLanes;                  // of K or V, 8 channels each
+  static constexpr int kRowsAtOnce = kThreads / kLanes;                      // that the threads fetch
   using Args = PrefillArgs;
-  struct Shared {};
+  struct Shared {
+    SharedArray<Words4, kStages * 2 * kPageChunks> rows;  // [stage][K, V][slot][chunk]: Place
+    SharedArray<Words4, kStages * kSlotsOfPage / 4> births;
+    SharedArray<PageEntry, kThreads> entries;  // of the next pages; those that are not seen without a row
+  };
 
   template <class Cta>
-  TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
+  TP_KERNEL static void Run(Cta& cta, Shared& shared, const Args& args) {
     const int group = args.query_heads / args.kv_heads, lane = cta.thread() % 32, kv_head = cta.y();
     const int unit = cta.x() * kWarps + cta.thread() / 32, first = unit / group * kTileTokens;
-    if (first >= args.tokens) return;  // the whole warp
-    const int query_head = kv_head * group + unit % group, head_dim = args.memory.head_dim;
+    const int query_head = kv_head * group + unit % group;
     const HeadPages head = args.heads[kv_head];
     const int32_t* births = args.births + kv_head * args.birth_stride;
+    // Of all warps, so that they go through the same pages.
+    const int end = ((cta.x() + 1) * kWarps - 1) / group * kTileTokens + kTileTokens;
     State state;
-    Tile::LoadQueries(args, query_head, first, lane, state.queries);
-    // A page's values are on their way while its scores are computed, and the next page's keys behind them.
-    Page page = NextPage(cta, head, births, 0, first, lane);
-    typename Tile::Keys keys;
-    LoadKeys(args, page, head.pages, lane, keys);
-    while (page.index < head.pages) {
-      Words4 values[kSegments][4];
-      LoadValues(args, page, lane, values);
-      const Page next = NextPage(cta, head, births, page.index + 1, first, lane);
-      float scores[2][4];
-      Tile::Scores(cta, state.queries, keys, scores);
-      LoadKeys(args, next, head.pages, lane, keys);
-      uint32_t weights[4];  // two slots of a token to a word
-      Softmax(cta, page.birth, first + lane / 4, args.scale * kLog2E, scores, weights, state);
-      AddValues(cta, weights, values, state);
-      page = next;
+    Tile::LoadQueries(args, query_head, first < args.tokens ? first : 0, lane, state.queries);
+
+    // Eight chunks on lie eight places on, and so does a row of eight rows on.
+    for (int i = 0; i < 2; ++i) {
+      state.key_place[i] = Place(lane / 4, 4 * i + lane % 4);
+      state.value_place[i] = kPageChunks + Place(2 * (lane % 4) + i, lane / 4);
+    }
+
+    int next = NextPage(cta, shared, head, births, 0, end), left = 0;  // fetched, not yet added
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
+    for (int stage = 0; stage + 1 < kStages; ++stage) Fetch(cta, shared, args, head, births, end, stage, next, left);
+    for (int stage = 0; left > 0; --left) {
+      cta.template WaitForCopies<kStages - 2>();
+      cta.Sync();  // it is here, and the one before is no longer read
+      Fetch(cta, shared, args, head, births, end, stage == 0 ? kStages - 1 : stage - 1, next, left);
+      AddPage(cta, shared, stage, args, first, lane, state);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
     }
     cta.template GroupSum<4>(state.sum);
     for (int half = 0; half < 2; ++half) {
       const int token = first + lane / 4 + 8 * half;
-      if (token >= args.tokens) continue;
-      const float factor = 1.0f / state.sum[half];
-      float* out = args.out + (static_cast<int64_t>(token) * args.query_heads + query_head) * head_dim;
-      for (int s = 0; s < kSegments; ++s) {
-        for (int next = 0; next < 2; ++next) {
-          const int channel = (8 * s + 2 * (lane % 4) + next) * 8;
-          if (channel >= head_dim) continue;
-          for (int j = 0; j < 8; ++j) out[channel + j] = state.out[s][j][2 * half + next] * factor;
-        }
-      }
-      if (lane % 4 == 0) {
-        args.log_sum[static_cast<int64_t>(query_head) * args.tokens + token] =
-            state.maximum[half] + log2f(state.sum[half]);
-      }
+      if (token < args.tokens) PutToken(args, query_head, token, half, lane, state);
     }
   }
 
  private:
   struct State {
     typename Tile::Queries queries;
+    int key_place[2], value_place[2];         // of chunks q and 4 + q of slot e; of chunk e of slots 2 q and 2 q + 1
     float maximum[2] = {kNoScore, kNoScore};  // of the tokens e and e + 8, of score * log2 e
     float sum[2] = {0, 0};                    // of this lane's slots
     float out[kSegments][8][4] = {};          // [..][j]: channels 8 (8 s + 2 q + i % 2) + j of token e + 8 (i / 2)
   };
 
-  struct Page {
-    int index;
+  // Where chunk `chunk` of a row lies: eight lanes that read at once, be it four chunks of two rows or two of four,
+  // find them in different banks.
+  TP_KERNEL static int Place(int row, int chunk) {
+    const int turn = ((row >> 1 & 3) << 1 ^ (row & 1) << 2) & (kLanes - 1);
+    return row * kLanes + (chunk < kLanes ? chunk ^ turn : 0);
+  }
+
+  // The first page from `index` on of which the queries before `end` see a row. By all threads, and for each index
+  // once.
+  template <class Cta>
+  TP_KERNEL static int NextPage(Cta& cta, Shared& shared, const HeadPages& head, const int32_t* births, int index,
+                                int end) {
+    for (; index < head.pages; ++index) {
+      if (index % kThreads == 0) LookAhead(cta, shared, head, births, index, end);
+      if (static_cast<PageEntry>(shared.entries[index % kThreads]).valid != 0) break;
+    }
+    return index;
+  }
+
+  template <class Cta>
+  TP_KERNEL static void LookAhead(Cta& cta, Shared& shared, const HeadPages& head, const int32_t* births, int index,
+                                  int end) {
+    const int page = index + cta.thread();
     PageEntry entry;
-    int birth[4];  // of slots 2 q, 2 q + 1, 8 + 2 q, 9 + 2 q
-  };
-
-  // The first page from `index` on of which the queries from `first` on see a row.
-  template <class Cta>
-  TP_KERNEL static Page NextPage(Cta& cta, const HeadPages& head, const int32_t* births, int index, int first,
-                                 int lane) {
-    Page page;
-    for (page.index = index; page.index < head.pages; ++page.index) {
-      page.entry = head.entries[page.index];
-      if (page.entry.valid == 0) continue;
+    if (page < head.pages) {
+      entry = head.entries[page];
       bool seen = false;
-      for (int i = 0; i < 4; ++i) {
-        page.birth[i] = births[page.index * kSlotsOfPage + 2 * (lane % 4) + i % 2 + i / 2 * 8];
-        seen = seen || page.birth[i] < first + kTileTokens;
+      for (int part = 0; part < kSlotsOfPage / 4; ++part) {
+        const Words4 four = LoadWords(births + page * kSlotsOfPage + part * 4);
+        for (int i = 0; i < 4; ++i) seen = seen || static_cast<int>(four.w[i]) < end;
       }
-      if (cta.WarpAny(seen)) break;
+      if (!seen) entry.valid = 0;
     }
-    return page;
+    cta.Sync();  // nobody reads the former ones
+    shared.entries[cta.thread()] = entry;
+    cta.Sync();
   }
 
-  TP_KERNEL static void LoadKeys(const Args& args, const Page& page, int pages, int lane, typename Tile::Keys& keys) {
-    if (page.index >= pages) return;
-    Tile::LoadKeys(args.memory.Keys(page.entry.page), args.memory.head_dim, lane, keys);
-  }
-
-  TP_KERNEL static void LoadValues(const Args& args, const Page& page, int lane, Words4 (&values)[kSegments][4]) {
-    const int head_dim = args.memory.head_dim, somebody = LowestBit(page.entry.valid);
-    const uint16_t* from = args.memory.Values(page.entry.page);
+  // Puts page `next` on its way, if there is one. By all threads.
+  template <class Cta>
+  TP_KERNEL static void Fetch(Cta& cta, Shared& shared, const Args& args, const HeadPages& head, const int32_t* births,
+                              int end, int stage, int& next, int& left) {
+    if (next < head.pages) {
+      const PageEntry entry = shared.entries[next % kThreads];
+      const int head_dim = args.memory.head_dim;
+      const int row = cta.thread() / kLanes, chunk = cta.thread() % kLanes;  // the first, of K and then V
+      const uint16_t* from = args.memory.Keys(entry.page) + row * head_dim + chunk * 8;
 #ifdef __CUDACC__
 #pragma unroll
 #endif
-    for (int s = 0; s < kSegments; ++s) {
-      for (int i = 0; i < 4; ++i) {
-        const int of = 2 * (lane % 4) + i % 2 + i / 2 * 8;
-        // Free slots hold anything, and 0 times anything may be NaN: another row in their place.
-        const int row = (page.entry.valid >> of & 1) != 0 ? of : somebody;
-        values[s][i] = LoadWords(from + row * head_dim + Tile::Existing((8 * s + lane / 4) * 8, head_dim));
+      for (int rows = 0; rows < 2 * kSlotsOfPage; rows += kRowsAtOnce) {
+        if (kRowsAtOnce > 2 * kSlotsOfPage && row >= 2 * kSlotsOfPage) break;
+        // Free slots hold anything, and 0 times anything may be NaN.
+        const bool exists = (entry.valid >> (rows + row) % kSlotsOfPage & 1) != 0 && chunk * 8 < head_dim;
+        cta.Copy(shared.rows, stage * 2 * kPageChunks + Place(rows + row, chunk), from + (exists ? rows * head_dim : 0),
+                 exists);
       }
+      if (cta.thread() < kSlotsOfPage / 4) {
+        cta.Copy(shared.births, stage * kSlotsOfPage / 4 + cta.thread(),
+                 births + next * kSlotsOfPage + cta.thread() * 4, true);
+      }
+      ++left;
+      next = NextPage(cta, shared, head, births, next + 1, end);
     }
+    cta.EndCopies();
   }
 
   template <class Cta>
-  TP_KERNEL static void AddValues(Cta& cta, const uint32_t (&weights)[4], const Words4 (&values)[kSegments][4],
-                                  State& state) {
+  TP_KERNEL static void AddPage(Cta& cta, Shared& shared, int stage, const Args& args, int first, int lane,
+                                State& state) {
+    const int quarter = lane % 4, eighth = lane / 4, page_at = stage * 2 * kPageChunks;
+    int birth[4];  // of slots 2 q, 2 q + 1, 8 + 2 q, 9 + 2 q
+    for (int half = 0; half < 2; ++half) {
+      const Words4 four = shared.births[stage * kSlotsOfPage / 4 + half * 2 + quarter / 2];
+      for (int i = 0; i < 2; ++i) birth[2 * half + i] = static_cast<int>(quarter % 2 == 0 ? four.w[i] : four.w[2 + i]);
+    }
+    float scores[2][4];
+    auto key = [&](int half, int c) -> Words4 {
+      return shared.rows[page_at + state.key_place[c % 2] + c / 2 * 8 + half * 8 * kLanes];
+    };
+    Tile::Scores(cta, state.queries, key, scores);
+    uint32_t weights[4];  // two slots of a token to a word
+    Softmax(cta, birth, first + eighth, args.scale * kLog2E, scores, weights, state);
 #ifdef __CUDACC__
 #pragma unroll
 #endif
     for (int s = 0; s < kSegments; ++s) {
-      const Words4(&rows)[4] = values[s];
+      Words4 rows[4];
+      for (int i = 0; i < 4; ++i) {
+        rows[i] = shared.rows[page_at + state.value_place[i % 2] + 8 * s + i / 2 * 8 * kLanes];
+      }
 #ifdef __CUDACC__
 #pragma unroll
 #endif
@@ -242,6 +282,32 @@ struct FlashPrefill {
             j % 2 == 0 ? LowHalves(rows[2].w[w], rows[3].w[w]) : HighHalves(rows[2].w[w], rows[3].w[w])};
         cta.MultiplyHalves(weights, b, state.out[s][j]);
       }
+    }
+  }
+
+  TP_KERNEL static void PutToken(const Args& args, int query_head, int token, int half, int lane, const State& state) {
+    const int head_dim = args.memory.head_dim;
+    const float factor = 1.0f / state.sum[half];
+    float* out = args.out + (static_cast<int64_t>(token) * args.query_heads + query_head) * head_dim;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int s = 0; s < kSegments; ++s) {
+      for (int next = 0; next < 2; ++next) {
+        const int channel = (8 * s + 2 * (lane % 4) + next) * 8;
+        if (channel >= head_dim) continue;
+        for (int part = 0; part < 2; ++part) {
+          float four[4];
+          for (int i = 0; i < 4; ++i) four[i] = state.out[s][4 * part + i][2 * half + next] * factor;
+          Words4 words;
+          memcpy(&words, four, sizeof words);
+          StoreWords(out + channel + 4 * part, words);
+        }
+      }
+    }
+    if (lane % 4 == 0) {
+      args.log_sum[static_cast<int64_t>(query_head) * args.tokens + token] =
+          state.maximum[half] + log2f(state.sum[half]);
     }
   }
 
@@ -319,7 +385,8 @@ struct FlashColumnSums {
         typename Tile::Queries queries;
         Tile::LoadQueries(of, query_head, first, lane, queries);
         float scores[2][4];
-        Tile::Scores(cta, queries, keys, scores);
+        Tile::Scores(
+            cta, queries, [&](int half, int c) { return keys.chunks[half][c]; }, scores);
         for (int half = 0; half < 2; ++half) {
           for (int i = 0; i < 4; ++i) {
             const int token = first + lane / 4 + i / 2 * 8;
