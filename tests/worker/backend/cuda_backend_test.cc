@@ -10,7 +10,9 @@
 
 #include "tests/support/paths.h"
 #include "worker/backend/create_backend.h"
+#include "worker/backend/cuda/device_memory.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cuda/host_device.h"
 #include "worker/model/model.h"
 
 namespace tidepool {
@@ -225,6 +227,32 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaBackendTest,
                                          Case{"qwen3_yarn_f16.gguf", false, 5e-2f},
                                          Case{"llama_q8_0.gguf", false, 0.7f}),
                          [](const auto& test) { return test.param.model.substr(0, test.param.model.find('.')); });
+
+// As many as the largest prompt chunk has: they once wrapped around, over what the step had yet to read.
+TEST(UploadsTest, AllOfAStepStayWhereTheyWerePut) {
+  const std::unique_ptr<cuda::Device> device = cuda::MakeHostDevice(1);
+  cuda::Uploads uploads(device.get());
+  const std::vector<int32_t> before(1000, -1);
+  uploads.Upload(absl::MakeConstSpan(before));
+  device->Synchronize();
+  uploads.Hold();
+  std::vector<const int32_t*> places;
+  for (int32_t i = 0; i < 40; ++i) {
+    const std::vector<int32_t> values(size_t{100'000} + 7 * i, i);
+    places.push_back(uploads.Upload(absl::MakeConstSpan(values)));
+  }
+  device->Synchronize();
+  for (int32_t i = 0; i < 40; ++i) {
+    ASSERT_EQ(places[i][0], i);
+    ASSERT_EQ(places[i][99'999 + 7 * i], i);
+  }
+  uploads.Release();
+  for (int32_t i = 0; i < 2000; ++i) {  // else what is done with makes room
+    const int32_t* place = uploads.Upload(absl::MakeConstSpan(before));
+    device->Synchronize();
+    ASSERT_EQ(place[999], -1);
+  }
+}
 
 TEST(CreateBackendTest, NamesADeviceThatIsNone) {
   const auto model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
