@@ -35,6 +35,7 @@ absl::Span<const Preset> AllPresets() {
       ElasticPreset(),
       PrefixKvPreset(),
       ZipVlPreset(),
+      FastGenPreset(),
   };
   return presets;
 }

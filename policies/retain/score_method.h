@@ -15,6 +15,7 @@
 #include "policies/kv/rope.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/select.h"
+#include "policies/retain/token_class.h"
 
 namespace tidepool {
 
@@ -43,6 +44,7 @@ class HeadView {
   virtual int head_dim() const = 0;
   virtual int rows() const = 0;
   virtual int32_t position(int row) const = 0;
+  virtual TokenClass token_class(int row) const = 0;
   // Rows that the head may keep, the average of its layer.
   virtual int budget() const = 0;
 

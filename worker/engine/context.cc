@@ -32,6 +32,7 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       packer_(options_.spec) {
   const KvLayout& layout = backend->layout();
   const int group = options_.query_heads / layout.kv_heads;
+  compressor_.set_classes({.of_vocabulary = options_.token_classes, .token_ids = &token_ids_});
   if (compressor_.keeps_column_sums()) {
     for (int layer = 0; layer < layout.layers; ++layer) {
       for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) rows_.head(layer, kv_head).KeepColumnSums(group);

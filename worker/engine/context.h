@@ -11,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "policies/retain/compression_spec.h"
+#include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
@@ -27,6 +28,8 @@ struct ContextOptions {
   std::string tenant_salt;
   std::string nonce;    // makes the lineage of blocks computed after a compression this sequence's own
   int query_heads = 0;  // of the model
+  // By token id, of the model; outlives the context. Empty: all tokens are alike.
+  absl::Span<const TokenClass> token_classes;
 };
 
 class Context {

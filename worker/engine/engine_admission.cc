@@ -263,6 +263,7 @@ ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, 
   options.tenant_salt = options_.tenant_salt;
   options.nonce = std::move(nonce);
   options.query_heads = model_->config().heads;
+  options.token_classes = token_classes_;
   return options;
 }
 

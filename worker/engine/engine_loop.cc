@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/kv/observed_step.h"
+#include "worker/model/token_classes.h"
 
 namespace tidepool {
 
@@ -16,6 +17,7 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
                        BlockCache* cache, ManifestStore* manifests)
     : options_(std::move(options)),
       model_(std::move(model)),
+      token_classes_(ClassesOfVocabulary(model_->tokenizer())),
       backend_(std::move(backend)),
       cache_(cache),
       manifests_(manifests),

@@ -12,7 +12,6 @@
 #include "policies/retain/head_budget.h"
 #include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
-#include "worker/kv/head_view.h"
 #include "worker/kv/key_index.h"
 #include "worker/kv/window_attention.h"
 
@@ -53,8 +52,8 @@ int64_t Compressor::MostRows(const CompressionSpec& spec, const DeviceShape& sha
   // Dense layers keep everything, and where nothing binds the sum unequal budgets can give one layer or head all.
   int64_t dense = 0;
   for (int layer = 0; layer < shape.layers; ++layer) dense += IsDenseLayer(spec, layer, shape.layers) ? 1 : 0;
-  if (!held &&
-      (dense > 0 || spec.layer_budget != LayerBudgetRule::kUniform || spec.head_budget == HeadBudgetRule::kAda)) {
+  if (!held && (dense > 0 || spec.layer_budget != LayerBudgetRule::kUniform ||
+                spec.head_budget == HeadBudgetRule::kAda || spec.head_budget == HeadBudgetRule::kNeeded)) {
     dense = shape.layers;
   }
   // What is never given up, also where the budget is less.
@@ -102,7 +101,7 @@ void Compressor::AfterPromptQueries(Backend& backend, const SequenceRows& rows, 
   const bool first = !std::exchange(in_prompt_, true);
   backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
     const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
-    const ResidentHeadView view(&backend, &rows, ring, layer, kv_head, group_, /*budget=*/0);
+    const ResidentHeadView view(View(backend, rows, ring), layer, kv_head, /*budget=*/0);
     scorers_[i]->OnPromptQueries(view, count, first);
   });
 }
@@ -238,7 +237,7 @@ std::vector<double> Compressor::EqualMassShares(Backend& backend, const Sequence
   std::vector<std::vector<int32_t>> positions(scorers_.size());
   backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
     const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
-    const ResidentHeadView view(&backend, &rows, ring, layer, kv_head, group_, kept_rows);
+    const ResidentHeadView view(View(backend, rows, ring), layer, kv_head, kept_rows);
     const int past = std::max(0, view.rows() - window);
     scorers_[i]->OnPrompt(view);
     of_heads[i] = scorers_[i]->Scores(view, past);
@@ -284,7 +283,7 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
   std::vector<std::vector<float>> scores(heads);
   auto score = [&](int64_t kv_head) {
     const ResidentHeadView& view =
-        views[kv_head].emplace(&backend, &rows, ring, layer, static_cast<int>(kv_head), group_, budget.rows.total());
+        views[kv_head].emplace(View(backend, rows, ring), layer, static_cast<int>(kv_head), budget.rows.total());
     HeadScorer* scorer = ScorerOf(budget, layer, static_cast<int>(kv_head));
     if (scorer == nullptr) return;
     if (follows && moment == Moment::kStep) {

@@ -15,7 +15,9 @@
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/layer_budget.h"
 #include "policies/retain/score_method.h"
+#include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
+#include "worker/kv/head_view.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/retention_observer.h"
@@ -72,6 +74,9 @@ class Compressor {
   const CompressionCounters& counters() const { return counters_; }
   void ResetCounters() { counters_ = CompressionCounters(); }
 
+  // Of the sequence's tokens; without it all are alike.
+  void set_classes(const SequenceClasses& classes) { classes_ = classes; }
+
   // Told of merges; null: nobody.
   void set_observer(RetentionObserver* observer) { merger_.set_observer(observer); }
 
@@ -126,6 +131,9 @@ class Compressor {
   HeadScorer* ScorerOf(const LayerBudget& budget, int layer, int kv_head) const {
     return budget.score == method_ ? scorers_[layer * layout_.kv_heads + kv_head].get() : nullptr;
   }
+  ResidentHeadView::Sequence View(Backend& backend, const SequenceRows& rows, const QueryRing* ring) const {
+    return {.backend = &backend, .rows = &rows, .ring = ring, .classes = classes_, .group = group_};
+  }
   static int QueryWindow(const CompressionSpec& spec);
 
   const KvLayout layout_;
@@ -138,6 +146,7 @@ class Compressor {
   std::vector<std::unique_ptr<HeadScorer>> scorers_;
   std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
   RowMerger merger_;
+  SequenceClasses classes_;
   int32_t recall_slots_ = 0;
   bool in_prompt_ = false;       // some of the prompt has been seen
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses

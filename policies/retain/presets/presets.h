@@ -23,6 +23,7 @@ Preset CormPreset();               // corm.cc
 Preset ElasticPreset();            // elastic.cc
 Preset PrefixKvPreset();           // elastic.cc
 Preset ZipVlPreset();              // elastic.cc
+Preset FastGenPreset();            // fastgen.cc
 
 }  // namespace tidepool
 

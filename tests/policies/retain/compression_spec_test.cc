@@ -21,7 +21,7 @@ CompressionSpec Spec(std::string_view name) { return PresetSpec(name).value(); }
 TEST(CompressionSpecTest, PresetsAreListedInOrderWithASummaryAndAreValid) {
   EXPECT_THAT(PresetNames(), ElementsAre("full", "streaming", "snapkv", "h2o", "d2o", "pyramidkv", "ada-snapkv",
                                          "ada-pyramidkv", "tova", "lighttransfer", "simlayerkv", "ahakv", "keyformer",
-                                         "expected-attention", "corm", "elastic", "prefixkv", "zipvl"));
+                                         "expected-attention", "corm", "elastic", "prefixkv", "zipvl", "fastgen"));
   for (std::string_view name : PresetNames()) {
     EXPECT_FALSE(PresetSummary(name).empty());
     EXPECT_EQ(Spec(name).preset, name);

@@ -29,6 +29,7 @@ class WrittenHead final : public HeadView {
   int head_dim() const override { return 2; }
   int rows() const override { return rows_; }
   int32_t position(int row) const override { return row; }
+  TokenClass token_class(int row) const override { return classes.empty() ? TokenClass::kOther : classes[row]; }
   int budget() const override { return rows_; }
   using HeadView::Attention;
   AttentionRows Attention(int last, absl::FunctionRef<float(int32_t)>) const override {
@@ -55,6 +56,7 @@ class WrittenHead final : public HeadView {
   const Rope& rope() const override { return rope_; }
 
   std::vector<float> newest, column_sums, keys, values;
+  std::vector<TokenClass> classes;
 
  private:
   std::vector<float> Part(const std::vector<float>& from, int first, int count) const {
@@ -154,6 +156,35 @@ TEST(ScorersTest, ExpectedAttentionIsThatOfAllQueriesOfThePromptButTheFirst) {
   const std::vector<float> scores = scorer->Scores(head, 160);
   ASSERT_EQ(scores.size(), 160u);
   for (int i = 2; i < 160; ++i) EXPECT_NEAR(scores[i], expected[i - 2], 1e-4 * std::abs(expected[i - 2]) + 1e-9) << i;
+}
+
+TEST(ScorersTest, FastGenChoosesAtThePromptAndFollowsItsPolicyInSteps) {
+  CompressionSpec spec = *PresetSpec("fastgen");
+  spec.sink_tokens = 1;
+  spec.score_options = {{"queries", 1}, {"recovered", 0.8}, {"heavy", 0.2}, {"window", 0.2}};
+  const auto scorer = ScorerOf(spec);
+  const float gone = -std::numeric_limits<float>::infinity();
+  const TokenClass other = TokenClass::kOther, mark = TokenClass::kPunctuation;
+  WrittenHead prompt(5);
+  prompt.classes = {other, other, mark, other, other};
+  prompt.newest = {0.2f, 0.1f, 0.3f, 0.4f, 0};
+  scorer->OnPrompt(prompt);
+  // Sink and mark hold 0.5; with the heavy hitter 3 (a fifth of five tokens is one) it is 0.9.
+  EXPECT_THAT(scorer->Scores(prompt, 5), ElementsAre(4, gone, FloatNear(2 + 0.3f / 1.3f, 1e-6), 1, gone));
+  // Then what was row 4 gets more than what was row 3.
+  scorer->Keep({0, 2, 3, 4});
+  WrittenHead step(5);
+  step.classes = {other, mark, other, other, mark};
+  step.newest = {0.1f, 0, 0, 0.6f, 0.3f};
+  scorer->OnStep(step);
+  EXPECT_THAT(scorer->Scores(step, 5),
+              ElementsAre(4, FloatNear(2 + 0.3f / 1.3f, 1e-6), gone, 1, FloatNear(2 + 0.3f / 1.3f, 1e-6)));
+  // The next prompt chooses anew: everything, where nothing less recovers enough.
+  spec.score_options["recovered"] = 1;
+  const auto all = ScorerOf(spec);
+  prompt.newest = {0.2f, 0.2f, 0.2f, 0.2f, 0.2f};
+  all->OnPrompt(prompt);
+  EXPECT_THAT(all->Scores(prompt, 5), testing::Not(testing::Contains(gone)));
 }
 
 TEST(ScorersTest, UnrotateUndoesRope) {
