@@ -113,15 +113,13 @@ std::vector<float> PolicyScores(const HeadPolicy& policy, const PortfolioRows& r
   std::vector<int32_t> window, heavy;                                           // rows, the first to stay first
   for (size_t i = kept.size(); i-- > 0;) {
     if (!kept[i]) continue;
-    // A share that grows with the sum and stays below 1: of one class the most attended stay.
+    // A share that grows with the sum and stays below 1: of special tokens the most attended stay.
     const float received = rows.attention_sum[i] >= 0 ? rows.attention_sum[i] : 0.0f;
     const float share = received / (1 + received);
     if (i < static_cast<size_t>(rows.sinks)) {
       scores[i] = 4;
     } else if (policy.special && rows.classes[i] == TokenClass::kSpecial) {
       scores[i] = 3 + share;
-    } else if (policy.punctuation && rows.classes[i] == TokenClass::kPunctuation) {
-      scores[i] = 2 + share;
     } else {
       (rows.positions[i] >= outside ? window : heavy).push_back(static_cast<int32_t>(i));
     }

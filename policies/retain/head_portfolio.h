@@ -37,8 +37,9 @@ struct PortfolioRows {
 std::vector<uint8_t> RowsOfPolicy(const HeadPolicy& policy, const PortfolioRows& rows);
 
 // By row, larger is better; minus infinity: the policy does not keep it. Where there is no room for all that it keeps
-// (FastGen has no budget: our own), punctuation outlives the rest, special tokens outlive punctuation, and window and
-// heavy hitters shrink in proportion: each has ranks from 1 down to 0, the newest and the most attended first.
+// (FastGen has no budget: our own), special tokens outlive the rest, and the window and what lies before it shrink in
+// proportion: each has ranks from 1 down to 0, the newest and the most attended first. Punctuation is not put first: it
+// is every tenth token of a text and would crowd out what heads look at.
 std::vector<float> PolicyScores(const HeadPolicy& policy, const PortfolioRows& rows);
 
 // Attention of the last queries of a prompt, one after another up to the last row's position, over a head's rows.

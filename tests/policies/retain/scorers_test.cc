@@ -170,15 +170,14 @@ TEST(ScorersTest, FastGenChoosesAtThePromptAndFollowsItsPolicyInSteps) {
   prompt.newest = {0.2f, 0.1f, 0.3f, 0.4f, 0};
   scorer->OnPrompt(prompt);
   // Sink and mark hold 0.5; with the heavy hitter 3 (a fifth of five tokens is one) it is 0.9.
-  EXPECT_THAT(scorer->Scores(prompt, 5), ElementsAre(4, gone, FloatNear(2 + 0.3f / 1.3f, 1e-6), 1, gone));
+  EXPECT_THAT(scorer->Scores(prompt, 5), ElementsAre(4, gone, 0.5f, 1, gone));
   // Then what was row 4 gets more than what was row 3.
   scorer->Keep({0, 2, 3, 4});
   WrittenHead step(5);
   step.classes = {other, mark, other, other, mark};
   step.newest = {0.1f, 0, 0, 0.6f, 0.3f};
   scorer->OnStep(step);
-  EXPECT_THAT(scorer->Scores(step, 5),
-              ElementsAre(4, FloatNear(2 + 0.3f / 1.3f, 1e-6), gone, 1, FloatNear(2 + 0.3f / 1.3f, 1e-6)));
+  EXPECT_THAT(scorer->Scores(step, 5), ElementsAre(4, FloatNear(2 / 3.0f, 1e-6), gone, 1, FloatNear(1 / 3.0f, 1e-6)));
   // The next prompt chooses anew: everything, where nothing less recovers enough.
   spec.score_options["recovered"] = 1;
   const auto all = ScorerOf(spec);
