@@ -36,6 +36,7 @@ absl::Span<const Preset> AllPresets() {
       PrefixKvPreset(),
       ZipVlPreset(),
       FastGenPreset(),
+      KvZipPreset(),
   };
   return presets;
 }

@@ -54,6 +54,14 @@ class Compressor {
   void AfterPromptQueries(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t count);
   // Most queries of a prompt between two calls of AfterPromptQueries; 0: any.
   int PromptChunk() const { return method_ != nullptr && method_->follows_prompt() ? method_->Queries(spec_) : 0; }
+  // ScoreMethod::RepeatedTokens, 0: none; how many leading tokens have been repeated so far; whether the end of a
+  // prompt of `tokens` would evict, so that the rest is to be repeated first; some of the repetition of a piece has
+  // been computed, the last `count` queries of `ring`.
+  int32_t RepeatedTokens() const { return method_ != nullptr ? method_->RepeatedTokens(spec_) : 0; }
+  int32_t repeated() const { return repeated_; }
+  bool WantsRepetition(const SequenceRows& rows, int32_t tokens) const;
+  void AfterRepetition(Backend& backend, const SequenceRows& rows, const QueryRing& ring, const RepeatedPiece& piece,
+                       int32_t count);
   // PrefillMode::kChunked: a chunk is in, `tokens` of the prompt's `prompt_tokens` have been seen. Brings the rows
   // within the budget of the whole prompt.
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
@@ -123,9 +131,8 @@ class Compressor {
   std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
   std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring, int32_t tokens,
                                     int32_t kept_rows) const;
-  // kEqualMass: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
-  std::vector<double> EqualMassShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,
-                                      int32_t kept_rows);
+  // kEqualMass, kBestRows: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
+  std::vector<double> LayerShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t kept_rows);
   void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment, bool binds);
   // Null: all rows are equal.
   HeadScorer* ScorerOf(const LayerBudget& budget, int layer, int kv_head) const {
@@ -148,6 +155,7 @@ class Compressor {
   RowMerger merger_;
   SequenceClasses classes_;
   int32_t recall_slots_ = 0;
+  int32_t repeated_ = 0;
   bool in_prompt_ = false;       // some of the prompt has been seen
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;

@@ -24,6 +24,7 @@ Preset ElasticPreset();            // elastic.cc
 Preset PrefixKvPreset();           // elastic.cc
 Preset ZipVlPreset();              // elastic.cc
 Preset FastGenPreset();            // fastgen.cc
+Preset KvZipPreset();              // kvzip.cc
 
 }  // namespace tidepool
 
