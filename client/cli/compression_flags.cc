@@ -21,8 +21,9 @@ ABSL_FLAG(
     std::string, preset, "",
     "compression: full, a preset (tidepool policies lists them) or a name of the worker's --policies file; empty: "
     "full, or the session's own");
-ABSL_FLAG(std::string, layer_budget, "",
-          "what each layer keeps: uniform, pyramid, ada-pyramid, variance, lazy, equal-mass; empty: the preset's");
+ABSL_FLAG(
+    std::string, layer_budget, "",
+    "what each layer keeps: uniform, pyramid, ada-pyramid, variance, lazy, equal-mass, best-rows; empty: the preset's");
 ABSL_FLAG(std::string, head_budget, "",
           "what each kv head keeps: uniform, ada, layer-set, needed; empty: the preset's");
 ABSL_FLAG(std::string, score, "", "what makes a row worth keeping (tidepool policies lists them); empty: the preset's");
@@ -103,7 +104,8 @@ constexpr Named<v1::LayerBudget> kLayerBudgets[] = {{"uniform", v1::LAYER_BUDGET
                                                     {"ada-pyramid", v1::LAYER_BUDGET_ADA_PYRAMID},
                                                     {"variance", v1::LAYER_BUDGET_VARIANCE},
                                                     {"lazy", v1::LAYER_BUDGET_LAZY},
-                                                    {"equal-mass", v1::LAYER_BUDGET_EQUAL_MASS}};
+                                                    {"equal-mass", v1::LAYER_BUDGET_EQUAL_MASS},
+                                                    {"best-rows", v1::LAYER_BUDGET_BEST_ROWS}};
 constexpr Named<v1::HeadBudget> kHeadBudgets[] = {{"uniform", v1::HEAD_BUDGET_UNIFORM},
                                                   {"ada", v1::HEAD_BUDGET_ADA},
                                                   {"layer-set", v1::HEAD_BUDGET_LAYER_SET},

@@ -115,7 +115,7 @@ bool SameStages(const CompressionSpec& a, const CompressionSpec& b) {
 // Stages that contradict each other. Whatever passes has a meaning, though only the combinations of presets have a
 // name.
 absl::Status ValidateStages(const CompressionSpec& spec) {
-  TP_RETURN_IF_ERROR(InEnum("layer_budget", spec.layer_budget, LayerBudgetRule::kEqualMass));
+  TP_RETURN_IF_ERROR(InEnum("layer_budget", spec.layer_budget, LayerBudgetRule::kBestRows));
   TP_RETURN_IF_ERROR(InEnum("head_budget", spec.head_budget, HeadBudgetRule::kNeeded));
   TP_RETURN_IF_ERROR(InEnum("schedule", spec.schedule, Schedule::kFirstStep));
   TP_RETURN_IF_ERROR(InEnum("fate", spec.fate, Fate::kMergeNearest));
@@ -150,8 +150,11 @@ absl::Status ValidateStages(const CompressionSpec& spec) {
     return Bad(absl::StrCat("head_budget: needed makes no sense with score ", spec.score,
                             ", which lets every row stay that there is room for"));
   }
-  if (spec.layer_budget == LayerBudgetRule::kEqualMass && (!score.ranks() || score.layer_wide())) {
-    return Bad(absl::StrCat("layer_budget: equal mass makes no sense with score ", spec.score,
+  const bool by_scores =
+      spec.layer_budget == LayerBudgetRule::kEqualMass || spec.layer_budget == LayerBudgetRule::kBestRows;
+  if (by_scores && (!score.ranks() || score.layer_wide())) {
+    const char* rule = spec.layer_budget == LayerBudgetRule::kEqualMass ? "equal mass" : "best rows";
+    return Bad(absl::StrCat("layer_budget: ", rule, " makes no sense with score ", spec.score,
                             ", which does not say what the rows of each head hold"));
   }
   if (score.leaves_room() && spec.fate == Fate::kMerge) {
@@ -160,7 +163,17 @@ absl::Status ValidateStages(const CompressionSpec& spec) {
   }
   if (!score.each_step() && spec.schedule == Schedule::kPrefillAndStep && spec.layer_budget != LayerBudgetRule::kLazy) {
     return Bad(absl::StrCat("schedule: every step makes no sense with score ", spec.score,
-                            ", which is made of a prompt's last queries"));
+                            ", which is made at the end of a prompt"));
+  }
+  if (score.RepeatedTokens(spec) > 0) {
+    if (spec.layer_budget == LayerBudgetRule::kVariance) {
+      return Bad(absl::StrCat("layer_budget: variance makes no sense with score ", spec.score,
+                              ", whose repetition of the prompt would count as attention"));
+    }
+    if (spec.prefill == PrefillMode::kChunked) {
+      return Bad(absl::StrCat("prefill: chunked makes no sense with score ", spec.score,
+                              ", which needs the whole prompt to repeat it"));
+    }
   }
   return absl::OkStatus();
 }

@@ -17,8 +17,9 @@
 namespace tidepool {
 
 // Sessions store these by value: add at the end.
-// kEqualMass: the best rows of every layer hold the same share of its scores.
-enum class LayerBudgetRule { kAll, kUniform, kPyramid, kAdaPyramid, kVariance, kLazy, kEqualMass };
+// kEqualMass: the best rows of every layer hold the same share of its scores. kBestRows: as many as a layer has among
+// the best rows of all layers.
+enum class LayerBudgetRule { kAll, kUniform, kPyramid, kAdaPyramid, kVariance, kLazy, kEqualMass, kBestRows };
 // kLayerSet: one kept set, the same in all heads of a layer. kNeeded: what the score lets stay, within the layer's
 // rows.
 enum class HeadBudgetRule { kUniform, kAda, kLayerSet, kNeeded };

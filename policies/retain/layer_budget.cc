@@ -88,7 +88,7 @@ void SetByVariance(const CompressionSpec& spec, const LayerBudgetInput& input, s
   }
 }
 
-void SetEqualMass(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
+void SetByShares(const CompressionSpec& spec, const LayerBudgetInput& input, std::vector<LayerBudget>& budgets) {
   if (input.layer_weights.empty()) return SetUniform(spec, input, budgets);  // nothing has had to go yet
   TIDEPOOL_CHECK(static_cast<int>(input.layer_weights.size()) == input.layers);
   const double rows = static_cast<double>(input.kept_rows) * input.layers;
@@ -147,7 +147,8 @@ std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBu
     case LayerBudgetRule::kAdaPyramid: SetPyramid(spec, input, budgets); break;
     case LayerBudgetRule::kVariance: SetByVariance(spec, input, budgets); break;
     case LayerBudgetRule::kLazy: SetLazy(spec, input, budgets); break;
-    case LayerBudgetRule::kEqualMass: SetEqualMass(spec, input, budgets); break;
+    case LayerBudgetRule::kEqualMass:
+    case LayerBudgetRule::kBestRows: SetByShares(spec, input, budgets); break;
   }
   return budgets;
 }

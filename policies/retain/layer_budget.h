@@ -24,7 +24,7 @@ struct LayerBudgetInput {
   int layers = 0;
   int tokens = 0;     // seen so far
   int kept_rows = 0;  // per (layer, kv head), on average: what the device budget leaves to the policy
-  // kVariance: F of each layer; kEqualMass: its share of all rows; else empty.
+  // kVariance: F of each layer; kEqualMass, kBestRows: its share of all rows; else empty.
   absl::Span<const double> layer_weights;
   absl::Span<const int> lazy_layers;  // kLazy: what LazyLayers or the queue chose
 };
@@ -33,7 +33,7 @@ struct LayerBudgetInput {
 // fit. kPyramid, kAdaPyramid: by PyramidPastRows; in the first layers that may be all rows there are. kLazy: the lazy
 // layers have spec.lazy_sinks and spec.lazy_recent rows, the others are dense. When that is more than kept_rows on
 // average, both give: lazy layers have at most half the average, the others share the rest and choose by spec.score, as
-// in the paper's combination with SnapKV. kEqualMass: by the layers' shares.
+// in the paper's combination with SnapKV. kEqualMass, kBestRows: by the layers' shares.
 std::vector<LayerBudget> LayerBudgets(const CompressionSpec& spec, const LayerBudgetInput& input);
 
 // D2O (arXiv 2406.13035, official code): how unevenly the variances of the heads' column sums are spread. column_sums:

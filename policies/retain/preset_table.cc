@@ -35,6 +35,8 @@ absl::Span<const Preset> AllPresets() {
       ElasticPreset(),
       PrefixKvPreset(),
       ZipVlPreset(),
+      FastGenPreset(),
+      KvZipPreset(),
   };
   return presets;
 }

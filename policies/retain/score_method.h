@@ -15,6 +15,7 @@
 #include "policies/kv/rope.h"
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/select.h"
+#include "policies/retain/token_class.h"
 
 namespace tidepool {
 
@@ -31,6 +32,12 @@ struct HeadQueries {
   std::vector<float> data;     // [query heads of the group][count][head_dim]
 };
 
+// A part of the context while the model is made to repeat it (ScoreMethod::RepeatedTokens).
+struct RepeatedPiece {
+  int32_t first = 0, last = 0;  // positions first to last - 1
+  int32_t repetition = 0;       // the rows from this position on repeat it; they go when it has been repeated
+};
+
 // What a scorer may ask of its head. Rows are those that the policy keeps, by ascending position; recalled ones are not
 // among them. Each answer costs what it says.
 class HeadView {
@@ -43,6 +50,7 @@ class HeadView {
   virtual int head_dim() const = 0;
   virtual int rows() const = 0;
   virtual int32_t position(int row) const = 0;
+  virtual TokenClass token_class(int row) const = 0;
   // Rows that the head may keep, the average of its layer.
   virtual int budget() const = 0;
 
@@ -77,6 +85,9 @@ class HeadScorer {
   virtual std::vector<float> Scores(const HeadView& view, int past) = 0;
   // ScoreMethod::follows_prompt: the last `count` queries of a prompt are new, with their rows; `first` in a turn.
   virtual void OnPromptQueries(const HeadView&, int /*count*/, bool /*first*/) {}
+  // ScoreMethod::RepeatedTokens: some of the repetition of a piece has been computed, `count` new queries, whose rows
+  // are the last of the view.
+  virtual void OnRepetition(const HeadView&, const RepeatedPiece&, int /*count*/) {}
   // Only these rows stay (ascending).
   virtual void Keep(absl::Span<const int32_t>) {}
 
@@ -122,6 +133,9 @@ class ScoreMethod {
   virtual bool leaves_room() const { return false; }
   // Scorers see every query of a prompt, at most Queries at a time. Then prompts share no stored prefix.
   virtual bool follows_prompt() const { return false; }
+  // Above 0: before rows leave at the end of a prompt, the model repeats what it has not repeated yet, so many tokens
+  // at a time, and scorers see these queries. About as much work as the prompt.
+  virtual int RepeatedTokens(const CompressionSpec&) const { return 0; }
   // Scorers are told of prompts and steps, also while nothing leaves.
   virtual bool follows_steps() const { return false; }
 

@@ -11,6 +11,9 @@
 namespace tidepool {
 namespace {
 
+// Queries of a repetition that are looked at together: bounds the memory of what is remembered and compared.
+constexpr int32_t kRepetitionStep = 64;
+
 BlockLogOptions LogOptions(const ContextOptions& options) {
   BlockLogOptions log;
   log.tenant_salt = options.tenant_salt;
@@ -32,6 +35,7 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       packer_(options_.spec) {
   const KvLayout& layout = backend->layout();
   const int group = options_.query_heads / layout.kv_heads;
+  compressor_.set_classes({.of_vocabulary = options_.token_classes, .token_ids = &token_ids_});
   if (compressor_.keeps_column_sums()) {
     for (int layer = 0; layer < layout.layers; ++layer) {
       for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) rows_.head(layer, kv_head).KeepColumnSums(group);
@@ -48,6 +52,9 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
 }
 
 int32_t Context::NextChunk(int32_t limit) const {
+  if (repeating()) {
+    return std::min({limit, kRepetitionStep, static_cast<int32_t>(repetition_->waiting().size())});
+  }
   const bool row_by_row = recall_.has_value() && recall_->slots() > 0;
   int32_t count = std::min(uncomputed(), row_by_row ? 1 : limit);
   if (compressor_.PromptChunk() > 0) count = std::min<int32_t>(count, compressor_.PromptChunk());
@@ -56,9 +63,34 @@ int32_t Context::NextChunk(int32_t limit) const {
   return count;
 }
 
-void Context::BeginStep(int32_t count) { rows_.Extend(computed_, count); }
+void Context::BeginStep(int32_t count) { rows_.Extend(step_position(), count); }
+
+bool Context::BeginRepetition() {
+  TIDEPOOL_CHECK(!repeating() && uncomputed() == 0);
+  if (!compressor_.WantsRepetition(rows_, computed_)) return false;
+  repetition_.emplace(options_.repetition, token_ids_, compressor_.repeated(), compressor_.RepeatedTokens());
+  repetition_ring_.emplace(rows_.layers(), kRepetitionStep, options_.query_heads * backend_->layout().head_dim);
+  return true;
+}
+
+void Context::EndRepetitionStep(int32_t count) {
+  peak_pages = std::max(peak_pages, rows_.total_pages());
+  compressor_.AfterRepetition(*backend_, rows_, *repetition_ring_, repetition_->piece(), count);
+  if (!repetition_->Advance(count)) return;
+  for (int layer = 0; layer < rows_.layers(); ++layer) {
+    for (int kv_head = 0; kv_head < rows_.kv_heads(); ++kv_head) {
+      HeadRows& head = rows_.head(layer, kv_head);
+      while (head.position(head.order().back()) >= computed_) head.Remove(head.order().back());
+      if (repetition_->done()) backend_->Repack(rows_, layer, kv_head);  // gives the pages back
+    }
+  }
+  if (!repetition_->done()) return;
+  repetition_.reset();
+  repetition_ring_.reset();
+}
 
 void Context::EndStep(int32_t count, bool prompt) {
+  if (repeating()) return EndRepetitionStep(count);
   reading_prompt_ = prompt;
   if (stores()) {
     const bool exact = !compressor_.compressed() && !rows_.any_packed();  // computed with full attention

@@ -11,10 +11,12 @@
 
 #include "absl/types/span.h"
 #include "policies/retain/compression_spec.h"
+#include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
 #include "worker/kv/query_ring.h"
+#include "worker/kv/repetition.h"
 #include "worker/kv/retention_observer.h"
 #include "worker/kv/row_packer.h"
 #include "worker/kv/row_recall.h"
@@ -27,6 +29,9 @@ struct ContextOptions {
   std::string tenant_salt;
   std::string nonce;    // makes the lineage of blocks computed after a compression this sequence's own
   int query_heads = 0;  // of the model
+  // By token id, of the model; outlives the context. Empty: all tokens are alike.
+  absl::Span<const TokenClass> token_classes;
+  RepetitionWords repetition;  // for policies that have the context repeated
 };
 
 class Context {
@@ -44,6 +49,15 @@ class Context {
     token_ids_.insert(token_ids_.end(), tokens.begin(), tokens.end());
   }
 
+  // What a step is about: waiting tokens, or those of the repetition under way, which follow all of them.
+  absl::Span<const int32_t> StepTokens(int32_t count) const {
+    return (repeating() ? repetition_->waiting() : absl::MakeConstSpan(token_ids_).subspan(computed_)).first(count);
+  }
+  int32_t step_position() const { return repeating() ? repetition_->position() : computed_; }
+  // What recall, if anything, and the remembering of queries are about in it.
+  RowRecall* step_recall() { return repeating() ? nullptr : recall(); }
+  QueryRing* step_ring() { return repeating() ? &*repetition_ring_ : ring(); }
+
   // How many of the waiting tokens the next step takes: `limit`, or 1 where every token's own queries choose what to
   // recall; no more than up to the next chunk's end where prompts are compressed in chunks.
   int32_t NextChunk(int32_t limit) const;
@@ -52,6 +66,10 @@ class Context {
   // After it: logs the new rows, and lets the policy's per-step rule act after a decoding step, or after the last step
   // of a chunk of a prompt that is compressed in chunks.
   void EndStep(int32_t count, bool prompt);
+  // After the last step of a turn's prompt: true when the policy wants it repeated before EndPrefill, in steps as those
+  // of the prompt, while repeating(). Their rows are gone at its end, their logits are of no use.
+  bool BeginRepetition();
+  bool repeating() const { return repetition_.has_value(); }
   // The turn's prompt is complete: the policy decides what stays.
   void EndPrefill();
 
@@ -82,6 +100,7 @@ class Context {
  private:
   friend class ContextCodec;
 
+  void EndRepetitionStep(int32_t count);
   // Of a prompt that is compressed in chunks; else 0.
   int32_t ChunkTokens() const;
   // Tables of the recall index are learnt, and the compressor is told what they take.
@@ -102,6 +121,8 @@ class Context {
   Compressor compressor_;
   RowPacker packer_;
   std::optional<QueryRing> ring_;
+  std::optional<Repetition> repetition_;  // under way
+  std::optional<QueryRing> repetition_ring_;
   bool reading_prompt_ = true;  // the rows that the log takes are those of a prompt
   std::optional<RowRecall> recall_;
   RetentionObserver* observer_ = nullptr;

@@ -162,7 +162,12 @@ int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
     if (resumed) chunked = std::max(chunked, loaded.longest_head * heads);
     prefill = std::min(prefill, chunked + spec.prefill_chunk * heads);
   }
-  const int64_t rows = std::min(std::max(prefill, decoding), most * heads);
+  int64_t rows = std::min(std::max(prefill, decoding), most * heads);
+  const ScoreMethod* score = FindScore(spec.score);
+  if (const int piece = score != nullptr ? score->RepeatedTokens(spec) : 0; piece > 0) {
+    const auto repeated = static_cast<int32_t>(std::min<int64_t>(piece, tokens));
+    rows = std::max(rows, prefill + Repetition::MostTokens(repetition_words_, repeated) * heads);
+  }
   return rows / kPageSlots + 2 * heads;
 }
 
@@ -263,6 +268,8 @@ ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, 
   options.tenant_salt = options_.tenant_salt;
   options.nonce = std::move(nonce);
   options.query_heads = model_->config().heads;
+  options.token_classes = token_classes_;
+  options.repetition = repetition_words_;
   return options;
 }
 

@@ -9,13 +9,30 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/kv/observed_step.h"
+#include "worker/model/token_classes.h"
 
 namespace tidepool {
+namespace {
+
+// In the words of KVzip's authors. They add the end of a chat template's turn where the model has one; a prompt here
+// has its own markers already.
+RepetitionWords WordsOf(const Tokenizer& tokenizer) {
+  auto tokens = [&](const char* text) {
+    return tokenizer.Encode(text, /*parse_special=*/false, /*add_special=*/false);
+  };
+  return {.first = tokens("\n\nRepeat the previous context exactly."),
+          .next = tokens("\n\nRepeat the part of the previous context exactly, starting with"),
+          .end = tokens("\n")};
+}
+
+}  // namespace
 
 EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model, std::unique_ptr<Backend> backend,
                        BlockCache* cache, ManifestStore* manifests)
     : options_(std::move(options)),
       model_(std::move(model)),
+      token_classes_(ClassesOfVocabulary(model_->tokenizer())),
+      repetition_words_(WordsOf(model_->tokenizer())),
       backend_(std::move(backend)),
       cache_(cache),
       manifests_(manifests),
@@ -241,9 +258,10 @@ bool EngineLoop::Step() {
     context.BeginStep(count);
     StepSlice slice;
     slice.rows = &context.rows();
-    slice.tokens = absl::MakeConstSpan(context.token_ids()).subspan(context.computed(), count);
-    slice.first_position = context.computed();
-    slice.logits_rows = context.uncomputed() == count && !generation.nothing_to_generate() ? 1 : 0;
+    slice.tokens = context.StepTokens(count);
+    slice.first_position = context.step_position();
+    const bool wanted = context.uncomputed() == count && !context.repeating() && !generation.nothing_to_generate();
+    slice.logits_rows = wanted ? 1 : 0;
     slices.push_back(slice);
     generations.push_back(&generation);
     contexts.push_back(&context);
@@ -266,10 +284,10 @@ bool EngineLoop::Step() {
   ObservedStep observed(backend_.get(), &recall_);
   for (size_t i = 0; i < contexts.size(); ++i) {
     Context& context = *contexts[i];
-    recall_slices.push_back({&context.rows(), &context.log(), context.recall(), context.ring(),
+    recall_slices.push_back({&context.rows(), &context.log(), context.step_recall(), context.step_ring(),
                              slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()),
                              generations[i]->phase == Generation::Phase::kPrefill});
-    observed.Add({context.observer(), &context.rows(), slices[i].first_position,
+    observed.Add({context.repeating() ? nullptr : context.observer(), &context.rows(), slices[i].first_position,
                   static_cast<int32_t>(slices[i].tokens.size()), context.compressor().compressed()});
   }
   recall_.Begin(std::move(recall_slices));
@@ -286,14 +304,20 @@ bool EngineLoop::Step() {
 void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logits, int32_t tokens) {
   Context& context = *generation.context();
   const bool prefill = generation.phase == Generation::Phase::kPrefill;
-  const bool prompt_continues = prefill && context.uncomputed() > tokens;
+  const bool repeated = context.repeating();
+  const bool prompt_continues = prefill && !repeated && context.uncomputed() > tokens;
   context.EndStep(tokens, prefill);
   if (RowRecall* recall = context.recall(); recall != nullptr && !recall->failure().ok()) {
     return End(generation, recall->failure(), FinishReason::kStop);
   }
   if (prefill) {
     generation.ReportProgress(context.computed());
-    if (prompt_continues) return;
+    if (prompt_continues || context.repeating()) return;
+    if (!repeated && context.BeginRepetition()) {
+      generation.prompt_logits.assign(logits.begin(), logits.end());
+      return;
+    }
+    if (repeated) logits = generation.prompt_logits;
     context.EndPrefill();
     generation.phase = Generation::Phase::kDecode;
     if (generation.nothing_to_generate()) return End(generation, absl::OkStatus(), FinishReason::kLength);

@@ -71,6 +71,8 @@ class EngineLoop : public Engine {
 
   const EngineOptions options_;
   const std::shared_ptr<const Model> model_;
+  const std::vector<TokenClass> token_classes_;  // by token id
+  const RepetitionWords repetition_words_;
   const std::unique_ptr<Backend> backend_;
   BlockCache* const cache_;
   ManifestStore* const manifests_;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -53,6 +54,7 @@ class Generation {
   int64_t reserved_pages = 0;
   int64_t need_pages = 0;
   GenerationUsage usage;
+  std::vector<float> prompt_logits;  // of the last token, while the prompt is repeated
 
  private:
   const uint64_t id_;

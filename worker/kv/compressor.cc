@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "base/check.h"
+#include "policies/retain/best_rows.h"
 #include "policies/retain/bind_budget.h"
 #include "policies/retain/captured_mass.h"
 #include "policies/retain/head_budget.h"
 #include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
-#include "worker/kv/head_view.h"
 #include "worker/kv/key_index.h"
 #include "worker/kv/window_attention.h"
 
@@ -31,6 +31,15 @@ int64_t KeptRows(const SequenceRows& rows) {
     }
   }
   return kept;
+}
+
+// Of layers that have so many past rows, with the window of each.
+std::vector<double> Shares(absl::Span<const double> past_rows, int window) {
+  std::vector<double> shares;
+  double all = 0;
+  for (double rows : past_rows) all += rows + window;
+  for (double rows : past_rows) shares.push_back((rows + window) / std::max(all, 1.0));
+  return shares;
 }
 
 }  // namespace
@@ -53,8 +62,8 @@ int64_t Compressor::MostRows(const CompressionSpec& spec, const DeviceShape& sha
   // Dense layers keep everything, and where nothing binds the sum unequal budgets can give one layer or head all.
   int64_t dense = 0;
   for (int layer = 0; layer < shape.layers; ++layer) dense += IsDenseLayer(spec, layer, shape.layers) ? 1 : 0;
-  if (!held &&
-      (dense > 0 || spec.layer_budget != LayerBudgetRule::kUniform || spec.head_budget == HeadBudgetRule::kAda)) {
+  if (!held && (dense > 0 || spec.layer_budget != LayerBudgetRule::kUniform ||
+                spec.head_budget == HeadBudgetRule::kAda || spec.head_budget == HeadBudgetRule::kNeeded)) {
     dense = shape.layers;
   }
   // What is never given up, also where the budget is less.
@@ -102,9 +111,27 @@ void Compressor::AfterPromptQueries(Backend& backend, const SequenceRows& rows, 
   const bool first = !std::exchange(in_prompt_, true);
   backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
     const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
-    const ResidentHeadView view(&backend, &rows, ring, layer, kv_head, group_, /*budget=*/0);
+    const ResidentHeadView view(View(backend, rows, ring), layer, kv_head, /*budget=*/0);
     scorers_[i]->OnPromptQueries(view, count, first);
   });
+}
+
+bool Compressor::WantsRepetition(const SequenceRows& rows, int32_t tokens) const {
+  if (RepeatedTokens() == 0 || !compresses() || repeated_ == tokens) return false;
+  const Horizon horizon = HorizonFrom(tokens);
+  const int64_t each = int64_t{SplitBudget(spec_, shape_, horizon.tokens).kept} - horizon.growth;
+  return KeptRows(rows) > each * shape_.heads();
+}
+
+void Compressor::AfterRepetition(Backend& backend, const SequenceRows& rows, const QueryRing& ring,
+                                 const RepeatedPiece& piece, int32_t count) {
+  TIDEPOOL_CHECK(RepeatedTokens() > 0 && count <= ring.window());
+  backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
+    const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
+    const ResidentHeadView view(View(backend, rows, &ring), layer, kv_head, /*budget=*/0);
+    scorers_[i]->OnRepetition(view, piece, count);
+  });
+  repeated_ = piece.last;
 }
 
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
@@ -216,9 +243,10 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
   std::vector<int> lazy;
   if (spec_.layer_budget == LayerBudgetRule::kVariance && moment == Moment::kPrompt) {
     layer_weights_ = VarianceConcentrations(backend, rows);
-  } else if (spec_.layer_budget == LayerBudgetRule::kEqualMass && moment == Moment::kPrompt) {
+  } else if (moment == Moment::kPrompt &&
+             (spec_.layer_budget == LayerBudgetRule::kEqualMass || spec_.layer_budget == LayerBudgetRule::kBestRows)) {
     const BudgetSplit split = SplitBudget(spec_, shape_, horizon.tokens);
-    layer_weights_ = EqualMassShares(backend, rows, ring, std::max(split.kept - horizon.growth, LeastKeptRows(spec_)));
+    layer_weights_ = LayerShares(backend, rows, ring, std::max(split.kept - horizon.growth, LeastKeptRows(spec_)));
   } else if (spec_.layer_budget == LayerBudgetRule::kLazy) {
     lazy =
         ChooseLazyLayers(backend, rows, *ring, seen, SplitBudget(spec_, shape_, horizon.tokens).kept - horizon.growth);
@@ -231,22 +259,35 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
   }
 }
 
-std::vector<double> Compressor::EqualMassShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,
-                                                int32_t kept_rows) {
+std::vector<double> Compressor::LayerShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,
+                                            int32_t kept_rows) {
   const int window = method_->Window(spec_);
   std::vector<std::vector<float>> of_heads(scorers_.size());
   std::vector<std::vector<int32_t>> positions(scorers_.size());
   backend.ParallelFor(static_cast<int64_t>(scorers_.size()), [&](int64_t i) {
     const int layer = static_cast<int>(i) / layout_.kv_heads, kv_head = static_cast<int>(i) % layout_.kv_heads;
-    const ResidentHeadView view(&backend, &rows, ring, layer, kv_head, group_, kept_rows);
+    const ResidentHeadView view(View(backend, rows, ring), layer, kv_head, kept_rows);
     const int past = std::max(0, view.rows() - window);
     scorers_[i]->OnPrompt(view);
     of_heads[i] = scorers_[i]->Scores(view, past);
     of_heads[i].resize(past);
     for (int row = 0; row < past; ++row) positions[i].push_back(view.position(row));
   });
-  // Mean over the heads of a layer; a row that a head has evicted has no score there.
+  const int64_t past_rows = std::max<int64_t>(0, int64_t{kept_rows} - window) * layout_.layers;
+  const int least = LeastKeptRows(spec_) - window;
   std::vector<std::vector<float>> of_layers(layout_.layers);
+  std::vector<double> rows_of;  // of a kv head on average
+  if (spec_.layer_budget == LayerBudgetRule::kBestRows) {
+    for (size_t i = 0; i < of_heads.size(); ++i) {
+      std::vector<float>& of_layer = of_layers[i / layout_.kv_heads];
+      of_layer.insert(of_layer.end(), of_heads[i].begin(), of_heads[i].end());
+    }
+    for (int best : RowsOfBest(of_layers, past_rows * layout_.kv_heads, least * layout_.kv_heads)) {
+      rows_of.push_back(static_cast<double>(best) / layout_.kv_heads);
+    }
+    return Shares(rows_of, window);
+  }
+  // Mean over the heads of a layer; a row that a head has evicted has no score there.
   for (int layer = 0; layer < layout_.layers; ++layer) {
     std::map<int32_t, double> sums;
     for (int i = layer * layout_.kv_heads; i < (layer + 1) * layout_.kv_heads; ++i) {
@@ -256,14 +297,8 @@ std::vector<double> Compressor::EqualMassShares(Backend& backend, const Sequence
     }
     for (const auto& [position, sum] : sums) of_layers[layer].push_back(static_cast<float>(sum / layout_.kv_heads));
   }
-  const int64_t past_rows = std::max<int64_t>(0, int64_t{kept_rows} - window) * layout_.layers;
-  const int least = LeastKeptRows(spec_) - window;
-  const std::vector<int> rows_of = RowsOfEqualMass(of_layers, past_rows, least);
-  std::vector<double> shares;
-  double all = 0;
-  for (int of_layer : rows_of) all += of_layer + window;
-  for (int of_layer : rows_of) shares.push_back((of_layer + window) / std::max(all, 1.0));
-  return shares;
+  for (int equal : RowsOfEqualMass(of_layers, past_rows, least)) rows_of.push_back(equal);
+  return Shares(rows_of, window);
 }
 
 void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
@@ -284,7 +319,7 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
   std::vector<std::vector<float>> scores(heads);
   auto score = [&](int64_t kv_head) {
     const ResidentHeadView& view =
-        views[kv_head].emplace(&backend, &rows, ring, layer, static_cast<int>(kv_head), group_, budget.rows.total());
+        views[kv_head].emplace(View(backend, rows, ring), layer, static_cast<int>(kv_head), budget.rows.total());
     HeadScorer* scorer = ScorerOf(budget, layer, static_cast<int>(kv_head));
     if (scorer == nullptr) return;
     if (follows && moment == Moment::kStep) {
@@ -340,6 +375,7 @@ void Compressor::Save(ByteWriter& out) const {
   out.Put(first_step_due_);
   out.Put<int32_t>(recall_slots_);
   out.PutVector(layer_weights_);
+  if (RepeatedTokens() > 0) out.Put<int32_t>(repeated_);
   out.Put<int32_t>(static_cast<int32_t>(budgets_.size()));
   for (const LayerBudget& budget : budgets_) {
     out.Put(budget.dense);
@@ -361,6 +397,8 @@ bool Compressor::Load(ByteReader& in) {
   first_step_due_ = in.Get<bool>();
   recall_slots_ = in.Get<int32_t>();
   layer_weights_ = in.GetVector<double>();
+  if (RepeatedTokens() > 0) repeated_ = in.Get<int32_t>();
+  if (repeated_ < 0) return false;
   if (recall_slots_ < 0 || (!layer_weights_.empty() && static_cast<int>(layer_weights_.size()) != layout_.layers)) {
     return false;
   }

@@ -15,7 +15,9 @@
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/layer_budget.h"
 #include "policies/retain/score_method.h"
+#include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
+#include "worker/kv/head_view.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/retention_observer.h"
@@ -52,6 +54,14 @@ class Compressor {
   void AfterPromptQueries(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t count);
   // Most queries of a prompt between two calls of AfterPromptQueries; 0: any.
   int PromptChunk() const { return method_ != nullptr && method_->follows_prompt() ? method_->Queries(spec_) : 0; }
+  // ScoreMethod::RepeatedTokens, 0: none; how many leading tokens have been repeated so far; whether the end of a
+  // prompt of `tokens` would evict, so that the rest is to be repeated first; some of the repetition of a piece has
+  // been computed, the last `count` queries of `ring`.
+  int32_t RepeatedTokens() const { return method_ != nullptr ? method_->RepeatedTokens(spec_) : 0; }
+  int32_t repeated() const { return repeated_; }
+  bool WantsRepetition(const SequenceRows& rows, int32_t tokens) const;
+  void AfterRepetition(Backend& backend, const SequenceRows& rows, const QueryRing& ring, const RepeatedPiece& piece,
+                       int32_t count);
   // PrefillMode::kChunked: a chunk is in, `tokens` of the prompt's `prompt_tokens` have been seen. Brings the rows
   // within the budget of the whole prompt.
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
@@ -71,6 +81,9 @@ class Compressor {
 
   const CompressionCounters& counters() const { return counters_; }
   void ResetCounters() { counters_ = CompressionCounters(); }
+
+  // Of the sequence's tokens; without it all are alike.
+  void set_classes(const SequenceClasses& classes) { classes_ = classes; }
 
   // Told of merges; null: nobody.
   void set_observer(RetentionObserver* observer) { merger_.set_observer(observer); }
@@ -118,13 +131,15 @@ class Compressor {
   std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
   std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring, int32_t tokens,
                                     int32_t kept_rows) const;
-  // kEqualMass: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
-  std::vector<double> EqualMassShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,
-                                      int32_t kept_rows);
+  // kEqualMass, kBestRows: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
+  std::vector<double> LayerShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t kept_rows);
   void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment, bool binds);
   // Null: all rows are equal.
   HeadScorer* ScorerOf(const LayerBudget& budget, int layer, int kv_head) const {
     return budget.score == method_ ? scorers_[layer * layout_.kv_heads + kv_head].get() : nullptr;
+  }
+  ResidentHeadView::Sequence View(Backend& backend, const SequenceRows& rows, const QueryRing* ring) const {
+    return {.backend = &backend, .rows = &rows, .ring = ring, .classes = classes_, .group = group_};
   }
   static int QueryWindow(const CompressionSpec& spec);
 
@@ -138,7 +153,9 @@ class Compressor {
   std::vector<std::unique_ptr<HeadScorer>> scorers_;
   std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
   RowMerger merger_;
+  SequenceClasses classes_;
   int32_t recall_slots_ = 0;
+  int32_t repeated_ = 0;
   bool in_prompt_ = false;       // some of the prompt has been seen
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;

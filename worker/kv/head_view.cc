@@ -18,21 +18,18 @@ std::vector<int32_t> KeptSlots(const HeadRows& head) {
   return slots;
 }
 
-ResidentHeadView::ResidentHeadView(Backend* backend, const SequenceRows* rows, const QueryRing* ring, int layer,
-                                   int kv_head, int group, int budget)
-    : backend_(backend),
-      rows_(rows),
-      ring_(ring),
-      head_(&rows->head(layer, kv_head)),
+ResidentHeadView::ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget)
+    : sequence_(sequence),
+      head_(&sequence.rows->head(layer, kv_head)),
       layer_(layer),
       kv_head_(kv_head),
-      group_(group),
       budget_(budget),
       slots_(KeptSlots(*head_)) {}
 
 AttentionRows ResidentHeadView::Attention(int last, absl::FunctionRef<float(int32_t position)> scale) const {
-  TIDEPOOL_CHECK(ring_ != nullptr);
-  return AttentionOfLast(*backend_, *rows_, layer_, kv_head_, group_, *ring_, last, scale);
+  TIDEPOOL_CHECK(sequence_.ring != nullptr);
+  return AttentionOfLast(*sequence_.backend, *sequence_.rows, layer_, kv_head_, sequence_.group, *sequence_.ring, last,
+                         scale);
 }
 
 std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {
@@ -54,24 +51,29 @@ std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {
 }
 
 std::vector<float> ResidentHeadView::Keys(int first, int count) const {
-  return ReadVectors(*backend_, *rows_, layer_, kv_head_, absl::MakeConstSpan(slots_).subspan(first, count)).keys;
+  return ReadVectors(*sequence_.backend, *sequence_.rows, layer_, kv_head_,
+                     absl::MakeConstSpan(slots_).subspan(first, count))
+      .keys;
 }
 
 std::vector<float> ResidentHeadView::Values(int first, int count) const {
-  return ReadVectors(*backend_, *rows_, layer_, kv_head_, absl::MakeConstSpan(slots_).subspan(first, count)).values;
+  return ReadVectors(*sequence_.backend, *sequence_.rows, layer_, kv_head_,
+                     absl::MakeConstSpan(slots_).subspan(first, count))
+      .values;
 }
 
 HeadQueries ResidentHeadView::Queries(int last) const {
-  TIDEPOOL_CHECK(ring_ != nullptr && !slots_.empty());
+  TIDEPOOL_CHECK(sequence_.ring != nullptr && !slots_.empty());
+  const QueryRing& ring = *sequence_.ring;
   HeadQueries queries;
-  queries.count = std::min(last, ring_->tokens(layer_));
+  queries.count = std::min(last, ring.tokens(layer_));
   // Also where its row has gone since, the newest position is that of the newest query.
   queries.first_position = head_->position(head_->order().back()) - queries.count + 1;
-  queries.data.reserve(size_t{1} * group_ * queries.count * head_dim());
-  const int first = ring_->tokens(layer_) - queries.count;
-  for (int g = 0; g < group_; ++g) {
+  queries.data.reserve(size_t{1} * group() * queries.count * head_dim());
+  const int first = ring.tokens(layer_) - queries.count;
+  for (int g = 0; g < group(); ++g) {
     for (int i = 0; i < queries.count; ++i) {
-      const float* query = ring_->Token(layer_, first + i) + int64_t{kv_head_ * group_ + g} * head_dim();
+      const float* query = ring.Token(layer_, first + i) + int64_t{kv_head_ * group() + g} * head_dim();
       queries.data.insert(queries.data.end(), query, query + head_dim());
       Unrotate(rope(), queries.first_position + i, absl::MakeSpan(queries.data).last(head_dim()));
     }

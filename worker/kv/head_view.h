@@ -18,16 +18,23 @@ std::vector<int32_t> KeptSlots(const HeadRows& head);
 
 class ResidentHeadView final : public HeadView {
  public:
-  // What is pointed to outlives the view, and does not change. ring: null when no queries are remembered.
-  ResidentHeadView(Backend* backend, const SequenceRows* rows, const QueryRing* ring, int layer, int kv_head, int group,
-                   int budget);
+  // What is pointed to outlives the view, and does not change.
+  struct Sequence {
+    Backend* backend = nullptr;
+    const SequenceRows* rows = nullptr;
+    const QueryRing* ring = nullptr;  // null when no queries are remembered
+    SequenceClasses classes;
+    int group = 1;
+  };
+  ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget);
 
   int layer() const override { return layer_; }
   int kv_head() const override { return kv_head_; }
-  int group() const override { return group_; }
-  int head_dim() const override { return backend_->layout().head_dim; }
+  int group() const override { return sequence_.group; }
+  int head_dim() const override { return sequence_.backend->layout().head_dim; }
   int rows() const override { return static_cast<int>(slots_.size()); }
   int32_t position(int row) const override { return head_->position(slots_[row]); }
+  TokenClass token_class(int row) const override { return sequence_.classes.At(position(row)); }
   int budget() const override { return budget_; }
 
   using HeadView::Attention;
@@ -36,17 +43,15 @@ class ResidentHeadView final : public HeadView {
   std::vector<float> Keys(int first, int count) const override;
   std::vector<float> Values(int first, int count) const override;
   HeadQueries Queries(int last) const override;
-  const Rope& rope() const override { return backend_->rope(); }
+  const Rope& rope() const override { return sequence_.backend->rope(); }
 
   // Of rows().
   const std::vector<int32_t>& slots() const { return slots_; }
 
  private:
-  Backend* const backend_;
-  const SequenceRows* const rows_;
-  const QueryRing* const ring_;
+  const Sequence sequence_;
   const HeadRows* const head_;
-  const int layer_, kv_head_, group_, budget_;
+  const int layer_, kv_head_, budget_;
   const std::vector<int32_t> slots_;
 };
 

@@ -46,6 +46,11 @@ Character CharacterAt(std::string_view text, size_t at) {
   return {ClassOf(static_cast<char32_t>(codepoint)), static_cast<uint8_t>(used), static_cast<char32_t>(codepoint)};
 }
 
+bool IsPunctuation(char32_t codepoint) {
+  const uint32_t category = U_GET_GC_MASK(static_cast<UChar32>(codepoint));
+  return (category & U_GC_P_MASK) != 0 || (codepoint < 128 && (category & U_GC_S_MASK) != 0);
+}
+
 std::string ComposeNfc(std::string_view text) {
   bool ascii = true;
   for (size_t at = 0; at < text.size();) {

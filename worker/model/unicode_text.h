@@ -24,6 +24,8 @@ struct Character {
 
 // The character that begins at text[at]. Invalid UTF-8 (also overlong forms and surrogates) is taken byte by byte.
 Character CharacterAt(std::string_view text, size_t at);
+// \p{P}, and the ASCII symbols that Python's string.punctuation has beside it.
+bool IsPunctuation(char32_t codepoint);
 // Normalisation form C; text that is not valid UTF-8 is returned as it is.
 std::string ComposeNfc(std::string_view text);
 void AppendUtf8(char32_t codepoint, std::string* out);

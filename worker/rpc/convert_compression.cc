@@ -51,7 +51,8 @@ constexpr Meaning<v1::LayerBudget, LayerBudgetRule> kLayerBudgets[] = {
     {v1::LAYER_BUDGET_ADA_PYRAMID, LayerBudgetRule::kAdaPyramid},
     {v1::LAYER_BUDGET_VARIANCE, LayerBudgetRule::kVariance},
     {v1::LAYER_BUDGET_LAZY, LayerBudgetRule::kLazy},
-    {v1::LAYER_BUDGET_EQUAL_MASS, LayerBudgetRule::kEqualMass}};
+    {v1::LAYER_BUDGET_EQUAL_MASS, LayerBudgetRule::kEqualMass},
+    {v1::LAYER_BUDGET_BEST_ROWS, LayerBudgetRule::kBestRows}};
 constexpr Meaning<v1::HeadBudget, HeadBudgetRule> kHeadBudgets[] = {
     {v1::HEAD_BUDGET_UNIFORM, HeadBudgetRule::kUniform},
     {v1::HEAD_BUDGET_ADA, HeadBudgetRule::kAda},

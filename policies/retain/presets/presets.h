@@ -23,6 +23,8 @@ Preset CormPreset();               // corm.cc
 Preset ElasticPreset();            // elastic.cc
 Preset PrefixKvPreset();           // elastic.cc
 Preset ZipVlPreset();              // elastic.cc
+Preset FastGenPreset();            // fastgen.cc
+Preset KvZipPreset();              // kvzip.cc
 
 }  // namespace tidepool
 

@@ -19,9 +19,10 @@ using ::testing::HasSubstr;
 CompressionSpec Spec(std::string_view name) { return PresetSpec(name).value(); }
 
 TEST(CompressionSpecTest, PresetsAreListedInOrderWithASummaryAndAreValid) {
-  EXPECT_THAT(PresetNames(), ElementsAre("full", "streaming", "snapkv", "h2o", "d2o", "pyramidkv", "ada-snapkv",
-                                         "ada-pyramidkv", "tova", "lighttransfer", "simlayerkv", "ahakv", "keyformer",
-                                         "expected-attention", "corm", "elastic", "prefixkv", "zipvl"));
+  EXPECT_THAT(PresetNames(),
+              ElementsAre("full", "streaming", "snapkv", "h2o", "d2o", "pyramidkv", "ada-snapkv", "ada-pyramidkv",
+                          "tova", "lighttransfer", "simlayerkv", "ahakv", "keyformer", "expected-attention", "corm",
+                          "elastic", "prefixkv", "zipvl", "fastgen", "kvzip"));
   for (std::string_view name : PresetNames()) {
     EXPECT_FALSE(PresetSummary(name).empty());
     EXPECT_EQ(Spec(name).preset, name);
@@ -249,6 +250,10 @@ TEST(CompressionSpecTest, StagesThatContradictEachOtherAreRefusedByBothNames) {
       {"snapkv", {"head_budget: needed", "window"}, [](auto& s) { s.head_budget = HeadBudgetRule::kNeeded; }},
       {"streaming", {"equal mass", "position"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
       {"tova", {"equal mass", "last-row"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
+      {"streaming", {"best rows", "position"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kBestRows; }},
+      {"kvzip", {"variance", "kvzip"}, [](auto& s) { s.layer_budget = LayerBudgetRule::kVariance; }},
+      {"kvzip", {"prefill: chunked", "kvzip"}, [](auto& s) { s.prefill = PrefillMode::kChunked; }},
+      {"kvzip", {"score kvzip", "schedule"}, [](auto& s) { s.schedule = Schedule::kPrefillAndStep; }},
   };
   for (const auto& c : cases) {
     CompressionSpec spec = FindPreset(c.preset)->make();
@@ -271,6 +276,8 @@ TEST(CompressionSpecTest, AnyStageOfAPresetMayBeChangedAndTheFingerprintTells) {
       {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kVariance; }},
       {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kLazy; }},
       {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kEqualMass; }},
+      {"snapkv", [](auto& s) { s.layer_budget = LayerBudgetRule::kBestRows; }},
+      {"kvzip", [](auto& s) { s.head_budget = HeadBudgetRule::kUniform; }},
       {"snapkv", [](auto& s) { s.score = "aha"; }},
       {"ahakv", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},
       {"lighttransfer", [](auto& s) { s.head_budget = HeadBudgetRule::kAda; }},

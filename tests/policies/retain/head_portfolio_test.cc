@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 
 #include "gtest/gtest.h"
@@ -19,13 +20,18 @@ constexpr TokenClass kPunctuation = TokenClass::kPunctuation;
 const std::vector<TokenClass> kClasses = {kOther,       kOther, kOther,       kSpecial, kOther,
                                           kPunctuation, kOther, kPunctuation, kOther,   kOther};
 
+Rows Positions(int count) {
+  Rows positions(count);
+  std::iota(positions.begin(), positions.end(), 0);
+  return positions;
+}
+
 PortfolioChoice Choose(const std::vector<float>& attention, double least) {
+  const Rows positions = Positions(10);
   PortfolioInput input;
+  input.rows = {.positions = positions, .classes = kClasses, .sinks = 1};
   input.attention = attention;
   input.queries = 1;
-  input.keys = 10;
-  input.classes = kClasses;
-  input.sinks = 1;
   input.least_recovered = least;
   return ChooseHeadPolicy(FastGenPortfolio(), input);
 }
@@ -67,12 +73,11 @@ TEST(HeadPortfolioTest, TheWindowMovesWithTheQuery) {
                                         0,    0,    0.5f, 0.5f, 0,  //
                                         0,    0,    0,    0.5f, 0.5f};
   const std::vector<TokenClass> classes(5, kOther);
+  const Rows positions = Positions(5);
   PortfolioInput input;
+  input.rows = {.positions = positions, .classes = classes, .sinks = 0};
   input.attention = attention;
   input.queries = 4;
-  input.keys = 5;
-  input.classes = classes;
-  input.sinks = 0;
   const HeadPolicy window = {.window_share = 0.4};
   const PortfolioChoice choice = ChooseHeadPolicy({&window, 1}, input);
   EXPECT_NEAR(choice.recovered, 1.0, 1e-6);
@@ -84,14 +89,54 @@ TEST(HeadPortfolioTest, TheWindowMovesWithTheQuery) {
 TEST(HeadPortfolioTest, SinksBeyondThePromptAreNoRows) {
   const std::vector<float> attention = {0.5f, 0.5f};
   const std::vector<TokenClass> classes(2, kOther);
+  const Rows positions = Positions(2);
   PortfolioInput input;
+  input.rows = {.positions = positions, .classes = classes};
   input.attention = attention;
   input.queries = 1;
-  input.keys = 2;
-  input.classes = classes;
   const PortfolioChoice choice = ChooseHeadPolicy(FastGenPortfolio(), input);  // 4 sinks
   EXPECT_EQ(choice.policy, 0);
   EXPECT_EQ(choice.kept, (Rows{0, 1}));
+}
+
+TEST(HeadPortfolioTest, SharesAreOfTheTokensSeenAlsoWhereRowsHaveGone) {
+  // Ten tokens have been seen; rows 2, 3 and 6 to 9 are left. Two queries, at 8 and 9.
+  const Rows positions = {2, 3, 6, 7, 8, 9};
+  const std::vector<TokenClass> classes(6, kOther);
+  const std::vector<float> attention = {0, 0, 0.5f, 0, 0.5f, 0,  //
+                                        0, 0, 0,    0, 0,    1};
+  PortfolioInput input;
+  input.rows = {.positions = positions, .classes = classes, .sinks = 0};
+  input.attention = attention;
+  input.queries = 2;
+  const HeadPolicy window = {.window_share = 0.3};  // positions 6 to 8, and 7 to 9
+  const PortfolioChoice choice = ChooseHeadPolicy({&window, 1}, input);
+  EXPECT_NEAR(choice.recovered, 1.0, 1e-6);
+  EXPECT_EQ(choice.kept, (Rows{3, 4, 5}));
+}
+
+TEST(HeadPortfolioTest, WhereThereIsNoRoomSpecialTokensStayLongestAndTheOtherPartsShrinkInProportion) {
+  const Rows positions = Positions(10);
+  const std::vector<float> sums = {0, 1, 4, 0, 2, 1, 2, 3, 0, 0};
+  const PortfolioRows rows = {.positions = positions, .classes = kClasses, .attention_sum = sums, .sinks = 1};
+  const float gone = -std::numeric_limits<float>::infinity();
+  const std::vector<HeadPolicy> portfolio = FastGenPortfolio(0.2, 0.2);
+  // Heavy hitters 2 and 4 (of two equals the older), marks 5 and 7, the window 8 and 9.
+  EXPECT_EQ(PolicyScores(portfolio[3], rows), (std::vector<float>{4, gone, 1, 3, 0.5f, 0.25f, gone, 0.75f, 0.5f, 1}));
+  EXPECT_EQ(PolicyScores(portfolio[0], rows),
+            (std::vector<float>{4, gone, gone, 3, gone, gone, gone, gone, gone, gone}));
+  // Before the window 2, 7, 4, 6, 1, 5 in that order.
+  const std::vector<float> full = PolicyScores(portfolio[4], rows), sixths = {24, 2, 6, 18, 4, 1, 3, 5, 3, 6};
+  for (int i = 0; i < 10; ++i) EXPECT_NEAR(full[i], sixths[i] / 6, 1e-6) << i;
+}
+
+TEST(HeadPortfolioTest, WhatIsNoNumberLeavesFirst) {
+  const Rows positions = Positions(4);
+  const std::vector<TokenClass> classes(4, kOther);
+  const std::vector<float> sums = {0.5f, std::numeric_limits<float>::quiet_NaN(), 0, 1};
+  const PortfolioRows rows = {.positions = positions, .classes = classes, .attention_sum = sums, .sinks = 0};
+  const HeadPolicy full = {.full = true};
+  EXPECT_EQ(PolicyScores(full, rows), (std::vector<float>{0.75f, 0.25f, 0.5f, 1}));
 }
 
 // cold-compress's way: a mask of [queries][keys] for each policy.
@@ -113,12 +158,11 @@ TEST(HeadPortfolioTest, EqualsFullMasksOnRandomHeads) {
       for (float& x : a) x /= sum;
       attention.insert(attention.end(), a.begin(), a.end());
     }
+    const Rows positions = Positions(keys);
     PortfolioInput input;
+    input.rows = {.positions = positions, .classes = classes, .sinks = sinks};
     input.attention = attention;
     input.queries = queries;
-    input.keys = keys;
-    input.classes = classes;
-    input.sinks = sinks;
     input.least_recovered = 0.8;
     const std::vector<HeadPolicy> portfolio = FastGenPortfolio();
     const PortfolioChoice choice = ChooseHeadPolicy(portfolio, input);

@@ -18,7 +18,8 @@ using testing::Each;
 using testing::ElementsAre;
 using testing::FloatNear;
 
-// One query head of two channels. Row i is at position i; query j has equal attention to what it sees unless given.
+// One query head of two channels. Row i is at position i, and query j has equal attention to what it sees, unless
+// given.
 class WrittenHead final : public HeadView {
  public:
   explicit WrittenHead(int rows) : rows_(rows), rope_{.frequencies = {0.5f}} {}
@@ -28,7 +29,8 @@ class WrittenHead final : public HeadView {
   int group() const override { return 1; }
   int head_dim() const override { return 2; }
   int rows() const override { return rows_; }
-  int32_t position(int row) const override { return row; }
+  int32_t position(int row) const override { return positions.empty() ? row : positions[row]; }
+  TokenClass token_class(int row) const override { return classes.empty() ? TokenClass::kOther : classes[row]; }
   int budget() const override { return rows_; }
   using HeadView::Attention;
   AttentionRows Attention(int last, absl::FunctionRef<float(int32_t)>) const override {
@@ -55,6 +57,8 @@ class WrittenHead final : public HeadView {
   const Rope& rope() const override { return rope_; }
 
   std::vector<float> newest, column_sums, keys, values;
+  std::vector<TokenClass> classes;
+  std::vector<int32_t> positions;
 
  private:
   std::vector<float> Part(const std::vector<float>& from, int first, int count) const {
@@ -154,6 +158,67 @@ TEST(ScorersTest, ExpectedAttentionIsThatOfAllQueriesOfThePromptButTheFirst) {
   const std::vector<float> scores = scorer->Scores(head, 160);
   ASSERT_EQ(scores.size(), 160u);
   for (int i = 2; i < 160; ++i) EXPECT_NEAR(scores[i], expected[i - 2], 1e-4 * std::abs(expected[i - 2]) + 1e-9) << i;
+}
+
+TEST(ScorersTest, FastGenChoosesAtThePromptAndFollowsItsPolicyInSteps) {
+  CompressionSpec spec = *PresetSpec("fastgen");
+  spec.sink_tokens = 1;
+  spec.score_options = {{"queries", 1}, {"recovered", 0.8}, {"heavy", 0.2}, {"window", 0.2}};
+  const auto scorer = ScorerOf(spec);
+  const float gone = -std::numeric_limits<float>::infinity();
+  const TokenClass other = TokenClass::kOther, mark = TokenClass::kPunctuation;
+  WrittenHead prompt(5);
+  prompt.classes = {other, other, mark, other, other};
+  prompt.newest = {0.2f, 0.1f, 0.3f, 0.4f, 0};
+  scorer->OnPrompt(prompt);
+  // Sink and mark hold 0.5; with the heavy hitter 3 (a fifth of five tokens is one) it is 0.9.
+  EXPECT_THAT(scorer->Scores(prompt, 5), ElementsAre(4, gone, 0.5f, 1, gone));
+  // Then what was row 4 gets more than what was row 3.
+  scorer->Keep({0, 2, 3, 4});
+  WrittenHead step(5);
+  step.classes = {other, mark, other, other, mark};
+  step.newest = {0.1f, 0, 0, 0.6f, 0.3f};
+  scorer->OnStep(step);
+  EXPECT_THAT(scorer->Scores(step, 5), ElementsAre(4, FloatNear(2 / 3.0f, 1e-6), gone, 1, FloatNear(1 / 3.0f, 1e-6)));
+  // The next prompt chooses anew: everything, where nothing less recovers enough.
+  spec.score_options["recovered"] = 1;
+  const auto all = ScorerOf(spec);
+  prompt.newest = {0.2f, 0.2f, 0.2f, 0.2f, 0.2f};
+  all->OnPrompt(prompt);
+  EXPECT_THAT(all->Scores(prompt, 5), testing::Not(testing::Contains(gone)));
+}
+
+TEST(ScorersTest, KvZipKeepsTheMostThatARowGetsWhileItsPieceIsRepeated) {
+  CompressionSpec spec = *PresetSpec("kvzip");
+  spec.sink_tokens = 1;
+  spec.window_tokens = 1;
+  const auto scorer = ScorerOf(spec);
+  // Context 0 to 4 in two pieces, 1 to 2 and 3 to 4; a repetition of two tokens, in two steps, at 5 and 6.
+  const RepeatedPiece one = {.first = 1, .last = 3, .repetition = 5}, two = {.first = 3, .last = 5, .repetition = 5};
+  WrittenHead first(6), second(7);
+  first.newest = {0.2f, 0.1f, 0.05f, 0.5f, 0.1f, 0.05f};  // compared: 0, 1, 2, 5, which hold 0.4
+  second.newest = {0.2f, 0, 0.2f, 0.2f, 0, 0.2f, 0.2f};   // 0, 1, 2, 5, 6: 0.8
+  scorer->OnRepetition(first, one, 1);
+  scorer->OnRepetition(second, one, 1);
+  scorer->OnRepetition(first, two, 1);   // 0, 3, 4, 5: 0.85
+  scorer->OnRepetition(second, two, 1);  // 0, 3, 4, 5, 6: 0.8
+  const auto near = [](double x) { return FloatNear(static_cast<float>(x), 1e-6f); };
+  const std::vector<float> scores = scorer->Scores(WrittenHead(5), 5);
+  EXPECT_THAT(scores, ElementsAre(1, near(0.1 / 0.4), near(0.2 / 0.8), near(0.5 / 0.85), near(0.1 / 0.85)));
+
+  // A session goes on: row 2 has left, two rows are new and have what the last query gives them.
+  ByteWriter out;
+  scorer->Save(out);
+  const std::string bytes = std::move(out).Take();
+  ByteReader in(bytes);
+  const auto restored = ScorerOf(spec);
+  restored->Load(in);
+  EXPECT_TRUE(in.done());
+  WrittenHead later(6);
+  later.positions = {0, 1, 3, 4, 5, 6};
+  later.newest = {0.3f, 0.1f, 0.1f, 0.1f, 0.25f, 0.15f};
+  EXPECT_THAT(restored->Scores(later, 6),
+              ElementsAre(1, near(0.1 / 0.4), near(0.5 / 0.85), near(0.1 / 0.85), near(0.25), near(0.15)));
 }
 
 TEST(ScorersTest, UnrotateUndoesRope) {

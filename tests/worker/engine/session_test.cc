@@ -246,6 +246,9 @@ std::vector<Mode> Modes() {
     if (preset == "full") continue;
     modes.push_back({std::string(preset), RecallMode::kOff});
     modes.push_back({std::string(preset), RecallMode::kSync});
+    CompressionSpec chunked = *PresetSpec(preset);
+    chunked.prefill = PrefillMode::kChunked;
+    if (!ValidateCompression(chunked).ok()) continue;  // kvzip wants whole prompts
     modes.push_back({std::string(preset), RecallMode::kOff, PrefillMode::kChunked});
     modes.push_back({std::string(preset), RecallMode::kSync, PrefillMode::kChunked});
   }
