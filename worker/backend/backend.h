@@ -64,6 +64,9 @@ class StepHook {
 struct BackendOptions {
   int threads = 2;
   size_t kv_bytes = size_t{1} << 30;  // all slot pages
+  // Not 0: in place of kv_bytes this share of what is free on the GPU when the weights are there, 0.1 to 0.95. Steps
+  // need the rest.
+  double device_memory = 0;
   KvType kv_type = KvType::kF16;
   bool f32_weights = false;  // dequantise everything to float32: debugging and reference tests
 };

@@ -36,7 +36,13 @@ absl::StatusOr<std::unique_ptr<cuda::Device>> OpenCuda(int ordinal) {
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const std::string& device, std::shared_ptr<const Model> model,
                                                        const BackendOptions& options) {
-  if (device == "cpu") return CreateCpuBackend(std::move(model), options);
+  if (options.device_memory != 0 && !(options.device_memory >= 0.1 && options.device_memory <= 0.95)) {
+    return absl::InvalidArgumentError(absl::StrCat("device_memory: ", options.device_memory, " is not in 0.1 to 0.95"));
+  }
+  if (device == "cpu") {
+    if (options.device_memory == 0) return CreateCpuBackend(std::move(model), options);
+    return absl::InvalidArgumentError("device_memory: for device cpu give device_kv_bytes");
+  }
   if (device == "emulated") return cuda::CreateOn(cuda::MakeHostDevice(options.threads), std::move(model), options);
   if (const std::optional<int> ordinal = CudaOrdinal(device); ordinal.has_value()) {
     TP_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> opened, OpenCuda(*ordinal));

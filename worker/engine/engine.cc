@@ -25,6 +25,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, st
   BackendOptions backend_options;
   backend_options.threads = options.threads;
   backend_options.kv_bytes = options.device_kv_bytes;
+  backend_options.device_memory = options.device_memory;
   backend_options.kv_type = options.kv_type;
   backend_options.f32_weights = options.f32_weights;
   TP_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options.device, model, backend_options));

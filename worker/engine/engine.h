@@ -31,6 +31,7 @@ struct EngineOptions {
   int threads = 2;             // of the host
   int prefill_chunk_tokens = 256;
   size_t device_kv_bytes = size_t{1} << 30;  // slot pool: all resident keys and values
+  double device_memory = 0;                  // not 0: in its place, as BackendOptions
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences
   KvType kv_type = KvType::kF16;
   bool f32_weights = false;  // weights dequantised to float32 (debugging, reference tests)

@@ -14,8 +14,11 @@ ABSL_FLAG(
     "slowly");
 ABSL_FLAG(int, threads, 2, "compute threads of the host: 1 to 256");
 ABSL_FLAG(std::string, device_kv_bytes, "1GiB", "memory of all slot pages: resident keys and values");
+ABSL_FLAG(
+    double, device_memory, 0,
+    "0.1 to 0.95: in place of --device-kv-bytes, this share of what is free on the GPU once the weights are there");
 ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
-ABSL_FLAG(int, prefill_chunk, 256, "prompt tokens of one step: 1 to 8192");
+ABSL_FLAG(int, prefill_chunk, 0, "prompt tokens of one step: 1 to 8192; 0: 256, and 2048 on a GPU");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
 ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
 ABSL_FLAG(std::string, tenant, "default", "whose sessions and blocks: a worker has one tenant");
@@ -37,8 +40,10 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
     return absl::InvalidArgumentError(absl::StrCat("--device-kv-bytes: '", bytes, "' is not a size such as 512MiB"));
   }
   options.device_kv_bytes = *kv_bytes;
+  options.device_memory = absl::GetFlag(FLAGS_device_memory);
   options.max_active_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk);
+  if (options.prefill_chunk_tokens == 0) options.prefill_chunk_tokens = options.device.starts_with("cuda") ? 2048 : 256;
   const std::string type = absl::GetFlag(FLAGS_kv_type);
   if (type != "f16" && type != "f32")
     return absl::InvalidArgumentError(absl::StrCat("--kv-type: '", type, "' is not f16 or f32"));

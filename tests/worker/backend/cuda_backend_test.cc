@@ -254,6 +254,23 @@ TEST(UploadsTest, AllOfAStepStayWhereTheyWerePut) {
   }
 }
 
+TEST(CreateBackendTest, PagesTakeAShareOfWhatIsFree) {
+  const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
+  BackendOptions options;
+  options.device_memory = 0.25;
+  const auto backend = CreateBackend("emulated", model, options);
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  PagePool& pool = (*backend)->pool();
+  const size_t free = cuda::MakeHostDevice(1)->facts().free_bytes;
+  EXPECT_EQ(pool.total(), static_cast<int32_t>(free / 4 / (kPageSlots * (*backend)->layout().row_bytes())));
+  for (const auto& [device, share] : {std::pair{"cpu", 0.5}, {"emulated", 0.96}, {"emulated", std::nan("")}}) {
+    options.device_memory = share;
+    const absl::Status status = CreateBackend(device, model, options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << device << " " << share;
+    EXPECT_NE(status.message().find("device_memory"), std::string::npos) << status;
+  }
+}
+
 TEST(CreateBackendTest, NamesADeviceThatIsNone) {
   const auto model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
   for (const char* device : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"}) {

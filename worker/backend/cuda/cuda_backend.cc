@@ -38,10 +38,14 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateOn(std::unique_ptr<Device> device
   TP_RETURN_IF_ERROR(CheckShape(model->config()));
   TP_RETURN_IF_ERROR(CheckOptions(*model, options));
   const KvLayout layout = LayoutOf(*model, options.kv_type);
-  TP_ASSIGN_OR_RETURN(const int32_t pages, PagesOf(options, layout, kPageSlots * layout.row_bytes()));
   auto team = std::make_unique<ThreadTeam>(options.threads);
   TP_ASSIGN_OR_RETURN(std::unique_ptr<DeviceWeights> weights,
                       DeviceWeights::Load(*model, options.f32_weights, device.get(), *team));
+  BackendOptions sized = options;
+  if (options.device_memory != 0) {
+    sized.kv_bytes = static_cast<size_t>(options.device_memory * static_cast<double>(device->facts().free_bytes));
+  }
+  TP_ASSIGN_OR_RETURN(const int32_t pages, PagesOf(sized, layout, kPageSlots * layout.row_bytes()));
   TP_ASSIGN_OR_RETURN(void* const memory,
                       device->Allocate(static_cast<size_t>(pages) * kPageSlots * layout.row_bytes()));
   return std::make_unique<CudaBackend>(std::move(device), std::move(model), options, layout, pages, std::move(team),

@@ -2,7 +2,7 @@
 // full cache and with a share of its rows resident, at several contexts and batches. What is evicted is chosen at
 // random and not recalled: docs/cuda.md says how recall adds to it.
 //
-//   device_bench [--device=cuda:0] [--contexts=8192,32768] [--batches=1,8] [--type=q4_k|q4_0|q8_0|bf16] [--layers=32]
+//   device_speed [--device=cuda:0] [--contexts=8192,32768] [--batches=1,8] [--type=q4_k|q4_0|q8_0|bf16] [--layers=32]
 //                [--steps=32] [--json=FILE]
 #include <unistd.h>
 
@@ -21,7 +21,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "bench/synthetic_model.h"
+#include "bench/device/synthetic_model.h"
 #include "worker/backend/create_backend.h"
 #include "worker/model/model.h"
 
@@ -181,7 +181,7 @@ int Main() {
     shape.ffn_width = width * 7 / 2;
     shape.vocabulary = 4096;
   }
-  const std::string path = "/tmp/device_bench_" + std::to_string(getpid()) + ".gguf";
+  const std::string path = "/tmp/device_speed_" + std::to_string(getpid()) + ".gguf";
   auto start = Clock::now();
   if (!WriteSyntheticModel(shape, path)) {
     std::fprintf(stderr, "%s cannot be written\n", path.c_str());

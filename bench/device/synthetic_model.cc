@@ -1,4 +1,4 @@
-#include "bench/synthetic_model.h"
+#include "bench/device/synthetic_model.h"
 
 #include <cmath>
 #include <cstring>

@@ -1,6 +1,6 @@
 // A model file of a given shape with random weights: for measurements of speed, of a model that is not at hand.
-#ifndef TIDEPOOL_BENCH_SYNTHETIC_MODEL_H_
-#define TIDEPOOL_BENCH_SYNTHETIC_MODEL_H_
+#ifndef TIDEPOOL_BENCH_DEVICE_SYNTHETIC_MODEL_H_
+#define TIDEPOOL_BENCH_DEVICE_SYNTHETIC_MODEL_H_
 
 #include <cstdint>
 #include <string>
@@ -21,4 +21,4 @@ bool WriteSyntheticModel(const SyntheticShape& shape, const std::string& path);
 
 }  // namespace tidepool
 
-#endif  // TIDEPOOL_BENCH_SYNTHETIC_MODEL_H_
+#endif  // TIDEPOOL_BENCH_DEVICE_SYNTHETIC_MODEL_H_
