@@ -89,9 +89,11 @@ TEST_P(DevicePresetTest, GivesTheProbabilitiesOfTheCpu) {
     ASSERT_TRUE(expected.result.status.ok()) << expected.result.status;
     ASSERT_TRUE(got.result.status.ok()) << got.result.status;
     ASSERT_EQ(got.logprobs.size(), expected.logprobs.size());
+    // kvzip has one threshold for the rows of all heads: one at it may fall otherwise, which shows in every step.
+    const double near = GetParam() == "kvzip" ? 0.1 : 0.005;
     int far = 0;
     for (size_t i = 0; i < expected.logprobs.size(); ++i) {
-      far += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob) > 0.005 ? 1 : 0;
+      far += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob) > near ? 1 : 0;
     }
     // Recall chooses between rows that score nearly alike, and a choice that falls otherwise shows in that step.
     EXPECT_LE(far, recall == RecallMode::kOff ? 0 : 4);
