@@ -179,10 +179,18 @@ TEST_P(CudaBackendTest, RowsAreReadAndWritten) {
   for (Machine* machine : {&cpu_, &cuda_}) {
     machine->rows(0).head(layer, kv_head).Remove(7);
     const int32_t slot = machine->rows(0).head(layer, kv_head).Add(machine->rows(0).pool(), 7, RowKind::kRecalled);
+    const std::vector<char> before(row.size() * sizeof row[0], 1);  // the last one counts
+    machine->backend().WriteRow(machine->rows(0), layer, kv_head, slot, before.data());
     machine->backend().WriteRow(machine->rows(0), layer, kv_head, slot, reinterpret_cast<const char*>(row.data()));
     std::vector<float> written(row.size());
     HalfToFloat(row.data(), static_cast<int64_t>(row.size()), written.data());
     EXPECT_EQ(machine->Row(0, layer, kv_head, slot), written);
+    // Written, and only then moved.
+    machine->backend().WriteRow(machine->rows(0), layer, kv_head, slot, before.data());
+    machine->backend().WriteRow(machine->rows(0), layer, kv_head, slot, reinterpret_cast<const char*>(row.data()));
+    machine->rows(0).head(layer, kv_head).Remove(3);
+    machine->backend().Repack(machine->rows(0), layer, kv_head);
+    EXPECT_EQ(machine->Row(0, layer, kv_head, 6), written);
   }
   ExpectNear(cuda_.Step({1}), cpu_.Step({1}), GetParam().tolerance);
 }

@@ -14,6 +14,8 @@
 namespace tidepool::cuda {
 namespace {
 
+constexpr size_t kMostWritten = 4096;  // rows on their way into slots: 2 MiB at a head_dim of 128
+
 absl::Status CheckOptions(const Model& model, const BackendOptions& options) {
   if (options.kv_type != KvType::kF16) return absl::InvalidArgumentError("kv_type: cuda keeps f16 rows only");
   const ModelConfig& config = model.config();
@@ -133,6 +135,7 @@ void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, abs
   const HeadRows& head = rows.head(layer, kv_head);
   const size_t bytes = slots.size() * layout_.row_bytes();
   MutexLock lock(&mutex_);
+  FlushWrites();
   if (const char* fresh = FreshRows(rows, layer, kv_head, slots); fresh != nullptr) {
     std::memcpy(out, fresh, bytes);
     return;
@@ -153,8 +156,24 @@ void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t s
   const int64_t place = PlaceOf(rows.head(layer, kv_head), slot);
   MutexLock lock(&mutex_);
   if (!in_step_) fresh_.rows.clear();  // it may be one of them
-  auto* on_device = reinterpret_cast<uint16_t*>(uploads_.Upload(absl::MakeConstSpan(row, layout_.row_bytes())));
-  device_->Launch<MoveRows>({1}, {memory_, uploads_.Upload(absl::MakeConstSpan(&place, 1)), on_device, true});
+  const auto [at, added] = written_at_.try_emplace(place, written_places_.size());
+  if (added) {
+    written_places_.push_back(place);
+    written_rows_.insert(written_rows_.end(), row, row + layout_.row_bytes());
+  } else {
+    std::memcpy(written_rows_.data() + at->second * layout_.row_bytes(), row, layout_.row_bytes());
+  }
+  if (written_places_.size() == kMostWritten) FlushWrites();
+}
+
+void CudaBackend::FlushWrites() {
+  if (written_places_.empty()) return;
+  auto* rows = reinterpret_cast<uint16_t*>(uploads_.Upload(absl::MakeConstSpan(written_rows_)));
+  device_->Launch<MoveRows>({static_cast<int>(written_places_.size())},
+                            {memory_, uploads_.Upload(absl::MakeConstSpan(written_places_)), rows, true});
+  written_places_.clear();
+  written_rows_.clear();
+  written_at_.clear();
 }
 
 void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
@@ -167,6 +186,7 @@ void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
       to.push_back(PlaceOf(head, i));
     }
     MutexLock lock(&mutex_);
+    FlushWrites();
     fresh_.rows.clear();
     auto* moved = moved_.Get<uint16_t>(from.size() * layout_.row_bytes() / 2);
     const Grid grid{static_cast<int>(from.size())};
@@ -192,6 +212,7 @@ void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head
   std::vector<float> scores(count * slots);
   {
     MutexLock lock(&mutex_);
+    FlushWrites();
     PageTables& tables = PageTables::Of(device_.get(), rows);
     tables.Reserve();
     std::vector<UpdateEntries::Update> updates;

@@ -8,6 +8,7 @@
 #define TIDEPOOL_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
 
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "base/mutex.h"
@@ -79,6 +80,8 @@ class CudaBackend final : public Backend {
   // Tells the device what changed in a layer since the plan was made.
   void RefreshLayer(Plan& plan, int layer);
   void ApplyUpdates(const std::vector<UpdateEntries::Update>& updates);
+  // Puts the rows of WriteRow into their slots: before anything that reads or moves rows.
+  void FlushWrites();
   void RunLayer(Plan& plan, int layer, StepHook* hook);
   void Attention(Plan& plan, int layer);
   void AttendSingles(Plan& plan, int layer);
@@ -146,6 +149,10 @@ class CudaBackend final : public Backend {
   };
   Fresh fresh_;
   bool in_step_ = false;
+  // Rows of WriteRow on their way: one upload and one launch for all that recall installs before a layer attends.
+  std::vector<int64_t> written_places_;
+  std::vector<char> written_rows_;
+  std::unordered_map<int64_t, size_t> written_at_;  // place: which of them
   DeviceBuffer fresh_rows_, host_fresh_rows_;
 };
 

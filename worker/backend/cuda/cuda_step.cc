@@ -167,6 +167,7 @@ void CudaBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
   in_step_ = true;
   device_->Synchronize();
   uploads_.Hold();
+  FlushWrites();
   Plan plan = MakePlan(slices);
   RememberFresh(plan);
   pending_sums_.clear();
@@ -264,7 +265,10 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
   if (acts) CallHook(plan, layer, hook);
   {
     MutexLock lock(&mutex_);
-    if (acts) RefreshLayer(plan, layer);
+    if (acts) {
+      FlushWrites();
+      RefreshLayer(plan, layer);
+    }
     Attention(plan, layer);
   }
   if (acts) hook->AfterAttention(layer);
