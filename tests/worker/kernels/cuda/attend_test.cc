@@ -395,9 +395,9 @@ TEST_P(AttendTest, RowsMoveOutOfSlotsAndIntoOthers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttendTest,
-                         testing::Values(Shape{64, 3, 3, 2, 23}, Shape{128, 2, 4, 1, 40}, Shape{16, 1, 1, 3, 1},
-                                         Shape{32, 2, 2, 1, 5}, Shape{80, 1, 7, 2, 9}, Shape{256, 1, 8, 1, 6},
-                                         Shape{48, 2, 16, 1, 12}, Shape{128, 1, 1, 2, 65}));
+                         testing::Values(Shape{32, 1, 2, 1, 150}, Shape{64, 3, 3, 2, 23}, Shape{128, 2, 4, 1, 40},
+                                         Shape{16, 1, 1, 3, 1}, Shape{32, 2, 2, 1, 5}, Shape{80, 1, 7, 2, 9},
+                                         Shape{256, 1, 8, 1, 6}, Shape{48, 2, 16, 1, 12}, Shape{128, 1, 1, 2, 65}));
 
 struct Rotation {
   int head_dim, pairs;
