@@ -134,7 +134,7 @@ class CudaDevice final : public Device {
     used = ordinal_;
   }
 
-  // Times what `launch` puts on the stream, where --profile asks for it: see PrintProfile.
+  // Times what `launch` puts on the stream, where TIDEPOOL_CUDA_PROFILE asks for it: see PrintProfile.
   template <class Work>
   void Timed(int kernel, Work&& launch) {
     if (!profiling_) return launch();
@@ -164,7 +164,7 @@ class CudaDevice final : public Device {
     for (const auto& [kernel, total] : totals_) {
       std::fprintf(stderr, "%9.2f ms %5.1f %% %8lld launches %8.2f us each  %s\n", total.milliseconds,
                    100 * total.milliseconds / all, total.launches, 1e3 * total.milliseconds / total.launches,
-                   kernel == kProduct ? "matrix product of the library" : KernelName(kernel));
+                   kernel == kProduct ? "matrix product of the library" : KernelName(kernel).c_str());
     }
   }
 

@@ -3,6 +3,8 @@
 #ifndef TIDEPOOL_WORKER_KERNELS_CUDA_KERNEL_LIST_H_
 #define TIDEPOOL_WORKER_KERNELS_CUDA_KERNEL_LIST_H_
 
+#include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "worker/kernels/cuda/attend_body.h"
@@ -71,15 +73,24 @@ inline constexpr int kKernelId = IndexIn<Kernel, AllKernels>::value;
 
 // As the compiler writes its type, template arguments and all.
 template <class Kernel>
-const char* NameOf() {
-  return __PRETTY_FUNCTION__;
+std::string_view NameOf() {
+  const std::string_view whole = __PRETTY_FUNCTION__;
+  const size_t at = whole.find("Kernel = ") + 9;
+  return whole.substr(at, whole.find_first_of(";]", at) - at);
 }
 template <class... Kernels>
-const char* NameIn(KernelList<Kernels...>, int kernel) {
-  static const char* const kNames[] = {NameOf<Kernels>()...};
+std::string_view NameIn(KernelList<Kernels...>, int kernel) {
+  static const std::string_view kNames[] = {NameOf<Kernels>()...};
   return kNames[kernel];
 }
-inline const char* KernelName(int kernel) { return NameIn(AllKernels(), kernel); }
+// Such as MatVec<MatrixFormat::kNibblesK, 1, 128>.
+inline std::string KernelName(int kernel) {
+  std::string name(NameIn(AllKernels(), kernel));
+  for (const std::string_view space : {"tidepool::", "cuda::"}) {
+    for (size_t at = name.find(space); at != std::string::npos; at = name.find(space)) name.erase(at, space.size());
+  }
+  return name;
+}
 
 }  // namespace tidepool::cuda
 

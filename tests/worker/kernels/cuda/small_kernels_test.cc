@@ -38,5 +38,12 @@ TEST_F(SmallKernelsTest, EntriesArriveWhereTheyBelongAndNowhereElse) {
   }
 }
 
+TEST(KernelListTest, NamesAreAsTheyAreWritten) {
+  EXPECT_EQ(KernelName(kKernelId<PrepareRows>), "PrepareRows");
+  EXPECT_EQ(KernelName((kKernelId<AttendSplit<16, 4>>)), "AttendSplit<16, 4>");
+  EXPECT_EQ(KernelName((kKernelId<MatVec<MatrixFormat::kNibblesK, 1, 128>>)),
+            "MatVec<MatrixFormat::kNibblesK, 1, 128>");
+}
+
 }  // namespace
 }  // namespace tidepool::cuda
