@@ -3,7 +3,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "policies/recall/k4_code.h"
-#include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/recall_scan.h"
 
 namespace tidepool {
 

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/recall_scan.h"
 
 namespace tidepool {
 namespace {

@@ -87,8 +87,18 @@ struct Result {
   std::vector<float> column_sums;  // by slot
 };
 
+using Memory = std::unique_ptr<float, decltype(&std::free)>;
+
+// Aligned, and full of what no result may depend on.
+Memory Floats(int64_t count) {
+  const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
+  Memory memory(static_cast<float*>(std::aligned_alloc(64, bytes)), &std::free);
+  std::memset(memory.get(), 0x7f, bytes);
+  return memory;
+}
+
 Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::vector<float>& q,
-                 const std::vector<int32_t>& visible, bool identity = false) {
+                 const std::vector<int32_t>& visible, bool identity = false, bool in_parts = false) {
   const int queries = static_cast<int>(visible.size());
   Result result;
   result.out.resize(q.size());
@@ -114,9 +124,26 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.column_sums = sums.data();
   task.probabilities = result.probabilities.data();
   task.probability_stride = head.rows;
-  const size_t bytes = AttentionScratchBytes(queries, head.used_slots);
-  std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, (bytes + 63) / 64 * 64), &std::free);
-  (head.half ? kernels.attend_f16 : kernels.attend_f32)(task, scratch.get());
+  const AttentionKernels::OfType& of_type = head.half ? kernels.f16 : kernels.f32;
+  if (!in_parts) {
+    of_type.attend(task, Floats(ScratchOf(queries, head.used_slots, head.head_dim).end).get());
+    return result;
+  }
+  // As threads may do it: the last pages and parts first.
+  task.column_sums = nullptr;
+  task.probabilities = nullptr;
+  const Memory scratch = Floats(PartScratchFloats(queries, head.head_dim));
+  const Memory scores = Floats(queries * SlotFloats(head.used_slots));
+  const auto pages = static_cast<int32_t>(SlotFloats(head.used_slots) / kPageSlots);
+  for (int32_t end = identity ? 0 : pages; end > 0; end -= 3) {
+    of_type.score_pages(task, std::max(0, end - 3), end, scores.get(), scratch.get());
+  }
+  const int64_t part_floats = queries * PartialFloats(head.head_dim);
+  const Memory partials = Floats((PartsOf(head.rows) + 1) * part_floats);
+  for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
+    of_type.attend_part(task, part, scores.get(), partials.get() + part * part_floats, scratch.get());
+  }
+  kernels.merge_parts(task, partials.get(), partials.get() + PartsOf(head.rows) * part_floats);
   return result;
 }
 
@@ -141,7 +168,7 @@ class AttentionTest : public testing::TestWithParam<Isa> {};
 TEST_P(AttentionTest, EqualsSoftmaxInDoublePrecision) {
   const AttentionKernels& kernels = KernelsOf(GetParam());
   for (int head_dim : {16, 48, 64, 128, 256}) {
-    for (int rows : {1, 15, 16, 17, 100}) {
+    for (int rows : {1, 15, 16, 17, 100, 256, 257, 600}) {
       for (bool half : {false, true}) {
         Head head(rows, head_dim, half, 7 * rows + head_dim);
         head.Place(Shuffled(rows, rows + 9, 3), rows + 9);
@@ -173,23 +200,29 @@ TEST_P(AttentionTest, EqualsSoftmaxInDoublePrecision) {
 
 TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
   const AttentionKernels& kernels = KernelsOf(GetParam());
-  Head head(75, 64, true, 5);
-  const std::vector<float> q = RandomQueries(6, 64, 9);
-  std::vector<int32_t> visible = {75, 74, 73, 40, 75, 2};
-  std::vector<int32_t> in_order(75);
-  std::iota(in_order.begin(), in_order.end(), 0);
-  head.Place(in_order, 75);
-  const Result straight = RunKernel(kernels, head, q, visible, /*identity=*/true);
-  for (unsigned seed = 0; seed < 4; ++seed) {
-    head.Place(Shuffled(75, 99, seed), 99);
-    const Result shuffled = RunKernel(kernels, head, q, visible);
-    ASSERT_EQ(straight.out, shuffled.out);
-    ASSERT_EQ(straight.probabilities, shuffled.probabilities);
-  }
-  for (int j = 0; j < 6; ++j) {
-    const std::vector<float> one(q.begin() + j * 64, q.begin() + (j + 1) * 64);
-    const Result alone = RunKernel(kernels, head, one, {visible[j]});
-    ASSERT_TRUE(std::equal(alone.out.begin(), alone.out.end(), straight.out.begin() + j * 64)) << j;
+  for (const int rows : {75, 300, 700}) {
+    for (const bool half : {true, false}) {
+      Head head(rows, 64, half, 5);
+      const std::vector<float> q = RandomQueries(11, 64, 9);
+      const std::vector<int32_t> visible = {rows, rows - 1, rows - 2, 40, rows, 2, 64, 65, 74, 1, rows / 2};
+      std::vector<int32_t> in_order(rows);
+      std::iota(in_order.begin(), in_order.end(), 0);
+      head.Place(in_order, rows);
+      const Result straight = RunKernel(kernels, head, q, visible, /*identity=*/true);
+      EXPECT_EQ(straight.out, RunKernel(kernels, head, q, visible, /*identity=*/true, /*in_parts=*/true).out);
+      for (unsigned seed = 0; seed < 3; ++seed) {
+        head.Place(Shuffled(rows, rows + 24, seed), rows + 24);
+        const Result shuffled = RunKernel(kernels, head, q, visible);
+        ASSERT_EQ(straight.out, shuffled.out);
+        ASSERT_EQ(straight.probabilities, shuffled.probabilities);
+        ASSERT_EQ(straight.out, RunKernel(kernels, head, q, visible, /*identity=*/false, /*in_parts=*/true).out);
+      }
+      for (int j = 0; j < 11; ++j) {
+        const std::vector<float> one(q.begin() + j * 64, q.begin() + (j + 1) * 64);
+        const Result alone = RunKernel(kernels, head, one, {visible[j]});
+        ASSERT_TRUE(std::equal(alone.out.begin(), alone.out.end(), straight.out.begin() + j * 64)) << j;
+      }
+    }
   }
 }
 
@@ -220,88 +253,6 @@ TEST_P(AttentionTest, HalfPrecisionRoundsToNearestEven) {
       EXPECT_EQ(got[i] & 0x7fff, 0x7c00) << in[i];  // infinite
     }
     EXPECT_EQ(got[i] >> 15, std::signbit(in[i]) ? 1 : 0) << in[i];
-  }
-}
-
-TEST_P(AttentionTest, ScansFourBitCodes) {
-  const AttentionKernels& kernels = KernelsOf(GetParam());
-  constexpr int kHeadDim = 48, kTiles = 3, kQueries = 5;
-  std::mt19937 random(2);
-  std::vector<int> code(kHeadDim * kTiles * 16);
-  for (int& c : code) c = static_cast<int>(random() % 16);
-  auto at = [&](int tile, int c, int token) { return code[(tile * kHeadDim + c) * 16 + token]; };
-  std::vector<uint8_t> packed(kTiles * kHeadDim * 8);
-  for (int tile = 0; tile < kTiles; ++tile) {
-    for (int c = 0; c < kHeadDim; ++c) {
-      for (int b = 0; b < 8; ++b) {
-        packed[(tile * kHeadDim + c) * 8 + b] = static_cast<uint8_t>(at(tile, c, b) | at(tile, c, b + 8) << 4);
-      }
-    }
-  }
-  const std::vector<float> q = RandomQueries(kQueries, kHeadDim, 4);
-  std::vector<float> bias = {0.5f, -1, 0, 2, 3}, scores(kQueries * kTiles * 16);
-  std::vector<const float*> q_rows;
-  std::vector<float*> score_rows;
-  for (int j = 0; j < kQueries; ++j) {
-    q_rows.push_back(q.data() + j * kHeadDim);
-    score_rows.push_back(scores.data() + j * kTiles * 16);
-  }
-  kernels.score_k4({packed.data(), kTiles, kHeadDim, kQueries, q_rows.data(), bias.data(), score_rows.data()});
-  for (int j = 0; j < kQueries; ++j) {
-    for (int t = 0; t < kTiles * 16; ++t) {
-      double expected = bias[j];
-      for (int c = 0; c < kHeadDim; ++c) expected += double{q[j * kHeadDim + c]} * at(t / 16, c, t % 16);
-      ASSERT_NEAR(score_rows[j][t], expected, 1e-3);
-    }
-  }
-}
-
-TEST_P(AttentionTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
-  const AttentionKernels& kernels = KernelsOf(GetParam());
-  std::mt19937 random(6);
-  std::normal_distribution<float> normal(0, 20);
-  for (const int count : {1, 15, 16, 17, 200}) {
-    std::vector<float> x(count), which(count), shares(count, -1.0f);
-    for (int i = 0; i < count; ++i) {
-      x[i] = normal(random);
-      which[i] = i == 0 || random() % 3 == 0 ? 1.0f : 0.0f;
-    }
-    constexpr float kScale = 0.25f;
-    float sums[2];
-    kernels.shares_of(x.data(), which.data(), count, kScale, shares.data(), sums);
-    double maximum = -1e30, chosen = 0, all = 0;
-    for (int i = 0; i < count; ++i) maximum = which[i] > 0 ? std::max(maximum, double{x[i]} * kScale) : maximum;
-    for (int i = 0; i < count; ++i) {
-      const double e = std::exp(x[i] * kScale - maximum);
-      ASSERT_NEAR(shares[i], which[i] * e, 1e-5 + 2e-7) << "terms below e^-16 may be taken as 0";
-      chosen += which[i] * e;
-      all += e;
-    }
-    ASSERT_NEAR(sums[0], chosen, 1e-4 * chosen);
-    ASSERT_NEAR(sums[1], all, 1e-4 * all);
-  }
-}
-
-TEST_P(AttentionTest, WeighedSharesAndThoseAboveALimit) {
-  const AttentionKernels& kernels = KernelsOf(GetParam());
-  std::mt19937 random(7);
-  for (const int count : {1, 7, 8, 40, 133}) {
-    std::vector<std::vector<float>> shares(3, std::vector<float>(count));
-    std::vector<const float*> rows;
-    for (std::vector<float>& of_query : shares) {
-      for (float& x : of_query) x = static_cast<float>(random() % 100) / 100;
-      rows.push_back(of_query.data());
-    }
-    const std::vector<float> factor = {0.5f, 0.25f, 2.0f};
-    std::vector<float> weight(count);
-    std::vector<int32_t> above(count + 16), expected;
-    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data());
-    for (int i = 0; i < count; ++i) {
-      ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
-      if (weight[i] > 1.5f) expected.push_back(i);
-    }
-    above.resize(found);
-    ASSERT_EQ(above, expected);
   }
 }
 

@@ -214,10 +214,11 @@ TEST_P(PackedAttentionTest, EqualsPlainArithmeticOnTheUnpackedRows) {
     task.column_sums = sum_rows.data();
     task.probabilities = probabilities.data();
     task.probability_stride = rows;
-    const size_t bytes = AttentionScratchBytes(5, task.slots);
-    std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, (bytes + 63) / 64 * 64), &std::free);
+    const size_t bytes = ScratchOf(5, task.slots, head_dim).end * sizeof(float);
+    std::unique_ptr<float, decltype(&std::free)> scratch(
+        static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), &std::free);
     std::memset(scratch.get(), 0x7f, bytes);
-    KernelsOf(isa).attend_f16(task, scratch.get());
+    KernelsOf(isa).f16.attend(task, scratch.get());
     for (int j = 0; j < 5; ++j) {
       std::vector<double> p(rows, 0.0);
       double sum = 0;

@@ -1,10 +1,8 @@
 #include "worker/backend/cpu/cpu_backend.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,9 +14,6 @@
 
 namespace tidepool {
 namespace {
-
-constexpr std::align_val_t kAlignment{64};
-constexpr int kTileTokens = 8;  // query tokens of one attention task: times the group size they share a page's keys
 
 int64_t TotalTokens(absl::Span<const StepSlice> slices) {
   int64_t tokens = 0;
@@ -32,28 +27,7 @@ std::vector<PackedPage> PackedLayouts(int head_dim) {
   return layouts;
 }
 
-void Attend(KvType type, const AttentionTask& task, void* scratch) {
-  if (type == KvType::kF16) {
-    AttendF16(task, scratch);
-  } else {
-    AttendF32(task, scratch);
-  }
-}
-
 }  // namespace
-
-CpuBackend::Buffer::~Buffer() {
-  if (data_ != nullptr) ::operator delete(data_, kAlignment);
-}
-
-float* CpuBackend::Buffer::Floats(size_t count) {
-  if (count * sizeof(float) > bytes_) {
-    if (data_ != nullptr) ::operator delete(data_, kAlignment);
-    bytes_ = count * sizeof(float) * 5 / 4;
-    data_ = ::operator new(bytes_, kAlignment);
-  }
-  return static_cast<float*>(data_);
-}
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(std::shared_ptr<const Model> model,
                                                           const BackendOptions& options) {
@@ -78,10 +52,10 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions&
       team_(options.threads),
       weights_(*model_, options.f32_weights, team_),
       memory_(std::move(memory)),
-      pool_(pages, PageMemory::BytesOf(layout_)) {
+      pool_(pages, PageMemory::BytesOf(layout_)),
+      attention_(layout_, config_.heads, *memory_, packed_layouts_, team_) {
   pool_.set_release(
       [this](KvPrecision precision, absl::Span<const int32_t> freed) { memory_->Release(precision, freed); });
-  for (int i = 0; i < options.threads; ++i) scratch_.push_back(std::make_unique<Buffer>());
 }
 
 void CpuBackend::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) {
@@ -152,126 +126,6 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
   }
 }
 
-CpuBackend::HeadPages::HeadPages(const CpuBackend& backend, const HeadRows& head) {
-  addresses.reserve(head.pages().size());
-  for (const SlotPage& page : head.pages()) {
-    addresses.push_back(page.page < 0 ? nullptr : backend.memory_->page(page.page, page.precision));
-  }
-  if (head.groups().empty()) return;
-  packed = head.groups().front().precision;
-  layout = &backend.packed_layouts_[static_cast<int>(packed)];
-  for (const SlotPage& page : head.pages()) {
-    halves.push_back(page.precision == KvPrecision::kF16 ? 0 : static_cast<uint8_t>(1 + page.half));
-  }
-}
-
-void CpuBackend::HeadPages::SetIn(AttentionTask& task) const {
-  task.pages = addresses.data();
-  task.halves = halves.empty() ? nullptr : halves.data();
-  task.packed = packed;
-  task.packed_layout = layout;
-}
-
-void CpuBackend::Attention(absl::Span<const StepSlice> slices, int layer, StepHook* hook) {
-  const int head_dim = config_.head_dim, group = config_.heads / config_.kv_heads;
-  const int64_t stride = int64_t{config_.heads} * head_dim;
-  const float* q = q_.Floats(0);
-  float* attended = attended_.Floats(0);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-
-  // A unit of work: query heads [first_head, first_head + heads) of a group for tokens [begin, end) of a slice. Where
-  // column sums are kept, one unit sees all tokens of one query head in order, so that the sums add up in one order.
-  struct Unit {
-    const StepSlice* slice;
-    const HeadPages* pages;
-    int64_t first_row;
-    int kv_head, first_head, heads, begin, end;
-    bool alone;  // all that this kv head attends with: its hook is called here
-  };
-  std::vector<HeadPages> pages;
-  pages.reserve(slices.size() * config_.kv_heads);
-  std::vector<Unit> units;
-  std::vector<std::pair<int, int>> several;  // slices and kv heads of more than one unit
-  int64_t first_row = 0;
-  for (const StepSlice& slice : slices) {
-    const int count = static_cast<int>(slice.tokens.size());
-    for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
-      const HeadRows& head = slice.rows->head(layer, kv_head);
-      const size_t first_unit = units.size();
-      pages.emplace_back(*this, head);
-      if (head.keeps_column_sums()) {
-        for (int g = 0; g < group; ++g) {
-          units.push_back({&slice, &pages.back(), first_row, kv_head, g, 1, 0, count, false});
-        }
-      } else {
-        for (int end = count; end > 0; end -= kTileTokens) {  // the longest first: threads end together
-          units.push_back(
-              {&slice, &pages.back(), first_row, kv_head, 0, group, std::max(0, end - kTileTokens), end, false});
-        }
-      }
-      if (units.size() == first_unit + 1) {
-        units.back().alone = true;
-      } else {
-        several.emplace_back(static_cast<int>(&slice - slices.data()), kv_head);
-      }
-    }
-    first_row += count;
-  }
-  if (hook != nullptr) {
-    ParallelFor(static_cast<int64_t>(several.size()),
-                [&](int64_t i) { hook->BeforeHead(layer, several[i].first, several[i].second); });
-    std::stable_partition(units.begin(), units.end(), [&](const Unit& unit) {
-      return unit.alone && hook->Busy(static_cast<int>(unit.slice - slices.data()), unit.kv_head);
-    });
-  }
-
-  std::atomic<size_t> next{0};
-  team_.Run([&](int thread) {
-    constexpr int kMostQueries = 64;
-    const float* query[kMostQueries];
-    float* out[kMostQueries];
-    float* sums[kMostQueries];
-    int32_t visible[kMostQueries];
-    for (size_t u = next.fetch_add(1); u < units.size(); u = next.fetch_add(1)) {
-      const Unit& unit = units[u];
-      if (hook != nullptr && unit.alone) {
-        hook->BeforeHead(layer, static_cast<int>(unit.slice - slices.data()), unit.kv_head);
-      }
-      HeadRows& head = unit.slice->rows->head(layer, unit.kv_head);
-      const int count = static_cast<int>(unit.slice->tokens.size());
-      const int tokens_at_once = std::max(1, std::min(kTileTokens, kMostQueries / unit.heads));
-      for (int begin = unit.begin; begin < unit.end; begin += tokens_at_once) {
-        const int end = std::min(unit.end, begin + tokens_at_once);
-        int queries = 0;
-        for (int i = begin; i < end; ++i) {
-          for (int g = unit.first_head; g < unit.first_head + unit.heads; ++g) {
-            const int64_t at = (unit.first_row + i) * stride + int64_t{unit.kv_head * group + g} * head_dim;
-            query[queries] = q + at;
-            out[queries] = attended + at;
-            visible[queries] = head.rows() - count + i + 1;
-            if (head.keeps_column_sums()) sums[queries] = head.column_sums()[g].data();
-            ++queries;
-          }
-        }
-        AttentionTask task;
-        unit.pages->SetIn(task);
-        task.order = head.in_order() ? nullptr : head.order().data();
-        task.rows = visible[queries - 1];
-        task.slots = head.in_order() ? task.rows : head.slots();
-        task.head_dim = head_dim;
-        task.scale = scale;
-        task.queries = queries;
-        task.q = query;
-        task.visible = visible;
-        task.out = out;
-        task.column_sums = head.keeps_column_sums() ? sums : nullptr;
-        Attend(layout_.type, task,
-               scratch_[thread]->Floats(AttentionScratchBytes(queries, task.slots) / sizeof(float)));
-      }
-    }
-  });
-}
-
 void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
   const int64_t tokens = TotalTokens(slices);
   if (tokens == 0) return;
@@ -324,7 +178,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     Rotate(layer, tokens);
     StoreNewRows(slices, layer);
     if (hook != nullptr) hook->BeforeAttention(layer, queries);
-    Attention(slices, layer, hook);
+    attention_.Run(slices, layer, q, attended, hook);
     if (hook != nullptr) hook->AfterAttention(layer);
     activations_.Set(attended, tokens, q_width, !w.output.is_float(), team_);
     const MatMulTask output[] = {{&w.output, nullptr, normed, width}};
@@ -486,15 +340,13 @@ void CpuBackend::FillGroup(const RowGroup& group, const char* rows) {
 void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
                                absl::Span<const int32_t> visible, float* out) {
   const HeadRows& head = rows.head(layer, kv_head);
-  const HeadPages pages(*this, head);
-  Buffer scratch;
+  HeadPages pages;
+  pages.Find(*memory_, packed_layouts_, head);
+  FloatBuffer scratch;
   constexpr int kAtOnce = 16;  // bounds the scratch
   for (size_t first = 0; first < queries.size(); first += kAtOnce) {
     AttentionTask task;
-    pages.SetIn(task);
-    task.slots = head.slots();
-    task.order = head.in_order() ? nullptr : head.order().data();
-    task.rows = head.rows();
+    pages.SetIn(head, task);
     task.head_dim = config_.head_dim;
     task.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
     task.queries = static_cast<int32_t>(std::min<size_t>(kAtOnce, queries.size() - first));
@@ -502,7 +354,7 @@ void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head,
     task.visible = visible.data() + first;
     task.probabilities = out + first * head.rows();
     task.probability_stride = head.rows();
-    Attend(layout_.type, task, scratch.Floats(AttentionScratchBytes(task.queries, task.slots) / sizeof(float)));
+    Attend(layout_.type, task, scratch.Floats(ScratchOf(task.queries, task.slots, task.head_dim).end));
   }
 }
 

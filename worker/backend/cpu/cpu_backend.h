@@ -7,8 +7,9 @@
 
 #include "worker/backend/backend.h"
 #include "worker/backend/cpu/cpu_weights.h"
+#include "worker/backend/cpu/float_buffer.h"
 #include "worker/backend/cpu/page_memory.h"
-#include "worker/kernels/cpu/attention.h"
+#include "worker/backend/cpu/step_attention.h"
 #include "worker/kernels/cpu/matmul.h"
 #include "worker/kernels/cpu/thread_team.h"
 #include "worker/model/model.h"
@@ -35,34 +36,10 @@ class CpuBackend : public Backend {
   void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) override;
 
  private:
-  // A growing aligned buffer that keeps its memory from step to step.
-  class Buffer {
-   public:
-    ~Buffer();
-    Buffer() = default;
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    float* Floats(size_t count);
-
-   private:
-    void* data_ = nullptr;
-    size_t bytes_ = 0;
-  };
-
   void Embed(absl::Span<const StepSlice> slices, float* x);
   void Rotate(int layer, int64_t tokens);
   void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
-  void Attention(absl::Span<const StepSlice> slices, int layer, StepHook* hook);
   void Logits(absl::Span<const StepSlice> slices);
-  // Where a head's pages are, as an AttentionTask wants it.
-  struct HeadPages {
-    explicit HeadPages(const CpuBackend& backend, const HeadRows& head);
-    void SetIn(AttentionTask& task) const;
-    std::vector<const void*> addresses;
-    std::vector<uint8_t> halves;  // empty: all are slot pages
-    KvPrecision packed = KvPrecision::kF16;
-    const PackedPage* layout = nullptr;
-  };
   // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
   void Split(const char* rows, int count, float* keys, float* values) const;
 
@@ -77,8 +54,8 @@ class CpuBackend : public Backend {
   PagePool pool_;
 
   Activations activations_;
-  Buffer x_, normed_, q_, k_, v_, attended_, gate_, up_, cosine_, sine_, logits_;
-  std::vector<std::unique_ptr<Buffer>> scratch_;  // one for each thread
+  StepAttention attention_;
+  FloatBuffer x_, normed_, q_, k_, v_, attended_, gate_, up_, cosine_, sine_, logits_;
 };
 
 }  // namespace tidepool

@@ -59,6 +59,7 @@ absl::StatusOr<std::unique_ptr<PageMemory>> PageMemory::Create(const KvLayout& l
           absl::StrCat("device_kv_bytes: cannot reserve ", memory->range_bytes_, " bytes for slot pages"));
     }
     base = static_cast<char*>(range);
+    madvise(range, memory->range_bytes_, MADV_HUGEPAGE);
   }
   return memory;
 }

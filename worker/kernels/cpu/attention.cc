@@ -1,6 +1,6 @@
 #include "worker/kernels/cpu/attention.h"
 
-#include "base/limits.h"
+#include "policies/kv/kv_layout.h"
 #include "worker/kernels/cpu/isa.h"
 
 namespace tidepool {
@@ -20,27 +20,22 @@ const AttentionKernels& Kernels() {
   return kernels;
 }
 
-int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+const AttentionKernels::OfType& Kernels(KvType type) { return type == KvType::kF16 ? Kernels().f16 : Kernels().f32; }
 
 }  // namespace
 
-size_t AttentionScratchBytes(int queries, int slots) {
-  // Scores by slot and by position for each query, and one page of keys in float32.
-  const int64_t row = RoundUp(slots, kPageSlots);
-  return static_cast<size_t>((RoundUp(queries, 4) + 1) * row + kPageSlots * kMaxHeadDim) * sizeof(float);
+void Attend(KvType type, const AttentionTask& task, float* scratch) { Kernels(type).attend(task, scratch); }
+void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
+  Kernels(type).score_pages(task, first, end, scores, scratch);
 }
-
-void AttendF16(const AttentionTask& task, void* scratch) { Kernels().attend_f16(task, scratch); }
-void AttendF32(const AttentionTask& task, void* scratch) { Kernels().attend_f32(task, scratch); }
-void ScoreK4Tiles(const K4Task& task) { Kernels().score_k4(task); }
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* partial,
+                float* scratch) {
+  Kernels(type).attend_part(task, part, scores, partial, scratch);
+}
+void MergeParts(const AttentionTask& task, const float* partials, float* sums) {
+  Kernels().merge_parts(task, partials, sums);
+}
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
-void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]) {
-  Kernels().shares_of(x, which, count, scale, shares, sums);
-}
-int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                    float* weight, int32_t* above) {
-  return Kernels().weigh_shares(shares, factor, queries, count, least, weight, above);
-}
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }
 void HalfToFloat(const uint16_t* in, int64_t count, float* out) { Kernels().half_to_float(in, count, out); }
 

@@ -1,9 +1,12 @@
-// Attention of a few queries over the resident rows of one (sequence, layer, kv head), and the scan of a 4-bit key
-// index.
+// Attention of a few queries over the resident rows of one (sequence, layer, kv head).
 //
 // Slot page (kPageSlots slots): K as [head_dim][kPageSlots], so that the scores of a page need no horizontal sum, then
 // V as [kPageSlots][head_dim]; elements float16 or float32. Packed pages (policies/kv/packed_page.h) hold two times as
 // many slots in fewer bits and are expanded into registers.
+//
+// Rows are taken in parts of kPartRows by ascending position. Each part gives a softmax of its own and its weighted
+// values; parts are merged from the first to the last (online softmax, arXiv 1805.02867). Whoever computes them:
+// AttendPart may run for different parts at once.
 //
 // The result for a query depends only on the query and on the rows it sees, in ascending position: never on the slots
 // that hold them, on the other queries of a call or on the number of threads. So a recalled row gives the bits that the
@@ -14,9 +17,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/limits.h"
 #include "policies/kv/packed_page.h"
 
 namespace tidepool {
+
+enum class KvType : uint8_t;  // policies/kv/kv_layout.h, which is no light header
 
 struct AttentionTask {
   const void* const* pages = nullptr;  // [ceil(slots / kPageSlots)] page addresses; null: no row lies there
@@ -42,52 +48,70 @@ struct AttentionTask {
 
 inline constexpr int kMaxHeadDim = 256;
 
-// Bytes of scratch memory (64-byte aligned) that a task needs.
-size_t AttentionScratchBytes(int queries, int slots);
-void AttendF16(const AttentionTask& task, void* scratch);
-void AttendF32(const AttentionTask& task, void* scratch);
+inline constexpr int32_t kPartRows = 256;
 
-// One segment of a 4-bit key index: `tiles` tiles of 16 tokens, each [head_dim][8] bytes: token t of a tile is the low
-// nibble of byte t for t < 8, the high nibble of byte t - 8 else (policies/recall/k4_code.h). scores[query][token] =
-// bias[query] + sum_c scaled_query[query][c] * code[c][token].
-struct K4Task {
-  const uint8_t* codes = nullptr;
-  int32_t tiles = 0;
-  int32_t head_dim = 0;
-  int32_t queries = 0;                         // at most kMaxK4Queries
-  const float* const* scaled_query = nullptr;  // [queries] of [head_dim]: query * scale of the channel
-  const float* bias = nullptr;                 // [queries]: sum of query * minimum of the channel
-  float* const* scores = nullptr;              // [queries] of [tiles * 16]
+// Internal linkage, like all that several instruction sets include.
+static constexpr int32_t PartsOf(int32_t rows) { return (rows + kPartRows - 1) / kPartRows; }
+static constexpr int64_t SlotFloats(int32_t slots) {
+  return (int64_t{slots} + kPageSlots - 1) / kPageSlots * kPageSlots;
+}
+// Of one query in a part: [head_dim] sums of weight * value, the maximum that the weights are relative to, and their
+// sum.
+static constexpr int64_t PartialFloats(int head_dim) { return head_dim + 16; }
+
+// Where Attend keeps what, in floats.
+struct AttentionScratch {
+  int64_t scores;   // [queries][SlotFloats]
+  int64_t weights;  // [queries][parts * kPartRows]
+  int64_t maxima;   // [parts][queries]
+  int64_t partial;  // [queries][PartialFloats]
+  int64_t sums;     // [queries][PartialFloats]
+  int64_t rows;     // [kPartRows][head_dim]
+  int64_t end;
 };
 
-inline constexpr int kMaxK4Queries = 16;
+static constexpr AttentionScratch ScratchOf(int queries, int32_t slots, int head_dim) {
+  AttentionScratch at{};
+  at.weights = at.scores + queries * SlotFloats(slots);
+  at.maxima = at.weights + int64_t{queries} * PartsOf(slots) * kPartRows;
+  at.partial = at.maxima + SlotFloats(PartsOf(slots) * queries);
+  at.sums = at.partial + queries * PartialFloats(head_dim);
+  at.rows = at.sums + queries * PartialFloats(head_dim);
+  at.end = at.rows + int64_t{kPartRows} * head_dim;
+  return at;
+}
 
-void ScoreK4Tiles(const K4Task& task);
+// scratch: ScratchOf(task).end floats, 64-byte aligned.
+void Attend(KvType type, const AttentionTask& task, float* scratch);
+
+// The same in steps, for tasks with `out` and without column sums and probabilities. scratch: PartScratchFloats.
+static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
+  return int64_t{kPartRows} * (int64_t{queries} + head_dim);
+}
+// With an order, first: scores[query][SlotFloats] of pages [first, end).
+void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
+// A part's sums, to partial[queries][PartialFloats]. scores: null without an order.
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* partial,
+                float* scratch);
+// Of all parts [parts][queries][PartialFloats] the task's `out`. sums: [queries][PartialFloats] to work in.
+void MergeParts(const AttentionTask& task, const float* partials, float* sums);
 
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
-
-// Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum) where which[i] is 1, and 0
-// where it is 0; the maximum is that of scale * x[i] where which[i] is 1. sums[0]: of the shares; sums[1]: of all rows'
-// terms, none taken above e^60. Both in 16 lanes by index. which: 0 or 1, at least one 1.
-void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]);
-
-// weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above: gets the i with a weight above `least`, in
-// ascending order; room for count + 16. Returns how many.
-int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                    float* weight, int32_t* above);
 
 // IEEE half precision, round to nearest even.
 void FloatToHalf(const float* in, int64_t count, uint16_t* out);
 void HalfToFloat(const uint16_t* in, int64_t count, float* out);
 
 struct AttentionKernels {
-  void (*attend_f16)(const AttentionTask&, void*);
-  void (*attend_f32)(const AttentionTask&, void*);
-  void (*score_k4)(const K4Task&);
+  struct OfType {
+    void (*attend)(const AttentionTask&, float*);
+    void (*score_pages)(const AttentionTask&, int32_t, int32_t, float*, float*);
+    void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*);
+  };
+  OfType f16, f32;
+  void (*merge_parts)(const AttentionTask&, const float*, float*);
   float (*exp_and_sum)(float*, int32_t);
-  void (*shares_of)(const float*, const float*, int32_t, float, float*, float*);
-  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*);
   void (*float_to_half)(const float*, int64_t, uint16_t*);
   void (*half_to_float)(const uint16_t*, int64_t, float*);
 };

@@ -1,4 +1,6 @@
 // Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
+#include <type_traits>
+
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
@@ -12,27 +14,66 @@ constexpr int kSlots = 16;
 constexpr int kQueryTile = 4;  // queries that share one load of a key or value
 using D = hn::CappedTag<float, kSlots>;
 using V = hn::Vec<D>;
+constexpr int kLanes = hn::MaxLanes(D());
+// Vectors that are worked on together, so that each of kQueryTile queries has sums that do not wait for each other, as
+// many as there are registers for.
+constexpr int kTogether = kLanes == kSlots ? 4 : 2;
+constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
 HWY_INLINE V LoadElements(D d, const float* from) { return hn::LoadU(d, from); }
 HWY_INLINE V LoadElements(D d, const hwy::float16_t* from) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
 }
 
-// Scores of kTile queries for the 16 slots of a page whose keys are `keys` [head_dim][16].
-template <int kTile>
-HWY_INLINE void PageScores(const float* HWY_RESTRICT keys, int head_dim, const float* const* q, float scale,
-                           float* const* scores, int64_t first_slot) {
+// Scores of kTile queries for kVectors vectors of slots: key[v] + c * kSlots has channel c of the v-th.
+template <int kTile, int kVectors, typename K>
+HWY_INLINE void SlotScores(const K* const* key, int head_dim, const float* const* q, float scale,
+                           float* const* scores) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  for (int part = 0; part < kSlots; part += lanes) {
-    V sum[kTile];
-    for (int j = 0; j < kTile; ++j) sum[j] = hn::Zero(d);
-    for (int c = 0; c < head_dim; ++c) {
-      const V key = hn::Load(d, keys + c * kSlots + part);
-      for (int j = 0; j < kTile; ++j) sum[j] = hn::MulAdd(hn::Set(d, q[j][c]), key, sum[j]);
-    }
+  V sum[kTile][kVectors];
+  for (int j = 0; j < kTile; ++j) {
+    for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
+  }
+  for (int c = 0; c < head_dim; ++c) {
+    V keys[kVectors];
+    for (int v = 0; v < kVectors; ++v) keys[v] = LoadElements(d, key[v] + c * kSlots);
     for (int j = 0; j < kTile; ++j) {
-      hn::Store(hn::Mul(sum[j], hn::Set(d, scale)), d, scores[j] + first_slot + part);
+      const V query = hn::Set(d, q[j][c]);
+      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(query, keys[v], sum[j][v]);
+    }
+  }
+  for (int j = 0; j < kTile; ++j) {
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(hn::Mul(sum[j][v], hn::Set(d, scale)), d, scores[j] + v * kLanes);
+    }
+  }
+}
+
+template <int kVectors, typename K>
+HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const K* const* key, float* scores, int64_t stride) {
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    float* to[kQueryTile];
+    for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
+    switch (task.queries - j) {
+      case 1: SlotScores<1, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
+      case 2: SlotScores<2, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
+      case 3: SlotScores<3, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
+      default: SlotScores<4, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
+    }
+  }
+}
+
+// Of whole pages, their keys one after the other in `pages`.
+template <int kPages, typename K>
+HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, float* scores, int64_t stride) {
+  if constexpr (kLanes == kSlots) {
+    SlotScoresOfAll<kPages>(task, pages, scores, stride);
+  } else {
+    static_assert(kPages == 1);
+    for (int part = 0; part < kSlots; part += kTogether * kLanes) {
+      const K* key[kTogether];
+      for (int v = 0; v < kTogether; ++v) key[v] = pages[0] + part + v * kLanes;
+      SlotScoresOfAll<kTogether>(task, key, scores + part, stride);
     }
   }
 }
@@ -56,10 +97,11 @@ float SumOf16(const float* partial) {
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-float ExpAndSumImpl(float* x, int32_t count) {
+// x[i] = exp(x[i] - most); the sum of them.
+float ExpAndSumFrom(float* x, int32_t count, float most) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const V maximum = hn::Set(d, MaximumOf(x, count));
+  const V maximum = hn::Set(d, most);
   HWY_ALIGN float partial[kSlots] = {};
   int32_t i = 0;
   for (; i + kSlots <= count; i += kSlots) {
@@ -84,83 +126,7 @@ float ExpAndSumImpl(float* x, int32_t count) {
   return SumOf16(partial);
 }
 
-void SharesOfImpl(const float* x, const float* which, int32_t count, float scale, float* shares, float* sums) {
-  const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const V factor = hn::Set(d, scale), lowest = hn::Set(d, -hwy::HighestValue<float>()), zero = hn::Zero(d);
-  HWY_ALIGN float tail_x[kSlots] = {}, tail_which[kSlots] = {}, tail_shares[kSlots];
-  const int32_t whole = count / kSlots * kSlots;
-  for (int k = 0; k < count - whole; ++k) {
-    tail_x[k] = x[whole + k];
-    tail_which[k] = which[whole + k];
-  }
-  V most = lowest;
-  auto raise = [&](const float* values, const float* chosen) {
-    const V value = hn::Mul(hn::LoadU(d, values), factor);
-    most = hn::Max(most, hn::IfThenElse(hn::Gt(hn::LoadU(d, chosen), zero), value, lowest));
-  };
-  for (int32_t i = 0; i < whole; i += lanes) raise(x + i, which + i);
-  for (int part = 0; part < kSlots; part += lanes) raise(tail_x + part, tail_which + part);
-  const V maximum = hn::MaxOfLanes(d, most), cap = hn::Set(d, 60.0f);
-
-  HWY_ALIGN float chosen_sum[kSlots] = {}, all_sum[kSlots] = {};
-  auto add = [&](const float* values, const float* chosen, float* out, int part) {
-    const V e = hn::Exp(d, hn::Min(hn::Sub(hn::Mul(hn::LoadU(d, values), factor), maximum), cap));
-    const V share = hn::Mul(e, hn::LoadU(d, chosen));
-    hn::StoreU(share, d, out);
-    hn::Store(hn::Add(hn::Load(d, chosen_sum + part), share), d, chosen_sum + part);
-    return e;
-  };
-  const V floor = hn::Set(d, hn::GetLane(maximum) - 16.0f);
-  for (int32_t i = 0; i < whole; i += kSlots) {
-    V highest = hn::Mul(hn::LoadU(d, x + i), factor);
-    for (int part = lanes; part < kSlots; part += lanes) {
-      highest = hn::Max(highest, hn::Mul(hn::LoadU(d, x + i + part), factor));
-    }
-    if (hn::AllTrue(d, hn::Lt(highest, floor))) {  // most, where a head knows what it wants
-      for (int part = 0; part < kSlots; part += lanes) hn::StoreU(zero, d, shares + i + part);
-      continue;
-    }
-    for (int part = 0; part < kSlots; part += lanes) {
-      const V e = add(x + i + part, which + i + part, shares + i + part, part);
-      hn::Store(hn::Add(hn::Load(d, all_sum + part), e), d, all_sum + part);
-    }
-  }
-  HWY_ALIGN float tail_e[kSlots];
-  for (int part = 0; part < kSlots; part += lanes) {
-    hn::Store(add(tail_x + part, tail_which + part, tail_shares + part, part), d, tail_e + part);
-  }
-  for (int k = 0; k < count - whole; ++k) {
-    shares[whole + k] = tail_shares[k];
-    all_sum[k] += tail_e[k];
-  }
-  sums[0] = SumOf16(chosen_sum);
-  sums[1] = SumOf16(all_sum);
-}
-
-int32_t WeighSharesImpl(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                        float* weight, int32_t* above) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const V limit = hn::Set(d, least);
-  int32_t found = 0, i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    V sum = hn::Zero(d);
-    for (int j = 0; j < queries; ++j) sum = hn::Add(sum, hn::Mul(hn::Set(d, factor[j]), hn::LoadU(d, shares[j] + i)));
-    hn::StoreU(sum, d, weight + i);
-    const auto is_above = hn::Gt(sum, limit);
-    if (hn::AllFalse(d, is_above)) continue;
-    found += static_cast<int32_t>(hn::CompressStore(hn::Iota(di, i), hn::RebindMask(di, is_above), di, above + found));
-  }
-  for (; i < count; ++i) {
-    float sum = 0;
-    for (int j = 0; j < queries; ++j) sum += factor[j] * shares[j][i];
-    weight[i] = sum;
-    if (sum > least) above[found++] = i;
-  }
-  return found;
-}
+float ExpAndSumImpl(float* x, int32_t count) { return ExpAndSumFrom(x, count, MaximumOf(x, count)); }
 
 // Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
 template <int kBits>
@@ -247,168 +213,296 @@ class PackedValues {
   float scale_[kMaxHeadDim / 16 + 3], minimum_[kMaxHeadDim / 16 + 3];
 };
 
-// Output of kTile queries: sum over rows of probability * value, in ascending position. kBits: of packed rows; 0: there
-// are none.
-template <typename T, int kBits, int kTile>
-HWY_INLINE void WeightedValues(const AttentionTask& task, int32_t rows, const float* const* weight, int first_query) {
+// kTile queries' sums over the rows of weight * value, in their order. load(i, channel): values of row i from a channel
+// on, one for each lane.
+template <int kTile, typename Load>
+HWY_INLINE void WeightedValues(int32_t rows, int head_dim, const float* weight, int64_t stride, const Load& load,
+                               float* const* out) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  constexpr int kVectors = 4;
-  const int head_dim = task.head_dim;
-  for (int first = 0; first < head_dim; first += kVectors * lanes) {
-    const int vectors = (head_dim - first) / lanes < kVectors ? (head_dim - first) / lanes : kVectors;
+  auto columns = [&](int first, auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
     V sum[kTile][kVectors];
     for (int j = 0; j < kTile; ++j) {
       for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
     }
-    auto add = [&](int32_t i, int v, V value) {
-      for (int j = 0; j < kTile; ++j) sum[j][v] = hn::MulAdd(hn::Set(d, weight[j][i]), value, sum[j][v]);
-    };
     for (int32_t i = 0; i < rows; ++i) {
-      const int32_t slot = task.order != nullptr ? task.order[i] : i;
-      const void* page = task.pages[slot / kSlots];
-      if constexpr (kBits != 0) {
-        if (const int half = task.halves[slot / kSlots]; half != 0) {
-          const PackedValues<kBits> row(task, static_cast<const uint8_t*>(page), (half - 1) * kSlots + slot % kSlots);
-          for (int v = 0; v < vectors; ++v) add(i, v, row.Load(first + v * lanes));
-          continue;
-        }
-      }
-      const T* values = static_cast<const T*>(page) + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim + first;
-      if (vectors == kVectors) {
-        for (int v = 0; v < kVectors; ++v) add(i, v, LoadElements(d, values + v * lanes));
-      } else {
-        for (int v = 0; v < vectors; ++v) add(i, v, LoadElements(d, values + v * lanes));
+      V value[kVectors];
+      for (int v = 0; v < kVectors; ++v) value[v] = load(i, first + v * kLanes);
+      for (int j = 0; j < kTile; ++j) {
+        const V factor = hn::Set(d, weight[j * stride + i]);
+        for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(factor, value[v], sum[j][v]);
       }
     }
     for (int j = 0; j < kTile; ++j) {
-      for (int v = 0; v < vectors; ++v) hn::StoreU(sum[j][v], d, task.out[first_query + j] + first + v * lanes);
+      for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[j][v], d, out[j] + first + v * kLanes);
+    }
+  };
+  int first = 0;
+  for (; first + kTogether * kLanes <= head_dim; first += kTogether * kLanes) {
+    columns(first, std::integral_constant<int, kTogether>());
+  }
+  for (; first < head_dim; first += kLanes) columns(first, std::integral_constant<int, 1>());
+}
+
+template <typename Load>
+HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, const float* weights, int64_t stride,
+                                    const Load& load, float* partial) {
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    float* to[kQueryTile];
+    for (int k = 0; k < kQueryTile; ++k) to[k] = partial + (j + k) * PartialFloats(task.head_dim);
+    const float* weight = weights + j * stride;
+    switch (task.queries - j) {
+      case 1: WeightedValues<1>(rows, task.head_dim, weight, stride, load, to); break;
+      case 2: WeightedValues<2>(rows, task.head_dim, weight, stride, load, to); break;
+      case 3: WeightedValues<3>(rows, task.head_dim, weight, stride, load, to); break;
+      default: WeightedValues<4>(rows, task.head_dim, weight, stride, load, to); break;
     }
   }
 }
 
 template <typename T, int kBits>
-void AttendPacked(const AttentionTask& task, void* scratch) {
+void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* keys) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const int64_t row_floats = (static_cast<int64_t>(task.slots) + kSlots - 1) / kSlots * kSlots;
-  float* keys = static_cast<float*>(scratch);
-  float* ordered = keys + kSlots * kMaxHeadDim;
-  float* all_scores = ordered + row_floats;
-
-  // All scores, page by page: a page's keys are converted once for all queries.
-  const int64_t pages = row_floats / kSlots;
-  for (int64_t p = 0; p < pages; ++p) {
-    if (task.pages[p] == nullptr) continue;
-    if (kBits != 0 && task.halves[p] != 0) {
-      UnpackKeys<kBits == 0 ? 8 : kBits>(task, static_cast<const uint8_t*>(task.pages[p]), task.halves[p] - 1, keys);
-    } else {
-      const T* page = static_cast<const T*>(task.pages[p]);
-      for (int i = 0; i < task.head_dim * kSlots; i += lanes) hn::Store(LoadElements(d, page + i), d, keys + i);
+  constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
+  const bool convert = std::is_same_v<T, float> ? false : task.queries >= kConvertQueries;
+  const int64_t elements = int64_t{task.head_dim} * kSlots;
+  auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
+  for (int32_t p = first; p < end;) {
+    if (task.pages[p] == nullptr) {
+      ++p;
+      continue;
     }
-    int j = 0;
-    for (; j < task.queries; j += kQueryTile) {
-      float* scores[kQueryTile];
-      for (int k = 0; k < kQueryTile; ++k) scores[k] = all_scores + (j + k) * row_floats;
-      switch (task.queries - j) {
-        case 1: PageScores<1>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
-        case 2: PageScores<2>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
-        case 3: PageScores<3>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
-        default: PageScores<4>(keys, task.head_dim, task.q + j, task.scale, scores, p * kSlots); break;
+    float* to = scores + int64_t{p - first} * kSlots;
+    int together = 0;
+    while (together < kPages && p + together < end && task.pages[p + together] != nullptr && !packed(p + together)) {
+      ++together;
+    }
+    if (together < kPages) together = 1;
+    p += together;
+    const void* const* pages = task.pages + (p - together);
+    const float* converted[kPages];
+    if (convert || packed(p - 1)) {
+      for (int k = 0; k < together; ++k) {
+        float* expanded = keys + k * elements;
+        converted[k] = expanded;
+        if (packed(p - 1)) {
+          UnpackKeys<kBits == 0 ? 8 : kBits>(task, static_cast<const uint8_t*>(pages[0]), task.halves[p - 1] - 1, keys);
+        } else {
+          const T* page = static_cast<const T*>(pages[k]);
+          for (int64_t i = 0; i < elements; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
+        }
       }
+      if (together == kPages) {
+        PageScores<kPages>(task, converted, to, stride);
+      } else {
+        PageScores<1>(task, converted, to, stride);
+      }
+      continue;
+    }
+    const T* keys_of[kPages];
+    for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
+    if (together == kPages) {
+      PageScores<kPages>(task, keys_of, to, stride);
+    } else {
+      PageScores<1>(task, keys_of, to, stride);
     }
   }
+}
 
-  // Softmax of each query over the rows it sees, in ascending position.
+// Scores in the places of the part's weights [queries][stride] become weights exp(score - maximum), their sums and
+// maxima and the weighted values go to `partial`.
+template <typename T, int kBits>
+void FoldPart(const AttentionTask& task, int32_t part, float* weights, int64_t stride, float* values, float* partial) {
+  const D d;
+  const int head_dim = task.head_dim;
+  const int32_t first = part * kPartRows;
+  const int32_t rows = task.rows - first < kPartRows ? task.rows - first : kPartRows;
+  int32_t most = 0;  // rows that some query sees
   for (int j = 0; j < task.queries; ++j) {
-    float* scores = all_scores + j * row_floats;
-    const int32_t visible = task.visible[j];
-    if (task.order != nullptr) {
-      for (int32_t i = 0; i < visible; ++i) ordered[i] = scores[task.order[i]];
-      for (int32_t i = 0; i < visible; ++i) scores[i] = ordered[i];
-    }
-    const float sum = ExpAndSumImpl(scores, visible);
-    const V inverse = hn::Set(d, 1.0f / sum);
-    int32_t i = 0;
-    for (; i + lanes <= visible; i += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, scores + i), inverse), d, scores + i);
-    for (; i < visible; ++i) scores[i] *= hn::GetLane(inverse);
-    for (; i < task.rows; ++i) scores[i] = 0;  // a zero weight leaves a sum as it is, bit for bit
-    if (task.column_sums != nullptr) {
-      float* sums = task.column_sums[j];
-      if (task.order != nullptr) {
-        for (int32_t k = 0; k < visible; ++k) sums[task.order[k]] += scores[k];
-      } else {
-        for (int32_t k = 0; k < visible; ++k) sums[k] += scores[k];
-      }
-    }
-    if (task.probabilities != nullptr) {
-      float* to = task.probabilities + j * task.probability_stride;
-      for (int32_t k = 0; k < task.rows; ++k) to[k] = scores[k];
-    }
+    float* weight = weights + j * stride;
+    int32_t visible = task.visible[j] - first;
+    visible = visible < 0 ? 0 : visible > rows ? rows : visible;
+    most = visible > most ? visible : most;
+    float* ends = partial + j * PartialFloats(head_dim) + head_dim;
+    ends[0] = visible > 0 ? MaximumOf(weight, visible) : -hwy::HighestValue<float>();
+    ends[1] = visible > 0 ? ExpAndSumFrom(weight, visible, ends[0]) : 0.0f;
+    for (int32_t i = visible; i < rows; ++i) weight[i] = 0;  // a zero weight leaves a sum as it is, bit for bit
   }
   if (task.out == nullptr) return;
 
-  for (int j = 0; j < task.queries; j += kQueryTile) {
-    const float* weight[kQueryTile];
-    int32_t rows = 0;
-    const int tile = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
-    for (int k = 0; k < tile; ++k) {
-      weight[k] = all_scores + (j + k) * row_floats;
-      rows = task.visible[j + k] > rows ? task.visible[j + k] : rows;
+  const T* row[kPartRows];
+  auto find = [&](int32_t i) {
+    const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
+    return static_cast<const T*>(task.pages[slot / kSlots]) + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim;
+  };
+  if (kBits == 0 && (std::is_same_v<T, float> || task.queries < kConvertQueries)) {
+    for (int32_t i = 0; i < most; ++i) row[i] = find(i);
+    WeightedValuesOfAll(
+        task, most, weights, stride, [&](int32_t i, int c) { return LoadElements(D(), row[i] + c); }, partial);
+    return;
+  }
+  for (int32_t i = 0; i < most; ++i) {
+    float* to = values + int64_t{i} * head_dim;
+    if constexpr (kBits != 0) {
+      const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
+      if (const int half = task.halves[slot / kSlots]; half != 0) {
+        const PackedValues<kBits> packed(task, static_cast<const uint8_t*>(task.pages[slot / kSlots]),
+                                         (half - 1) * kSlots + slot % kSlots);
+        for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(packed.Load(c), d, to + c);
+        continue;
+      }
     }
-    switch (tile) {
-      case 1: WeightedValues<T, kBits, 1>(task, rows, weight, j); break;
-      case 2: WeightedValues<T, kBits, 2>(task, rows, weight, j); break;
-      case 3: WeightedValues<T, kBits, 3>(task, rows, weight, j); break;
-      default: WeightedValues<T, kBits, 4>(task, rows, weight, j); break;
+    const T* from = find(i);
+    for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(LoadElements(d, from + c), d, to + c);
+  }
+  WeightedValuesOfAll(
+      task, most, weights, stride, [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i} * head_dim + c); },
+      partial);
+}
+
+// One more part into the sums of what came before it.
+void MergePart(const AttentionTask& task, bool first, const float* partial, float* sums) {
+  const D d;
+  const int head_dim = task.head_dim;
+  const int64_t floats = PartialFloats(head_dim);
+  for (int j = 0; j < task.queries; ++j, partial += floats, sums += floats) {
+    if (first) {
+      for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(hn::LoadU(d, partial + c), d, sums + c);
+      sums[head_dim] = partial[head_dim];
+      sums[head_dim + 1] = partial[head_dim + 1];
+      continue;
     }
+    if (partial[head_dim + 1] == 0) continue;  // sees nothing of it
+    const float before = sums[head_dim], now = partial[head_dim], most = before > now ? before : now;
+    const V old_factor = hn::Exp(d, hn::Set(d, before - most)), new_factor = hn::Exp(d, hn::Set(d, now - most));
+    for (int c = 0; c < head_dim; c += kLanes) {
+      const V sum = hn::Mul(hn::LoadU(d, sums + c), old_factor);
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, partial + c), new_factor, sum), d, sums + c);
+    }
+    sums[head_dim] = most;
+    sums[head_dim + 1] = sums[head_dim + 1] * hn::GetLane(old_factor) + partial[head_dim + 1] * hn::GetLane(new_factor);
+  }
+}
+
+void DivideSums(const AttentionTask& task, const float* sums) {
+  const D d;
+  const int64_t floats = PartialFloats(task.head_dim);
+  for (int j = 0; j < task.queries; ++j, sums += floats) {
+    const V inverse = hn::Set(d, 1.0f / sums[task.head_dim + 1]);
+    for (int c = 0; c < task.head_dim; c += kLanes) {
+      hn::StoreU(hn::Mul(hn::LoadU(d, sums + c), inverse), d, task.out[j] + c);
+    }
+  }
+}
+
+// What the policies want of the attention, from each part's weights and the maxima that they are relative to.
+void GiveProbabilities(const AttentionTask& task, const float* weights, int64_t stride, const float* maxima,
+                       const float* sums) {
+  const D d;
+  const int32_t parts = PartsOf(task.rows);
+  for (int j = 0; j < task.queries; ++j) {
+    const float* ends = sums + j * PartialFloats(task.head_dim) + task.head_dim;
+    const float inverse = 1.0f / ends[1];
+    for (int32_t part = 0; part < parts; ++part) {
+      const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, maxima[part * task.queries + j] - ends[0]))) * inverse;
+      const int32_t end = part == parts - 1 ? task.rows : (part + 1) * kPartRows;
+      const float* weight = weights + j * stride;
+      if (task.column_sums != nullptr) {
+        float* column = task.column_sums[j];
+        for (int32_t k = part * kPartRows; k < end; ++k) {
+          column[task.order != nullptr ? task.order[k] : k] += weight[k] * factor;
+        }
+      }
+      if (task.probabilities != nullptr) {
+        float* to = task.probabilities + j * task.probability_stride;
+        for (int32_t k = part * kPartRows; k < end; ++k) to[k] = weight[k] * factor;
+      }
+    }
+  }
+}
+
+// `rows`: kPartRows * head_dim floats.
+template <typename T, int kBits>
+void AttendPart(const AttentionTask& task, int32_t part, const float* scores, float* weights, int64_t stride,
+                float* rows, float* partial) {
+  const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
+  if (task.order == nullptr) {
+    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, weights, stride, rows);
+  } else {
+    for (int j = 0; j < task.queries; ++j) {
+      const float* from = scores + j * SlotFloats(task.slots);
+      const int32_t* order = task.order + first;
+      float* to = weights + j * stride;
+      const D d;
+      const hn::RebindToSigned<D> di;
+      int32_t i = 0;
+      for (; i + kLanes <= end - first; i += kLanes)
+        hn::StoreU(hn::GatherIndex(d, from, hn::LoadU(di, order + i)), d, to + i);
+      for (; i < end - first; ++i) to[i] = from[order[i]];
+    }
+  }
+  FoldPart<T, kBits>(task, part, weights, stride, rows, partial);
+}
+
+template <typename T, int kBits>
+void AttendAll(const AttentionTask& task, float* scratch) {
+  const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
+  const int32_t parts = PartsOf(task.rows);
+  const int64_t stride = keep ? int64_t{parts} * kPartRows : kPartRows;
+  const AttentionScratch at = ScratchOf(task.queries, task.slots, task.head_dim);
+  float *weights = scratch + at.weights, *partial = scratch + at.partial, *sums = scratch + at.sums;
+  if (task.order != nullptr) {
+    ScorePages<T, kBits>(task, 0, static_cast<int32_t>(SlotFloats(task.slots) / kSlots), scratch + at.scores,
+                         SlotFloats(task.slots), scratch + at.rows);
+  }
+  for (int32_t part = 0; part < parts; ++part) {
+    AttendPart<T, kBits>(task, part, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0), stride,
+                         scratch + at.rows, partial);
+    for (int j = 0; keep && j < task.queries; ++j) {
+      scratch[at.maxima + part * task.queries + j] = partial[j * PartialFloats(task.head_dim) + task.head_dim];
+    }
+    MergePart(task, part == 0, partial, sums);
+  }
+  if (keep) GiveProbabilities(task, weights, stride, scratch + at.maxima, sums);
+  if (task.out != nullptr) DivideSums(task, sums);
+}
+
+// body(bits) with the bits of the task's packed rows as a constant; 0: there are none.
+template <typename Body>
+void WithBits(const AttentionTask& task, const Body& body) {
+  if (task.halves == nullptr) return body(std::integral_constant<int, 0>());
+  switch (task.packed) {
+    case KvPrecision::kF16: return body(std::integral_constant<int, 0>());
+    case KvPrecision::kInt8: return body(std::integral_constant<int, 8>());
+    case KvPrecision::kKivi4: return body(std::integral_constant<int, 4>());
+    case KvPrecision::kKivi2: return body(std::integral_constant<int, 2>());
   }
 }
 
 template <typename T>
-void Attend(const AttentionTask& task, void* scratch) {
-  if (task.halves == nullptr) return AttendPacked<T, 0>(task, scratch);
-  switch (task.packed) {
-    case KvPrecision::kF16: return AttendPacked<T, 0>(task, scratch);
-    case KvPrecision::kInt8: return AttendPacked<T, 8>(task, scratch);
-    case KvPrecision::kKivi4: return AttendPacked<T, 4>(task, scratch);
-    case KvPrecision::kKivi2: return AttendPacked<T, 2>(task, scratch);
-  }
+void AttendImpl(const AttentionTask& task, float* scratch) {
+  WithBits(task, [&](auto bits) { AttendAll<T, bits>(task, scratch); });
 }
 
-void AttendF16Impl(const AttentionTask& task, void* scratch) { Attend<hwy::float16_t>(task, scratch); }
-void AttendF32Impl(const AttentionTask& task, void* scratch) { Attend<float>(task, scratch); }
+template <typename T>
+void ScorePagesImpl(const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
+  WithBits(task, [&](auto bits) {
+    ScorePages<T, bits>(task, first, end, scores + int64_t{first} * kSlots, SlotFloats(task.slots), scratch);
+  });
+}
 
-void ScoreK4Impl(const K4Task& task) {
-  const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const hn::Rebind<uint8_t, D> d8;
-  const hn::RebindToSigned<D> di;
-  HWY_ALIGN uint8_t codes[kMaxHeadDim * kSlots];
-  for (int tile = 0; tile < task.tiles; ++tile) {
-    const uint8_t* packed = task.codes + static_cast<int64_t>(tile) * task.head_dim * 8;
-    for (int c = 0; c < task.head_dim; ++c) {
-      uint64_t word;
-      __builtin_memcpy(&word, packed + c * 8, 8);
-      const uint64_t low = word & 0x0f0f0f0f0f0f0f0fULL, high = (word >> 4) & 0x0f0f0f0f0f0f0f0fULL;
-      __builtin_memcpy(codes + c * kSlots, &low, 8);
-      __builtin_memcpy(codes + c * kSlots + 8, &high, 8);
-    }
-    for (int first = 0; first < task.queries; first += kQueryTile) {
-      const int count = task.queries - first < kQueryTile ? task.queries - first : kQueryTile;
-      for (int part = 0; part < kSlots; part += lanes) {
-        V sum[kQueryTile];
-        for (int j = 0; j < kQueryTile; ++j) sum[j] = hn::Set(d, j < count ? task.bias[first + j] : 0.0f);
-        for (int c = 0; c < task.head_dim; ++c) {
-          const V code = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, codes + c * kSlots + part)));
-          for (int j = 0; j < kQueryTile; ++j) {
-            if (j < count) sum[j] = hn::MulAdd(hn::Set(d, task.scaled_query[first + j][c]), code, sum[j]);
-          }
-        }
-        for (int j = 0; j < count; ++j) hn::StoreU(sum[j], d, task.scores[first + j] + tile * kSlots + part);
-      }
-    }
+template <typename T>
+void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores, float* partial, float* scratch) {
+  float* rows = scratch + int64_t{task.queries} * kPartRows;
+  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, scratch, kPartRows, rows, partial); });
+}
+
+void MergePartsImpl(const AttentionTask& task, const float* partials, float* sums) {
+  for (int32_t part = 0; part < PartsOf(task.rows); ++part) {
+    MergePart(task, part == 0, partials, sums);
+    partials += task.queries * PartialFloats(task.head_dim);
   }
+  DivideSums(task, sums);
 }
 
 #if !defined(__F16C__)
@@ -468,7 +562,12 @@ void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
 }  // namespace
 
 extern const AttentionKernels kAttentionKernels;
-const AttentionKernels kAttentionKernels = {AttendF16Impl, AttendF32Impl,   ScoreK4Impl,     ExpAndSumImpl,
-                                            SharesOfImpl,  WeighSharesImpl, FloatToHalfImpl, HalfToFloatImpl};
+const AttentionKernels kAttentionKernels = {
+    {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>},
+    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>},
+    MergePartsImpl,
+    ExpAndSumImpl,
+    FloatToHalfImpl,
+    HalfToFloatImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA

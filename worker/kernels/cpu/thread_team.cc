@@ -10,12 +10,6 @@ namespace {
 // Some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice.
 constexpr int kSpins = 4000;
 
-inline void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
 }  // namespace
 
 ThreadTeam::ThreadTeam(int threads) : size_(threads) {

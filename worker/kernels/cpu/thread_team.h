@@ -28,6 +28,13 @@ class ThreadTeam {
   // what.
   void ForEach(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body);
 
+  // A moment of a thread that waits for another.
+  static void Pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
  private:
   void Work(int thread);
 

@@ -1,0 +1,122 @@
+#include "worker/kernels/cpu/recall_scan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "worker/kernels/cpu/isa.h"
+
+namespace tidepool {
+namespace {
+
+const RecallScanKernels& KernelsOf(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx512: return cpu_avx512::kRecallScanKernels;
+    case Isa::kAvx2: return cpu_avx2::kRecallScanKernels;
+#endif
+    default: return cpu_baseline::kRecallScanKernels;
+  }
+}
+
+std::vector<float> RandomQueries(int count, int head_dim, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<float> q(static_cast<size_t>(count) * head_dim);
+  for (float& x : q) x = normal(random);
+  return q;
+}
+
+class RecallScanTest : public testing::TestWithParam<Isa> {};
+
+TEST_P(RecallScanTest, ScansFourBitCodes) {
+  const RecallScanKernels& kernels = KernelsOf(GetParam());
+  constexpr int kHeadDim = 48, kTiles = 3, kQueries = 5;
+  std::mt19937 random(2);
+  std::vector<int> code(kHeadDim * kTiles * 16);
+  for (int& c : code) c = static_cast<int>(random() % 16);
+  auto at = [&](int tile, int c, int token) { return code[(tile * kHeadDim + c) * 16 + token]; };
+  std::vector<uint8_t> packed(kTiles * kHeadDim * 8);
+  for (int tile = 0; tile < kTiles; ++tile) {
+    for (int c = 0; c < kHeadDim; ++c) {
+      for (int b = 0; b < 8; ++b) {
+        packed[(tile * kHeadDim + c) * 8 + b] = static_cast<uint8_t>(at(tile, c, b) | at(tile, c, b + 8) << 4);
+      }
+    }
+  }
+  const std::vector<float> q = RandomQueries(kQueries, kHeadDim, 4);
+  std::vector<float> bias = {0.5f, -1, 0, 2, 3}, scores(kQueries * kTiles * 16);
+  std::vector<const float*> q_rows;
+  std::vector<float*> score_rows;
+  for (int j = 0; j < kQueries; ++j) {
+    q_rows.push_back(q.data() + j * kHeadDim);
+    score_rows.push_back(scores.data() + j * kTiles * 16);
+  }
+  kernels.score_k4({packed.data(), kTiles, kHeadDim, kQueries, q_rows.data(), bias.data(), score_rows.data()});
+  for (int j = 0; j < kQueries; ++j) {
+    for (int t = 0; t < kTiles * 16; ++t) {
+      double expected = bias[j];
+      for (int c = 0; c < kHeadDim; ++c) expected += double{q[j * kHeadDim + c]} * at(t / 16, c, t % 16);
+      ASSERT_NEAR(score_rows[j][t], expected, 1e-3);
+    }
+  }
+}
+
+TEST_P(RecallScanTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
+  const RecallScanKernels& kernels = KernelsOf(GetParam());
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal(0, 20);
+  for (const int count : {1, 15, 16, 17, 200}) {
+    std::vector<float> x(count), which(count), shares(count, -1.0f);
+    for (int i = 0; i < count; ++i) {
+      x[i] = normal(random);
+      which[i] = i == 0 || random() % 3 == 0 ? 1.0f : 0.0f;
+    }
+    constexpr float kScale = 0.25f;
+    float sums[2];
+    kernels.shares_of(x.data(), which.data(), count, kScale, shares.data(), sums);
+    double maximum = -1e30, chosen = 0, all = 0;
+    for (int i = 0; i < count; ++i) maximum = which[i] > 0 ? std::max(maximum, double{x[i]} * kScale) : maximum;
+    for (int i = 0; i < count; ++i) {
+      const double e = std::exp(x[i] * kScale - maximum);
+      ASSERT_NEAR(shares[i], which[i] * e, 1e-5 + 2e-7) << "terms below e^-16 may be taken as 0";
+      chosen += which[i] * e;
+      all += e;
+    }
+    ASSERT_NEAR(sums[0], chosen, 1e-4 * chosen);
+    ASSERT_NEAR(sums[1], all, 1e-4 * all);
+  }
+}
+
+TEST_P(RecallScanTest, WeighedSharesAndThoseAboveALimit) {
+  const RecallScanKernels& kernels = KernelsOf(GetParam());
+  std::mt19937 random(7);
+  for (const int count : {1, 7, 8, 40, 133}) {
+    std::vector<std::vector<float>> shares(3, std::vector<float>(count));
+    std::vector<const float*> rows;
+    for (std::vector<float>& of_query : shares) {
+      for (float& x : of_query) x = static_cast<float>(random() % 100) / 100;
+      rows.push_back(of_query.data());
+    }
+    const std::vector<float> factor = {0.5f, 0.25f, 2.0f};
+    std::vector<float> weight(count);
+    std::vector<int32_t> above(count + 16), expected;
+    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data());
+    for (int i = 0; i < count; ++i) {
+      ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
+      if (weight[i] > 1.5f) expected.push_back(i);
+    }
+    above.resize(found);
+    ASSERT_EQ(above, expected);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, RecallScanTest, testing::ValuesIn(SupportedIsas()),
+                         [](const testing::TestParamInfo<Isa>& info) { return std::string(IsaName(info.param)); });
+
+}  // namespace
+}  // namespace tidepool

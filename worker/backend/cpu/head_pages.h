@@ -1,0 +1,31 @@
+// Where the pages of a (sequence, layer, kv head) are, as an AttentionTask wants it.
+#ifndef TIDEPOOL_WORKER_BACKEND_CPU_HEAD_PAGES_H_
+#define TIDEPOOL_WORKER_BACKEND_CPU_HEAD_PAGES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "policies/kv/packed_page.h"
+#include "worker/backend/cpu/page_memory.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/kv/resident_rows.h"
+
+namespace tidepool {
+
+class HeadPages {
+ public:
+  // Keeps the memory of what it held before. layouts: by precision.
+  void Find(const PageMemory& memory, const std::vector<PackedPage>& layouts, const HeadRows& head);
+  // The task's pages, slots, order and rows; valid until Find and while the head does not change.
+  void SetIn(const HeadRows& head, AttentionTask& task) const;
+
+ private:
+  std::vector<const void*> addresses_;
+  std::vector<uint8_t> halves_;  // empty: all are slot pages
+  KvPrecision packed_ = KvPrecision::kF16;
+  const PackedPage* layout_ = nullptr;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_BACKEND_CPU_HEAD_PAGES_H_

@@ -1,0 +1,202 @@
+#include "worker/backend/cpu/step_attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tidepool {
+namespace {
+
+constexpr int32_t kScorePages = kPartRows / kPageSlots;  // of a unit
+
+// Threads that wait here are waited for soon; another process may have the core of the one that works.
+template <typename Condition>
+void SpinUntil(const Condition& condition) {
+  constexpr int kSpins = 2000;
+  for (int spins = 0; !condition(); ++spins) {
+    if (spins < kSpins) {
+      ThreadTeam::Pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+}  // namespace
+
+StepAttention::StepAttention(const KvLayout& layout, int heads, const PageMemory& memory,
+                             const std::vector<PackedPage>& layouts, ThreadTeam& team)
+    : layout_(layout),
+      heads_(heads),
+      group_(heads / layout.kv_heads),
+      scale_(1.0f / std::sqrt(static_cast<float>(layout.head_dim))),
+      memory_(memory),
+      layouts_(layouts),
+      team_(team) {
+  for (int i = 0; i < team.size(); ++i) thread_scratch_.push_back(std::make_unique<FloatBuffer>());
+}
+
+int StepAttention::TileTokens() const { return std::clamp(kMostQueries / group_, 1, 16); }
+
+void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, StepHook* hook) {
+  now_.clear();
+  prepare_.clear();
+  next_prepare_ = 0;
+  int64_t first_row = 0, scratch = 0;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    const auto count = static_cast<int64_t>(slices[i].tokens.size());
+    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+      if (now_.size() == all_.size()) all_.push_back(std::make_unique<Head>());
+      Head& head = *all_[now_.size()];
+      head.slice = &slices[i];
+      head.rows = &slices[i].rows->head(layer, kv_head);
+      head.slice_index = static_cast<int>(i);
+      head.kv_head = kv_head;
+      head.first_row = first_row;
+      head.busy = hook != nullptr && hook->Busy(head.slice_index, kv_head);
+      head.split = !head.rows->keeps_column_sums() && count * group_ <= kSplitQueries;
+      head.prepared.store(false, std::memory_order_relaxed);
+      head.score_units = head.units = 0;
+      head.next_score.store(0, std::memory_order_relaxed);
+      head.scored.store(0, std::memory_order_relaxed);
+      head.next_unit.store(0, std::memory_order_relaxed);
+      head.done.store(0, std::memory_order_relaxed);
+      head.scratch = scratch;
+      if (head.split) {  // a hook takes no pages
+        const int64_t queries = count * group_, slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;
+        const int64_t parts = PartsOf(static_cast<int32_t>(slots)) + 1;  // and the merged sums
+        scratch += queries * (slots + parts * PartialFloats(layout_.head_dim));
+      }
+      now_.push_back(&head);
+    }
+    first_row += count;
+  }
+  scratch_.Floats(scratch);
+  prepare_ = now_;
+  // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
+  std::stable_partition(prepare_.begin(), prepare_.end(), [](const Head* head) { return head->busy; });
+  std::stable_sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
+    return std::make_pair(a->busy, a->split) < std::make_pair(b->busy, b->split);
+  });
+}
+
+void StepAttention::Prepare(Head& head, const float* q, float* out) {
+  head.pages.Find(memory_, layouts_, *head.rows);
+  const int count = static_cast<int>(head.slice->tokens.size());
+  if (!head.split) {
+    head.units = head.rows->keeps_column_sums() ? group_ : (count + TileTokens() - 1) / TileTokens();
+    return;
+  }
+  AttentionTask& task = head.task;
+  task = AttentionTask();
+  head.pages.SetIn(*head.rows, task);
+  task.head_dim = layout_.head_dim;
+  task.scale = scale_;
+  task.queries = 0;
+  for (int i = 0; i < count; ++i) {
+    for (int g = 0; g < group_; ++g) {
+      const int64_t at = ((head.first_row + i) * heads_ + int64_t{head.kv_head} * group_ + g) * layout_.head_dim;
+      head.query[task.queries] = q + at;
+      head.out[task.queries] = out + at;
+      head.visible[task.queries++] = task.rows - count + i + 1;
+    }
+  }
+  task.q = head.query;
+  task.visible = head.visible;
+  task.out = head.out;
+  head.units = PartsOf(task.rows);
+  if (task.order != nullptr) {
+    const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kPageSlots);
+    head.score_units = (pages + kScorePages - 1) / kScorePages;
+  }
+}
+
+void StepAttention::Score(Head& head, int32_t unit, int thread) {
+  const auto pages = static_cast<int32_t>(SlotFloats(head.task.slots) / kPageSlots);
+  const int32_t first = unit * kScorePages;
+  ScorePages(layout_.type, head.task, first, std::min(pages, first + kScorePages), scratch_.Floats(0) + head.scratch,
+             thread_scratch_[thread]->Floats(PartScratchFloats(kSplitQueries, layout_.head_dim)));
+}
+
+void StepAttention::Part(Head& head, int32_t unit, int thread) {
+  float* partials = scratch_.Floats(0) + PartialsAt(head);
+  const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
+  AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, partials + unit * part_floats,
+             thread_scratch_[thread]->Floats(PartScratchFloats(kSplitQueries, layout_.head_dim)));
+  if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 == head.units) {
+    MergeParts(head.task, partials, partials + head.units * part_floats);
+  }
+}
+
+void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, float* out) {
+  const int count = static_cast<int>(head.slice->tokens.size());
+  const bool sums = head.rows->keeps_column_sums();
+  // Where column sums are kept, one unit sees all tokens of one query head in order, so that they add up in one order.
+  const int first_head = sums ? unit : 0, heads = sums ? 1 : group_;
+  const int at_once = std::clamp(kMostQueries / heads, 1, sums ? kMostQueries : TileTokens());
+  // The longest first: threads end together.
+  int end = sums ? count : count - unit * TileTokens();
+  int begin = sums ? 0 : std::max(0, end - TileTokens());
+  for (; begin < end; begin += at_once) {
+    const float* query[kMostQueries];
+    float* to[kMostQueries];
+    float* column_sums[kMostQueries];
+    int32_t visible[kMostQueries];
+    int queries = 0;
+    for (int i = begin; i < std::min(end, begin + at_once); ++i) {
+      for (int g = first_head; g < first_head + heads; ++g) {
+        const int64_t at = ((head.first_row + i) * heads_ + int64_t{head.kv_head} * group_ + g) * layout_.head_dim;
+        query[queries] = q + at;
+        to[queries] = out + at;
+        visible[queries] = head.rows->rows() - count + i + 1;
+        if (sums) column_sums[queries] = head.rows->column_sums()[g].data();
+        ++queries;
+      }
+    }
+    AttentionTask task;
+    head.pages.SetIn(*head.rows, task);
+    task.rows = visible[queries - 1];
+    if (task.order == nullptr) task.slots = task.rows;
+    task.head_dim = layout_.head_dim;
+    task.scale = scale_;
+    task.queries = queries;
+    task.q = query;
+    task.visible = visible;
+    task.out = to;
+    task.column_sums = sums ? column_sums : nullptr;
+    Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(queries, task.slots, task.head_dim).end));
+  }
+}
+
+void StepAttention::Work(int layer, int thread, const float* q, float* out, StepHook* hook) {
+  for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
+    Head& head = *prepare_[i];
+    if (hook != nullptr) hook->BeforeHead(layer, head.slice_index, head.kv_head);
+    Prepare(head, q, out);
+    head.prepared.store(true, std::memory_order_release);
+  }
+  for (Head* head : now_) {
+    SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
+    for (int32_t unit = head->next_score.fetch_add(1); unit < head->score_units; unit = head->next_score.fetch_add(1)) {
+      Score(*head, unit, thread);
+      head->scored.fetch_add(1, std::memory_order_release);
+    }
+  }
+  for (Head* head : now_) {
+    if (head->next_unit.load(std::memory_order_relaxed) >= head->units) continue;
+    SpinUntil([&] { return head->scored.load(std::memory_order_acquire) >= head->score_units; });
+    for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
+      if (head->split) {
+        Part(*head, unit, thread);
+      } else {
+        Tile(*head, unit, thread, q, out);
+      }
+    }
+  }
+}
+
+void StepAttention::Run(absl::Span<const StepSlice> slices, int layer, const float* q, float* out, StepHook* hook) {
+  FindHeads(slices, layer, hook);
+  team_.Run([&](int thread) { Work(layer, thread, q, out, hook); });
+}
+
+}  // namespace tidepool

@@ -1,0 +1,85 @@
+// Attention of one layer in a step of the `cpu` backend, over a team of threads.
+//
+// A kv head of a decoding sequence is split by its rows, so that threads end together however few heads there are; a
+// prompt's by tiles of its tokens. What a thread takes next follows one order: what hooks have to do before heads
+// attend, then scores, then weighted values; nobody waits but for what others already work on.
+#ifndef TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
+#define TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "worker/backend/backend.h"
+#include "worker/backend/cpu/float_buffer.h"
+#include "worker/backend/cpu/head_pages.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/thread_team.h"
+
+namespace tidepool {
+
+class StepAttention {
+ public:
+  // heads: query heads. What is given by reference must outlive this.
+  StepAttention(const KvLayout& layout, int heads, const PageMemory& memory, const std::vector<PackedPage>& layouts,
+                ThreadTeam& team);
+
+  // q, out: [tokens of all slices][heads][head_dim]. hook: may be null.
+  void Run(absl::Span<const StepSlice> slices, int layer, const float* q, float* out, StepHook* hook);
+
+ private:
+  // Queries that share a split head's rows.
+  static constexpr int kSplitQueries = 16;
+  // Of a tile.
+  static constexpr int kMostQueries = 64;
+
+  // A (slice, kv head): its work, and how far it has come.
+  struct Head {
+    const StepSlice* slice = nullptr;
+    HeadRows* rows = nullptr;
+    int slice_index = 0, kv_head = 0;
+    int64_t first_row = 0;  // of the slice in q
+    bool busy = false;      // its hook has work
+    bool split = false;
+
+    std::atomic<bool> prepared{false};
+    // Valid once prepared.
+    HeadPages pages;
+    AttentionTask task;  // split
+    const float* query[kSplitQueries];
+    float* out[kSplitQueries];
+    int32_t visible[kSplitQueries];
+    int32_t score_units = 0, units = 0;
+    int64_t scratch = 0;  // of scratch_: scores, partials, sums
+    std::atomic<int32_t> next_score{0}, scored{0}, next_unit{0}, done{0};
+  };
+
+  void FindHeads(absl::Span<const StepSlice> slices, int layer, StepHook* hook);
+  void Work(int layer, int thread, const float* q, float* out, StepHook* hook);
+  void Prepare(Head& head, const float* q, float* out);
+  void Score(Head& head, int32_t unit, int thread);
+  void Part(Head& head, int32_t unit, int thread);
+  void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
+  int TileTokens() const;
+
+  int64_t PartialsAt(const Head& head) const { return head.scratch + head.task.queries * SlotFloats(head.task.slots); }
+
+  const KvLayout& layout_;
+  const int heads_, group_;
+  const float scale_;
+  const PageMemory& memory_;
+  const std::vector<PackedPage>& layouts_;
+  ThreadTeam& team_;
+
+  std::vector<std::unique_ptr<Head>> all_;  // kept from layer to layer for their memory
+  std::vector<Head*> now_, prepare_;        // this layer's: in the order of their work, of their preparation
+  std::atomic<size_t> next_prepare_{0};
+  FloatBuffer scratch_;
+  std::vector<std::unique_ptr<FloatBuffer>> thread_scratch_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_

@@ -1,0 +1,33 @@
+#include "worker/kernels/cpu/recall_scan.h"
+
+#include "worker/kernels/cpu/isa.h"
+
+namespace tidepool {
+namespace {
+
+const RecallScanKernels& Kernels() {
+  static const RecallScanKernels& kernels = []() -> const RecallScanKernels& {
+#ifdef TIDEPOOL_ISA_X86
+    switch (ActiveIsa()) {
+      case Isa::kAvx512: return cpu_avx512::kRecallScanKernels;
+      case Isa::kAvx2: return cpu_avx2::kRecallScanKernels;
+      case Isa::kBaseline: break;
+    }
+#endif
+    return cpu_baseline::kRecallScanKernels;
+  }();
+  return kernels;
+}
+
+}  // namespace
+
+void ScoreK4Tiles(const K4Task& task) { Kernels().score_k4(task); }
+void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]) {
+  Kernels().shares_of(x, which, count, scale, shares, sums);
+}
+int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
+                    float* weight, int32_t* above) {
+  return Kernels().weigh_shares(shares, factor, queries, count, least, weight, above);
+}
+
+}  // namespace tidepool

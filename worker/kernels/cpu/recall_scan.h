@@ -1,0 +1,54 @@
+// Scans over all that one (layer, kv head) could recall: of a 4-bit key index, and from scores to the rows that weigh.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_RECALL_SCAN_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_RECALL_SCAN_H_
+
+#include <cstdint>
+
+namespace tidepool {
+
+// One segment of a 4-bit key index: `tiles` tiles of 16 tokens, each [head_dim][8] bytes: token t of a tile is the low
+// nibble of byte t for t < 8, the high nibble of byte t - 8 else (policies/recall/k4_code.h). scores[query][token] =
+// bias[query] + sum_c scaled_query[query][c] * code[c][token].
+struct K4Task {
+  const uint8_t* codes = nullptr;
+  int32_t tiles = 0;
+  int32_t head_dim = 0;
+  int32_t queries = 0;                         // at most kMaxK4Queries
+  const float* const* scaled_query = nullptr;  // [queries] of [head_dim]: query * scale of the channel
+  const float* bias = nullptr;                 // [queries]: sum of query * minimum of the channel
+  float* const* scores = nullptr;              // [queries] of [tiles * 16]
+};
+
+inline constexpr int kMaxK4Queries = 16;
+
+void ScoreK4Tiles(const K4Task& task);
+
+// Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum) where which[i] is 1, and 0
+// where it is 0; the maximum is that of scale * x[i] where which[i] is 1. sums[0]: of the shares; sums[1]: of all rows'
+// terms, none taken above e^60. Both in 16 lanes by index. which: 0 or 1, at least one 1.
+void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]);
+
+// weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above: gets the i with a weight above `least`, in
+// ascending order; room for count + 16. Returns how many.
+int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
+                    float* weight, int32_t* above);
+
+struct RecallScanKernels {
+  void (*score_k4)(const K4Task&);
+  void (*shares_of)(const float*, const float*, int32_t, float, float*, float*);
+  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*);
+};
+
+namespace cpu_baseline {
+extern const RecallScanKernels kRecallScanKernels;
+}
+namespace cpu_avx2 {
+extern const RecallScanKernels kRecallScanKernels;
+}
+namespace cpu_avx512 {
+extern const RecallScanKernels kRecallScanKernels;
+}
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_RECALL_SCAN_H_
