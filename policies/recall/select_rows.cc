@@ -1,6 +1,7 @@
 #include "policies/recall/select_rows.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 
 #include "base/check.h"
@@ -48,6 +49,35 @@ std::vector<int32_t> Victims(std::vector<SlotRow> rows, size_t most) {
   return victims;
 }
 
+// The k-th largest of the values, k in 1 .. their number.
+float KthLargest(std::vector<float>& values, int k) {
+  // Floats in the order of their numbers; then by their position in the range that these span, in kBins bins: one pass
+  // to count, one to take the bin in which the k-th is. Selection by pivots pays for a wrong guess at every value.
+  constexpr int kBits = 10, kBins = 1 << kBits;
+  auto key = [](float value) {
+    const auto bits = std::bit_cast<uint32_t>(value);
+    return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+  };
+  uint32_t least = UINT32_MAX, most = 0;
+  for (const float value : values) {
+    least = std::min(least, key(value));
+    most = std::max(most, key(value));
+  }
+  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
+  uint32_t count[kBins] = {};
+  for (const float value : values) ++count[(key(value) - least) >> shift];
+  uint32_t bin = kBins - 1, above = 0;
+  while (above + count[bin] < static_cast<uint32_t>(k)) above += count[bin--];
+  size_t taken = 0;
+  for (const float value : values) {
+    values[taken] = value;
+    taken += static_cast<size_t>(((key(value) - least) >> shift) == bin);
+  }
+  const auto kth = values.begin() + (k - static_cast<int>(above) - 1);
+  std::nth_element(values.begin(), kth, values.begin() + static_cast<std::ptrdiff_t>(taken), std::greater<float>());
+  return *kth;
+}
+
 }  // namespace
 
 std::vector<int32_t> BestRows(const RecallRows& rows, int count) { return Best(rows, Candidates(rows), count); }
@@ -61,17 +91,21 @@ TopRows FindTopRows(const RecallRows& rows, int k, float near, absl::Span<const 
     std::vector<float> ranks(likely.size());
     std::transform(likely.begin(), likely.end(), ranks.begin(),
                    [&](int32_t position) { return BestFirst::Rank(rows.weight[position]); });
-    std::nth_element(ranks.begin(), ranks.begin() + k - 1, ranks.end(), std::greater<float>());
-    top.kth = ranks[k - 1];
+    top.kth = KthLargest(ranks, k);
   }
+  // Without branches: which are taken is hard to guess.
+  top.positions.resize(likely.size());
+  top.runners_up.resize(likely.size());
+  size_t best = 0, next = 0;
   for (int32_t position : likely) {
     const float weight = rows.weight[position];
-    if (weight >= top.kth && weight > 0) {
-      top.positions.push_back(position);
-    } else if (near > 0 && weight > near) {
-      top.runners_up.push_back(position);
-    }
+    const bool is_best = static_cast<int>(weight >= top.kth) & static_cast<int>(weight > 0);
+    top.positions[best] = top.runners_up[next] = position;
+    best += static_cast<size_t>(is_best);
+    next += static_cast<size_t>(static_cast<int>(!is_best) & static_cast<int>(near > 0) & static_cast<int>(weight > near));
   }
+  top.positions.resize(best);
+  top.runners_up.resize(next);
   return top;
 }
 
@@ -93,17 +127,23 @@ RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, 
 RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
                          int slots, int most) {
   RecallChoice choice;
+  choice.wanted.resize(top.positions.size());
+  size_t wanted = 0;
   for (int32_t position : top.positions) {
-    if (rows.state[position] == RecallState::kCandidate && rows.weight[position] > threshold) {
-      choice.wanted.push_back(position);
-    }
+    choice.wanted[wanted] = position;
+    wanted += static_cast<size_t>(static_cast<int>(rows.state[position] == RecallState::kCandidate) &
+                                  static_cast<int>(rows.weight[position] > threshold));
   }
+  choice.wanted.resize(wanted);
   if (choice.wanted.empty()) return choice;
-  std::vector<SlotRow> others;
+  std::vector<SlotRow> others(held.size());
+  size_t taken = 0;
   for (const SlotRow& row : held) {
     const float weight = rows.weight[row.position];
-    if (!(weight >= top.kth) || !(weight > 0)) others.push_back(row);
+    others[taken] = row;
+    taken += static_cast<size_t>(static_cast<int>(!(weight >= top.kth)) | static_cast<int>(!(weight > 0)));
   }
+  others.resize(taken);
   // Of equal ones at the kth place there may be more than there is room for.
   const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(others.size()));
   choice.wanted = Best(rows, std::move(choice.wanted), std::min(most, room));

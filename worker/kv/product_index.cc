@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/product_scan.h"
+#include "worker/kernels/cpu/recall_scan.h"
 
 namespace tidepool {
 namespace {
@@ -116,15 +117,10 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
     task.scores = out.data();
     ScanProductCodes(task);
   }
-  std::vector<float> key(head_dim);
-  for (int32_t token = coded * kBlockTokens; token < blocks * kBlockTokens; ++token) {
-    const size_t row = static_cast<size_t>(token - CodedBlocks(at) * kBlockTokens);
-    HalfToFloat(at.held.data() + row * head_dim, head_dim, key.data());
-    for (int i = 0; i < count; ++i) {
-      float dot = 0;
-      for (int c = 0; c < head_dim; ++c) dot += queries[i][c] * key[c];
-      scores[i][token] = dot;
-    }
+  if (coded < blocks) {
+    for (int i = 0; i < count; ++i) out[i] = scores[i] + coded * kBlockTokens;
+    const uint16_t* keys = at.held.data() + static_cast<size_t>(coded - CodedBlocks(at)) * kBlockTokens * head_dim;
+    DotHalves({keys, head_dim, (blocks - coded) * kBlockTokens, head_dim}, count, queries.data(), out.data());
   }
 }
 

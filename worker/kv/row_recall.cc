@@ -200,19 +200,14 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * scores.stride;
   index_->Score(layer * layout_.kv_heads + kv_head, queries, blocks, of_query.data());
   // The block being filled is not indexed yet: its exact keys are here.
-  std::vector<float> key(head_dim);
-  for (int32_t position = blocks * kBlockTokens; position < scores.positions; ++position) {
-    KeyToFloat(layout_, log.TailRows(layer, kv_head) + (position - blocks * kBlockTokens) * layout_.row_bytes(),
-               key.data());
-    for (int g = 0; g < group_; ++g) of_query[g][position] = Dot(queries[g], key.data(), head_dim);
-  }
+  ScoreRows(queries, log.TailRows(layer, kv_head), blocks * kBlockTokens, scores.positions, of_query);
 
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   scores.share.resize(group_ * scores.stride);
   scores.sum.resize(group_);
   for (int g = 0; g < group_; ++g) {
     float sums[2];
-    SharesOf(of_query[g], scores.candidate.data(), scores.positions, scale, scores.share.data() + g * scores.stride,
+    SharesOf(scores.estimate.data() + g * scores.stride, scores.candidate.data(), scores.positions, scale, scores.share.data() + g * scores.stride,
              sums);
     scores.sum[g] = sums[0];
     scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
@@ -223,6 +218,23 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   SetWeights(scores, 0);
   scores.shortlist = BestRows({scores.weight, scores.state}, slots_ + extra);
   std::sort(scores.shortlist.begin(), scores.shortlist.end());
+}
+
+void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
+                          std::vector<float*>& of_query) const {
+  const int head_dim = layout_.head_dim;
+  for (float*& to : of_query) to += first;
+  if (layout_.type == KvType::kF16) {
+    const auto stride = static_cast<int64_t>(layout_.row_bytes() / sizeof(uint16_t));
+    DotHalves({reinterpret_cast<const uint16_t*>(rows), stride, std::max(0, end - first), head_dim}, group_,
+              queries.data(), of_query.data());
+    return;
+  }
+  for (int32_t i = 0; i < end - first; ++i, rows += layout_.row_bytes()) {
+    for (int g = 0; g < group_; ++g) {
+      of_query[g][i] = Dot(queries[g], reinterpret_cast<const float*>(rows), head_dim);
+    }
+  }
 }
 
 void RowRecall::SetWeights(RowScores& scores, float least) const {

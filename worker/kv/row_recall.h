@@ -140,6 +140,10 @@ class RowRecall {
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
   // Fills state, candidate and slots; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
+  // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where
+  // of_query is moved to.
+  void ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
+                 std::vector<float*>& of_query) const;
   // Fills weight and above.
   void SetWeights(RowScores& scores, float least) const;
   // Averages of the rows that hold slots go on; a new one starts with its weight.

@@ -11,9 +11,9 @@ void RowStaging::Clear() {
 const char* RowStaging::Find(int head, int32_t position) {
   if (!Has(head, position)) return nullptr;
   Head& at = heads_[head];
-  const auto found = at.slot_of.find(position);
-  at.used[found->second] = 1;
-  return at.rows.data() + static_cast<size_t>(found->second) * row_bytes_;
+  const int32_t slot = at.slot_of[position];
+  at.used[slot] = 1;
+  return at.rows.data() + static_cast<size_t>(slot) * row_bytes_;
 }
 
 void RowStaging::Put(int head, int32_t position, const char* row) {
@@ -31,14 +31,12 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
     }
     slot = at.hand;
     at.hand = (at.hand + 1) % at.position.size();
-    at.slot_of.erase(at.position[slot]);
-    at.held[at.position[slot]] = false;
+    at.slot_of[at.position[slot]] = -1;
     at.position[slot] = position;
   }
   std::memcpy(at.rows.data() + slot * row_bytes_, row, row_bytes_);
+  if (at.slot_of.size() <= static_cast<size_t>(position)) at.slot_of.resize(position + 1, -1);
   at.slot_of[position] = static_cast<int32_t>(slot);
-  if (at.held.size() <= static_cast<size_t>(position)) at.held.resize(position + 1, false);
-  at.held[position] = true;
 }
 
 int64_t RowStaging::bytes() const {

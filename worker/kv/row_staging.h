@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 
 namespace tidepool {
 
@@ -26,8 +25,8 @@ class RowStaging {
 
   // Calls for different heads may run at once.
   bool Has(int head, int32_t position) const {
-    const std::vector<bool>& held = heads_[head].held;
-    return static_cast<size_t>(position) < held.size() && held[position];
+    const std::vector<int32_t>& slot_of = heads_[head].slot_of;
+    return static_cast<size_t>(position) < slot_of.size() && slot_of[position] >= 0;
   }
   // The row, row_bytes long, or null. Marks it as used.
   const char* Find(int head, int32_t position);
@@ -38,11 +37,10 @@ class RowStaging {
 
  private:
   struct Head {
-    std::string rows;                               // [slot][row_bytes]
-    std::vector<int32_t> position;                  // by slot
-    std::vector<uint8_t> used;                      // by slot, since the hand passed
-    absl::flat_hash_map<int32_t, int32_t> slot_of;  // position -> slot
-    std::vector<bool> held;                         // by position, up to the last one that was
+    std::string rows;               // [slot][row_bytes]
+    std::vector<int32_t> position;  // by slot
+    std::vector<uint8_t> used;      // by slot, since the hand passed
+    std::vector<int32_t> slot_of;   // by position, up to the last one that was held; -1: not held
     size_t hand = 0;
   };
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/isa.h"
 
 namespace tidepool {
@@ -112,6 +113,29 @@ TEST_P(RecallScanTest, WeighedSharesAndThoseAboveALimit) {
     }
     above.resize(found);
     ASSERT_EQ(above, expected);
+  }
+}
+
+TEST_P(RecallScanTest, DotsOfHalfPrecisionKeys) {
+  constexpr int kHeadDim = 48, kStride = 100, kRows = 21, kQueries = 6;
+  const std::vector<float> q = RandomQueries(kQueries, kHeadDim, 1), keys = RandomQueries(kRows, kStride, 2);
+  std::vector<uint16_t> halves(keys.size());
+  FloatToHalf(keys.data(), static_cast<int64_t>(keys.size()), halves.data());
+  std::vector<float> exact(keys.size()), scores(kQueries * kRows);
+  HalfToFloat(halves.data(), static_cast<int64_t>(keys.size()), exact.data());
+  std::vector<const float*> q_rows;
+  std::vector<float*> score_rows;
+  for (int j = 0; j < kQueries; ++j) {
+    q_rows.push_back(q.data() + j * kHeadDim);
+    score_rows.push_back(scores.data() + j * kRows);
+  }
+  KernelsOf(GetParam()).dot_halves({halves.data(), kStride, kRows, kHeadDim}, kQueries, q_rows.data(), score_rows.data());
+  for (int j = 0; j < kQueries; ++j) {
+    for (int i = 0; i < kRows; ++i) {
+      double expected = 0;
+      for (int c = 0; c < kHeadDim; ++c) expected += double{q[j * kHeadDim + c]} * exact[i * kStride + c];
+      ASSERT_NEAR(score_rows[j][i], expected, 1e-4);
+    }
   }
 }
 

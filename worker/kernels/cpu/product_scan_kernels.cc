@@ -40,61 +40,74 @@ void ScanBytes(const ProductScanTask& task) {
   }
 }
 
-// 4 bits. A block of 16 bytes holds two groups of a tile; a register holds that block of one tile, or of two.
+// kTiles blocks of 16 bytes, `stride` bytes apart.
 template <int kTiles>
-void ScanNibbles(const ProductScanTask& task, int tile) {
+HWY_INLINE hn::Vec<hn::FixedTag<uint8_t, 16 * kTiles>> LoadBlocks(const uint8_t* from, int64_t stride) {
+  const hn::FixedTag<uint8_t, 16 * kTiles> d8;
+  if constexpr (kTiles == 1) {
+    return hn::LoadU(d8, from);
+  } else {
+    return hn::Combine(d8, LoadBlocks<kTiles / 2>(from + kTiles / 2 * stride, stride),
+                       LoadBlocks<kTiles / 2>(from, stride));
+  }
+}
+
+// 4 bits. A block of 16 bytes holds two groups of a tile; a register holds that block of kTiles tiles.
+template <int kTiles, int kQueries>
+HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) {
   using D8 = hn::FixedTag<uint8_t, 16 * kTiles>;
   using D16 = hn::RepartitionToWide<D8>;
   const D8 d8;
   const D16 d16;
   const hn::Repartition<uint64_t, D8> d64;
-  const hn::FixedTag<uint8_t, 16> block;
   const int64_t tile_bytes = int64_t{task.groups} * kRows / 2;
   const uint8_t* codes = task.codes + tile * tile_bytes;
   const auto nibble = hn::Set(d8, uint8_t{0x0f});
-  for (int first = 0; first < task.queries; first += kQueryTile) {
-    const int count = task.queries - first < kQueryTile ? task.queries - first : kQueryTile;
-    hn::Vec<D16> low_rows[kQueryTile], high_rows[kQueryTile];
-    for (int j = 0; j < kQueryTile; ++j) low_rows[j] = high_rows[j] = hn::Zero(d16);
-    for (int g = 0; g < task.groups; g += 2) {
-      const uint8_t* at = codes + g * (kRows / 2);
-      hn::Vec<D8> both;
-      if constexpr (kTiles == 2) {
-        both = hn::Combine(d8, hn::LoadU(block, at + tile_bytes), hn::LoadU(block, at));
-      } else {
-        both = hn::LoadU(d8, at);
-      }
-      const auto low = hn::BitCast(d64, hn::And(both, nibble));
-      const auto high = hn::BitCast(d64, hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, both))), nibble));
-      const auto first_codes = hn::BitCast(d8, hn::InterleaveLower(d64, low, high));
-      const auto second_codes = hn::BitCast(d8, hn::InterleaveUpper(d64, low, high));
-      for (int j = 0; j < kQueryTile; ++j) {
-        if (j >= count) break;
-        const uint8_t* entries = task.entries[first + j] + g * 16;
-        const auto sum = hn::Add(hn::TableLookupBytes(hn::LoadDup128(d8, entries), first_codes),
-                                 hn::TableLookupBytes(hn::LoadDup128(d8, entries + 16), second_codes));
-        low_rows[j] = hn::Add(low_rows[j], hn::BitCast(d16, hn::InterleaveLower(d8, sum, hn::Zero(d8))));
-        high_rows[j] = hn::Add(high_rows[j], hn::BitCast(d16, hn::InterleaveUpper(d8, sum, hn::Zero(d8))));
-      }
+  hn::Vec<D16> low_rows[kQueries], high_rows[kQueries];
+  for (int j = 0; j < kQueries; ++j) low_rows[j] = high_rows[j] = hn::Zero(d16);
+  for (int g = 0; g < task.groups; g += 2) {
+    const auto both = LoadBlocks<kTiles>(codes + g * (kRows / 2), tile_bytes);
+    const auto low = hn::BitCast(d64, hn::And(both, nibble));
+    const auto high = hn::BitCast(d64, hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, both))), nibble));
+    const auto first_codes = hn::BitCast(d8, hn::InterleaveLower(d64, low, high));
+    const auto second_codes = hn::BitCast(d8, hn::InterleaveUpper(d64, low, high));
+    for (int j = 0; j < kQueries; ++j) {
+      const uint8_t* entries = task.entries[first + j] + g * 16;
+      const auto sum = hn::Add(hn::TableLookupBytes(hn::LoadDup128(d8, entries), first_codes),
+                               hn::TableLookupBytes(hn::LoadDup128(d8, entries + 16), second_codes));
+      low_rows[j] = hn::Add(low_rows[j], hn::BitCast(d16, hn::InterleaveLower(d8, sum, hn::Zero(d8))));
+      high_rows[j] = hn::Add(high_rows[j], hn::BitCast(d16, hn::InterleaveUpper(d8, sum, hn::Zero(d8))));
     }
-    const D d;
-    const hn::Rebind<uint16_t, D> narrow;
-    const int lanes = static_cast<int>(hn::Lanes(d));
-    HWY_ALIGN uint16_t sums[2][8 * kTiles];
-    for (int j = 0; j < count; ++j) {
-      hn::Store(low_rows[j], d16, sums[0]);
-      hn::Store(high_rows[j], d16, sums[1]);
-      HWY_ALIGN uint16_t rows[kRows * kTiles];
-      for (int t = 0; t < kTiles; ++t) {
-        __builtin_memcpy(rows + t * kRows, sums[0] + t * 8, 16);
-        __builtin_memcpy(rows + t * kRows + 8, sums[1] + t * 8, 16);
-      }
-      const V offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
-      float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
-      for (int i = 0; i < kRows * kTiles; i += lanes) {
-        const V sum = hn::ConvertTo(d, hn::PromoteTo(DI(), hn::Load(narrow, rows + i)));
-        hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
-      }
+  }
+  const D d;
+  const hn::Rebind<uint16_t, D> narrow;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  HWY_ALIGN uint16_t sums[2][8 * kTiles];
+  for (int j = 0; j < kQueries; ++j) {
+    hn::Store(low_rows[j], d16, sums[0]);
+    hn::Store(high_rows[j], d16, sums[1]);
+    HWY_ALIGN uint16_t rows[kRows * kTiles];
+    for (int t = 0; t < kTiles; ++t) {
+      __builtin_memcpy(rows + t * kRows, sums[0] + t * 8, 16);
+      __builtin_memcpy(rows + t * kRows + 8, sums[1] + t * 8, 16);
+    }
+    const V offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
+    float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
+    for (int i = 0; i < kRows * kTiles; i += lanes) {
+      const V sum = hn::ConvertTo(d, hn::PromoteTo(DI(), hn::Load(narrow, rows + i)));
+      hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
+    }
+  }
+}
+
+template <int kTiles>
+void ScanNibbles(const ProductScanTask& task, int tile) {
+  for (int first = 0; first < task.queries; first += kQueryTile) {
+    switch (task.queries - first) {
+      case 1: ScanNibblesOf<kTiles, 1>(task, tile, first); break;
+      case 2: ScanNibblesOf<kTiles, 2>(task, tile, first); break;
+      case 3: ScanNibblesOf<kTiles, 3>(task, tile, first); break;
+      default: ScanNibblesOf<kTiles, 4>(task, tile, first); break;
     }
   }
 }
@@ -102,6 +115,9 @@ void ScanNibbles(const ProductScanTask& task, int tile) {
 void ScanImpl(const ProductScanTask& task) {
   if (task.bits != 4) return ScanBytes(task);
   int tile = 0;
+  if constexpr (hn::MaxLanes(hn::ScalableTag<uint8_t>()) >= 64) {
+    for (; tile + 4 <= task.tiles; tile += 4) ScanNibbles<4>(task, tile);
+  }
   if constexpr (hn::MaxLanes(hn::ScalableTag<uint8_t>()) >= 32) {
     for (; tile + 2 <= task.tiles; tile += 2) ScanNibbles<2>(task, tile);
   }

@@ -29,5 +29,8 @@ int32_t WeighShares(const float* const* shares, const float* factor, int32_t que
                     float* weight, int32_t* above) {
   return Kernels().weigh_shares(shares, factor, queries, count, least, weight, above);
 }
+void DotHalves(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores) {
+  Kernels().dot_halves(rows, queries, q, scores);
+}
 
 }  // namespace tidepool

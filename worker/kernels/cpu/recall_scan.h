@@ -33,10 +33,22 @@ void SharesOf(const float* x, const float* which, int32_t count, float scale, fl
 int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
                     float* weight, int32_t* above);
 
+// Keys in half precision, `stride` elements from one to the next.
+struct HalfRows {
+  const uint16_t* first = nullptr;
+  int64_t stride = 0;
+  int32_t count = 0;
+  int32_t head_dim = 0;  // a multiple of 16
+};
+
+// scores[j][i] = q[j] . key i.
+void DotHalves(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores);
+
 struct RecallScanKernels {
   void (*score_k4)(const K4Task&);
   void (*shares_of)(const float*, const float*, int32_t, float, float*, float*);
   int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*);
+  void (*dot_halves)(const HalfRows&, int32_t, const float* const*, float* const*);
 };
 
 namespace cpu_baseline {

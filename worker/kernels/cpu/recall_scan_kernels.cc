@@ -132,9 +132,36 @@ void ScoreK4Impl(const K4Task& task) {
   }
 }
 
+template <int kQueries>
+void DotHalvesOf(const HalfRows& rows, int32_t row, const float* const* queries, float* const* scores) {
+  const D d;
+  const hn::Rebind<hwy::float16_t, D> d16;
+  const auto* key = reinterpret_cast<const hwy::float16_t*>(rows.first + row * rows.stride);
+  V sum[kQueries];
+  for (int j = 0; j < kQueries; ++j) sum[j] = hn::Zero(d);
+  for (int c = 0; c < rows.head_dim; c += static_cast<int>(hn::Lanes(d))) {
+    const V part = hn::PromoteTo(d, hn::LoadU(d16, key + c));
+    for (int j = 0; j < kQueries; ++j) sum[j] = hn::MulAdd(hn::LoadU(d, queries[j] + c), part, sum[j]);
+  }
+  for (int j = 0; j < kQueries; ++j) scores[j][row] = hn::GetLane(hn::SumOfLanes(d, sum[j]));
+}
+
+void DotHalvesImpl(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores) {
+  for (int32_t row = 0; row < rows.count; ++row) {
+    for (int j = 0; j < queries; j += kQueryTile) {
+      switch (queries - j) {
+        case 1: DotHalvesOf<1>(rows, row, q + j, scores + j); break;
+        case 2: DotHalvesOf<2>(rows, row, q + j, scores + j); break;
+        case 3: DotHalvesOf<3>(rows, row, q + j, scores + j); break;
+        default: DotHalvesOf<4>(rows, row, q + j, scores + j); break;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern const RecallScanKernels kRecallScanKernels;
-const RecallScanKernels kRecallScanKernels = {ScoreK4Impl, SharesOfImpl, WeighSharesImpl};
+const RecallScanKernels kRecallScanKernels = {ScoreK4Impl, SharesOfImpl, WeighSharesImpl, DotHalvesImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA
