@@ -155,34 +155,33 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
   scores.state.assign(scores.positions, RecallState::kCandidate);
   scores.candidate.assign(scores.positions, 1.0f);
   scores.slots.clear();
-  int32_t out = 0;
-  auto leave_out = [&](int32_t position) {
-    out += static_cast<int32_t>(scores.state[position] != RecallState::kOut);
-    scores.state[position] = RecallState::kOut;
-    scores.candidate[position] = 0;
-  };
+  int32_t candidates = scores.positions;
   if (log.AnyLost()) {
     for (int32_t first = 0; first < scores.positions; first += kBlockTokens) {
       if (!log.IsLost(first / kBlockTokens, layer)) continue;
       const int32_t end = std::min(scores.positions, first + kBlockTokens);
-      for (int32_t position = first; position < end; ++position) leave_out(position);
+      std::fill(scores.state.begin() + first, scores.state.begin() + end, RecallState::kOut);
+      std::fill(scores.candidate.begin() + first, scores.candidate.begin() + end, 0.0f);
+      candidates -= end - first;
     }
   }
+  scores.slots.resize(resident.order().size());
+  size_t slots = 0;
   for (int32_t slot : resident.order()) {
     const int32_t position = resident.position(slot);
     if (position >= scores.positions) break;
     // To want a kept mixture means to put its own row back in its place.
     if (resident.merged()[slot] != 0) continue;
-    if (resident.kind(slot) == RowKind::kKept) {
-      leave_out(position);
-    } else {
-      out -= static_cast<int32_t>(scores.state[position] == RecallState::kOut);  // of a lost block, but here
-      scores.state[position] = RecallState::kSlot;
-      scores.candidate[position] = 1;
-      scores.slots.push_back({position, 0});
-    }
+    // Without a branch: which rows are kept is hard to guess. A slot's row is here though its block may be lost.
+    const bool kept = resident.kind(slot) == RowKind::kKept;
+    candidates -= static_cast<int32_t>(kept) - static_cast<int32_t>(scores.state[position] == RecallState::kOut);
+    scores.state[position] = kept ? RecallState::kOut : RecallState::kSlot;
+    scores.candidate[position] = kept ? 0.0f : 1.0f;
+    scores.slots[slots] = {position, 0};
+    slots += static_cast<size_t>(!kept);
   }
-  return out < scores.positions;
+  scores.slots.resize(slots);
+  return candidates > 0;
 }
 
 void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,

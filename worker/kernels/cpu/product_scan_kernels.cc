@@ -79,23 +79,24 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
       high_rows[j] = hn::Add(high_rows[j], hn::BitCast(d16, hn::InterleaveUpper(d8, sum, hn::Zero(d8))));
     }
   }
-  const D d;
-  const hn::Rebind<uint16_t, D> narrow;
+  // Block t of low_rows has the first eight rows of tile t, that of high_rows the others.
+  const hn::CappedTag<float, 8> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<uint16_t, decltype(d)> narrow;
   const int lanes = static_cast<int>(hn::Lanes(d));
   HWY_ALIGN uint16_t sums[2][8 * kTiles];
   for (int j = 0; j < kQueries; ++j) {
     hn::Store(low_rows[j], d16, sums[0]);
     hn::Store(high_rows[j], d16, sums[1]);
-    HWY_ALIGN uint16_t rows[kRows * kTiles];
-    for (int t = 0; t < kTiles; ++t) {
-      __builtin_memcpy(rows + t * kRows, sums[0] + t * 8, 16);
-      __builtin_memcpy(rows + t * kRows + 8, sums[1] + t * 8, 16);
-    }
-    const V offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
+    const auto offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
     float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
-    for (int i = 0; i < kRows * kTiles; i += lanes) {
-      const V sum = hn::ConvertTo(d, hn::PromoteTo(DI(), hn::Load(narrow, rows + i)));
-      hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
+    for (int t = 0; t < kTiles; ++t) {
+      for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 8; i += lanes) {
+          const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(narrow, sums[half] + t * 8 + i)));
+          hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + t * kRows + half * 8 + i);
+        }
+      }
     }
   }
 }
