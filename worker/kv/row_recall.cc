@@ -15,6 +15,9 @@ namespace {
 // async: rows with this much of a head's attention are followed, as reading on follows them.
 constexpr float kFollowedShare = 0.005f;
 
+// async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for (decision 0008).
+constexpr size_t kMostAhead = 16;
+
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
 
@@ -314,14 +317,17 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   choice.victims = std::move(chosen.victims);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
-    auto ahead = [&](int32_t position) {
-      if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
-        choice.ahead.push_back(position);
+    auto ahead = [&](absl::Span<const int32_t> positions) {
+      for (int32_t position : positions) {
+        if (choice.ahead.size() == kMostAhead) return;
+        if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
+          choice.ahead.push_back(position);
+        }
       }
     };
-    for (int32_t position : RowsAhead(best, scores.state, spec_.follow_rows, slots_)) ahead(position);
-    for (int32_t position : runners_up) ahead(position);
-    for (int32_t position : scores.shortlist) ahead(position);
+    ahead(RowsAhead(best, scores.state, spec_.follow_rows, slots_));
+    ahead(runners_up);
+    ahead(scores.shortlist);
   }
   return choice;
 }
