@@ -13,67 +13,13 @@ round's ratio to "off", so that a slow moment of the machine is shared by what i
 import argparse
 import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = os.path.join(ROOT, "build", "release", "bin")
-TEXT_TOKENS = 7639  # of tests/data/quality/gpl-3.txt, by SmolLM2's tokenizer
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import processes  # pylint: disable=wrong-import-position
+
 QUESTION = "\n\nIn short, this says that"
-
-
-class Servers:
-    """A cache service and a worker in a directory of their own."""
-
-    def __init__(self, model, threads):
-        self.directory = tempfile.mkdtemp(prefix="tidepool-decode-")
-        self.processes = []
-        cache = self.start("tidepool-cache", f"--data-dir={self.directory}/cache")
-        self.worker = self.start("tidepool-worker", f"--model={model}", f"--cache={cache}", f"--threads={threads}")
-
-    def start(self, name, *flags):
-        port_file = os.path.join(self.directory, name + ".port")
-        with open(os.path.join(self.directory, name + ".log"), "w", encoding="utf-8") as log:
-            process = subprocess.Popen([os.path.join(BIN, name), "--listen=127.0.0.1:0", f"--port-file={port_file}", *flags],
-                                       stdout=log, stderr=log)
-        self.processes.append(process)
-        deadline = time.monotonic() + 60
-        while True:
-            if os.path.exists(port_file):
-                with open(port_file, encoding="utf-8") as file:
-                    if port := file.read().strip():
-                        return "127.0.0.1:" + port
-            if process.poll() is not None or time.monotonic() > deadline:
-                with open(os.path.join(self.directory, name + ".log"), encoding="utf-8") as log:
-                    sys.exit(f"decode_speed: {name} does not listen:\n{log.read()}")
-            time.sleep(0.02)
-
-    def stop(self):
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            process.wait(timeout=30)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def ask(self, *flags):
-        """The usage of one answer."""
-        command = [os.path.join(BIN, "tidepool"), "generate", "--json", f"--worker={self.worker}", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-        if done.returncode != 0 or "finished" not in last:
-            sys.exit(f"decode_speed: {' '.join(command)}: {done.stderr or done.stdout}")
-        return {key: float(value) for key, value in last["finished"]["usage"].items() if not isinstance(value, bool)}
-
-
-def contexts_of(text_file, tokens):
-    """About so many tokens of the text; what they were is printed with the results."""
-    with open(text_file, encoding="utf-8") as file:
-        text = file.read()
-    return text[:int(len(text) * tokens / TEXT_TOKENS)]
 
 
 def flags_of(setting, arguments):
@@ -106,8 +52,8 @@ def measure(servers, settings, arguments, context):
 def main():
     arguments_text = __doc__.split("\n\n")[0]
     parser = argparse.ArgumentParser(prog="scripts/bench decode", description=arguments_text)
-    parser.add_argument("--model", default=os.path.join(ROOT, "models", "SmolLM2-135M-Instruct.Q4_1.gguf"))
-    parser.add_argument("--text", default=os.path.join(ROOT, "tests", "data", "quality", "gpl-3.txt"))
+    parser.add_argument("--model", default=processes.MODEL)
+    parser.add_argument("--text", default=processes.TEXT)
     parser.add_argument("--context", type=int, default=4096, help="tokens of it")
     parser.add_argument("--preset", default="snapkv")
     parser.add_argument("--budget", default="0.2")
@@ -121,9 +67,9 @@ def main():
     arguments = parser.parse_args()
     settings = arguments.settings.split(",")
 
-    servers = Servers(arguments.model, arguments.threads)
+    servers = processes.Servers(arguments.model, arguments.threads)
     try:
-        rates, usages = measure(servers, settings, arguments, contexts_of(arguments.text, arguments.context))
+        rates, usages = measure(servers, settings, arguments, processes.text_of(arguments.context, arguments.text))
     finally:
         servers.stop()
 

@@ -102,7 +102,8 @@ TopRows FindTopRows(const RecallRows& rows, int k, float near, absl::Span<const 
     const bool is_best = static_cast<int>(weight >= top.kth) & static_cast<int>(weight > 0);
     top.positions[best] = top.runners_up[next] = position;
     best += static_cast<size_t>(is_best);
-    next += static_cast<size_t>(static_cast<int>(!is_best) & static_cast<int>(near > 0) & static_cast<int>(weight > near));
+    next +=
+        static_cast<size_t>(static_cast<int>(!is_best) & static_cast<int>(near > 0) & static_cast<int>(weight > near));
   }
   top.positions.resize(best);
   top.runners_up.resize(next);

@@ -17,6 +17,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, st
     return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, " is not in ", low, " to ", high));
   };
   TP_RETURN_IF_ERROR(in_range("prefill_chunk_tokens", options.prefill_chunk_tokens, 1, 8192));
+  if (options.decode_pace != 0 && !(options.decode_pace >= 1.1 && options.decode_pace <= 100)) {
+    return absl::InvalidArgumentError(absl::StrCat("decode_pace: ", options.decode_pace, " is not 0 or in 1.1 to 100"));
+  }
   TP_RETURN_IF_ERROR(in_range("max_active_sequences", options.max_active_sequences, 1, kMaxActiveSequences));
   if (model->config().heads / model->config().kv_heads > 16) {
     return absl::InvalidArgumentError(absl::StrCat("model: ", model->config().heads, " query heads on ",

@@ -30,6 +30,7 @@ struct EngineOptions {
   std::string device = "cpu";  // as CreateBackend
   int threads = 2;             // of the host
   int prefill_chunk_tokens = 256;
+  double decode_pace = 2.5;                  // as StepPace: 0, or 1.1 to 100
   size_t device_kv_bytes = size_t{1} << 30;  // slot pool: all resident keys and values
   double device_memory = 0;                  // not 0: in its place, as BackendOptions
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences

@@ -36,6 +36,7 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
       backend_(std::move(backend)),
       cache_(cache),
       manifests_(manifests),
+      pace_(options_.decode_pace, options_.prefill_chunk_tokens),
       recall_(backend_.get(), cache, model_->config().heads, options_.recall_deadline),
       background_(std::make_unique<Background>(2)),
       writer_(std::make_unique<Background>(2)),
@@ -252,7 +253,7 @@ bool EngineLoop::Step() {
   std::vector<StepSlice> slices;
   std::vector<Generation*> generations;
   std::vector<Context*> contexts;
-  int32_t room = options_.prefill_chunk_tokens;
+  int32_t room = 0;
   auto add = [&](Generation& generation, int32_t count) {
     Context& context = *generation.context();
     context.BeginStep(count);
@@ -267,14 +268,18 @@ bool EngineLoop::Step() {
     contexts.push_back(&context);
     room -= count;
   };
+  const absl::Time start = absl::Now();
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase == Generation::Phase::kDecode) add(*generation, 1);
   }
-  room = std::max(room, 1);  // however many decode, a prompt goes on
+  const auto decoding = static_cast<int>(slices.size());
+  room = std::max(pace_.PromptTokens(decoding) - decoding, 1);  // however many decode, a prompt goes on
+  int prompt_tokens = room;
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase != Generation::Phase::kPrefill || room <= 0) continue;
     add(*generation, generation->context()->NextChunk(room));
   }
+  prompt_tokens -= room;
   if (slices.empty()) return false;
 
   const int64_t vocabulary = model_->config().vocabulary;
@@ -294,6 +299,7 @@ bool EngineLoop::Step() {
   backend_->Step(slices, observed.hook());
   recall_.End();
   ++counted_.steps;
+  pace_.Observe(decoding, prompt_tokens, absl::Now() - start);
   for (size_t i = 0; i < slices.size(); ++i) {
     AfterStep(*generations[i], absl::MakeConstSpan(slices[i].logits, slices[i].logits_rows * vocabulary),
               static_cast<int32_t>(slices[i].tokens.size()));

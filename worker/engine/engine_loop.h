@@ -20,6 +20,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/generation.h"
 #include "worker/engine/sampler.h"
+#include "worker/engine/step_pace.h"
 #include "worker/kv/batch_recall.h"
 
 namespace tidepool {
@@ -104,6 +105,7 @@ class EngineLoop : public Engine {
   int64_t reserved_pages_ = 0;                // of active generations
   std::vector<float> logits_;
   SamplerScratch scratch_;
+  StepPace pace_;
   BatchRecall recall_;
 
   std::unique_ptr<Background> background_;  // loads

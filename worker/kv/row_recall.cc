@@ -209,8 +209,8 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   scores.sum.resize(group_);
   for (int g = 0; g < group_; ++g) {
     float sums[2];
-    SharesOf(scores.estimate.data() + g * scores.stride, scores.candidate.data(), scores.positions, scale, scores.share.data() + g * scores.stride,
-             sums);
+    SharesOf(scores.estimate.data() + g * scores.stride, scores.candidate.data(), scores.positions, scale,
+             scores.share.data() + g * scores.stride, sums);
     scores.sum[g] = sums[0];
     scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
   }

@@ -328,6 +328,7 @@ TEST(EngineTest, BadOptionsAreRefusedByField) {
   };
   refused("threads", [](EngineOptions& o) { o.threads = 0; });
   refused("prefill_chunk_tokens", [](EngineOptions& o) { o.prefill_chunk_tokens = 0; });
+  refused("decode_pace", [](EngineOptions& o) { o.decode_pace = 1; });
   refused("max_active_sequences", [](EngineOptions& o) { o.max_active_sequences = 65; });
   refused("device_kv_bytes", [](EngineOptions& o) { o.device_kv_bytes = 100; });
 }

@@ -129,7 +129,8 @@ TEST_P(RecallScanTest, DotsOfHalfPrecisionKeys) {
     q_rows.push_back(q.data() + j * kHeadDim);
     score_rows.push_back(scores.data() + j * kRows);
   }
-  KernelsOf(GetParam()).dot_halves({halves.data(), kStride, kRows, kHeadDim}, kQueries, q_rows.data(), score_rows.data());
+  KernelsOf(GetParam())
+      .dot_halves({halves.data(), kStride, kRows, kHeadDim}, kQueries, q_rows.data(), score_rows.data());
   for (int j = 0; j < kQueries; ++j) {
     for (int i = 0; i < kRows; ++i) {
       double expected = 0;

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Speed of the CPU engine: prefill, decode by depth and batch, with a fifth of the cache, served to clients; as its users see it,
+through gRPC and the command line. With --peer llama.cpp the same on llama.cpp, in turns with ours, and the ratios.
+
+  scripts/bench engine [--peer llama.cpp] [--cells REGEX] [--rounds 3] [--json FILE] [--no-build]
+
+llama.cpp runs bare (bench/engine/llama_peer.py says how and how to install it), in a venv of its own: TIDEPOOL_LLAMA_PYTHON or
+build/llama/bin/python. Its figure for "llama.cpp's best type" is the faster one of the same weights as Q4_0 and as Q8_0, which it
+repacks. Printed: medians over the rounds, and the median and the range of each round's ratio.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import processes  # pylint: disable=wrong-import-position
+
+PEER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llama_peer.py")
+STEPS = 48
+
+
+class Peer:
+    """llama.cpp with one model in a process that takes commands."""
+
+    def __init__(self, python, model):
+        self.process = subprocess.Popen([python, PEER, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
+        self.hello = self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("bench: the peer has ended; run bench/engine/llama_peer.py by hand to see why")
+        return json.loads(line)
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Ours:
+    """Cells on a worker without a cache service, which keeps nothing from one to the next, and on one with it."""
+
+    def __init__(self):
+        self.plain = processes.Servers(cache=False, worker_flags=["--device-kv-bytes=4GiB"])
+        self.cached = processes.Servers(cache=True, worker_flags=["--device-kv-bytes=4GiB"])
+        self.asked = 0
+
+    def stop(self):
+        self.plain.stop()
+        self.cached.stop()
+
+    def name(self):
+        self.asked += 1
+        return f"{self.asked}:"
+
+    def prefill(self, tokens):
+        [answer] = self.plain.load(1, self.name(), processes.text_of(tokens), "--max-tokens=1", "--ignore-eos", "--preset=full")
+        return answer["usage"]["promptTokens"] / (answer["usage"]["timeToFirstTokenSeconds"] - answer["usage"].get("queueSeconds", 0))
+
+    def decode(self, depth, batch, *flags, recall=False):
+        """Tokens/s of all sequences together while all of them decode, and the usage of one."""
+        servers = self.cached if recall else self.plain
+        # Who is done with his prompt first decodes while others are read, a token with each of their chunks.
+        most = STEPS + (2 * STEPS + batch * depth // 256 if batch > 1 else 1)
+        answers = servers.load(batch, self.name(), processes.text_of(depth), f"--max-tokens={most}", "--ignore-eos", *flags)
+        begin = max(answer["times"][0] for answer in answers)
+        end = min(answer["times"][-1] for answer in answers)
+        count = sum(1 for answer in answers for time in answer["times"] if begin < time <= end)
+        return count / (end - begin), answers[0]["usage"]
+
+    def serve(self, clients, tokens, answer):
+        answers = self.plain.load(clients, self.name(), processes.text_of(tokens), f"--max-tokens={answer}", "--ignore-eos",
+                                  "--preset=full")
+        generated = sum(answer["usage"]["generatedTokens"] for answer in answers)
+        return {"rate": generated / max(answer["times"][-1] for answer in answers),
+                "first": sorted(answer["times"][0] for answer in answers)}
+
+
+class Cell:
+    """What is measured on ours and on the peer, as a figure of which more is better."""
+
+    def __init__(self, name, ours, peer=None, aim=None):
+        self.name, self.ours, self.peer, self.aim = name, ours, peer, aim
+        self.figures, self.peers, self.usage = [], [], None
+
+    def ratios(self):
+        return [a / b for a, b in zip(self.figures, self.peers)]
+
+
+def cells_of(best):
+    """best(command): the better of the peer's answers with the types that it repacks."""
+
+    def decode(depth, batch, *flags, recall=False):
+        return lambda ours: ours.decode(depth, batch, *flags, recall=recall)
+
+    def peer_decode(depth, batch):
+        return lambda peer: peer.ask(decode=depth, batch=batch, steps=STEPS if batch == 1 else STEPS // 2)
+
+    def peer_prefill(tokens):
+        return lambda peer: tokens / peer.ask(prefill=tokens)
+
+    cells = []
+    for tokens in (128, 512, 2048, 4096):
+        aim = {512: 3, 4096: 3}.get(tokens)
+        cells.append(Cell(f"prefill {tokens}", lambda ours, n=tokens: ours.prefill(n), peer_prefill(tokens), aim))
+    for tokens in (512, 4096):
+        cells.append(Cell(f"prefill {tokens}, to llama.cpp's best type", lambda ours, n=tokens: ours.prefill(n),
+                          lambda _, n=tokens: best(lambda peer: peer_prefill(n)(peer)), 1.2))
+    for depth in (0, 512, 2048, 4096, 7900):
+        aim = {0: 1.7, 4096: 3, 7900: 3}.get(depth)
+        cells.append(Cell(f"decode {depth}", decode(depth, 1, "--preset=full"), peer_decode(depth, 1), aim))
+    for depth, batch in ((512, 4), (512, 8), (512, 16), (2048, 8), (4096, 8)):
+        aim = 2.5 if (depth, batch) == (2048, 8) else None
+        cells.append(Cell(f"decode {depth} batch {batch}", decode(depth, batch, "--preset=full"), peer_decode(depth, batch), aim))
+    for preset in ("d2o", "ada-snapkv"):
+        fifth = (f"--preset={preset}", "--budget=0.2")
+        cells.append(Cell(f"decode 7900, {preset} 20 %", decode(7900, 1, *fifth), peer_decode(7900, 1), 8))
+        cells.append(Cell(f"decode 4096 batch 8, {preset} 20 %, async", decode(4096, 8, *fifth, "--recall=async", "--recall-index=pq16x4",
+                                                                               recall=True), peer_decode(4096, 8), 10))
+    cells.append(Cell("serve 8 clients, 1k prompts, 64 tokens", lambda ours: ours.serve(8, 1024, 64),
+                      lambda peer: peer.ask(serve=8, prompt=1024, answer=64), 8))
+    return cells
+
+
+def measure(cell, ours, peer):
+    def rate(answer):
+        return answer["rate"] if isinstance(answer, dict) else answer
+
+    def first(answer):
+        return f", first token p50 {answer['first'][len(answer['first']) // 2]:.2f} s, last {answer['first'][-1]:.2f} s" \
+            if isinstance(answer, dict) else ""
+
+    answer = cell.ours(ours)
+    if isinstance(answer, tuple):
+        answer, cell.usage = answer
+    cell.figures.append(rate(answer))
+    line = f"{cell.name}: {rate(answer):.1f}{first(answer)}"
+    if peer and cell.peer:
+        answer = cell.peer(peer)
+        cell.peers.append(rate(answer))
+        line += f"; llama.cpp {rate(answer):.1f}{first(answer)}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(cells):
+    print(f"{'':<46} {'tokens/s':>9} {'llama.cpp':>10} {'ratio':>6} {'range':>12} {'aim':>5} {'device KV':>10}")
+    for cell in cells:
+        if not cell.figures:
+            continue
+        line = f"{cell.name:<46} {statistics.median(cell.figures):>9.1f}"
+        ratios = cell.ratios()
+        if ratios:
+            line += f" {statistics.median(cell.peers):>10.1f} {statistics.median(ratios):>6.2f} {min(ratios):>5.2f}-{max(ratios):<6.2f}"
+        else:
+            line += " " * 31
+        line += f" {cell.aim or '':>5}"
+        if cell.usage:
+            line += f" {cell.usage['residentKvBytes'] / cell.usage['fullKvBytes']:>10.1%}"
+        print(line.rstrip())
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default="", choices=["", "llama.cpp"])
+    parser.add_argument("--cells", default="")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", default="")
+    arguments = parser.parse_args()
+
+    python = os.environ.get("TIDEPOOL_LLAMA_PYTHON", os.path.join(processes.ROOT, "build", "llama", "bin", "python"))
+    peer, repacked = None, []
+    if arguments.peer:
+        if not os.access(python, os.X_OK):
+            sys.exit(f"bench: there is no {python}; bench/engine/llama_peer.py says how to make it")
+        peer = Peer(python, processes.MODEL)
+        print(f"llama-cpp-python {peer.hello['version']}: {peer.hello['system']}", file=sys.stderr)
+
+    def best(ask):
+        if not repacked:
+            folder = os.path.join(processes.ROOT, "build", "llama-models")
+            os.makedirs(folder, exist_ok=True)
+            for name in ("q4_0", "q8_0"):
+                path = os.path.join(folder, f"{os.path.basename(processes.MODEL)}.{name}.gguf")
+                if not os.path.exists(path):
+                    subprocess.run([python, PEER, "--requantize", name, processes.MODEL, path], check=True,
+                                   stderr=subprocess.DEVNULL)
+                repacked.append(Peer(python, path))
+        return max(ask(one) for one in repacked)
+
+    cells = [cell for cell in cells_of(best) if re.search(arguments.cells, cell.name)]
+    if not cells:
+        sys.exit(f"bench: nothing matches --cells={arguments.cells}")
+    ours = Ours()
+    try:
+        for _ in range(arguments.rounds):
+            for cell in cells:
+                measure(cell, ours, peer)
+    finally:
+        ours.stop()
+        for one in [peer] + repacked:
+            if one:
+                one.stop()
+    show(cells)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump([{"cell": cell.name, "ours": cell.figures, "peer": cell.peers, "aim": cell.aim, "usage": cell.usage}
+                       for cell in cells], file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

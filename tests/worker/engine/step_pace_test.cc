@@ -1,0 +1,54 @@
+#include "worker/engine/step_pace.h"
+
+#include <gtest/gtest.h>
+
+namespace tidepool {
+namespace {
+
+TEST(StepPaceTest, NothingIsHeldBackWithoutDecodingSequencesOrMeasurements) {
+  StepPace pace(3, 256);
+  EXPECT_EQ(pace.PromptTokens(0), 256);
+  EXPECT_EQ(pace.PromptTokens(4), 256);
+  pace.Observe(4, 0, absl::Milliseconds(4));
+  EXPECT_EQ(pace.PromptTokens(4), 256) << "what prompts cost is not known yet";
+  pace.Observe(0, 256, absl::Milliseconds(64));
+  EXPECT_EQ(pace.PromptTokens(0), 256);
+}
+
+TEST(StepPaceTest, AStepTakesSoManyTimesWhatDecodingTakes) {
+  StepPace pace(3, 256);
+  pace.Observe(4, 0, absl::Milliseconds(4));
+  pace.Observe(0, 256, absl::Milliseconds(64));  // a quarter of a millisecond for each token
+  EXPECT_EQ(pace.PromptTokens(4), 32) << "8 ms of prompts beside 4 ms of decoding";
+  for (int i = 0; i < 100; ++i) pace.Observe(4, 32, absl::Milliseconds(20));  // few at once cost more: half of one
+  EXPECT_EQ(pace.PromptTokens(4), 16);
+}
+
+TEST(StepPaceTest, PromptsGoOnHoweverSlowTheyAre) {
+  StepPace pace(1.5, 256);
+  pace.Observe(1, 0, absl::Milliseconds(1));
+  pace.Observe(0, 256, absl::Seconds(10));
+  EXPECT_EQ(pace.PromptTokens(1), 16);
+  StepPace small_chunks(1.5, 8);
+  small_chunks.Observe(1, 0, absl::Milliseconds(1));
+  small_chunks.Observe(0, 256, absl::Seconds(10));
+  EXPECT_EQ(small_chunks.PromptTokens(1), 8);
+}
+
+TEST(StepPaceTest, TurnsWithRecallSayNothingAboutPrompts) {
+  StepPace pace(3, 256);
+  pace.Observe(4, 0, absl::Milliseconds(4));
+  pace.Observe(0, 256, absl::Milliseconds(64));
+  for (int i = 0; i < 100; ++i) pace.Observe(4, 1, absl::Milliseconds(200));
+  EXPECT_EQ(pace.PromptTokens(4), 32);
+}
+
+TEST(StepPaceTest, ZeroHoldsNothingBack) {
+  StepPace pace(0, 256);
+  pace.Observe(4, 0, absl::Milliseconds(4));
+  pace.Observe(0, 256, absl::Milliseconds(640));
+  EXPECT_EQ(pace.PromptTokens(4), 256);
+}
+
+}  // namespace
+}  // namespace tidepool

@@ -1,0 +1,37 @@
+#include "worker/engine/step_pace.h"
+
+#include <algorithm>
+
+namespace tidepool {
+namespace {
+
+// Fewer are not worth a pass over the weights, and a prompt has to end some time.
+constexpr int kLeastTokens = 16;
+
+void Average(double& average, double value) {
+  constexpr double kNew = 0.2;
+  average = average == 0 ? value : (1 - kNew) * average + kNew * value;
+}
+
+}  // namespace
+
+int StepPace::PromptTokens(int decoding) const {
+  if (decoding == 0 || pace_ == 0 || decode_step_ == 0 || prompt_token_ == 0) return most_tokens_;
+  const double tokens = std::min<double>((pace_ - 1) * decode_step_ / prompt_token_, most_tokens_);
+  return std::clamp(static_cast<int>(tokens), std::min(kLeastTokens, most_tokens_), most_tokens_);
+}
+
+void StepPace::Observe(int decoding, int prompt_tokens, absl::Duration took) {
+  const double seconds = absl::ToDoubleSeconds(took);
+  if (prompt_tokens == 0) {
+    if (decoding > 0) Average(decode_step_, seconds);
+    return;
+  }
+  // A session's turn with recall goes token by token, and waits: nothing to plan by.
+  if (prompt_tokens < kLeastTokens) return;
+  // Beside decoding sequences their share is taken off; a step that was quicker than they alone says nothing.
+  const double prompts = seconds - (decoding > 0 ? decode_step_ : 0);
+  if (prompts > 0) Average(prompt_token_, prompts / prompt_tokens);
+}
+
+}  // namespace tidepool

@@ -1,0 +1,29 @@
+// How many prompt tokens a step takes beside sequences that are decoding, so that these keep their pace: by what steps
+// have taken so far. Results do not depend on it (chunked prefill is exact), only when they come.
+#ifndef TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
+#define TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
+
+#include "absl/time/time.h"
+
+namespace tidepool {
+
+class StepPace {
+ public:
+  // pace: a step with prompt tokens and decoding sequences shall take at most so many times as long as one without
+  // prompt tokens; 0: whatever it takes. most_tokens: of prompts in a step.
+  StepPace(double pace, int most_tokens) : pace_(pace), most_tokens_(most_tokens) {}
+
+  // For a step in which `decoding` sequences decode.
+  int PromptTokens(int decoding) const;
+  void Observe(int decoding, int prompt_tokens, absl::Duration took);
+
+ private:
+  const double pace_;
+  const int most_tokens_;
+  // Seconds, running averages; 0: not seen yet.
+  double decode_step_ = 0, prompt_token_ = 0;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
