@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "bench/quality/lookup.h"
+#include "bench/quality/mass.h"
 #include "bench/quality/needles.h"
 #include "bench/quality/or_die.h"
 #include "bench/quality/report.h"
@@ -22,7 +23,9 @@ namespace {
 
 constexpr char kUsage[] = R"(quality_report [options]
 
-  --suites=LIST           lookup, text, divergence, needles; default all
+  --suites=LIST           lookup, text, divergence, needles, mass; default all. mass: how much attention the rows that
+                          each index chooses receive; of the full cache, so nothing but --model, --texts and --threads
+                          concerns it
   --presets=LIST          NAME, or NAME:drop, which drops what the preset would merge; default: every
                           preset that evicts
   --budgets=LIST          shares of the full cache's rows; default 0.2,0.1,0.05
@@ -48,9 +51,11 @@ constexpr char kUsage[] = R"(quality_report [options]
   --json=FILE             all cells, as JSON
 )";
 
+const std::vector<std::string> kSuites = {"lookup", "text", "divergence", "needles", "mass"};
+
 struct Options {
   Grid grid;
-  std::vector<std::string> suites = {"lookup", "text", "divergence", "needles"};
+  std::vector<std::string> suites = kSuites;
   std::vector<int> lookup_lengths;
   std::string model = ModelFile("SmolLM2-135M-Instruct.Q4_1.gguf");
   std::vector<int> lengths = {2048};
@@ -107,7 +112,7 @@ Options ParseOptions(int argc, char** argv) {
       std::exit(0);
     }
     if (absl::ConsumePrefix(&flag, "--suites=")) {
-      options.suites = Words("--suites", flag, {"lookup", "text", "divergence", "needles"});
+      options.suites = Words("--suites", flag, kSuites);
     } else if (absl::ConsumePrefix(&flag, "--presets=")) {
       options.grid.presets = absl::StrSplit(flag, ',');
     } else if (absl::ConsumePrefix(&flag, "--budgets=")) {
@@ -168,10 +173,14 @@ void RunLookup(const Options& options, const std::vector<Setting>& settings, Rep
 constexpr int kTurnTokens = 160;  // contexts are shorter than a suite's length by no more
 const std::string kData = TIDEPOOL_SOURCE_DIR "/tests/data/quality/";
 
-void RunTexts(BenchEngine& engine, const Options& options, const std::vector<Setting>& settings, Report& report) {
+std::vector<std::string> TextFiles(const Options& options) {
   std::vector<std::string> files = {kData + "gpl-3.txt", kData + "lgpl-2.1.txt", kData + "python-argparse.txt"};
   files.resize(options.texts);
-  TextSuite suite(&engine, files, options.Wants("divergence"));
+  return files;
+}
+
+void RunTexts(BenchEngine& engine, const Options& options, const std::vector<Setting>& settings, Report& report) {
+  TextSuite suite(&engine, TextFiles(options), options.Wants("divergence"));
   for (int length : options.lengths) {
     for (const Setting& setting : settings) {
       for (const Cell& cell : suite.Measure(engine.Placed(setting, length - kTurnTokens), length)) report.Add(cell);
@@ -214,6 +223,9 @@ int Main(int argc, char** argv) {
   const std::vector<Setting> settings = OrDie(Settings(options.grid));
   Report report(options.json);
   if (options.Wants("lookup")) RunLookup(options, settings, report);
+  if (options.Wants("mass")) {
+    for (const Cell& cell : MeasureMass(options.model, TextFiles(options), options.threads)) report.Add(cell);
+  }
   const bool texts = options.Wants("text") || options.Wants("divergence");
   if (!texts && !options.Wants("needles")) return 0;
   BenchEngine engine(options.model, options.threads);

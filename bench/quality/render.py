@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draws what quality_report has measured: one table policy x budget x recall, and a plot of fidelity against device budget.
-Where there are cells of kvpress, a second table compares each preset with kvpress's version of it, question by question.
+Where there are cells of kvpress, a second table compares each preset with kvpress's version of it, question by question. Cells of the
+suite mass have a table of their own, and no place in the plot: they have no budget.
 
   bench/quality/render.py CELLS.json ... [--svg FILE]
 
@@ -80,6 +81,20 @@ def table(cells):
                 f"{sum(c['late_rows'] for c in all_of):,}", f"{sum(c['lost_rows'] for c in all_of):,}"]
         name = [row[0], "" if row[0] == "full" else f"{row[1]:g}", "" if row[0] == "full" else row[2]]
         lines.append("| " + " | ".join(name + shown + cost) + " |")
+    return "\n".join(lines)
+
+
+MASS = "mass-"
+
+
+def mass_table(cells):
+    """Attention captured, by how the rows were selected and how many they are."""
+    counts = sorted(int(metric[len("rows"):]) for metric in cells[0]["metrics"] if metric.startswith("rows"))
+    lines = ["| captured attention, by selection | " + " | ".join(f"B = {count}" for count in counts) + " |",
+             "|" + "---|" * (1 + len(counts))]
+    for cell in cells:
+        shown = [f"{cell['metrics'][f'rows{count}']:.3f}" for count in counts]
+        lines.append("| " + " | ".join([cell["suite"][len(MASS):], *shown]) + " |")
     return "\n".join(lines)
 
 
@@ -194,10 +209,14 @@ def main():
     parser.add_argument("--svg", default="")
     arguments = parser.parse_args()
     cells = load(arguments.cells)
+    mass = [cell for cell in cells if cell["suite"].startswith(MASS)]
+    cells = [cell for cell in cells if not cell["suite"].startswith(MASS)]
     # The lookup model and the real one hold different caches: a table for each.
     for group in ([c for c in cells if c["suite"] == "lookup"], [c for c in cells if c["suite"] != "lookup"]):
         if group:
             print(table(group), end="\n\n")
+    if mass:
+        print(mass_table(mass), end="\n\n")
     if peers := peer_table(cells):
         print(peers, end="\n\n")
     if arguments.svg:

@@ -21,10 +21,6 @@ absl::StatusOr<RecallMode> ModeOf(absl::string_view recall) {
   return absl::InvalidArgumentError(absl::StrCat("--recall: '", recall, "' is not one of off, sync, async"));
 }
 
-constexpr std::pair<absl::string_view, RecallIndex> kIndexes[] = {
-    {"k4", RecallIndex::kK4},       {"pq16x4", RecallIndex::kPq16x4}, {"pq8x8", RecallIndex::kPq8x8},
-    {"exact", RecallIndex::kExact}, {"page8", RecallIndex::kPage8},   {"page16", RecallIndex::kPage16}};
-
 constexpr std::pair<absl::string_view, KvPrecision> kPrecisions[] = {{"f16", KvPrecision::kF16},
                                                                      {"int8", KvPrecision::kInt8},
                                                                      {"kivi4", KvPrecision::kKivi4},
@@ -42,9 +38,9 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, ':');
   TP_ASSIGN_OR_RETURN(recall.mode, ModeOf(parts[0]));
   if (parts.size() > 1) {
-    const auto* known =
-        std::find_if(std::begin(kIndexes), std::end(kIndexes), [&](const auto& k) { return k.first == parts[1]; });
-    if (known == std::end(kIndexes)) {
+    const auto* known = std::find_if(std::begin(kRecallIndexes), std::end(kRecallIndexes),
+                                     [&](const auto& k) { return k.first == parts[1]; });
+    if (known == std::end(kRecallIndexes)) {
       return absl::InvalidArgumentError(absl::StrCat("--recall: '", parts[1], "' is no index"));
     }
     recall.index = known->second;

@@ -3,12 +3,19 @@
 #define TIDEPOOL_BENCH_QUALITY_SETTING_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "policies/retain/compression_spec.h"
 
 namespace tidepool::quality {
+
+// The indexes of recall, as they are asked for.
+inline constexpr std::pair<absl::string_view, RecallIndex> kRecallIndexes[] = {
+    {"k4", RecallIndex::kK4},       {"pq16x4", RecallIndex::kPq16x4}, {"pq8x8", RecallIndex::kPq8x8},
+    {"exact", RecallIndex::kExact}, {"page8", RecallIndex::kPage8},   {"page16", RecallIndex::kPage16}};
 
 // Where the recall index lies; kFit: on the device where the budget of a context has room for it, else in host memory.
 enum class IndexAt { kHost, kDevice, kFit };

@@ -84,6 +84,18 @@ class Render(unittest.TestCase):
         self.assertIn("| snapkv | 0.2 | multi-visible 2,048 | 2 | +1.100 | +1.050 | +0.050 ± 0.150 |", table)
         self.assertNotIn("| tova | 0.2 | multi-visible 2,048 | 2 |", table)
 
+    def test_captured_attention_has_a_table_of_its_own_and_no_panel(self):
+        mass = [cell("full", 1, "off", f"mass-{name}", 3840, {"rows128": share + 0.1, "rows64": share, "texts": 3})
+                for name, share in (("static", 0.3151), ("oracle", 0.6078))]
+        table, svg = self.render(CELLS + mass)
+        self.assertIn("| captured attention, by selection | B = 64 | B = 128 |", table)
+        self.assertIn("| static | 0.315 | 0.415 |", table)
+        self.assertIn("| oracle | 0.608 | 0.708 |", table)
+        self.assertEqual(self.render(CELLS)[0], "\n\n".join(table.split("\n\n")[:2]) + "\n\n")
+        self.assertEqual(svg.get("width"), self.render(CELLS)[1].get("width"))
+        alone, _ = self.render(mass)
+        self.assertEqual(alone.strip().count("\n\n"), 0)
+
     def test_the_plot_has_a_line_for_each_policy_and_mode_at_the_right_height(self):
         _, svg = self.render(CELLS)
         self.assertEqual(len(svg.findall(f"{SVG}polyline")), 3)
