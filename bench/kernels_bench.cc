@@ -58,9 +58,10 @@ void Product(benchmark::State& state, Shape shape, int64_t count) {
   TensorView view = {.name = "bench", .type = shape.type, .rows = shape.rows, .columns = shape.columns};
   const std::vector<uint8_t> bytes = RandomWeights(view);
   view.data = bytes.data();
+  HugeMemory memory;
   std::vector<PackedMatrix> matrices;
   const size_t copies = std::max<size_t>(1, kWeightsBytes / view.bytes());
-  for (size_t i = 0; i < copies; ++i) matrices.push_back(PackedMatrix::Pack(view, /*as_f32=*/false, team));
+  for (size_t i = 0; i < copies; ++i) matrices.push_back(PackedMatrix::Pack(view, /*as_f32=*/false, team, memory));
   std::vector<float> x(count * shape.columns), out(count * shape.rows);
   std::mt19937 random(2);
   for (float& v : x) v = std::normal_distribution<float>()(random);

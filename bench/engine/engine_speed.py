@@ -49,16 +49,19 @@ class Peer:
 
 
 class Ours:
-    """Cells on a worker without a cache service, which keeps nothing from one to the next, and on one with it."""
+    """Cells on a worker without a cache service, which keeps nothing from one to the next; on one that reads prompts at full
+    speed, so that the sequences of a batch decode side by side soon; and on such a one with a cache service."""
 
     def __init__(self):
-        self.plain = processes.Servers(cache=False, worker_flags=["--device-kv-bytes=4GiB"])
-        self.cached = processes.Servers(cache=True, worker_flags=["--device-kv-bytes=4GiB"])
+        memory = "--device-kv-bytes=4GiB"
+        self.plain = processes.Servers(cache=False, worker_flags=[memory])
+        self.batch = processes.Servers(cache=False, worker_flags=[memory, "--decode-pace=0"])
+        self.cached = processes.Servers(cache=True, worker_flags=[memory, "--decode-pace=0"])
         self.asked = 0
 
     def stop(self):
-        self.plain.stop()
-        self.cached.stop()
+        for servers in (self.plain, self.batch, self.cached):
+            servers.stop()
 
     def name(self):
         self.asked += 1
@@ -70,12 +73,14 @@ class Ours:
 
     def decode(self, depth, batch, *flags, recall=False):
         """Tokens/s of all sequences together while all of them decode, and the usage of one."""
-        servers = self.cached if recall else self.plain
+        servers = self.cached if recall else self.plain if batch == 1 else self.batch
         # Who is done with his prompt first decodes while others are read, a token with each of their chunks.
         most = STEPS + (2 * STEPS + batch * depth // 256 if batch > 1 else 1)
         answers = servers.load(batch, self.name(), processes.text_of(depth), f"--max-tokens={most}", "--ignore-eos", *flags)
         begin = max(answer["times"][0] for answer in answers)
         end = min(answer["times"][-1] for answer in answers)
+        if end <= begin:
+            sys.exit(f"bench: the {batch} answers at {depth} tokens were not generated side by side")
         count = sum(1 for answer in answers for time in answer["times"] if begin < time <= end)
         return count / (end - begin), answers[0]["usage"]
 
@@ -123,11 +128,11 @@ def cells_of(best):
     for depth, batch in ((512, 4), (512, 8), (512, 16), (2048, 8), (4096, 8)):
         aim = 2.5 if (depth, batch) == (2048, 8) else None
         cells.append(Cell(f"decode {depth} batch {batch}", decode(depth, batch, "--preset=full"), peer_decode(depth, batch), aim))
+    fifth = "--budget=0.2"
     for preset in ("d2o", "ada-snapkv"):
-        fifth = (f"--preset={preset}", "--budget=0.2")
-        cells.append(Cell(f"decode 7900, {preset} 20 %", decode(7900, 1, *fifth), peer_decode(7900, 1), 8))
-        cells.append(Cell(f"decode 4096 batch 8, {preset} 20 %, async", decode(4096, 8, *fifth, "--recall=async", "--recall-index=pq16x4",
-                                                                               recall=True), peer_decode(4096, 8), 10))
+        cells.append(Cell(f"decode 7900, {preset} 20 %", decode(7900, 1, f"--preset={preset}", fifth), peer_decode(7900, 1), 8))
+    recall = ("--preset=ada-snapkv", fifth, "--recall=async", "--recall-index=pq16x4")
+    cells.append(Cell("decode 4096 batch 8, ada-snapkv 20 %, async", decode(4096, 8, *recall, recall=True), peer_decode(4096, 8), 10))
     cells.append(Cell("serve 8 clients, 1k prompts, 64 tokens", lambda ours: ours.serve(8, 1024, 64),
                       lambda peer: peer.ask(serve=8, prompt=1024, answer=64), 8))
     return cells

@@ -98,7 +98,7 @@ class Peer:
         waiting = list(range(clients))
         done = 0  # of the prompt being read
         while waiting or left:
-            entries = [(token(n), prompt + answer - n, client, True) for client, n in left.items()]
+            entries = [(token(n), prompt + answer - 1 - n, client, True) for client, n in left.items()]
             reads = None
             if waiting:
                 last = min(prompt, done + CHUNK)

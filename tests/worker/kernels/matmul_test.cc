@@ -49,6 +49,7 @@ std::vector<uint32_t> Bits(const std::vector<float>& values) {
 std::vector<float> Product(Isa isa, const PackedMatrix& matrix, const float* x, int64_t count, int threads,
                            const float* bias = nullptr, int64_t out_stride = 0) {
   ThreadTeam team(threads);
+  HugeMemory memory;
   Activations activations;
   activations.Set(x, count, matrix.columns(), !matrix.is_float(), team);
   if (out_stride == 0) out_stride = matrix.rows();
@@ -62,6 +63,7 @@ std::vector<float> Product(Isa isa, const PackedMatrix& matrix, const float* x, 
 std::vector<double> SeenActivations(const float* x, int64_t columns, bool quantized) {
   if (!quantized) return std::vector<double>(x, x + columns);
   ThreadTeam team(1);
+  HugeMemory memory;
   Activations activations;
   activations.Set(x, 1, columns, true, team);
   std::vector<double> seen;
@@ -112,12 +114,13 @@ class MatMulTest : public ::testing::TestWithParam<Isa> {};
 
 TEST_P(MatMulTest, EveryTypeAgreesWithDoublePrecision) {
   ThreadTeam team(2);
+  HugeMemory memory;
   for (TensorType type : kTypes) {
     const int64_t unit = IsFloat(type) ? 1 : BlockElements(type);
     for (int64_t rows : {1, 16, 37}) {
       for (int64_t columns : {unit, 5 * unit, int64_t{512}}) {
         const OwnedTensor tensor = RandomTensor(type, rows, columns, 7 * rows + columns);
-        const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team);
+        const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
         ASSERT_EQ(matrix.is_float(), IsFloat(type));
         ASSERT_EQ(matrix.rows(), rows);
         ASSERT_EQ(matrix.columns(), columns);
@@ -132,9 +135,10 @@ TEST_P(MatMulTest, EveryTypeAgreesWithDoublePrecision) {
 
 TEST_P(MatMulTest, AsF32MultipliesTheDequantisedWeightsWithUnroundedActivations) {
   ThreadTeam team(2);
+  HugeMemory memory;
   for (TensorType type : kTypes) {
     const OwnedTensor tensor = RandomTensor(type, 21, 512, 11);
-    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/true, team);
+    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/true, team, memory);
     ASSERT_TRUE(matrix.is_float());
     const std::vector<float> x = RandomRows(9, 512, 4);
     ExpectIsProduct(Product(GetParam(), matrix, x.data(), 9, 2), tensor.view, x, /*quantized=*/false);
@@ -143,10 +147,11 @@ TEST_P(MatMulTest, AsF32MultipliesTheDequantisedWeightsWithUnroundedActivations)
 
 TEST_P(MatMulTest, ARowOfTheResultIsTheSameInAnyBatchAndWithAnyNumberOfThreads) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : kTypes) {
     const OwnedTensor tensor = RandomTensor(type, 150, 768, 5);
     for (bool as_f32 : {false, true}) {
-      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, as_f32, team);
+      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, as_f32, team, memory);
       const std::vector<float> x = RandomRows(33, 768, 6);
       std::vector<float> alone;
       for (int64_t c = 0; c < 33; ++c) {
@@ -166,10 +171,11 @@ TEST_P(MatMulTest, ARowOfTheResultIsTheSameInAnyBatchAndWithAnyNumberOfThreads) 
 
 TEST_P(MatMulTest, IntegerTypesGiveTheBitsOfTheBaseline) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : kTypes) {
     if (IsFloat(type)) continue;
     const OwnedTensor tensor = RandomTensor(type, 40, 1536, 21);
-    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team);
+    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
     const std::vector<float> x = RandomRows(11, 1536, 22);
     ASSERT_EQ(Bits(Product(GetParam(), matrix, x.data(), 11, 1)),
               Bits(Product(Isa::kBaseline, matrix, x.data(), 11, 1)))
@@ -179,6 +185,7 @@ TEST_P(MatMulTest, IntegerTypesGiveTheBitsOfTheBaseline) {
 
 TEST_P(MatMulTest, ExtremeValuesDoNotSaturate) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : kTypes) {
     if (IsFloat(type)) continue;
     for (uint8_t fill : {0x00, 0x80, 0x7f, 0xff}) {
@@ -190,7 +197,7 @@ TEST_P(MatMulTest, ExtremeValuesDoNotSaturate) {
         for (int field : HalfFields(type)) std::memcpy(&tensor.bytes[at + field], &scales.bytes[at + field], 2);
       }
       tensor.view.data = tensor.bytes.data();
-      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team);
+      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
       for (float sign : {1.0f, -1.0f}) {
         const std::vector<float> x(2 * 256, sign);  // quantised to 127 everywhere
         ExpectIsProduct(Product(GetParam(), matrix, x.data(), 2, 1), tensor.view, x, /*quantized=*/true);
@@ -201,9 +208,10 @@ TEST_P(MatMulTest, ExtremeValuesDoNotSaturate) {
 
 TEST_P(MatMulTest, BiasIsAddedAndNothingIsWrittenPastTheRows) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : {TensorType::kF16, TensorType::kQ4_1}) {
     const OwnedTensor tensor = RandomTensor(type, 37, 96, 41);
-    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team);
+    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
     const std::vector<float> x = RandomRows(10, 96, 42), bias = RandomRows(1, 37, 43);
     const std::vector<float> plain = Product(GetParam(), matrix, x.data(), 10, 2);
     const std::vector<float> out = Product(GetParam(), matrix, x.data(), 10, 2, bias.data(), /*out_stride=*/41);
@@ -238,9 +246,10 @@ TEST_P(MatMulTest, ActivationsAreRoundedToNearestAndScaledByTheirLargest) {
 
 TEST_P(MatMulTest, AnInfiniteOrMissingActivationMakesItsRowNaNAndNoOther) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ6_K}) {
     const OwnedTensor tensor = RandomTensor(type, 20, 256, 61);
-    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team);
+    const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
     std::vector<float> x = RandomRows(3, 256, 62);
     const std::vector<float> sound = Product(GetParam(), matrix, x.data(), 3, 1);
     x[0 * 256 + 70] = std::numeric_limits<float>::infinity();
@@ -256,10 +265,12 @@ TEST_P(MatMulTest, AnInfiniteOrMissingActivationMakesItsRowNaNAndNoOther) {
 
 TEST_P(MatMulTest, SeveralMatricesInOneCallGiveWhatEachGivesAlone) {
   ThreadTeam team(3);
+  HugeMemory memory;
   const OwnedTensor a = RandomTensor(TensorType::kQ4_1, 200, 256, 71), b = RandomTensor(TensorType::kQ8_0, 50, 256, 72),
                     c = RandomTensor(TensorType::kF16, 90, 256, 73);
-  const PackedMatrix first = PackedMatrix::Pack(a.view, false, team), second = PackedMatrix::Pack(b.view, false, team),
-                     third = PackedMatrix::Pack(c.view, false, team);
+  const PackedMatrix first = PackedMatrix::Pack(a.view, false, team, memory),
+                     second = PackedMatrix::Pack(b.view, false, team, memory),
+                     third = PackedMatrix::Pack(c.view, false, team, memory);
   const std::vector<float> x = RandomRows(5, 256, 74);
   Activations activations;
   activations.Set(x.data(), 5, 256, /*quantized=*/true, team);
@@ -275,8 +286,9 @@ TEST_P(MatMulTest, SeveralMatricesInOneCallGiveWhatEachGivesAlone) {
 
 TEST_P(MatMulTest, AnEmptyBatchWritesNothing) {
   ThreadTeam team(1);
+  HugeMemory memory;
   const OwnedTensor tensor = RandomTensor(TensorType::kQ4_1, 20, 64, 81);
-  const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, false, team);
+  const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, false, team, memory);
   EXPECT_THAT(Product(GetParam(), matrix, nullptr, 0, 1), ::testing::IsEmpty());
 }
 
@@ -285,17 +297,19 @@ INSTANTIATE_TEST_SUITE_P(Isas, MatMulTest, ::testing::ValuesIn(SupportedIsas()),
 
 TEST(PackedMatrixTest, FourBitTypesStayAsSmallAsTheirSource) {
   ThreadTeam team(1);
+  HugeMemory memory;
   for (TensorType type : {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ8_0, TensorType::kF16}) {
     const OwnedTensor tensor = RandomTensor(type, 64, 576, 91);
-    EXPECT_EQ(PackedMatrix::Pack(tensor.view, false, team).bytes(), tensor.view.bytes());
+    EXPECT_EQ(PackedMatrix::Pack(tensor.view, false, team, memory).bytes(), tensor.view.bytes());
   }
 }
 
 TEST(PackedMatrixDeathTest, ColumnsThatFillNoBlockAreABug) {
   ThreadTeam team(1);
+  HugeMemory memory;
   OwnedTensor tensor = RandomTensor(TensorType::kQ4_1, 4, 64, 92);
   tensor.view.columns = 48;
-  EXPECT_DEATH(PackedMatrix::Pack(tensor.view, false, team), "columns");
+  EXPECT_DEATH(PackedMatrix::Pack(tensor.view, false, team, memory), "columns");
 }
 
 }  // namespace

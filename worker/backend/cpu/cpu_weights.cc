@@ -14,7 +14,7 @@ std::vector<float> Vector(const TensorView& tensor) {
 }  // namespace
 
 CpuWeights::CpuWeights(const Model& model, bool as_f32, ThreadTeam& team) {
-  auto pack = [&](const TensorView& tensor) { return PackedMatrix::Pack(tensor, as_f32, team); };
+  auto pack = [&](const TensorView& tensor) { return PackedMatrix::Pack(tensor, as_f32, team, memory_); };
   for (int i = 0; i < model.config().layers; ++i) {
     const LayerTensors& from = model.layer(i);
     CpuLayerWeights& to = layers.emplace_back();

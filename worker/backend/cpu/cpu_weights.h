@@ -15,12 +15,16 @@ struct CpuLayerWeights {
   PackedMatrix q, k, v, output, gate, up, down;
 };
 
-struct CpuWeights {
+class CpuWeights {
+ public:
   CpuWeights(const Model& model, bool as_f32, ThreadTeam& team);
 
   std::vector<CpuLayerWeights> layers;
   std::vector<float> output_norm;
   PackedMatrix output;
+
+ private:
+  HugeMemory memory_;  // of all matrices
 };
 
 }  // namespace tidepool

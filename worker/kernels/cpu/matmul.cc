@@ -16,7 +16,7 @@ void MultiplyTiles(const MatMulKernels& kernels, const MatMulTask& task, const A
   const PackedMatrix::Data& matrix = task.matrix->data();
   const int64_t first_row = first * kTileRows;
   kernels.multiply[static_cast<int>(matrix.format)]({
-      .tiles = matrix.bytes.get() + static_cast<size_t>(first) * matrix.tile_bytes,
+      .tiles = matrix.bytes + static_cast<size_t>(first) * matrix.tile_bytes,
       .tile_bytes = static_cast<int64_t>(matrix.tile_bytes),
       .tile_count = last - first,
       .columns = matrix.columns,

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "absl/types/span.h"
+#include "worker/kernels/cpu/huge_memory.h"
 #include "worker/kernels/cpu/thread_team.h"
 #include "worker/model/tensor_view.h"
 
@@ -22,7 +23,8 @@ class PackedMatrix {
   PackedMatrix& operator=(PackedMatrix&&) noexcept;
   ~PackedMatrix();
   // as_f32: dequantise to float32 (debugging and reference tests: then nothing is quantised, activations included).
-  static PackedMatrix Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team);
+  // Its bytes are taken from `memory`, which has to outlive it.
+  static PackedMatrix Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team, HugeMemory& memory);
 
   int64_t rows() const;     // outputs
   int64_t columns() const;  // inputs

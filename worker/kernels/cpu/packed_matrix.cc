@@ -67,7 +67,7 @@ int64_t PackedMatrix::columns() const { return data_->columns; }
 size_t PackedMatrix::bytes() const { return static_cast<size_t>(data_->tiles) * data_->tile_bytes; }
 bool PackedMatrix::is_float() const { return FactsOf(data_->format).is_float(); }
 
-PackedMatrix PackedMatrix::Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team) {
+PackedMatrix PackedMatrix::Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team, HugeMemory& memory) {
   TIDEPOOL_CHECK(tensor.rows > 0 && tensor.columns > 0 && !tensor.empty());
   PackedMatrix matrix;
   Data& data = *matrix.data_;
@@ -82,14 +82,12 @@ PackedMatrix PackedMatrix::Pack(const TensorView& tensor, bool as_f32, ThreadTea
     TIDEPOOL_CHECK(tensor.columns % kBlockInputs == 0);
     data.tile_bytes = RoundUp(static_cast<size_t>(tensor.columns / kBlockInputs) * facts.block_bytes(), kAlignment);
   }
-  data.bytes.reset(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, matrix.bytes())));
-  TIDEPOOL_CHECK(data.bytes != nullptr);
+  data.bytes = memory.Take(matrix.bytes());
 
   team.ForEach(data.tiles, 1, [&](int64_t first, int64_t last) {
     std::vector<float> floats(as_f32 ? static_cast<size_t>(tensor.columns) : 0);
     for (int64_t t = first; t < last; ++t) {
-      uint8_t* tile = data.bytes.get() + static_cast<size_t>(t) * data.tile_bytes;
-      std::memset(tile, 0, data.tile_bytes);
+      uint8_t* tile = data.bytes + static_cast<size_t>(t) * data.tile_bytes;
       for (int64_t row = t * kTileRows; row < std::min((t + 1) * kTileRows, tensor.rows); ++row) {
         if (as_f32) {
           DequantizeRow(tensor, row, floats.data());

@@ -2,9 +2,8 @@
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_PACKED_MATRIX_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_PACKED_MATRIX_H_
 
+#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
 #include "worker/kernels/cpu/matmul.h"
 #include "worker/kernels/cpu/packed_format.h"
@@ -12,15 +11,11 @@
 namespace tidepool {
 
 struct PackedMatrix::Data {
-  struct Free {
-    void operator()(uint8_t* bytes) const { std::free(bytes); }
-  };
-
   PackedFormat format = PackedFormat::kF32;
   int64_t rows = 0, columns = 0;
-  int64_t tiles = 0;                       // ceil(rows / kTileRows); rows past the end are zero
-  size_t tile_bytes = 0;                   // distance between tiles
-  std::unique_ptr<uint8_t[], Free> bytes;  // [tiles * tile_bytes], aligned to 64
+  int64_t tiles = 0;         // ceil(rows / kTileRows); rows past the end are zero
+  size_t tile_bytes = 0;     // distance between tiles
+  uint8_t* bytes = nullptr;  // [tiles * tile_bytes], aligned to 64
 };
 
 }  // namespace tidepool
