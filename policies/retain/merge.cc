@@ -95,9 +95,15 @@ MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int hea
   MergeResult result;
   result.similarity.resize(count);
   result.target.resize(count);
-  result.merged.assign(count, std::vector<uint8_t>(evicted, 0));
   for (size_t h = 0; h < count; ++h) FindTargets(heads[h], evicted, head_dim, result.similarity[h], result.target[h]);
+  MergeFound(heads, evicted, head_dim, options, state, result);
+  return result;
+}
 
+void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
+                MergeState& state, MergeResult& result) {
+  const size_t count = heads.size();
+  result.merged.assign(count, std::vector<uint8_t>(evicted, 0));
   if (options.mode == MergeMode::kOfficial) {
     std::vector<double> slot(evicted, 0.0);
     double mean = 0;
@@ -128,7 +134,6 @@ MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int hea
   for (size_t h = 0; h < count; ++h) {
     MergeHeadRows(heads[h], evicted, head_dim, options, result.similarity[h], result.target[h], result.merged[h]);
   }
-  return result;
 }
 
 }  // namespace tidepool

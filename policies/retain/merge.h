@@ -47,6 +47,11 @@ struct MergeResult {
 MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
                          MergeState& state);
 
+// The same where similarities and targets (of [heads][evicted], with similarity and target filled in) are known:
+// decides which are merged, and merges them.
+void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
+                MergeState& state, MergeResult& result);
+
 }  // namespace tidepool
 
 #endif  // TIDEPOOL_POLICIES_RETAIN_MERGE_H_

@@ -89,6 +89,13 @@ class Backend {
   // expanded and rounded to it.
   virtual void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
                         char* out) = 0;
+  // Cosines of a vector [head_dim] with the keys of some slots: out[slots]. False: not without reading them.
+  virtual bool KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,
+                          absl::Span<const int32_t> slots, float* out) {
+    return false;
+  }
+  // Rows and probabilities of different heads may be read, and rows written, at once.
+  virtual bool heads_at_once() const { return false; }
   // Into a plain slot.
   virtual void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) = 0;
   // Moves the plain rows of a head to the slots 0, 1, ... by ascending position and frees the pages that this empties.

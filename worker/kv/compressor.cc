@@ -160,9 +160,7 @@ void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing
   }
   if (budgets_.empty()) return;
   if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
-  for (size_t layer = 0; layer < budgets_.size(); ++layer) {
-    if (budgets_[layer].each_step) CompressLayer(backend, rows, static_cast<int>(layer), ring, Moment::kStep, held());
-  }
+  CompressLayers(backend, rows, ring, Moment::kStep, held());
   if (!held()) return;
   if (!evicts_each_step() && !Fits(rows, tokens + 1, 1)) {
     CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
@@ -252,7 +250,7 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
         ChooseLazyLayers(backend, rows, *ring, seen, SplitBudget(spec_, shape_, horizon.tokens).kept - horizon.growth);
   }
   SetBudgets(horizon, seen, lazy);
-  for (int layer = 0; layer < layout_.layers; ++layer) CompressLayer(backend, rows, layer, ring, moment, horizon.binds);
+  CompressLayers(backend, rows, ring, moment, horizon.binds);
   if (moment == Moment::kAgain) return ReleasePages(backend, rows, horizon.growth);
   for (int layer = 0; layer < layout_.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) backend.Repack(rows, layer, kv_head);
@@ -301,10 +299,34 @@ std::vector<double> Compressor::LayerShares(Backend& backend, const SequenceRows
   return Shares(rows_of, window);
 }
 
-void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
-                               bool binds) {
+void Compressor::CompressLayers(Backend& backend, SequenceRows& rows, const QueryRing* ring, Moment moment,
+                                bool binds) {
+  std::vector<int> layers;
+  for (int layer = 0; layer < layout_.layers; ++layer) {
+    if (!budgets_[layer].dense && (moment != Moment::kStep || budgets_[layer].each_step)) layers.push_back(layer);
+  }
+  std::vector<LayerWork> work(layers.size());
+  // A mixture of a packed row takes a page, and those are everybody's.
+  const bool merges = spec_.fate != Fate::kDrop;
+  const bool at_once =
+      backend.heads_at_once() && (!merges || (merger_.layers_at_once() && spec_.kv_precision == KvPrecision::kF16));
+  auto compress = [&](int64_t i) { work[i] = CompressLayer(backend, rows, layers[i], ring, moment, binds, at_once); };
+  if (at_once) {
+    backend.ParallelFor(static_cast<int64_t>(layers.size()), compress);
+  } else {
+    for (size_t i = 0; i < layers.size(); ++i) compress(static_cast<int64_t>(i));
+  }
+  for (const LayerWork& of_layer : work) {
+    counters_.evicted_rows += of_layer.evicted_rows;
+    counters_.merged_rows += of_layer.merged_rows;
+    compressed_ = compressed_ || of_layer.evicted_rows > 0;
+  }
+}
+
+Compressor::LayerWork Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
+                                                Moment moment, bool binds, bool at_once) {
+  LayerWork work;
   const LayerBudget& budget = budgets_[layer];
-  if (budget.dense) return;
   const ScoreMethod& method = *budget.score;
   const int heads = layout_.kv_heads;
   bool over = method.leaves_room();
@@ -314,7 +336,7 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
   }
   // Selecting again, what acts at every step has followed the step already.
   const bool follows = method.follows_steps() && !(moment == Moment::kAgain && budget.each_step);
-  if (!over && !follows) return;
+  if (!over && !follows) return work;
   std::vector<std::optional<ResidentHeadView>> views(heads);
   std::vector<std::vector<float>> scores(heads);
   auto score = [&](int64_t kv_head) {
@@ -335,12 +357,12 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
     scores[kv_head] = scorer->Scores(view, past);
     scores[kv_head].resize(past);
   };
-  if (moment != Moment::kStep) {
+  if (moment != Moment::kStep && !at_once) {
     backend.ParallelFor(heads, score);
   } else {
-    for (int kv_head = 0; kv_head < heads; ++kv_head) score(kv_head);  // too little work to share
+    for (int kv_head = 0; kv_head < heads; ++kv_head) score(kv_head);
   }
-  if (!over) return;
+  if (!over) return work;
   if (method.layer_wide()) {
     std::vector<const HeadView*> of_layer;
     for (const auto& view : views) of_layer.push_back(&*view);
@@ -358,16 +380,16 @@ void Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, 
     most_evicted = std::max(most_evicted, evicted[kv_head].size());
     if (HeadScorer* scorer = ScorerOf(budget, layer, kv_head); scorer != nullptr) scorer->Keep(selection.kept);
   }
-  if (most_evicted == 0) return;
+  if (most_evicted == 0) return work;
   if (spec_.fate == Fate::kMerge || (spec_.fate == Fate::kMergeNearest && moment == Moment::kPrompt)) {
-    counters_.merged_rows += merger_.Merge(backend, rows, layer, kept, evicted);
+    work.merged_rows = merger_.Merge(backend, rows, layer, std::move(kept), evicted);
   }
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     HeadRows& head = rows.head(layer, kv_head);
     for (int32_t slot : evicted[kv_head]) head.Remove(slot);
-    counters_.evicted_rows += static_cast<int64_t>(evicted[kv_head].size());
+    work.evicted_rows += static_cast<int64_t>(evicted[kv_head].size());
   }
-  compressed_ = true;
+  return work;
 }
 
 void Compressor::Save(ByteWriter& out) const {

@@ -133,7 +133,14 @@ class Compressor {
                                     int32_t kept_rows) const;
   // kEqualMass, kBestRows: what share of all rows each layer gets when each kv head keeps `kept_rows` on average.
   std::vector<double> LayerShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring, int32_t kept_rows);
-  void CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment, bool binds);
+  struct LayerWork {
+    int64_t evicted_rows = 0, merged_rows = 0;
+  };
+  // Brings layers within budgets_: all, or those that act at each step.
+  void CompressLayers(Backend& backend, SequenceRows& rows, const QueryRing* ring, Moment moment, bool binds);
+  // at_once: other layers at the same time.
+  LayerWork CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
+                          bool binds, bool at_once);
   // Null: all rows are equal.
   HeadScorer* ScorerOf(const LayerBudget& budget, int layer, int kv_head) const {
     return budget.score == method_ ? scorers_[layer * layout_.kv_heads + kv_head].get() : nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "policies/retain/merge_nearest.h"
@@ -23,7 +24,7 @@ RowMerger::RowMerger(const KvLayout& layout, const CompressionSpec& spec)
     : layout_(layout), fate_(spec.fate), options_(OptionsOf(spec)), state_(layout.layers) {}
 
 RowMerger::Targets RowMerger::MergeLike(int layer, absl::Span<RowVectors> kept_rows,
-                                        absl::Span<const RowVectors> evicted_rows) {
+                                        absl::Span<const RowVectors> evicted_rows, MergeResult* found) {
   const size_t heads = kept_rows.size(), head_dim = layout_.head_dim;
   const size_t count = evicted_rows[0].keys.size() / head_dim;
   std::vector<MergeHead> merge(heads);
@@ -33,8 +34,13 @@ RowMerger::Targets RowMerger::MergeLike(int layer, absl::Span<RowVectors> kept_r
                    static_cast<int>(kept_rows[head].keys.size() / head_dim), evicted_rows[head].keys.data(),
                    evicted_rows[head].values.data()};
   }
-  const MergeResult result =
-      MergeEvicted(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer]);
+  MergeResult result;
+  if (found != nullptr) {
+    result = std::move(*found);
+    MergeFound(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer], result);
+  } else {
+    result = MergeEvicted(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer]);
+  }
   Targets targets = result.target;
   for (size_t head = 0; head < heads; ++head) {
     for (size_t e = 0; e < count; ++e) {
@@ -68,16 +74,40 @@ RowMerger::Targets RowMerger::MergeNearest(const SequenceRows& rows, int layer,
   return targets;
 }
 
-int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+bool RowMerger::FindLike(Backend& backend, const SequenceRows& rows, int layer,
+                         absl::Span<const RowVectors> evicted_rows, std::vector<std::vector<int32_t>>& kept,
+                         MergeResult& found) const {
+  std::vector<std::vector<int32_t>> target_slots(kept.size());
+  for (size_t head = 0; head < kept.size(); ++head) {
+    std::vector<float> cosines(kept[head].size());
+    if (!backend.KeyCosines(rows, layer, static_cast<int>(head), evicted_rows[head].keys.data(), kept[head],
+                            cosines.data())) {
+      return false;
+    }
+    const auto best = std::max_element(cosines.begin(), cosines.end());
+    found.similarity.push_back({*best});
+    found.target.push_back({0});
+    target_slots[head] = {kept[head][best - cosines.begin()]};
+  }
+  kept = std::move(target_slots);
+  return true;
+}
+
+int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                          absl::Span<const std::vector<int32_t>> evicted) {
   const int heads = layout_.kv_heads, head_dim = layout_.head_dim;
   std::vector<RowVectors> kept_rows(heads), evicted_rows(heads);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
-    kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
     evicted_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, evicted[kv_head]);
   }
+  MergeResult likes;
+  const bool found =
+      fate_ == Fate::kMerge && evicted[0].size() == 1 && FindLike(backend, rows, layer, evicted_rows, kept, likes);
+  for (int kv_head = 0; kv_head < heads; ++kv_head) {
+    kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
+  }
   const Targets targets = fate_ == Fate::kMerge
-                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows)
+                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows, found ? &likes : nullptr)
                               : MergeNearest(rows, layer, kept, evicted, absl::MakeSpan(kept_rows), evicted_rows);
 
   int64_t merged = 0;

@@ -22,9 +22,11 @@ class RowMerger {
   RowMerger(const KvLayout& layout, const CompressionSpec& spec);
 
   // Slots of each kv head of the layer, by ascending position; the evicted ones are still there. Fate kMerge: as many
-  // of each head. Rows merged.
-  int64_t Merge(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+  // of each head. Rows merged. Calls for different layers may run at once where layers_at_once.
+  int64_t Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                 absl::Span<const std::vector<int32_t>> evicted);
+
+  bool layers_at_once() const { return observer_ == nullptr; }
 
   // Told of merges; null: nobody.
   void set_observer(RetentionObserver* observer) { observer_ = observer; }
@@ -35,7 +37,13 @@ class RowMerger {
  private:
   // By head, for each evicted row the kept one that it goes into, or -1. Changes `kept_rows`.
   using Targets = std::vector<std::vector<int32_t>>;
-  Targets MergeLike(int layer, absl::Span<RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows);
+  // found: not null where similarities and targets are known.
+  Targets MergeLike(int layer, absl::Span<RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows,
+                    MergeResult* found);
+  // Of one evicted row of each head: finds the kept row that it goes into without reading the others, and leaves that
+  // slot alone in `kept`. False: the backend cannot.
+  bool FindLike(Backend& backend, const SequenceRows& rows, int layer, absl::Span<const RowVectors> evicted_rows,
+                std::vector<std::vector<int32_t>>& kept, MergeResult& found) const;
   Targets MergeNearest(const SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
                        absl::Span<const std::vector<int32_t>> evicted, absl::Span<RowVectors> kept_rows,
                        absl::Span<const RowVectors> evicted_rows) const;

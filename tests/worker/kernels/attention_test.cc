@@ -130,8 +130,6 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
     return result;
   }
   // As threads may do it: the last pages and parts first.
-  task.column_sums = nullptr;
-  task.probabilities = nullptr;
   const Memory scratch = Floats(PartScratchFloats(queries, head.head_dim));
   const Memory scores = Floats(queries * SlotFloats(head.used_slots));
   const auto pages = static_cast<int32_t>(SlotFloats(head.used_slots) / kPageSlots);
@@ -140,10 +138,11 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   }
   const int64_t part_floats = queries * PartialFloats(head.head_dim);
   const Memory partials = Floats((PartsOf(head.rows) + 1) * part_floats);
+  const Memory weights = Floats(int64_t{queries} * PartsOf(head.rows) * kPartRows);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
-    of_type.attend_part(task, part, scores.get(), partials.get() + part * part_floats, scratch.get());
+    of_type.attend_part(task, part, scores.get(), weights.get(), partials.get() + part * part_floats, scratch.get());
   }
-  kernels.merge_parts(task, partials.get(), partials.get() + PartsOf(head.rows) * part_floats);
+  kernels.merge_parts(task, partials.get(), weights.get(), partials.get() + PartsOf(head.rows) * part_floats);
   return result;
 }
 
@@ -209,7 +208,10 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
       std::iota(in_order.begin(), in_order.end(), 0);
       head.Place(in_order, rows);
       const Result straight = RunKernel(kernels, head, q, visible, /*identity=*/true);
-      EXPECT_EQ(straight.out, RunKernel(kernels, head, q, visible, /*identity=*/true, /*in_parts=*/true).out);
+      const Result parts = RunKernel(kernels, head, q, visible, /*identity=*/true, /*in_parts=*/true);
+      EXPECT_EQ(straight.out, parts.out);
+      EXPECT_EQ(straight.probabilities, parts.probabilities);
+      EXPECT_EQ(straight.column_sums, parts.column_sums);
       for (unsigned seed = 0; seed < 3; ++seed) {
         head.Place(Shuffled(rows, rows + 24, seed), rows + 24);
         const Result shuffled = RunKernel(kernels, head, q, visible);
@@ -222,6 +224,32 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
         const Result alone = RunKernel(kernels, head, one, {visible[j]});
         ASSERT_TRUE(std::equal(alone.out.begin(), alone.out.end(), straight.out.begin() + j * 64)) << j;
       }
+    }
+  }
+}
+
+TEST_P(AttentionTest, ProductsWithAllKeysAndTheirLengths) {
+  const AttentionKernels& kernels = KernelsOf(GetParam());
+  for (const bool half : {false, true}) {
+    Head head(70, 48, half, 3);
+    head.Place(Shuffled(70, 90, 2), 90);
+    const std::vector<float> q = RandomQueries(1, 48, 4);
+    const float* query = q.data();
+    AttentionTask task;
+    task.pages = head.pages.data();
+    task.slots = 90;
+    task.head_dim = 48;
+    task.q = &query;
+    std::vector<float> products(SlotFloats(90)), squares(SlotFloats(90));
+    (half ? kernels.f16 : kernels.f32).key_products(task, products.data(), squares.data());
+    for (int i = 0; i < 70; ++i) {
+      double product = 0, square = 0;
+      for (int c = 0; c < 48; ++c) {
+        product += double{q[c]} * head.k[i * 48 + c];
+        square += double{head.k[i * 48 + c]} * head.k[i * 48 + c];
+      }
+      ASSERT_NEAR(products[head.order[i]], product, 1e-4);
+      ASSERT_NEAR(squares[head.order[i]], square, 1e-4);
     }
   }
 }

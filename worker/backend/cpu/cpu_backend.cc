@@ -244,6 +244,29 @@ void CpuBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, absl
   }
 }
 
+bool CpuBackend::KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,
+                            absl::Span<const int32_t> slots, float* out) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  if (!head.groups().empty()) return false;
+  HeadPages pages;
+  pages.Find(*memory_, packed_layouts_, head);
+  AttentionTask task;
+  pages.SetIn(head, task);
+  task.slots = head.slots();
+  task.head_dim = layout_.head_dim;
+  task.q = &vector;
+  std::vector<float> products(SlotFloats(task.slots)), squares(products.size());
+  KeyProducts(layout_.type, task, products.data(), squares.data());
+  float length = 0;
+  for (int c = 0; c < layout_.head_dim; ++c) length += vector[c] * vector[c];
+  constexpr float kLeast = 1e-12f;  // of a length
+  length = std::max(std::sqrt(length), kLeast);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    out[i] = products[slots[i]] / (length * std::max(std::sqrt(squares[slots[i]]), kLeast));
+  }
+  return true;
+}
+
 void CpuBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {
   const SlotPage& page = rows.head(layer, kv_head).pages()[slot / kPageSlots];
   TIDEPOOL_CHECK(page.precision == KvPrecision::kF16);

@@ -53,7 +53,7 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
       head.kv_head = kv_head;
       head.first_row = first_row;
       head.busy = hook != nullptr && hook->Busy(head.slice_index, kv_head);
-      head.split = !head.rows->keeps_column_sums() && count * group_ <= kSplitQueries;
+      head.split = count * group_ <= kSplitQueries;
       head.prepared.store(false, std::memory_order_relaxed);
       head.score_units = head.units = 0;
       head.next_score.store(0, std::memory_order_relaxed);
@@ -63,8 +63,9 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
       head.scratch = scratch;
       if (head.split) {  // a hook takes no pages
         const int64_t queries = count * group_, slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;
-        const int64_t parts = PartsOf(static_cast<int32_t>(slots)) + 1;  // and the merged sums
-        scratch += queries * (slots + parts * PartialFloats(layout_.head_dim));
+        const int64_t parts = PartsOf(static_cast<int32_t>(slots));
+        scratch += queries * (slots + (parts + 1) * PartialFloats(layout_.head_dim));
+        if (head.rows->keeps_column_sums()) scratch += queries * parts * kPartRows;
       }
       now_.push_back(&head);
     }
@@ -97,12 +98,14 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
       const int64_t at = ((head.first_row + i) * heads_ + int64_t{head.kv_head} * group_ + g) * layout_.head_dim;
       head.query[task.queries] = q + at;
       head.out[task.queries] = out + at;
+      if (head.rows->keeps_column_sums()) head.column_sums[task.queries] = head.rows->column_sums()[g].data();
       head.visible[task.queries++] = task.rows - count + i + 1;
     }
   }
   task.q = head.query;
   task.visible = head.visible;
   task.out = head.out;
+  if (head.rows->keeps_column_sums()) task.column_sums = head.column_sums;
   head.units = PartsOf(task.rows);
   if (task.order != nullptr) {
     const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kPageSlots);
@@ -120,10 +123,12 @@ void StepAttention::Score(Head& head, int32_t unit, int thread) {
 void StepAttention::Part(Head& head, int32_t unit, int thread) {
   float* partials = scratch_.Floats(0) + PartialsAt(head);
   const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
-  AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, partials + unit * part_floats,
+  float* sums = partials + head.units * part_floats;
+  float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
+  AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, weights, partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kSplitQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 == head.units) {
-    MergeParts(head.task, partials, partials + head.units * part_floats);
+    MergeParts(head.task, partials, weights, sums);
   }
 }
 

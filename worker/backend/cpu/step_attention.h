@@ -50,9 +50,10 @@ class StepAttention {
     AttentionTask task;  // split
     const float* query[kSplitQueries];
     float* out[kSplitQueries];
+    float* column_sums[kSplitQueries];
     int32_t visible[kSplitQueries];
     int32_t score_units = 0, units = 0;
-    int64_t scratch = 0;  // of scratch_: scores, partials, sums
+    int64_t scratch = 0;  // of scratch_: scores, partials, sums, weights
     std::atomic<int32_t> next_score{0}, scored{0}, next_unit{0}, done{0};
   };
 

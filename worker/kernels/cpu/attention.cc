@@ -28,12 +28,15 @@ void Attend(KvType type, const AttentionTask& task, float* scratch) { Kernels(ty
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
   Kernels(type).score_pages(task, first, end, scores, scratch);
 }
-void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* partial,
-                float* scratch) {
-  Kernels(type).attend_part(task, part, scores, partial, scratch);
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* weights,
+                float* partial, float* scratch) {
+  Kernels(type).attend_part(task, part, scores, weights, partial, scratch);
 }
-void MergeParts(const AttentionTask& task, const float* partials, float* sums) {
-  Kernels().merge_parts(task, partials, sums);
+void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
+  Kernels().merge_parts(task, partials, weights, sums);
+}
+void KeyProducts(KvType type, const AttentionTask& task, float* products, float* squares) {
+  Kernels(type).key_products(task, products, squares);
 }
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }

@@ -61,21 +61,19 @@ static constexpr int64_t PartialFloats(int head_dim) { return head_dim + 16; }
 
 // Where Attend keeps what, in floats.
 struct AttentionScratch {
-  int64_t scores;   // [queries][SlotFloats]
-  int64_t weights;  // [queries][parts * kPartRows]
-  int64_t maxima;   // [parts][queries]
-  int64_t partial;  // [queries][PartialFloats]
-  int64_t sums;     // [queries][PartialFloats]
-  int64_t rows;     // [kPartRows][head_dim]
+  int64_t scores;    // [queries][SlotFloats]
+  int64_t weights;   // [queries][parts * kPartRows]
+  int64_t partials;  // [parts][queries][PartialFloats]
+  int64_t sums;      // [queries][PartialFloats]
+  int64_t rows;      // [kPartRows][head_dim]
   int64_t end;
 };
 
 static constexpr AttentionScratch ScratchOf(int queries, int32_t slots, int head_dim) {
   AttentionScratch at{};
   at.weights = at.scores + queries * SlotFloats(slots);
-  at.maxima = at.weights + int64_t{queries} * PartsOf(slots) * kPartRows;
-  at.partial = at.maxima + SlotFloats(PartsOf(slots) * queries);
-  at.sums = at.partial + queries * PartialFloats(head_dim);
+  at.partials = at.weights + int64_t{queries} * PartsOf(slots) * kPartRows;
+  at.sums = at.partials + PartsOf(slots) * queries * PartialFloats(head_dim);
   at.rows = at.sums + queries * PartialFloats(head_dim);
   at.end = at.rows + int64_t{kPartRows} * head_dim;
   return at;
@@ -84,17 +82,22 @@ static constexpr AttentionScratch ScratchOf(int queries, int32_t slots, int head
 // scratch: ScratchOf(task).end floats, 64-byte aligned.
 void Attend(KvType type, const AttentionTask& task, float* scratch);
 
-// The same in steps, for tasks with `out` and without column sums and probabilities. scratch: PartScratchFloats.
+// The same in steps. scratch: PartScratchFloats.
 static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
   return int64_t{kPartRows} * (int64_t{queries} + head_dim);
 }
 // With an order, first: scores[query][SlotFloats] of pages [first, end).
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
-// A part's sums, to partial[queries][PartialFloats]. scores: null without an order.
-void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* partial,
-                float* scratch);
-// Of all parts [parts][queries][PartialFloats] the task's `out`. sums: [queries][PartialFloats] to work in.
-void MergeParts(const AttentionTask& task, const float* partials, float* sums);
+// A part's sums, to partial[queries][PartialFloats]. scores: null without an order. weights: [queries][parts *
+// kPartRows], of which it fills its part, where column sums or probabilities are wanted; else null.
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* weights,
+                float* partial, float* scratch);
+// Of all parts [parts][queries][PartialFloats] the task's results. sums: [queries][PartialFloats] to work in.
+void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums);
+
+// Of all slots of the task's pages, none of them packed: products[slot] = q[0] . key, squares[slot] = key . key, each
+// in order of the channels. Room for SlotFloats(slots).
+void KeyProducts(KvType type, const AttentionTask& task, float* products, float* squares);
 
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
@@ -107,10 +110,11 @@ struct AttentionKernels {
   struct OfType {
     void (*attend)(const AttentionTask&, float*);
     void (*score_pages)(const AttentionTask&, int32_t, int32_t, float*, float*);
-    void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*);
+    void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*, float*);
+    void (*key_products)(const AttentionTask&, float*, float*);
   };
   OfType f16, f32;
-  void (*merge_parts)(const AttentionTask&, const float*, float*);
+  void (*merge_parts)(const AttentionTask&, const float*, const float*, float*);
   float (*exp_and_sum)(float*, int32_t);
   void (*float_to_half)(const float*, int64_t, uint16_t*);
   void (*half_to_float)(const uint16_t*, int64_t, float*);

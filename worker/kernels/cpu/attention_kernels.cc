@@ -395,18 +395,18 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-// What the policies want of the attention, from each part's weights and the maxima that they are relative to.
-void GiveProbabilities(const AttentionTask& task, const float* weights, int64_t stride, const float* maxima,
-                       const float* sums) {
+// What the policies want of the attention, from each part's weights and the maximum that they are relative to.
+void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
   const D d;
   const int32_t parts = PartsOf(task.rows);
   for (int j = 0; j < task.queries; ++j) {
     const float* ends = sums + j * PartialFloats(task.head_dim) + task.head_dim;
     const float inverse = 1.0f / ends[1];
     for (int32_t part = 0; part < parts; ++part) {
-      const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, maxima[part * task.queries + j] - ends[0]))) * inverse;
+      const float most = partials[(int64_t{part} * task.queries + j) * PartialFloats(task.head_dim) + task.head_dim];
+      const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * inverse;
       const int32_t end = part == parts - 1 ? task.rows : (part + 1) * kPartRows;
-      const float* weight = weights + j * stride;
+      const float* weight = weights + int64_t{j} * parts * kPartRows;
       if (task.column_sums != nullptr) {
         float* column = task.column_sums[j];
         for (int32_t k = part * kPartRows; k < end; ++k) {
@@ -419,6 +419,13 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, int64_t 
       }
     }
   }
+}
+
+void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
+  const int64_t floats = task.queries * PartialFloats(task.head_dim);
+  for (int32_t part = 0; part < PartsOf(task.rows); ++part) MergePart(task, part == 0, partials + part * floats, sums);
+  if (weights != nullptr) GiveProbabilities(task, weights, partials, sums);
+  if (task.out != nullptr) DivideSums(task, sums);
 }
 
 // `rows`: kPartRows * head_dim floats.
@@ -448,22 +455,21 @@ template <typename T, int kBits>
 void AttendAll(const AttentionTask& task, float* scratch) {
   const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
   const int32_t parts = PartsOf(task.rows);
-  const int64_t stride = keep ? int64_t{parts} * kPartRows : kPartRows;
   const AttentionScratch at = ScratchOf(task.queries, task.slots, task.head_dim);
-  float *weights = scratch + at.weights, *partial = scratch + at.partial, *sums = scratch + at.sums;
+  const int64_t floats = task.queries * PartialFloats(task.head_dim);
+  float *weights = scratch + at.weights, *partials = scratch + at.partials, *sums = scratch + at.sums;
   if (task.order != nullptr) {
     ScorePages<T, kBits>(task, 0, static_cast<int32_t>(SlotFloats(task.slots) / kSlots), scratch + at.scores,
                          SlotFloats(task.slots), scratch + at.rows);
   }
   for (int32_t part = 0; part < parts; ++part) {
-    AttendPart<T, kBits>(task, part, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0), stride,
-                         scratch + at.rows, partial);
-    for (int j = 0; keep && j < task.queries; ++j) {
-      scratch[at.maxima + part * task.queries + j] = partial[j * PartialFloats(task.head_dim) + task.head_dim];
-    }
+    // Weights that nobody wants, and sums that are merged at once, stay in one place.
+    float* partial = partials + (keep ? part * floats : 0);
+    AttendPart<T, kBits>(task, part, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0),
+                         keep ? int64_t{parts} * kPartRows : kPartRows, scratch + at.rows, partial);
     MergePart(task, part == 0, partial, sums);
   }
-  if (keep) GiveProbabilities(task, weights, stride, scratch + at.maxima, sums);
+  if (keep) GiveProbabilities(task, weights, partials, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
@@ -492,17 +498,29 @@ void ScorePagesImpl(const AttentionTask& task, int32_t first, int32_t end, float
 }
 
 template <typename T>
-void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores, float* partial, float* scratch) {
+void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores, float* weights, float* partial,
+                    float* scratch) {
   float* rows = scratch + int64_t{task.queries} * kPartRows;
-  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, scratch, kPartRows, rows, partial); });
+  const int64_t stride = weights == nullptr ? kPartRows : int64_t{PartsOf(task.rows)} * kPartRows;
+  weights = weights == nullptr ? scratch : weights + int64_t{part} * kPartRows;
+  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, weights, stride, rows, partial); });
 }
 
-void MergePartsImpl(const AttentionTask& task, const float* partials, float* sums) {
-  for (int32_t part = 0; part < PartsOf(task.rows); ++part) {
-    MergePart(task, part == 0, partials, sums);
-    partials += task.queries * PartialFloats(task.head_dim);
+template <typename T>
+void KeyProductsImpl(const AttentionTask& task, float* products, float* squares) {
+  const D d;
+  for (int32_t slot = 0; slot < task.slots; slot += kLanes) {
+    if (task.pages[slot / kSlots] == nullptr) continue;
+    const T* keys = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
+    V product = hn::Zero(d), square = hn::Zero(d);
+    for (int c = 0; c < task.head_dim; ++c) {
+      const V key = LoadElements(d, keys + c * kSlots);
+      product = hn::MulAdd(hn::Set(d, task.q[0][c]), key, product);
+      square = hn::MulAdd(key, key, square);
+    }
+    hn::StoreU(product, d, products + slot);
+    hn::StoreU(square, d, squares + slot);
   }
-  DivideSums(task, sums);
 }
 
 #if !defined(__F16C__)
@@ -563,8 +581,9 @@ void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
 
 extern const AttentionKernels kAttentionKernels;
 const AttentionKernels kAttentionKernels = {
-    {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>},
-    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>},
+    {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>,
+     KeyProductsImpl<hwy::float16_t>},
+    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>, KeyProductsImpl<float>},
     MergePartsImpl,
     ExpAndSumImpl,
     FloatToHalfImpl,
