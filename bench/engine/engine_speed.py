@@ -16,6 +16,8 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import processes  # pylint: disable=wrong-import-position
@@ -90,6 +92,26 @@ class Ours:
         generated = sum(answer["usage"]["generatedTokens"] for answer in answers)
         return {"rate": generated / max(answer["times"][-1] for answer in answers),
                 "first": sorted(answer["times"][0] for answer in answers)}
+
+
+def show_pace(ours):
+    """How the pace of a sequence that decodes bears a prompt of 4k tokens that comes meanwhile."""
+    text, found = processes.text_of(512), []
+    running = threading.Thread(target=lambda: found.extend(
+        ours.plain.load(1, ours.name(), text, "--max-tokens=1500", "--ignore-eos", "--preset=full")))
+    running.start()
+    time.sleep(1.5)
+    started = time.monotonic()
+    prompt = ours.plain.load(1, ours.name(), processes.text_of(4096), "--max-tokens=1", "--ignore-eos", "--preset=full")[0]
+    took = time.monotonic() - started
+    running.join()
+    times = found[0]["times"]
+    gaps = [(b, b - a) for a, b in zip(times, times[1:])]
+    beside = [gap for at, gap in gaps if 1.5 < at < 1.5 + took]
+    idle = [gap for at, gap in gaps if at < 1.4 or at > 1.6 + took]
+    p99 = [sorted(some)[int(0.99 * len(some))] * 1000 for some in (idle, beside)]
+    print(f"pace: between tokens, 99th percentile: alone {p99[0]:.1f} ms, while a prompt of {prompt['usage']['promptTokens']:.0f} tokens is "
+          f"read {p99[1]:.1f} ms, {p99[1] / p99[0]:.2f} times as long; the prompt took {took:.2f} s")
 
 
 class Cell:
@@ -205,13 +227,15 @@ def main():
         return max(ask(one) for one in repacked)
 
     cells = [cell for cell in cells_of(best) if re.search(arguments.cells, cell.name)]
-    if not cells:
+    if not cells and "pace" not in arguments.cells:
         sys.exit(f"bench: nothing matches --cells={arguments.cells}")
     ours = Ours()
     try:
         for _ in range(arguments.rounds):
             for cell in cells:
                 measure(cell, ours, peer)
+        if not arguments.cells or "pace" in arguments.cells:
+            show_pace(ours)
     finally:
         ours.stop()
         for one in [peer] + repacked:

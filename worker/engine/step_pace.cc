@@ -6,7 +6,7 @@ namespace tidepool {
 namespace {
 
 // Fewer are not worth a pass over the weights, and a prompt has to end some time.
-constexpr int kLeastTokens = 16;
+constexpr int kLeastTokens = 8;
 
 void Average(double& average, double value) {
   constexpr double kNew = 0.2;

@@ -11,6 +11,9 @@
 namespace tidepool {
 namespace {
 
+// Evicted rows of a head that are compared with the kept ones where these lie: each goes through all keys once.
+constexpr size_t kFew = 4;
+
 MergeOptions OptionsOf(const CompressionSpec& spec) {
   MergeOptions options;
   options.alpha = spec.merge_ema_alpha;
@@ -77,17 +80,26 @@ RowMerger::Targets RowMerger::MergeNearest(const SequenceRows& rows, int layer,
 bool RowMerger::FindLike(Backend& backend, const SequenceRows& rows, int layer,
                          absl::Span<const RowVectors> evicted_rows, std::vector<std::vector<int32_t>>& kept,
                          MergeResult& found) const {
-  std::vector<std::vector<int32_t>> target_slots(kept.size());
-  for (size_t head = 0; head < kept.size(); ++head) {
+  const size_t heads = kept.size(), head_dim = layout_.head_dim, count = evicted_rows[0].keys.size() / head_dim;
+  if (count > kFew) return false;
+  std::vector<std::vector<int32_t>> target_slots(heads);
+  found.similarity.resize(heads);
+  found.target.resize(heads);
+  for (size_t head = 0; head < heads; ++head) {
     std::vector<float> cosines(kept[head].size());
-    if (!backend.KeyCosines(rows, layer, static_cast<int>(head), evicted_rows[head].keys.data(), kept[head],
-                            cosines.data())) {
-      return false;
+    for (size_t e = 0; e < count; ++e) {
+      if (!backend.KeyCosines(rows, layer, static_cast<int>(head), evicted_rows[head].keys.data() + e * head_dim,
+                              kept[head], cosines.data())) {
+        return false;
+      }
+      const auto best = std::max_element(cosines.begin(), cosines.end());
+      const int32_t slot = kept[head][best - cosines.begin()];
+      std::vector<int32_t>& slots = target_slots[head];
+      const auto target = std::find(slots.begin(), slots.end(), slot);
+      found.similarity[head].push_back(*best);
+      found.target[head].push_back(static_cast<int32_t>(target - slots.begin()));
+      if (target == slots.end()) slots.push_back(slot);
     }
-    const auto best = std::max_element(cosines.begin(), cosines.end());
-    found.similarity.push_back({*best});
-    found.target.push_back({0});
-    target_slots[head] = {kept[head][best - cosines.begin()]};
   }
   kept = std::move(target_slots);
   return true;
@@ -101,8 +113,7 @@ int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::v
     evicted_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, evicted[kv_head]);
   }
   MergeResult likes;
-  const bool found =
-      fate_ == Fate::kMerge && evicted[0].size() == 1 && FindLike(backend, rows, layer, evicted_rows, kept, likes);
+  const bool found = fate_ == Fate::kMerge && FindLike(backend, rows, layer, evicted_rows, kept, likes);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
   }

@@ -40,8 +40,8 @@ class RowMerger {
   // found: not null where similarities and targets are known.
   Targets MergeLike(int layer, absl::Span<RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows,
                     MergeResult* found);
-  // Of one evicted row of each head: finds the kept row that it goes into without reading the others, and leaves that
-  // slot alone in `kept`. False: the backend cannot.
+  // Of few evicted rows: finds the kept rows that they go into without reading the others, and leaves the slots of
+  // these alone in `kept`. False: they are many, or the backend cannot.
   bool FindLike(Backend& backend, const SequenceRows& rows, int layer, absl::Span<const RowVectors> evicted_rows,
                 std::vector<std::vector<int32_t>>& kept, MergeResult& found) const;
   Targets MergeNearest(const SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,

@@ -53,7 +53,7 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
       head.kv_head = kv_head;
       head.first_row = first_row;
       head.busy = hook != nullptr && hook->Busy(head.slice_index, kv_head);
-      head.split = count * group_ <= kSplitQueries;
+      head.split = count * group_ <= kMostQueries;
       head.prepared.store(false, std::memory_order_relaxed);
       head.score_units = head.units = 0;
       head.next_score.store(0, std::memory_order_relaxed);
@@ -117,7 +117,7 @@ void StepAttention::Score(Head& head, int32_t unit, int thread) {
   const auto pages = static_cast<int32_t>(SlotFloats(head.task.slots) / kPageSlots);
   const int32_t first = unit * kScorePages;
   ScorePages(layout_.type, head.task, first, std::min(pages, first + kScorePages), scratch_.Floats(0) + head.scratch,
-             thread_scratch_[thread]->Floats(PartScratchFloats(kSplitQueries, layout_.head_dim)));
+             thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
 }
 
 void StepAttention::Part(Head& head, int32_t unit, int thread) {
@@ -126,7 +126,7 @@ void StepAttention::Part(Head& head, int32_t unit, int thread) {
   float* sums = partials + head.units * part_floats;
   float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
   AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, weights, partials + unit * part_floats,
-             thread_scratch_[thread]->Floats(PartScratchFloats(kSplitQueries, layout_.head_dim)));
+             thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 == head.units) {
     MergeParts(head.task, partials, weights, sums);
   }

@@ -1,8 +1,9 @@
 // Attention of one layer in a step of the `cpu` backend, over a team of threads.
 //
-// A kv head of a decoding sequence is split by its rows, so that threads end together however few heads there are; a
-// prompt's by tiles of its tokens. What a thread takes next follows one order: what hooks have to do before heads
-// attend, then scores, then weighted values; nobody waits but for what others already work on.
+// A kv head of a decoding sequence, or of a prompt's small piece, is split by its rows, so that threads end together
+// however few heads there are; a prompt's by tiles of its tokens. What a thread takes next follows one order: what
+// hooks have to do before heads attend, then scores, then weighted values; nobody waits but for what others already
+// work on.
 #ifndef TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 #define TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 
@@ -30,9 +31,7 @@ class StepAttention {
   void Run(absl::Span<const StepSlice> slices, int layer, const float* q, float* out, StepHook* hook);
 
  private:
-  // Queries that share a split head's rows.
-  static constexpr int kSplitQueries = 16;
-  // Of a tile.
+  // Queries that go through rows together: of a tile, or of a head that is split by its rows.
   static constexpr int kMostQueries = 64;
 
   // A (slice, kv head): its work, and how far it has come.
@@ -48,10 +47,10 @@ class StepAttention {
     // Valid once prepared.
     HeadPages pages;
     AttentionTask task;  // split
-    const float* query[kSplitQueries];
-    float* out[kSplitQueries];
-    float* column_sums[kSplitQueries];
-    int32_t visible[kSplitQueries];
+    const float* query[kMostQueries];
+    float* out[kMostQueries];
+    float* column_sums[kMostQueries];
+    int32_t visible[kMostQueries];
     int32_t score_units = 0, units = 0;
     int64_t scratch = 0;  // of scratch_: scores, partials, sums, weights
     std::atomic<int32_t> next_score{0}, scored{0}, next_unit{0}, done{0};

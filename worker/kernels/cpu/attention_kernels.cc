@@ -260,6 +260,11 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, con
   }
 }
 
+// Starts the machine's own reading ahead in a page.
+HWY_INLINE void PrefetchBeginning(const void* page) {
+  for (int line = 0; line < 4; ++line) __builtin_prefetch(static_cast<const char*>(page) + line * 64);
+}
+
 template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* keys) {
   const D d;
@@ -298,6 +303,9 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
         PageScores<1>(task, converted, to, stride);
       }
       continue;
+    }
+    for (int32_t next = p; next < end && next < p + kPages; ++next) {
+      if (task.pages[next] != nullptr) PrefetchBeginning(task.pages[next]);
     }
     const T* keys_of[kPages];
     for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
