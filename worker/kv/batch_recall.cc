@@ -106,7 +106,13 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       }
       const bool due = slice.recall->Due(layer, kv_head, of_group);
       if (!due && !waits) continue;
-      if (!waits) passing_of_[i * heads + kv_head] = static_cast<int32_t>(passing_.count);
+      if (!waits) {
+        // Beside the attention of other heads no page can be taken: what is ready would be installed after this head's
+        // own, a step late.
+        HeadRows& head = slice.rows->head(layer, kv_head);
+        if (head.recalled_rows() < slice.recall->slots()) head.NeedFreeSlot(slice.rows->pool());
+        passing_of_[i * heads + kv_head] = static_cast<int32_t>(passing_.count);
+      }
       Unit& unit = waits ? waiting_.Add() : passing_.Add();
       unit.slice = static_cast<int>(i);
       unit.kv_head = kv_head;
@@ -229,7 +235,7 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
     const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
     if (row == nullptr) {
       unit.missing.push_back(position);
-    } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot()) {
+    } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot() || head.Find(position) >= 0) {
       Install(layer, unit, position, row);
     } else {
       unit.new_slot.push_back(position);  // it needs a page, and the pool is everybody's

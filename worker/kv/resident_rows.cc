@@ -29,11 +29,14 @@ void HeadRows::Place(int32_t slot, int32_t position, RowKind kind) {
   for (std::vector<float>& sums : column_sums_) sums[slot] = 0;
 }
 
+void HeadRows::NeedFreeSlot(PagePool& pool) {
+  if (!free_.empty()) return;
+  const int32_t first = AppendSlots({.page = pool.Allocate()});
+  for (int32_t slot = first + kPageSlots - 1; slot >= first; --slot) free_.push_back(slot);
+}
+
 int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
-  if (free_.empty()) {
-    const int32_t first = AppendSlots({.page = pool.Allocate()});
-    for (int32_t slot = first + kPageSlots - 1; slot >= first; --slot) free_.push_back(slot);
-  }
+  NeedFreeSlot(pool);
   const int32_t slot = free_.back();
   free_.pop_back();
   Touch(slot);

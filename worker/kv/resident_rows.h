@@ -47,6 +47,8 @@ class HeadRows {
   int32_t Add(PagePool& pool, int32_t position, RowKind kind);
   // Add would take no page.
   bool has_free_slot() const { return !free_.empty(); }
+  // Takes the page now, if there is no free slot.
+  void NeedFreeSlot(PagePool& pool);
   // The plain slot of a resident row is `position`'s (not yet resident) from now on, of the same kind.
   void Replace(int32_t slot, int32_t position);
   // Frees the slot of a resident row. Its page stays until Renumber.

@@ -60,5 +60,20 @@ TEST(LookupTest, AsynchronousRecallBringsAtTheSecondStepWhatTheFirstOneMissed) {
   EXPECT_GT(Metric(cell, "step2"), Metric(cell, "step1"));
 }
 
+// Here the rows that stay fill their pages to the last slot: what is ready must find a place before its head attends.
+TEST(LookupTest, WhatIsReadyIsInItsPlaceInTimeThoughAllPagesAreFull) {
+  const std::vector<LookupCase> cases = ReadLookupCases(test::ReferencePath("lookup_model/cases.json"));
+  BenchEngine engine(test::ModelPath("lookup.gguf"), 2);
+  Grid grid;
+  grid.presets = {"d2o"};
+  grid.budgets = {0.2};
+  grid.recalls = {"async:pq16x4"};
+  grid.index_at = IndexAt::kDevice;
+  const std::vector<Setting> settings = OrDie(Settings(grid));
+  ASSERT_EQ(settings.size(), 2u);
+  const Cell cell = MeasureLookup(engine, cases[1], settings[1], absl::Milliseconds(20));
+  EXPECT_GT(Metric(cell, "step2"), 30) << "18 when rows that had come were put in place after the attention";
+}
+
 }  // namespace
 }  // namespace tidepool::quality
