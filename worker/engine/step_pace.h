@@ -10,7 +10,7 @@ namespace tidepool {
 class StepPace {
  public:
   // pace: a step with prompt tokens and decoding sequences shall take at most so many times as long as one without
-  // prompt tokens; 0: whatever it takes. most_tokens: of prompts in a step.
+  // prompt tokens, on average and where a few tokens allow it; 0: whatever it takes. most_tokens: of prompts in a step.
   StepPace(double pace, int most_tokens) : pace_(pace), most_tokens_(most_tokens) {}
 
   // For a step in which `decoding` sequences decode.

@@ -19,10 +19,10 @@ ABSL_FLAG(
     "0.1 to 0.95: in place of --device-kv-bytes, this share of what is free on the GPU once the weights are there");
 ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
 ABSL_FLAG(int, prefill_chunk, 0, "prompt tokens of one step: 1 to 8192; 0: 256, and 2048 on a GPU");
-ABSL_FLAG(
-    double, decode_pace, 2.5,
-    "while answers are being generated, a step that takes prompt tokens takes at most so many times as long as one "
-    "without: 1.1 to 100; 0: whatever it takes, prompts are read sooner");
+ABSL_FLAG(double, decode_pace, 2.5,
+          "while answers are being generated, so few prompt tokens in a step, but 8, that it takes about so many times "
+          "as long "
+          "as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
 ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
 ABSL_FLAG(std::string, tenant, "default", "whose sessions and blocks: a worker has one tenant");

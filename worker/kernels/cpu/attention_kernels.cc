@@ -269,7 +269,7 @@ template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* keys) {
   const D d;
   constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
-  const bool convert = std::is_same_v<T, float> ? false : task.queries >= kConvertQueries;
+  const bool convert = !std::is_same_v<T, float> && task.queries >= kConvertQueries;
   const int64_t elements = int64_t{task.head_dim} * kSlots;
   auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
   for (int32_t p = first; p < end;) {
@@ -285,6 +285,13 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
     if (together < kPages) together = 1;
     p += together;
     const void* const* pages = task.pages + (p - together);
+    auto score = [&](auto keys_of) {
+      if (together == kPages) {
+        PageScores<kPages>(task, keys_of, to, stride);
+      } else {
+        PageScores<1>(task, keys_of, to, stride);
+      }
+    };
     const float* converted[kPages];
     if (convert || packed(p - 1)) {
       for (int k = 0; k < together; ++k) {
@@ -297,11 +304,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
           for (int64_t i = 0; i < elements; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
         }
       }
-      if (together == kPages) {
-        PageScores<kPages>(task, converted, to, stride);
-      } else {
-        PageScores<1>(task, converted, to, stride);
-      }
+      score(static_cast<const float* const*>(converted));
       continue;
     }
     for (int32_t next = p; next < end && next < p + kPages; ++next) {
@@ -309,11 +312,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
     }
     const T* keys_of[kPages];
     for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
-    if (together == kPages) {
-      PageScores<kPages>(task, keys_of, to, stride);
-    } else {
-      PageScores<1>(task, keys_of, to, stride);
-    }
+    score(static_cast<const T* const*>(keys_of));
   }
 }
 
