@@ -24,6 +24,10 @@ def text_of(tokens, file=TEXT):
     return (text * (characters // len(text) + 1))[:characters]
 
 
+def numbers_of(usage):
+    return {key: float(value) for key, value in usage.items() if not isinstance(value, bool)}
+
+
 class Servers:
     """A cache service, if wanted, and a worker."""
 
@@ -52,12 +56,6 @@ class Servers:
                     sys.exit(f"bench: {name} does not listen:\n{log.read()}")
             time.sleep(0.02)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
     def stop(self):
         for process in reversed(self.processes):
             process.terminate()
@@ -72,7 +70,7 @@ class Servers:
         last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
         if done.returncode != 0 or "finished" not in last:
             sys.exit(f"bench: {' '.join(command)[:300]}: {done.stderr or done.stdout}")
-        return {key: float(value) for key, value in last["finished"]["usage"].items() if not isinstance(value, bool)}
+        return numbers_of(last["finished"]["usage"])
 
     def load(self, streams, name, text, *flags):
         """Several answers at once (bench/engine/stream_load.cc): of each, when its tokens came, and its usage."""
@@ -80,17 +78,11 @@ class Servers:
         with open(file, "w", encoding="utf-8") as context:
             context.write(text)
         command = [os.path.join(BIN, "stream_load"), f"--worker={self.worker}", f"--streams={streams}", f"--name={name}",
-                   f"--context_file={file}", *(flag[:2] + flag[2:].partition("=")[0].replace("-", "_") + flag[len(flag.partition("=")[0]):]
-                                               for flag in flags)]
+                   f"--context-file={file}", *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"bench: {' '.join(command)}: {done.stderr}")
         answers = json.loads(done.stdout)
         for answer in answers:
-            answer["usage"] = {key: float(value) for key, value in answer["usage"].items() if not isinstance(value, bool)}
+            answer["usage"] = numbers_of(answer["usage"])
         return answers
-
-    def peak_memory(self):
-        """Bytes of the worker, the most so far."""
-        with open(f"/proc/{self.processes[-1].pid}/status", encoding="utf-8") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024

@@ -8,8 +8,7 @@ text, no network, so what its own server adds is not counted against it. Flash a
 
 Commands: {"prefill": N}: seconds for N tokens. {"decode": DEPTH, "batch": B, "steps": S}: tokens/s of B sequences together.
 {"serve": CLIENTS, "prompt": N, "answer": M}: what continuous batching gives clients that come at once: prompts one after the
-other in chunks of 512, and with each chunk a token for everyone who has had his first. {"memory": N}: bytes that the process has
-taken for the model and N tokens, over what it had before.
+other in chunks of 512, and with each chunk a token for everyone who has had his first.
 """
 
 import json
@@ -21,18 +20,12 @@ import llama_cpp as llama
 CHUNK = 512
 
 
-def memory_peak():
-    with open("/proc/self/status", encoding="utf-8") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
-
-
 def token(i):
     return 100 + i * 37 % 40000
 
 
 class Peer:
     def __init__(self, path, threads):
-        self.before = memory_peak()
         self.threads = threads
         llama.llama_backend_init()
         self.model = llama.llama_load_model_from_file(path.encode(), llama.llama_model_default_params())
@@ -122,11 +115,7 @@ class Peer:
             return self.prefill(command["prefill"])
         if "decode" in command:
             return self.decode(command["decode"], command["batch"], command["steps"])
-        if "serve" in command:
-            return self.serve(command["serve"], command["prompt"], command["answer"])
-        self.open((command["memory"] + 255) // 256 * 256, 1)
-        self.prompt(0, command["memory"])
-        return memory_peak() - self.before
+        return self.serve(command["serve"], command["prompt"], command["answer"])
 
 
 def requantize(name, source, target):

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "base/flags.h"
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
 
@@ -69,6 +69,7 @@ int Main() {
 }  // namespace tidepool
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv);
+  if (!rest.ok()) return tidepool::cli::UsageError(rest.status());
   return tidepool::Main();
 }
