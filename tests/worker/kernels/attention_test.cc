@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "tests/worker/kernels/random_queries.h"
 #include "worker/kernels/cpu/isa.h"
 
 namespace tidepool {
@@ -144,14 +145,6 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   }
   kernels.merge_parts(task, partials.get(), weights.get(), partials.get() + PartsOf(head.rows) * part_floats);
   return result;
-}
-
-std::vector<float> RandomQueries(int count, int head_dim, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> q(static_cast<size_t>(count) * head_dim);
-  for (float& x : q) x = normal(random);
-  return q;
 }
 
 std::vector<int32_t> Shuffled(int rows, int slots, unsigned seed) {

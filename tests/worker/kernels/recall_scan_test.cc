@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/worker/kernels/random_queries.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/isa.h"
 
@@ -22,14 +23,6 @@ const RecallScanKernels& KernelsOf(Isa isa) {
 #endif
     default: return cpu_baseline::kRecallScanKernels;
   }
-}
-
-std::vector<float> RandomQueries(int count, int head_dim, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> q(static_cast<size_t>(count) * head_dim);
-  for (float& x : q) x = normal(random);
-  return q;
 }
 
 class RecallScanTest : public testing::TestWithParam<Isa> {};
