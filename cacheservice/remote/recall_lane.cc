@@ -140,9 +140,10 @@ grpc::Status RecallLane::RunStream() {
       away_since_ = Clock::time_point::max();
     }
     reader = std::thread([this, &stream] { ReadResults(stream.get()); });
+    v1::RecallRequest message;  // kept for its memory
     for (;;) {
       Expire(false, late);
-      v1::RecallRequest message;
+      message.Clear();
       bool any = false;
       {
         MutexLock lock(&mutex_);
@@ -208,7 +209,11 @@ void RecallLane::ReadResults(Stream* stream) {
       Request& request = *at->second;
       if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
       if (response.partial()) request.rows.complete = false;
-      request.rows.rows.append(response.rows());
+      if (request.rows.rows.empty()) {
+        request.rows.rows = std::move(*response.mutable_rows());
+      } else {
+        request.rows.rows.append(response.rows());
+      }
       request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
                                         response.row_checksums().end());
       if (response.more()) continue;

@@ -111,8 +111,13 @@ void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selectio
   const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kWireFrameBytes / row_bytes) : 0;
   for (size_t first = 0; first < rows || first == 0;) {
     const size_t count = std::min(at_once, rows - first);
-    response.set_rows(gathered->rows.substr(first * row_bytes, count * row_bytes));
-    for (size_t i = first; i < first + count; ++i) response.add_row_checksums(gathered->row_checksums[i]);
+    if (count == rows) {
+      response.set_rows(std::move(gathered->rows));
+    } else {
+      response.set_rows(gathered->rows.substr(first * row_bytes, count * row_bytes));
+    }
+    response.mutable_row_checksums()->Add(gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first),
+                                          gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first + count));
     first += count;
     response.set_more(first < rows);
     outbox_.Send(response);

@@ -1,24 +1,50 @@
 #include "cacheservice/tiers/row_gather.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "policies/kv/block_codec.h"
 
 namespace tidepool {
 
-RowGather::RowGather(absl::Span<const RowSelection> selections) : selections_(selections), parts_(selections.size()) {
-  absl::flat_hash_map<BlockId, size_t> index_of;
-  for (size_t i = 0; i < selections.size(); ++i) {
-    const auto [it, fresh] = index_of.emplace(selections[i].block, blocks_.size());
+RowGather::RowGather(absl::Span<const RowSelection> selections)
+    : selections_(selections), next_(selections.size(), kNone), found_(selections.size(), 0) {
+  absl::flat_hash_map<BlockId, uint32_t> last_of;  // its newest selection
+  row_of_.reserve(selections.size());
+  for (uint32_t i = 0; i < selections.size(); ++i) {
+    const auto [it, fresh] = last_of.emplace(selections[i].block, i);
     if (fresh) {
       blocks_.push_back(selections[i].block);
-      selections_of_.emplace_back();
+      first_of_.push_back(i);
+    } else {
+      next_[it->second] = i;
+      it->second = i;
     }
-    selections_of_[it->second].push_back(static_cast<uint32_t>(i));
+    row_of_.push_back(static_cast<size_t>(wanted_rows_));
     wanted_rows_ += std::popcount(selections[i].row_mask);
+  }
+}
+
+void RowGather::Prefetch(size_t index, std::string_view value) const {
+  if (value.size() != value_bytes_) return;  // of another layout than the newest
+  constexpr size_t kLine = 64;
+  const size_t first_row = kBlockHeaderBytes + static_cast<size_t>(kv_heads_) * tokens_ * sizeof(uint32_t);
+  for (size_t line = 0; line < first_row; line += kLine) __builtin_prefetch(value.data() + line);
+  for (uint32_t i = first_of_[index]; i != kNone; i = next_[i]) {
+    const RowSelection& selection = selections_[i];
+    if (selection.kv_head < 0 || selection.kv_head >= kv_heads_) continue;
+    for (uint64_t left = selection.row_mask; left != 0; left &= left - 1) {
+      const int token = std::countr_zero(left);
+      if (token >= tokens_) break;
+      const size_t row = static_cast<size_t>(selection.kv_head) * tokens_ + token;
+      const char* bytes = value.data() + first_row + row * row_bytes_;
+      for (size_t line = 0; line < row_bytes_; line += kLine) __builtin_prefetch(bytes + line);
+    }
   }
 }
 
@@ -33,41 +59,52 @@ absl::Status RowGather::Add(size_t index, std::string_view value) {
                                                    view.row_bytes(), " bytes, others of ", row_bytes_,
                                                    ": ask for one layout at a time"));
   }
-  for (const uint32_t i : selections_of_[index]) {
+  for (uint32_t i = first_of_[index]; i != kNone; i = next_[i]) {
     const int32_t kv_head = selections_[i].kv_head;
     if (kv_head < 0 || kv_head >= view.kv_heads()) {
       return absl::InvalidArgumentError(
           absl::StrCat("selections[", i, "].kv_head ", kv_head, " is not in 0 to ", view.kv_heads() - 1));
     }
   }
-  row_bytes_ = view.row_bytes();
+  if (row_bytes_ == 0) {
+    row_bytes_ = view.row_bytes();
+    rows_.resize(wanted_rows_ * row_bytes_);
+    checksums_.resize(wanted_rows_);
+  }
+  value_bytes_ = value.size();
+  tokens_ = view.tokens();
+  kv_heads_ = view.kv_heads();
   const uint64_t all_tokens = view.tokens() == 64 ? ~uint64_t{0} : (uint64_t{1} << view.tokens()) - 1;
-  for (const uint32_t i : selections_of_[index]) {
-    Part& part = parts_[i];
-    part.found = selections_[i].row_mask & all_tokens;
-    part.rows.reserve(std::popcount(part.found) * row_bytes_);
-    for (uint64_t left = part.found; left != 0; left &= left - 1) {
+  for (uint32_t i = first_of_[index]; i != kNone; i = next_[i]) {
+    found_[i] = selections_[i].row_mask & all_tokens;
+    size_t row = row_of_[i];
+    for (uint64_t left = found_[i]; left != 0; left &= left - 1, ++row) {
       const int token = std::countr_zero(left);
-      part.rows.append(view.Row(selections_[i].kv_head, token));
-      part.checksums.push_back(view.RowChecksum(selections_[i].kv_head, token));
+      std::memcpy(rows_.data() + row * row_bytes_, view.Row(selections_[i].kv_head, token).data(), row_bytes_);
+      checksums_[row] = view.RowChecksum(selections_[i].kv_head, token);
     }
-    found_rows_ += std::popcount(part.found);
+    found_rows_ += std::popcount(found_[i]);
   }
   return absl::OkStatus();
 }
 
 RecalledRows RowGather::Finish() && {
-  RecalledRows recalled;
-  recalled.found.reserve(parts_.size());
-  recalled.rows.reserve(found_rows_ * row_bytes_);
-  recalled.row_checksums.reserve(found_rows_);
-  for (Part& part : parts_) {
-    recalled.found.push_back(part.found);
-    recalled.rows.append(part.rows);
-    recalled.row_checksums.insert(recalled.row_checksums.end(), part.checksums.begin(), part.checksums.end());
-    part = Part{};
+  if (found_rows_ < wanted_rows_) {  // what was found moves together
+    size_t row = 0;
+    for (size_t i = 0; i < found_.size(); ++i) {
+      const auto found = static_cast<size_t>(std::popcount(found_[i]));
+      if (found > 0 && row != row_of_[i]) {
+        std::memmove(rows_.data() + row * row_bytes_, rows_.data() + row_of_[i] * row_bytes_, found * row_bytes_);
+        std::copy_n(checksums_.begin() + static_cast<std::ptrdiff_t>(row_of_[i]), found,
+                    checksums_.begin() + static_cast<std::ptrdiff_t>(row));
+      }
+      row += found;
+    }
+    rows_.resize(row * row_bytes_);
+    checksums_.resize(row);
   }
-  return recalled;
+  return {
+      .complete = true, .found = std::move(found_), .rows = std::move(rows_), .row_checksums = std::move(checksums_)};
 }
 
 }  // namespace tidepool

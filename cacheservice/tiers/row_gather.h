@@ -8,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
@@ -25,6 +24,8 @@ class RowGather {
   // Each block once, in the order of first mention.
   absl::Span<const BlockId> blocks() const { return blocks_; }
 
+  // Has the processor fetch what Add will read of the value of blocks()[index]: blocks lie anywhere in memory.
+  void Prefetch(size_t index, std::string_view value) const;
   // The value of blocks()[index], header-checked here. DataLoss: it is damaged, nothing was copied. InvalidArgument: a
   // selection's kv head is outside the block, or its rows have another size than those before.
   absl::Status Add(size_t index, std::string_view value);
@@ -36,17 +37,19 @@ class RowGather {
   RecalledRows Finish() &&;
 
  private:
-  struct Part {
-    uint64_t found = 0;
-    std::string rows;
-    std::vector<uint32_t> checksums;
-  };
+  static constexpr uint32_t kNone = UINT32_MAX;
 
   absl::Span<const RowSelection> selections_;
   std::vector<BlockId> blocks_;
-  std::vector<std::vector<uint32_t>> selections_of_;  // by block: indices into selections_
-  std::vector<Part> parts_;                           // by selection
-  size_t row_bytes_ = 0;                              // 0: no block seen
+  std::vector<uint32_t> first_of_;   // by block: its first selection
+  std::vector<uint32_t> next_;       // by selection: the next one of the same block, or kNone
+  std::vector<size_t> row_of_;       // by selection: the place of its first row, as if all were found
+  std::vector<uint64_t> found_;      // by selection
+  std::string rows_;                 // [wanted rows][row_bytes]
+  std::vector<uint32_t> checksums_;  // [wanted rows]
+  size_t row_bytes_ = 0;             // 0: no block seen
+  size_t value_bytes_ = 0;           // of the newest block
+  int tokens_ = 0, kv_heads_ = 0;    // of the newest block
   int64_t found_rows_ = 0;
   int64_t wanted_rows_ = 0;
 };

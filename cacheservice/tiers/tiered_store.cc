@@ -20,6 +20,7 @@ namespace tidepool {
 namespace {
 
 constexpr size_t kReadBatch = 32;        // blocks read from disk between two looks at the deadline
+constexpr size_t kGatheredAhead = 4;     // blocks in memory that the processor fetches while another's rows are copied
 constexpr size_t kMaxSpareBytes = 4096;  // of a string's capacity beyond its size: memory that holds nothing
 constexpr size_t kDrainBatch = 64;       // blocks
 
@@ -194,10 +195,15 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
   };
   std::vector<size_t> places;
   std::vector<BlockId> on_disk;
-  for (size_t i = 0; i < gather.blocks().size(); ++i) {
-    const BlockValue value = FindInMemory(gather.blocks()[i]);
-    if (value != nullptr) {
-      TP_RETURN_IF_ERROR(add(i, *value));
+  BlockValue ahead[kGatheredAhead];
+  for (size_t i = 0; i < gather.blocks().size() + kGatheredAhead; ++i) {
+    BlockValue& place = ahead[i % kGatheredAhead];
+    if (place != nullptr) TP_RETURN_IF_ERROR(add(i - kGatheredAhead, *place));
+    place = nullptr;
+    if (i >= gather.blocks().size()) continue;
+    place = FindInMemory(gather.blocks()[i]);
+    if (place != nullptr) {
+      gather.Prefetch(i, *place);
     } else {
       places.push_back(i);
       on_disk.push_back(gather.blocks()[i]);

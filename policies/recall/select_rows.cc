@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <utility>
 
 #include "base/check.h"
 #include "policies/retain/token_scores.h"
@@ -24,28 +25,53 @@ std::vector<int32_t> Candidates(const RecallRows& rows) {
   return positions;
 }
 
-// The first `count` of `positions` in the order of their weights, best first.
-std::vector<int32_t> Best(const RecallRows& rows, std::vector<int32_t> positions, int count) {
-  const BestFirst better(rows.weight);
-  if (count < static_cast<int>(positions.size())) {
-    std::nth_element(positions.begin(), positions.begin() + std::max(count, 0), positions.end(), better);
-    positions.resize(std::max(count, 0));
+// A float's bits in the order of floats.
+uint32_t OrderedBits(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+}
+
+// Sorts by the high half, ascending; equal ones keep their order. Byte by byte: comparing, half of the branches would
+// be guessed wrong, which takes ten times as long.
+void SortByHighHalf(std::vector<uint64_t>& keys) {
+  constexpr int kBytes = 4, kValues = 256;
+  uint32_t place[kBytes][kValues] = {};
+  for (const uint64_t key : keys) {
+    for (int byte = 0; byte < kBytes; ++byte) ++place[byte][key >> (32 + 8 * byte) & 255];
   }
-  std::sort(positions.begin(), positions.end(), better);
+  std::vector<uint64_t> sorted(keys.size());
+  for (int byte = 0; byte < kBytes; ++byte) {
+    uint32_t next = 0;
+    for (uint32_t& of_value : place[byte]) next += std::exchange(of_value, next);
+    for (const uint64_t key : keys) sorted[place[byte][key >> (32 + 8 * byte) & 255]++] = key;
+    keys.swap(sorted);
+  }
+}
+
+// The first `count` of `positions`, which ascend, in the order of their weights, best first.
+std::vector<int32_t> Best(const RecallRows& rows, std::vector<int32_t> positions, int count) {
+  std::vector<uint64_t> keys(positions.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    // + 0: of the two zeros none is larger.
+    const uint32_t rank = ~OrderedBits(BestFirst::Rank(rows.weight[positions[i]]) + 0.0f);
+    keys[i] = uint64_t{rank} << 32 | static_cast<uint32_t>(positions[i]);
+  }
+  SortByHighHalf(keys);
+  positions.resize(std::min(positions.size(), static_cast<size_t>(std::max(count, 0))));
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(keys[i] & UINT32_MAX);
   return positions;
 }
 
-bool LowerAverage(const SlotRow& a, const SlotRow& b) {
-  const float rank_a = BestFirst::Rank(a.average), rank_b = BestFirst::Rank(b.average);
-  return rank_a < rank_b || (rank_a == rank_b && a.position < b.position);
-}
-
-// The first `most` of `rows` by average.
-std::vector<int32_t> Victims(std::vector<SlotRow> rows, size_t most) {
-  most = std::min(most, rows.size());
-  std::partial_sort(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(most), rows.end(), LowerAverage);
-  std::vector<int32_t> victims;
-  for (size_t i = 0; i < most; ++i) victims.push_back(rows[i].position);
+// The first `most` of `rows`, which ascend, by average, lowest first.
+std::vector<int32_t> Victims(absl::Span<const SlotRow> rows, size_t most) {
+  std::vector<uint64_t> keys(rows.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const uint32_t rank = OrderedBits(BestFirst::Rank(rows[i].average) + 0.0f);
+    keys[i] = uint64_t{rank} << 32 | static_cast<uint32_t>(rows[i].position);
+  }
+  SortByHighHalf(keys);
+  std::vector<int32_t> victims(std::min(most, keys.size()));
+  for (size_t i = 0; i < victims.size(); ++i) victims[i] = static_cast<int32_t>(keys[i] & UINT32_MAX);
   return victims;
 }
 
@@ -54,24 +80,20 @@ float KthLargest(std::vector<float>& values, int k) {
   // Floats in the order of their numbers; then by their position in the range that these span, in kBins bins: one pass
   // to count, one to take the bin in which the k-th is. Selection by pivots pays for a wrong guess at every value.
   constexpr int kBits = 10, kBins = 1 << kBits;
-  auto key = [](float value) {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
-  };
   uint32_t least = UINT32_MAX, most = 0;
   for (const float value : values) {
-    least = std::min(least, key(value));
-    most = std::max(most, key(value));
+    least = std::min(least, OrderedBits(value));
+    most = std::max(most, OrderedBits(value));
   }
   const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
   uint32_t count[kBins] = {};
-  for (const float value : values) ++count[(key(value) - least) >> shift];
+  for (const float value : values) ++count[(OrderedBits(value) - least) >> shift];
   uint32_t bin = kBins - 1, above = 0;
   while (above + count[bin] < static_cast<uint32_t>(k)) above += count[bin--];
   size_t taken = 0;
   for (const float value : values) {
     values[taken] = value;
-    taken += static_cast<size_t>(((key(value) - least) >> shift) == bin);
+    taken += static_cast<size_t>(((OrderedBits(value) - least) >> shift) == bin);
   }
   const auto kth = values.begin() + (k - static_cast<int>(above) - 1);
   std::nth_element(values.begin(), kth, values.begin() + static_cast<std::ptrdiff_t>(taken), std::greater<float>());
@@ -121,7 +143,7 @@ RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, 
   for (const SlotRow& row : held) {
     if (!chosen[row.position]) others.push_back(row);
   }
-  choice.victims = Victims(std::move(others), choice.wanted.size());
+  choice.victims = Victims(others, choice.wanted.size());
   return choice;
 }
 
@@ -148,7 +170,7 @@ RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held,
   // Of equal ones at the kth place there may be more than there is room for.
   const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(others.size()));
   choice.wanted = Best(rows, std::move(choice.wanted), std::min(most, room));
-  choice.victims = Victims(std::move(others), choice.wanted.size());
+  choice.victims = Victims(others, choice.wanted.size());
   return choice;
 }
 

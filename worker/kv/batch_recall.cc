@@ -4,13 +4,10 @@
 #include <cstring>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/checksum.h"
 #include "base/log.h"
 #include "base/mutex.h"
 
@@ -58,7 +55,7 @@ class Mailbox {
 struct RowRecall::Inflight {
   std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
   absl::Time deadline;
-  std::vector<MissingGroup> groups;
+  std::vector<MissingRows> groups;
 };
 
 BatchRecall::BatchRecall(Backend* backend, BlockCache* cache, int query_heads, absl::Duration sync_deadline)
@@ -150,12 +147,12 @@ void BatchRecall::Wait(int layer) {
   backend_->ParallelFor(count, [&](int64_t u) { Score(layer, units[u]); });
   CompareFar(layer, units);
   backend_->ParallelFor(count, [&](int64_t u) { Choose(layer, units[u]); });
-  std::vector<MissingRow> missing;
+  std::vector<MissingRows> missing;
   for (Unit& unit : units) Finish(layer, unit, &missing);
   if (missing.empty()) return;
-  Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
+  Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
     for (Unit& unit : units) {
-      if (unit.slice == row.slice && unit.kv_head == row.kv_head) Install(layer, unit, row.position, bytes);
+      if (unit.slice == of.slice && unit.kv_head == of.kv_head) Install(layer, unit, position, bytes);
     }
   });
 }
@@ -206,15 +203,17 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
 }
 
 void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
-  std::vector<MissingRow> missing;
-  for (const Unit& unit : units) {
-    for (int32_t position : unit.far) missing.push_back({unit.slice, layer, unit.kv_head, position, /*wanted=*/false});
+  std::vector<MissingRows> missing;
+  for (Unit& unit : units) {
+    unit.missing.clear();
+    for (int32_t position : unit.far) unit.missing.push_back({position, /*wanted=*/false});
+    AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.missing, &missing);
   }
   if (missing.empty()) return;
-  Fetch(std::move(missing), [&](const MissingRow& row, const char* bytes) {
+  Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
     for (Unit& unit : units) {
-      if (unit.slice != row.slice || unit.kv_head != row.kv_head) continue;
-      slices_[row.slice].recall->Compare(unit.queries, row.position, bytes, unit.scores);
+      if (unit.slice != of.slice || unit.kv_head != of.kv_head) continue;
+      slices_[of.slice].recall->Compare(unit.queries, position, bytes, unit.scores);
     }
   });
 }
@@ -222,6 +221,7 @@ void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
 void BatchRecall::Choose(int layer, Unit& unit) {
   unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, unit.scores, unit.waits);
   InstallLocal(layer, unit);
+  if (!unit.waits) Ask(layer, unit);
 }
 
 void BatchRecall::InstallLocal(int layer, Unit& unit) {
@@ -234,7 +234,7 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
   for (int32_t position : unit.choice.wanted) {
     const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
     if (row == nullptr) {
-      unit.missing.push_back(position);
+      unit.missing.push_back({position, /*wanted=*/true});
     } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot() || head.Find(position) >= 0) {
       Install(layer, unit, position, row);
     } else {
@@ -243,30 +243,12 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
   }
 }
 
-void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRow>* missing) {
-  RecallSlice& slice = slices_[unit.slice];
+void BatchRecall::Ask(int layer, Unit& unit) {
+  const RecallSlice& slice = slices_[unit.slice];
   RowRecall& recall = *slice.recall;
-  std::string copy(backend_->layout().row_bytes(), '\0');
-  for (int32_t position : unit.new_slot) {
-    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
-      Install(layer, unit, position, row);
-    } else {
-      unit.missing.push_back(position);
-    }
-  }
-  auto ask = [&](int32_t position, bool wanted) {
-    if (recall.asked.insert(recall.RowId(layer, unit.kv_head, position)).second) {
-      asks_[unit.slice].push_back({unit.slice, layer, unit.kv_head, position, wanted});
-    }
-  };
-  for (int32_t position : unit.missing) {
-    if (unit.waits) {
-      missing->push_back({unit.slice, layer, unit.kv_head, position, true});
-    } else {
-      ask(position, true);
-    }
-  }
-  if (!unit.waits && !unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
+  if (!unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
+  const int index = HeadIndex(layer, unit.kv_head);
+  std::erase_if(unit.missing, [&](const MissingPosition& row) { return !recall.staging().Ask(index, row.position); });
   int32_t block = -1;
   bool stored = false;
   for (int32_t position : unit.choice.ahead) {
@@ -274,8 +256,36 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRow>* missing
       block = position / kBlockTokens;
       stored = slice.log->IsStored(block, layer);  // else it is in host memory
     }
-    if (stored) ask(position, false);
+    if (stored && recall.staging().Ask(index, position)) unit.missing.push_back({position, /*wanted=*/false});
   }
+  unit.groups.clear();
+  AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.missing, &unit.groups);
+}
+
+void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missing) {
+  const RecallSlice& slice = slices_[unit.slice];
+  std::vector<MissingPosition> gone;
+  std::string copy(backend_->layout().row_bytes(), '\0');
+  for (int32_t position : unit.new_slot) {
+    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
+      Install(layer, unit, position, row);
+    } else {
+      gone.push_back({position, /*wanted=*/true});
+    }
+  }
+  const MissingRows head = {.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head};
+  if (unit.waits) {
+    unit.missing.insert(unit.missing.end(), gone.begin(), gone.end());
+    return AppendMissing(head, unit.missing, missing);
+  }
+  std::vector<MissingRows>& asks = asks_[unit.slice];
+  asks.insert(asks.end(), unit.groups.begin(), unit.groups.end());
+  if (gone.empty()) return;
+  slice.recall->Hurry(layer, unit.kv_head);
+  std::erase_if(gone, [&](const MissingPosition& row) {
+    return !slice.recall->staging().Ask(HeadIndex(layer, unit.kv_head), row.position);
+  });
+  AppendMissing(head, gone, &asks);
 }
 
 const char* BatchRecall::LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const {
@@ -285,70 +295,20 @@ const char* BatchRecall::LocalRow(const RecallSlice& slice, int layer, int kv_he
   return slice.log->CopyLocalRow(position, layer, kv_head, row) ? row : nullptr;
 }
 
-std::vector<MissingGroup> BatchRecall::GroupByBlock(std::vector<MissingRow>& missing) const {
-  std::sort(missing.begin(), missing.end(), [](const MissingRow& a, const MissingRow& b) {
-    return std::tie(a.slice, a.layer, a.kv_head, a.position) < std::tie(b.slice, b.layer, b.kv_head, b.position);
-  });
-  std::vector<MissingGroup> groups;
-  for (const MissingRow& row : missing) {
-    const int32_t block = row.position / kBlockTokens;
-    const MissingRow* last = groups.empty() ? nullptr : &groups.back().rows.back();
-    if (last == nullptr || last->slice != row.slice || last->layer != row.layer || last->kv_head != row.kv_head ||
-        last->position / kBlockTokens != block) {
-      groups.emplace_back();
-      groups.back().selection = {{slices_[row.slice].log->keys()[block], row.layer}, row.kv_head, 0};
-    }
-    groups.back().selection.row_mask |= uint64_t{1} << (row.position % kBlockTokens);
-    groups.back().rows.push_back(row);
+std::vector<RowSelection> BatchRecall::SelectionsOf(absl::Span<const MissingRows> groups) const {
+  std::vector<RowSelection> selections;
+  selections.reserve(groups.size());
+  for (const MissingRows& group : groups) {
+    selections.push_back({{slices_[group.slice].log->keys()[group.block], group.layer}, group.kv_head, group.rows});
   }
-  return groups;
+  return selections;
 }
 
-void BatchRecall::ForEachRow(
-    const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingGroup> groups,
-    absl::FunctionRef<void(const MissingRow&, const char* bytes, const absl::Status& why)> take) const {
-  const size_t row_bytes = backend_->layout().row_bytes();
-  absl::Status none;
-  if (answer == nullptr) {
-    none = absl::DeadlineExceededError("no answer in time");
-  } else if (!answer->ok()) {
-    none = answer->status();
-  } else if ((*answer)->found.size() != groups.size()) {
-    none = absl::InternalError("the answer is to another question");
-  }
-  size_t next = 0;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    for (const MissingRow& row : groups[g].rows) {
-      if (!none.ok()) {
-        take(row, nullptr, none);
-        continue;
-      }
-      const RecalledRows& rows = **answer;
-      if ((rows.found[g] >> (row.position % kBlockTokens) & 1) == 0) {
-        take(row, nullptr,
-             rows.complete ? absl::NotFoundError("the block is not stored")
-                           : absl::DeadlineExceededError("the service ran out of time"));
-        continue;
-      }
-      const std::string_view bytes = rows.rows.size() >= (next + 1) * row_bytes && next < rows.row_checksums.size()
-                                         ? std::string_view(rows.rows).substr(next * row_bytes, row_bytes)
-                                         : std::string_view();
-      if (!bytes.empty() && Checksum32(bytes) == rows.row_checksums[next]) {
-        take(row, bytes.data(), absl::OkStatus());
-      } else {
-        take(row, nullptr, absl::DataLossError("its checksum differs"));
-      }
-      ++next;
-    }
-  }
-}
-
-void BatchRecall::Miss(RecallSlice& slice, const MissingRow& row, const absl::Status& why, bool waited) const {
+void BatchRecall::Miss(RecallSlice& slice, const MissingRows& of, int32_t position, const absl::Status& why,
+                       bool waited) const {
   RowRecall& recall = *slice.recall;
-  if (absl::IsNotFound(why) || absl::IsDataLoss(why)) {
-    slice.log->MarkLost(row.position / kBlockTokens, row.layer);  // not asked for again
-  }
-  if (!row.wanted) return;
+  if (absl::IsNotFound(why) || absl::IsDataLoss(why)) slice.log->MarkLost(of.block, of.layer);  // not asked for again
+  if ((of.wanted & MissingRows::Bit(position)) == 0) return;
   if (!waited && absl::IsDeadlineExceeded(why)) {
     ++recall.counters().late_rows;
     return;
@@ -356,22 +316,19 @@ void BatchRecall::Miss(RecallSlice& slice, const MissingRow& row, const absl::St
   ++recall.counters().lost_rows;
   if (recall.spec().on_loss == OnRecallLoss::kFail && recall.failure().ok()) {
     recall.set_failure(absl::UnavailableError(
-        absl::StrCat("recall: position ", row.position, " of layer ", row.layer, " is lost: ", why.message())));
+        absl::StrCat("recall: position ", position, " of layer ", of.layer, " is lost: ", why.message())));
   }
 }
 
-void BatchRecall::Fetch(std::vector<MissingRow> missing,
-                        absl::FunctionRef<void(const MissingRow& row, const char* bytes)> take) {
-  const std::vector<MissingGroup> groups = GroupByBlock(missing);
-  std::optional<absl::StatusOr<RecalledRows>> answer;
+void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
+                        absl::FunctionRef<void(const MissingRows& of, int32_t position, const char* bytes)> take) {
+  std::optional<absl::StatusOr<RecalledRows>> came;
   if (!silent_) {
-    std::vector<RowSelection> selections;
-    for (const MissingGroup& group : groups) selections.push_back(group.selection);
     auto mailbox = std::make_shared<Mailbox>();
-    cache_->Recall(std::move(selections), step_deadline_,
+    cache_->Recall(SelectionsOf(missing), step_deadline_,
                    [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
-    answer = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
-    const bool late = !answer.has_value() || absl::IsDeadlineExceeded(answer->status());
+    came = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
+    const bool late = !came.has_value() || absl::IsDeadlineExceeded(came->status());
     pause_ = late ? std::clamp(2 * pause_, kShortestPause, kLongestPause) : absl::ZeroDuration();
     if (late) {
       silent_ = true;
@@ -380,14 +337,17 @@ void BatchRecall::Fetch(std::vector<MissingRow> missing,
              absl::FormatDuration(pause_));
     }
   }
-  ForEachRow(answer.has_value() ? &*answer : nullptr, groups,
-             [&](const MissingRow& row, const char* bytes, const absl::Status& why) {
-               RecallSlice& slice = slices_[row.slice];
-               if (bytes == nullptr) return Miss(slice, row, why, /*waited=*/true);
-               take(row, bytes);
-               slice.recall->staging().Put(HeadIndex(row.layer, row.kv_head), row.position, bytes);
-               slice.recall->counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
-             });
+  const MissingAnswer answer(came.has_value() ? &*came : nullptr, missing, backend_->layout().row_bytes());
+  for (size_t g = 0; g < missing.size(); ++g) {
+    const MissingRows& of = missing[g];
+    RecallSlice& slice = slices_[of.slice];
+    answer.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
+      if (bytes == nullptr) return Miss(slice, of, position, why, /*waited=*/true);
+      take(of, position, bytes);
+      slice.recall->staging().Put(HeadIndex(of.layer, of.kv_head), position, bytes);
+      slice.recall->counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
+    });
+  }
 }
 
 void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* row) {
@@ -419,32 +379,63 @@ void BatchRecall::End() {
 
 void BatchRecall::Send(int slice) {
   if (asks_[slice].empty()) return;
-  std::vector<MissingRow> missing = std::exchange(asks_[slice], {});
   RowRecall& recall = *slices_[slice].recall;
   auto inflight = std::make_shared<RowRecall::Inflight>();
   inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
-  inflight->groups = GroupByBlock(missing);
-  std::vector<RowSelection> selections;
-  for (const MissingGroup& group : inflight->groups) selections.push_back(group.selection);
-  cache_->Recall(std::move(selections), inflight->deadline,
+  inflight->groups = std::exchange(asks_[slice], {});
+  cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
                  [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
   recall.inflight.push_back(std::move(inflight));
 }
 
 void BatchRecall::StageArrived(RecallSlice& slice) {
-  RowRecall& recall = *slice.recall;
-  std::erase_if(recall.inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
-    const std::optional<absl::StatusOr<RecalledRows>> answer = inflight->mailbox->TryTake();
-    if (!answer.has_value() && absl::Now() <= inflight->deadline) return false;
-    ForEachRow(answer.has_value() ? &*answer : nullptr, inflight->groups,
-               [&](const MissingRow& row, const char* bytes, const absl::Status& why) {
-                 recall.asked.erase(recall.RowId(row.layer, row.kv_head, row.position));
-                 if (bytes == nullptr) return Miss(slice, row, why, /*waited=*/false);
-                 recall.staging().Put(HeadIndex(row.layer, row.kv_head), row.position, bytes);
-                 recall.counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
-               });
+  std::erase_if(slice.recall->inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
+    const std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
+    if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
+    Stage(slice, MissingAnswer(came.has_value() ? &*came : nullptr, inflight->groups, backend_->layout().row_bytes()),
+          inflight->groups);
     return true;
   });
+}
+
+void BatchRecall::Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups) {
+  // Heads side by side: the rows of one lie together.
+  std::vector<size_t> first;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (g == 0 || groups[g].layer != groups[g - 1].layer || groups[g].kv_head != groups[g - 1].kv_head) {
+      first.push_back(g);
+    }
+  }
+  struct Missed {
+    size_t group;
+    int32_t position;
+    absl::Status why;
+  };
+  struct Came {
+    int64_t rows = 0;
+    std::vector<Missed> missed;
+  };
+  std::vector<Came> came(first.size());
+  RowStaging& staging = slice.recall->staging();
+  backend_->ParallelFor(static_cast<int64_t>(first.size()), [&](int64_t i) {
+    const size_t end = i + 1 < static_cast<int64_t>(first.size()) ? first[i + 1] : groups.size();
+    for (size_t g = first[i]; g < end; ++g) {
+      const int head = HeadIndex(groups[g].layer, groups[g].kv_head);
+      answer.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
+        if (bytes == nullptr) {
+          staging.Forget(head, position);
+          came[i].missed.push_back({g, position, why});
+        } else {
+          staging.Put(head, position, bytes);
+          ++came[i].rows;
+        }
+      });
+    }
+  });
+  for (const Came& of_head : came) {
+    slice.recall->counters().recalled_bytes += of_head.rows * static_cast<int64_t>(backend_->layout().row_bytes());
+    for (const Missed& row : of_head.missed) Miss(slice, groups[row.group], row.position, row.why, /*waited=*/false);
+  }
 }
 
 }  // namespace tidepool

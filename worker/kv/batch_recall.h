@@ -22,6 +22,7 @@
 #include "cacheservice/api/block_cache.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
+#include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/row_recall.h"
@@ -37,19 +38,6 @@ struct RecallSlice {
   int32_t first_position = 0;
   int32_t tokens = 0;
   bool prompt = false;  // tokens of a prompt
-};
-
-// A row to be had from the service.
-struct MissingRow {
-  int slice, layer, kv_head;
-  int32_t position;
-  bool wanted;  // by the queries of a step; else fetched ahead, and nobody misses it
-};
-
-// Missing rows of one stored block and kv head, by one slice, in ascending position.
-struct MissingGroup {
-  RowSelection selection;
-  std::vector<MissingRow> rows;
 };
 
 class BatchRecall : public StepHook {
@@ -84,8 +72,9 @@ class BatchRecall : public StepHook {
     RowScores scores;
     std::vector<int32_t> far;  // of the shortlist: neither local nor in a slot
     RowChoice choice;
-    std::vector<int32_t> missing;   // of the wanted: not local
-    std::vector<int32_t> new_slot;  // of the wanted: local, for a slot that was never used
+    std::vector<MissingPosition> missing;  // of the wanted: not local. Passing: and what is fetched ahead
+    std::vector<int32_t> new_slot;         // of the wanted: local, for a slot that was never used
+    std::vector<MissingRows> groups;       // passing: of the missing
     int64_t installed = 0;
   };
   // The units of this layer, into waiting_ and passing_.
@@ -96,15 +85,18 @@ class BatchRecall : public StepHook {
   void Score(int layer, Unit& unit);
   // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
   void CompareNear(int layer, Unit& unit);
-  // Chooses, and installs what is local.
+  // Chooses, and installs what is local; of what passes, notes what is to be asked for.
   void Choose(int layer, Unit& unit);
   void InstallLocal(int layer, Unit& unit);
+  void Ask(int layer, Unit& unit);
   // Fetches the others.
   void CompareFar(int layer, absl::Span<Unit> units);
-  // After InstallLocal: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
-  void Finish(int layer, Unit& unit, std::vector<MissingRow>* missing);
+  // After Choose: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
+  void Finish(int layer, Unit& unit, std::vector<MissingRows>* missing);
   // Waits for rows and stages them; `take` gets those that came.
-  void Fetch(std::vector<MissingRow> missing, absl::FunctionRef<void(const MissingRow& row, const char* bytes)> take);
+  void Fetch(const std::vector<MissingRows>& missing,
+             absl::FunctionRef<void(const MissingRows& of, int32_t position, const char* bytes)> take);
+  std::vector<RowSelection> SelectionsOf(absl::Span<const MissingRows> groups) const;
   // Puts a row into a recall slot, taking the first victim's when all are in use, or back in place of its mixture.
   void Install(int layer, Unit& unit, int32_t position, const char* row);
   // The row if it need not be fetched: staged, or not acknowledged by the service yet. `row`: where it may be copied
@@ -116,13 +108,10 @@ class BatchRecall : public StepHook {
   void SendSome(int layer);
   // Asks for what slices_[slice] has collected in asks_.
   void Send(int slice);
-  // A row did not come, for this reason.
-  void Miss(RecallSlice& slice, const MissingRow& row, const absl::Status& why, bool waited) const;
-
-  std::vector<MissingGroup> GroupByBlock(std::vector<MissingRow>& missing) const;
-  // Calls `take` for every row of the groups: with its bytes, or null and the reason. answer: null when none came.
-  void ForEachRow(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingGroup> groups,
-                  absl::FunctionRef<void(const MissingRow&, const char* bytes, const absl::Status& why)> take) const;
+  // The rows of an answer to an asynchronous request, or what came of it.
+  void Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups);
+  // A row of `of` did not come, for this reason.
+  void Miss(RecallSlice& slice, const MissingRows& of, int32_t position, const absl::Status& why, bool waited) const;
 
   Backend* const backend_;
   BlockCache* const cache_;
@@ -139,9 +128,9 @@ class BatchRecall : public StepHook {
     }
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
-  Units waiting_, passing_;                    // of slices that wait for rows, and that do not
-  std::vector<int32_t> passing_of_;            // [slice][kv_head] index into passing_, or -1
-  std::vector<std::vector<MissingRow>> asks_;  // [slice], async: to be asked for
+  Units waiting_, passing_;                     // of slices that wait for rows, and that do not
+  std::vector<int32_t> passing_of_;             // [slice][kv_head] index into passing_, or -1
+  std::vector<std::vector<MissingRows>> asks_;  // [slice], async: to be asked for; rows of a head lie together
 
   // Of the service, as synchronous recall sees it.
   absl::Time step_deadline_;

@@ -16,7 +16,7 @@ namespace {
 constexpr float kFollowedShare = 0.005f;
 
 // async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for (decision 0008).
-constexpr size_t kMostAhead = 16;
+constexpr size_t kMostAhead = 8;
 
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
@@ -127,7 +127,6 @@ void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
 
 void RowRecall::Rest() {
   inflight.clear();
-  asked.clear();
   staging_.Clear();
   for (HeadState& state : heads_) {
     state.query.clear();

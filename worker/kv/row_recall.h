@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -110,18 +109,13 @@ class RowRecall {
   // The sequence waits for its next turn: gives up the host memory of staged rows and of requests under way.
   void Rest();
 
-  // Rows that are ready in host memory (async only).
+  // Rows that are ready in host memory, and which have been asked for (async only).
   RowStaging& staging() { return staging_; }
   const RowStaging& staging() const { return staging_; }
 
   // An asynchronous request under way: filled by the cache's thread, its rows are staged when they have come.
   struct Inflight;
   std::vector<std::shared_ptr<Inflight>> inflight;  // shared with nobody; the type is batch_recall.cc's
-  // What they ask for, as RowId of (head, position), so that nothing is asked for twice.
-  absl::flat_hash_set<int64_t> asked;
-  int64_t RowId(int layer, int kv_head, int32_t position) const {
-    return (int64_t{layer} * layout_.kv_heads + kv_head) << 32 | position;
-  }
 
  private:
   struct HeadState {

@@ -8,6 +8,19 @@ void RowStaging::Clear() {
   for (Head& head : heads_) head = Head();
 }
 
+bool RowStaging::Ask(int head, int32_t position) {
+  std::vector<int32_t>& slot_of = heads_[head].slot_of;
+  if (slot_of.size() <= static_cast<size_t>(position)) slot_of.resize(position + 1, kAbsent);
+  if (slot_of[position] != kAbsent) return false;
+  slot_of[position] = kAsked;
+  return true;
+}
+
+void RowStaging::Forget(int head, int32_t position) {
+  std::vector<int32_t>& slot_of = heads_[head].slot_of;
+  if (static_cast<size_t>(position) < slot_of.size() && slot_of[position] == kAsked) slot_of[position] = kAbsent;
+}
+
 const char* RowStaging::Find(int head, int32_t position) {
   if (!Has(head, position)) return nullptr;
   Head& at = heads_[head];
@@ -18,7 +31,8 @@ const char* RowStaging::Find(int head, int32_t position) {
 
 void RowStaging::Put(int head, int32_t position, const char* row) {
   Head& at = heads_[head];
-  if (capacity_ == 0 || Has(head, position)) return;
+  if (Has(head, position)) return;
+  if (capacity_ == 0) return Forget(head, position);
   size_t slot = at.position.size();
   if (slot < static_cast<size_t>(capacity_)) {
     at.position.push_back(position);
@@ -31,11 +45,11 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
     }
     slot = at.hand;
     at.hand = (at.hand + 1) % at.position.size();
-    at.slot_of[at.position[slot]] = -1;
+    at.slot_of[at.position[slot]] = kAbsent;
     at.position[slot] = position;
   }
   std::memcpy(at.rows.data() + slot * row_bytes_, row, row_bytes_);
-  if (at.slot_of.size() <= static_cast<size_t>(position)) at.slot_of.resize(position + 1, -1);
+  if (at.slot_of.size() <= static_cast<size_t>(position)) at.slot_of.resize(position + 1, kAbsent);
   at.slot_of[position] = static_cast<int32_t>(slot);
 }
 

@@ -27,6 +27,10 @@ class RowStaging {
     const std::vector<int32_t>& slot_of = heads_[head].slot_of;
     return static_cast<size_t>(position) < slot_of.size() && slot_of[position] >= 0;
   }
+  // Notes that the row has been asked for; false when it has been, or is here. Until Put or Forget.
+  bool Ask(int head, int32_t position);
+  // It will not come.
+  void Forget(int head, int32_t position);
   // The row, row_bytes long, or null. Marks it as used.
   const char* Find(int head, int32_t position);
   // Keeps a copy; a full head gives up a row that was not used lately (second chance).
@@ -35,11 +39,12 @@ class RowStaging {
   int64_t bytes() const;
 
  private:
+  static constexpr int32_t kAbsent = -1, kAsked = -2;
   struct Head {
     std::string rows;               // [slot][row_bytes]
     std::vector<int32_t> position;  // by slot
     std::vector<uint8_t> used;      // by slot, since the hand passed
-    std::vector<int32_t> slot_of;   // by position, up to the last one that was held; -1: not held
+    std::vector<int32_t> slot_of;   // by position, up to the last one that was held; kAbsent, kAsked
     size_t hand = 0;
   };
 

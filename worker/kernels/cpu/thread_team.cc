@@ -12,14 +12,14 @@ constexpr int kSpins = 4000;
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int threads) : size_(threads) {
+ThreadTeam::ThreadTeam(int threads) : size_(threads), members_(threads - 1) {
   TIDEPOOL_CHECK(threads >= 1);
   for (int i = 1; i < threads; ++i) threads_.emplace_back([this, i] { Work(i); });
 }
 
 ThreadTeam::~ThreadTeam() {
   stop_ = true;
-  generation_.fetch_add(1);
+  region_.fetch_add(1);
   {
     MutexLock lock(&mutex_);
     wake_.SignalAll();
@@ -30,18 +30,21 @@ ThreadTeam::~ThreadTeam() {
 void ThreadTeam::Run(absl::FunctionRef<void(int)> body) {
   if (size_ == 1) return body(0);
   body_ = &body;
-  running_.store(size_ - 1, std::memory_order_relaxed);
-  generation_.fetch_add(1);  // publishes body_ and running_
-  if (sleeping_.load() > 0) {
+  const uint64_t region = region_.fetch_add(1) + 1;  // publishes body_
+  if (sleeping_.load() && sleeping_.exchange(false)) {
     MutexLock lock(&mutex_);
     wake_.SignalAll();
   }
   body(0);
-  for (int spins = 0; running_.load(std::memory_order_acquire) > 0; ++spins) {
-    if (spins < kSpins) {
-      Pause();
-    } else {
-      std::this_thread::yield();
+  for (Member& member : members_) {
+    uint64_t before = region - 1;
+    if (member.settled.compare_exchange_strong(before, region)) continue;  // it has not come
+    for (int spins = 0; member.done.load(std::memory_order_acquire) != region; ++spins) {
+      if (spins < kSpins) {
+        Pause();
+      } else {
+        std::this_thread::yield();
+      }
     }
   }
 }
@@ -60,23 +63,28 @@ void ThreadTeam::ForEach(int64_t count, int64_t grain, absl::FunctionRef<void(in
 }
 
 void ThreadTeam::Work(int thread) {
+  Member& me = members_[thread - 1];
   uint64_t seen = 0;
   for (;;) {
     int spins = 0;
-    while (generation_.load() == seen) {
+    while (region_.load() == seen) {
       if (++spins < kSpins) {
         Pause();
         continue;
       }
       MutexLock lock(&mutex_);
-      sleeping_.fetch_add(1);
-      while (generation_.load() == seen) wake_.Wait(&mutex_);
-      sleeping_.fetch_sub(1);
+      while (region_.load() == seen) {
+        sleeping_.store(true);
+        // A region that has begun since has not seen that.
+        if (region_.load() == seen) wake_.Wait(&mutex_);
+      }
     }
-    ++seen;
+    seen = region_.load();
     if (stop_.load()) return;
+    uint64_t before = seen - 1;
+    if (!me.settled.compare_exchange_strong(before, seen)) continue;  // it has ended
     (*body_)(thread);
-    running_.fetch_sub(1, std::memory_order_release);
+    me.done.store(seen, std::memory_order_release);
   }
 }
 

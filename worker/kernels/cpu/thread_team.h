@@ -1,5 +1,6 @@
-// A fixed team of threads that run one function together. The caller is thread 0; the others wait by spinning briefly,
-// then sleeping, because a step has hundreds of short parallel regions. Not re-entrant; one caller at a time.
+// A fixed team of threads for short parallel regions, of which a step has hundreds. The caller is thread 0; the others
+// wait by spinning briefly, then sleeping. A region does not wait for a thread that has not come by its end: another
+// process may have that one's core for milliseconds. Not re-entrant; one caller at a time.
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_THREAD_TEAM_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_THREAD_TEAM_H_
 
@@ -22,7 +23,9 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int size() const { return size_; }
-  // Calls body(thread) for thread 0 .. size-1 at once and returns when all have returned.
+  // Calls body(0) here and, at the same time, body(thread) on other threads, each once at most: a thread that has not
+  // come when body(0) returns is left out. So the body shares its work out among whoever calls it. Returns when all
+  // calls have returned.
   void Run(absl::FunctionRef<void(int)> body);
   // Splits [0, count) into chunks of `grain` handed out in order to whoever is free. Results must not depend on who ran
   // what.
@@ -36,16 +39,22 @@ class ThreadTeam {
   }
 
  private:
+  // Another thread. On a cache line of its own.
+  struct alignas(64) Member {
+    // The newest region that it has joined, or that has ended without it.
+    std::atomic<uint64_t> settled{0};
+    std::atomic<uint64_t> done{0};  // the newest region whose body it has called
+  };
   void Work(int thread);
 
   const int size_;
-  std::atomic<uint64_t> generation_{0};  // one more for each region
-  std::atomic<int> running_{0};
+  std::atomic<uint64_t> region_{0};  // the newest one's number
   std::atomic<bool> stop_{false};
-  std::atomic<int> sleeping_{0};
-  const absl::FunctionRef<void(int)>* body_ = nullptr;
+  std::atomic<bool> sleeping_{false};                   // a thread sleeps, and nobody has woken it
+  const absl::FunctionRef<void(int)>* body_ = nullptr;  // of the region; for those who have joined it
   Mutex mutex_;
   CondVar wake_;
+  std::vector<Member> members_;  // of thread i: i - 1
   std::vector<std::thread> threads_;
 };
 

@@ -1,0 +1,54 @@
+#include "worker/kv/missing_rows.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "base/checksum.h"
+
+namespace tidepool {
+
+void AppendMissing(const MissingRows& head, std::vector<MissingPosition>& positions, std::vector<MissingRows>* groups) {
+  std::sort(positions.begin(), positions.end(),
+            [](const MissingPosition& a, const MissingPosition& b) { return a.position < b.position; });
+  const size_t first = groups->size();
+  for (const auto [position, wanted] : positions) {
+    const int32_t block = position / kBlockTokens;
+    if (groups->size() == first || groups->back().block != block) {
+      groups->push_back({head.slice, head.layer, head.kv_head, block, 0, 0});
+    }
+    groups->back().rows |= MissingRows::Bit(position);
+    if (wanted) groups->back().wanted |= MissingRows::Bit(position);
+  }
+}
+
+MissingAnswer::MissingAnswer(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingRows> groups,
+                             size_t row_bytes)
+    : groups_(groups), row_bytes_(row_bytes) {
+  if (answer == nullptr) {
+    none_ = absl::DeadlineExceededError("no answer in time");
+  } else if (!answer->ok()) {
+    none_ = answer->status();
+  } else if ((*answer)->found.size() != groups.size()) {
+    none_ = absl::InternalError("the answer is to another question");
+  }
+  if (!none_.ok()) return;
+  answer_ = &**answer;
+  absent_ = answer_->complete ? absl::NotFoundError("the block is not stored")
+                              : absl::DeadlineExceededError("the service ran out of time");
+  size_t row = 0;
+  first_row_.reserve(groups.size());
+  for (const uint64_t found : answer_->found) {
+    first_row_.push_back(row);
+    row += static_cast<size_t>(std::popcount(found));
+  }
+}
+
+const char* MissingAnswer::Verified(size_t row) const {
+  if (row >= answer_->row_checksums.size() || answer_->rows.size() < (row + 1) * row_bytes_) return nullptr;
+  const auto bytes = std::string_view(answer_->rows).substr(row * row_bytes_, row_bytes_);
+  return Checksum32(bytes) == answer_->row_checksums[row] ? bytes.data() : nullptr;
+}
+
+absl::Status MissingAnswer::Damaged() { return absl::DataLossError("its checksum differs"); }
+
+}  // namespace tidepool
