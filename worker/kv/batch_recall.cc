@@ -221,7 +221,7 @@ void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
 void BatchRecall::Choose(int layer, Unit& unit) {
   unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, unit.scores, unit.waits);
   InstallLocal(layer, unit);
-  if (!unit.waits) Ask(layer, unit);
+  Ask(layer, unit);
 }
 
 void BatchRecall::InstallLocal(int layer, Unit& unit) {
@@ -246,9 +246,18 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
 void BatchRecall::Ask(int layer, Unit& unit) {
   const RecallSlice& slice = slices_[unit.slice];
   RowRecall& recall = *slice.recall;
-  if (!unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
   const int index = HeadIndex(layer, unit.kv_head);
-  std::erase_if(unit.missing, [&](const MissingPosition& row) { return !recall.staging().Ask(index, row.position); });
+  unit.asked.clear();
+  if (!unit.waits) {
+    if (!unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
+    for (const MissingPosition& row : unit.missing) {
+      if (recall.staging().Ask(index, row.position)) unit.asked.push_back(row);
+    }
+  }
+  auto is_waited_for = [&](int32_t position) {
+    return unit.waits && std::any_of(unit.missing.begin(), unit.missing.end(),
+                                     [&](const MissingPosition& row) { return row.position == position; });
+  };
   int32_t block = -1;
   bool stored = false;
   for (int32_t position : unit.choice.ahead) {
@@ -256,10 +265,12 @@ void BatchRecall::Ask(int layer, Unit& unit) {
       block = position / kBlockTokens;
       stored = slice.log->IsStored(block, layer);  // else it is in host memory
     }
-    if (stored && recall.staging().Ask(index, position)) unit.missing.push_back({position, /*wanted=*/false});
+    if (stored && !is_waited_for(position) && recall.staging().Ask(index, position)) {
+      unit.asked.push_back({position, /*wanted=*/false});
+    }
   }
   unit.groups.clear();
-  AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.missing, &unit.groups);
+  AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.asked, &unit.groups);
 }
 
 void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missing) {
@@ -274,12 +285,12 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
     }
   }
   const MissingRows head = {.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head};
+  std::vector<MissingRows>& asks = asks_[unit.slice];
+  asks.insert(asks.end(), unit.groups.begin(), unit.groups.end());
   if (unit.waits) {
     unit.missing.insert(unit.missing.end(), gone.begin(), gone.end());
     return AppendMissing(head, unit.missing, missing);
   }
-  std::vector<MissingRows>& asks = asks_[unit.slice];
-  asks.insert(asks.end(), unit.groups.begin(), unit.groups.end());
   if (gone.empty()) return;
   slice.recall->Hurry(layer, unit.kv_head);
   std::erase_if(gone, [&](const MissingPosition& row) {

@@ -72,9 +72,10 @@ class BatchRecall : public StepHook {
     RowScores scores;
     std::vector<int32_t> far;  // of the shortlist: neither local nor in a slot
     RowChoice choice;
-    std::vector<MissingPosition> missing;  // of the wanted: not local. Passing: and what is fetched ahead
+    std::vector<MissingPosition> missing;  // of the wanted: not local
     std::vector<int32_t> new_slot;         // of the wanted: local, for a slot that was never used
-    std::vector<MissingRows> groups;       // passing: of the missing
+    std::vector<MissingPosition> asked;    // what is to come later
+    std::vector<MissingRows> groups;       // of them
     int64_t installed = 0;
   };
   // The units of this layer, into waiting_ and passing_.
@@ -85,7 +86,7 @@ class BatchRecall : public StepHook {
   void Score(int layer, Unit& unit);
   // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
   void CompareNear(int layer, Unit& unit);
-  // Chooses, and installs what is local; of what passes, notes what is to be asked for.
+  // Chooses, installs what is local, and notes what is to be asked for and not waited for.
   void Choose(int layer, Unit& unit);
   void InstallLocal(int layer, Unit& unit);
   void Ask(int layer, Unit& unit);

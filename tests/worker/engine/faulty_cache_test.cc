@@ -204,6 +204,22 @@ TEST_F(FaultyCacheTest, AnAnswerCutShortLosesNoBlockForGood) {
   EXPECT_EQ(whole.result.usage.lost_rows, 0);
 }
 
+// What the answer reads next lies behind what its question finds: without these rows needles are found a step late.
+TEST_F(FaultyCacheTest, APromptsStepsThatWaitForRowsFetchOthersAheadWhenTheAnswerWaitsForNone) {
+  Engine& engine = Start();
+  int recalls[2] = {};
+  for (const RecallMode mode : {RecallMode::kSync, RecallMode::kAsync}) {
+    const std::string session = mode == RecallMode::kSync ? "waits" : "passes";
+    const CompressionSpec spec = Spec("snapkv", mode);
+    ASSERT_EQ(RunRequest(engine, Turn(session, spec, RandomTokens(300, 1), 0)).result.status, absl::OkStatus());
+    cache_->recalls = 0;
+    ASSERT_EQ(RunRequest(engine, Turn(session, spec, RandomTokens(1, 2), 0)).result.status, absl::OkStatus());
+    recalls[mode == RecallMode::kAsync] = cache_->recalls;
+  }
+  EXPECT_GT(recalls[0], 0);
+  EXPECT_GT(recalls[1], recalls[0]);
+}
+
 TEST_F(FaultyCacheTest, ASilentServiceIsWaitedForOnceAndNotAtEveryLayerOfEveryToken) {
   engine_options_.recall_deadline = absl::Milliseconds(20);
   Engine& engine = Start();

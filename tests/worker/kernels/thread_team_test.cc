@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -39,7 +38,6 @@ TEST(ThreadTeamTest, ABodyIsCalledByTheCallerAndOnceAtMostByEachOther) {
 
 TEST(ThreadTeamTest, AnotherThreadComesWhenThereIsTime) {
   ThreadTeam team(2);
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));  // it sleeps by now
   for (int region = 0; region < 3; ++region) {
     std::atomic<bool> came{false};
     team.Run([&](int thread) {
