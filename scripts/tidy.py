@@ -40,6 +40,7 @@ MAY_INCLUDE = {
     "base/": (),
     "policies/": ("base/",),
     "proto/": ("base/", "policies/"),
+    "metrics/": ("base/",),
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
@@ -47,11 +48,12 @@ MAY_INCLUDE = {
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
-    "worker/rpc/": ("base/", "policies/", "proto/", "cacheservice/api/", "worker/"),
+    "cacheservice/rpc/": ("base/", "policies/", "proto/", "metrics/", "cacheservice/"),
+    "worker/rpc/": ("base/", "policies/", "proto/", "metrics/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "proto/"),
-    "client/cli/": ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
+    "client/cli/": ("base/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/"),
 }
-OURS = ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
+OURS = ("base/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
@@ -63,6 +65,7 @@ PACKAGES = {
                                            "cacheservice/rocksdb/")),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
+    "Prometheus": (re.compile(r"^prometheus/"), ("metrics/",)),
     "JSON": (re.compile(r"^nlohmann/"), ("client/cli/", "worker/rpc/")),
 }
 

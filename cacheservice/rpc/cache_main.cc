@@ -17,6 +17,8 @@ ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
 ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
+ABSL_FLAG(std::string, metrics_address, "",
+          "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
@@ -45,6 +47,7 @@ int main(int argc, char** argv) {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.insecure = absl::GetFlag(FLAGS_insecure);
   options.threads = absl::GetFlag(FLAGS_threads);
+  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
   options.cache.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.cache.data_dir.empty()) return Usage("--data-dir is required");
   const auto memory = tidepool::ParseByteSize(absl::GetFlag(FLAGS_memory_bytes));
@@ -73,6 +76,9 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "tidepool-cache: %s\n", std::string(status.message()).c_str());
       return 1;
     }
+  }
+  if (const std::string metrics = (*server)->metrics_address(); !metrics.empty()) {
+    std::printf("metrics on http://%s/metrics\n", metrics.c_str());
   }
   std::printf("listening on %s\n", (*server)->address().c_str());
   std::fflush(stdout);

@@ -15,7 +15,9 @@
 #include "base/status_macros.h"
 #include "cacheservice/embedded/cache_storage.h"
 #include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/cache_metrics.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "metrics/metrics_server.h"
 
 namespace tidepool {
 
@@ -23,6 +25,7 @@ struct CacheServer::Impl {
   CacheStorage storage;
   std::unique_ptr<CacheContext> context;
   std::unique_ptr<grpc::Service> store, admin;
+  std::unique_ptr<MetricsServer> metrics;
   std::unique_ptr<grpc::Server> server;
   std::string address;
   int port = 0;
@@ -40,6 +43,7 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
     return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
   }
   TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
   impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
@@ -68,17 +72,23 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   } else {
     impl->address = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", impl->port);
   }
+  if (!options.metrics_address.empty()) {
+    const auto show = [context = impl->context.get()](MetricsPage& page) { AddCacheMetrics(*context, page); };
+    TP_ASSIGN_OR_RETURN(impl->metrics, MetricsServer::Start(options.metrics_address, {AddProcessMetrics, show}));
+  }
   return std::unique_ptr<CacheServer>(new CacheServer(std::move(impl)));
 }
 
 const std::string& CacheServer::address() const { return impl_->address; }
 int CacheServer::port() const { return impl_->port; }
+std::string CacheServer::metrics_address() const { return impl_->metrics ? impl_->metrics->address() : ""; }
 
 void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
   impl_->server->GetHealthCheckService()->SetServingStatus(false);
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   impl_->server.reset();
+  impl_->metrics.reset();
   impl_->context.reset();
   if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {
     TP_LOG(Warning, "cache", "not everything could be written at shutdown: ", status.message());

@@ -17,6 +17,7 @@ struct CacheServerOptions {
   int threads = 4;                           // that may wait for the disk, 1 to 64
   int64_t staging_bytes = int64_t{1} << 30;  // of values and manifests under way on all streams, at least 1 MiB
   CacheOptions cache;
+  std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
 };
 
 class CacheServer {
@@ -27,8 +28,9 @@ class CacheServer {
   // Shutdown, if it was not called.
   ~CacheServer();
 
-  const std::string& address() const;  // with the port that was taken
-  int port() const;                    // 0 for a Unix socket
+  const std::string& address() const;   // with the port that was taken
+  int port() const;                     // 0 for a Unix socket
+  std::string metrics_address() const;  // with its port; empty: none
   // Health says not serving, streams get `grace` to end, what lives in memory only goes to disk.
   void Shutdown(absl::Duration grace);
 

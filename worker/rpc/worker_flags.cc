@@ -6,6 +6,8 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/status_macros.h"
+#include "metrics/metrics_server.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
 ABSL_FLAG(
@@ -30,11 +32,14 @@ ABSL_FLAG(std::string, tenant_salt_file, "",
           "file whose bytes key the tenant's blocks: without them nobody can find or probe them");
 ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
+ABSL_FLAG(std::string, metrics_address, "",
+          "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace tidepool {
 
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(absl::GetFlag(FLAGS_metrics_address)));
   EngineOptions options;
   options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
@@ -79,6 +84,7 @@ absl::StatusOr<NamedPolicies> PoliciesFromFlags() {
 }
 
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
+std::string MetricsAddressFlag() { return absl::GetFlag(FLAGS_metrics_address); }
 std::string PortFileFlag() { return absl::GetFlag(FLAGS_port_file); }
 
 }  // namespace tidepool

@@ -14,8 +14,9 @@ namespace tidepool {
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 // --policies: what the file offers, or nothing.
 absl::StatusOr<NamedPolicies> PoliciesFromFlags();
-std::string ModelFlag();     // --model, empty when it is not given
-std::string PortFileFlag();  // --port-file
+std::string ModelFlag();           // --model, empty when it is not given
+std::string PortFileFlag();        // --port-file
+std::string MetricsAddressFlag();  // --metrics-address, empty when there is none
 
 }  // namespace tidepool
 

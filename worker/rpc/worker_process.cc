@@ -10,9 +10,11 @@
 #include "base/flags.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "metrics/metrics_server.h"
 #include "worker/backend/backend.h"
 #include "worker/model/model.h"
 #include "worker/rpc/worker_flags.h"
+#include "worker/rpc/worker_metrics.h"
 #include "worker/rpc/worker_server.h"
 
 namespace tidepool {
@@ -20,10 +22,22 @@ namespace {
 
 constexpr absl::Duration kDrainGrace = absl::Seconds(5);  // for requests under way; then they are cancelled
 
+// Null without --metrics-address.
+absl::StatusOr<std::unique_ptr<MetricsServer>> ServeMetrics(const Engine& engine, const AttachedCache& cache,
+                                                            const std::string& tenant) {
+  const std::string address = MetricsAddressFlag();
+  if (address.empty()) return nullptr;
+  std::vector<MetricsSource> sources = {
+      AddProcessMetrics, [&engine, tenant](MetricsPage& page) { AddWorkerMetrics(engine, tenant, page); }};
+  if (cache.metrics) sources.push_back(cache.metrics);
+  return MetricsServer::Start(address, std::move(sources));
+}
+
 absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
   TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
+  const std::string tenant = options.tenant;
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
   // A file that is missing or broken is not a mistake in the command's form: exit code 1.
   if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
@@ -33,7 +47,9 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
                       WorkerServer::Start(process.listen, process.insecure, engine.get(), cache.services, &policies));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
+  if (metrics != nullptr) std::printf("metrics on http://%s/metrics\n", metrics->address().c_str());
   std::printf("listening on %s\n", server->address().c_str());
   std::fflush(stdout);
   int signal = 0;
