@@ -19,6 +19,9 @@ ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
 ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
 ABSL_FLAG(std::string, metrics_address, "",
           "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
+ABSL_FLAG(bool, validate_config, false,
+          "check the flags, and the file of flags that they name, and exit: 0, or 2 with what is wrong");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
@@ -58,6 +61,11 @@ int main(int argc, char** argv) {
     return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
   options.cache.memory_bytes = *memory;
   options.cache.disk_bytes = *disk;
+
+  if (absl::GetFlag(FLAGS_validate_config)) {
+    const absl::Status valid = tidepool::ValidateCacheServerOptions(options);
+    return valid.ok() ? 0 : Usage(std::string(valid.message()));
+  }
 
   // Signals are taken by sigwait below: block them before any thread exists.
   sigset_t signals;

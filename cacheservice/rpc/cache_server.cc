@@ -35,7 +35,7 @@ CacheServer::CacheServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 CacheServer::~CacheServer() { Shutdown(absl::Seconds(1)); }
 
-absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
+absl::Status ValidateCacheServerOptions(const CacheServerOptions& options) {
   if (options.threads < 1 || options.threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
   }
@@ -44,6 +44,11 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   }
   TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   TP_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
+  return options.cache.Validate();
+}
+
+absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
+  TP_RETURN_IF_ERROR(ValidateCacheServerOptions(options));
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
   impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),

@@ -20,6 +20,9 @@ struct CacheServerOptions {
   std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
 };
 
+// What Start checks before it touches the data directory. InvalidArgument naming the option.
+absl::Status ValidateCacheServerOptions(const CacheServerOptions& options);
+
 class CacheServer {
  public:
   // InvalidArgument naming the option; FailedPrecondition when the data directory is in use; Unavailable when the

@@ -43,6 +43,9 @@ struct EngineOptions {
   absl::Duration recall_deadline = absl::Seconds(10);  // for all that one step waits for in synchronous recall
 };
 
+// What can be said without a model. InvalidArgument naming the option, its value and its range.
+absl::Status ValidateEngineOptions(const EngineOptions& options);
+
 struct GenerationRequest {
   std::string request_id;       // for logs
   std::vector<int32_t> prompt;  // token ids, each < vocabulary; with session_id the tokens of this turn only

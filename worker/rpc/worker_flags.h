@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "worker/engine/engine.h"
 #include "worker/rpc/policy_file.h"
 
@@ -16,6 +17,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 absl::StatusOr<NamedPolicies> PoliciesFromFlags();
 std::string ModelFlag();           // --model, empty when it is not given
 std::string PortFileFlag();        // --port-file
+absl::Duration DrainTimeFlag();    // --drain-time, valid once EngineOptionsFromFlags is
+bool ValidateConfigFlag();         // --validate-config
 std::string MetricsAddressFlag();  // --metrics-address, empty when there is none
 
 }  // namespace tidepool

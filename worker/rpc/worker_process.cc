@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "base/flags.h"
+#include "base/listen_address.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
@@ -19,8 +19,6 @@
 
 namespace tidepool {
 namespace {
-
-constexpr absl::Duration kDrainGrace = absl::Seconds(5);  // for requests under way; then they are cancelled
 
 // Null without --metrics-address.
 absl::StatusOr<std::unique_ptr<MetricsServer>> ServeMetrics(const Engine& engine, const AttachedCache& cache,
@@ -38,6 +36,7 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
   const std::string tenant = options.tenant;
+  if (ValidateConfigFlag()) return CheckListenAddress(process.listen, process.insecure);
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
   // A file that is missing or broken is not a mistake in the command's form: exit code 1.
   if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
@@ -55,7 +54,7 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   int signal = 0;
   sigwait(&signals, &signal);
   TP_LOG(Info, "worker", "ending on signal ", signal);
-  server->Shutdown(kDrainGrace);
+  server->Shutdown(DrainTimeFlag());
   return absl::OkStatus();
 }
 
