@@ -61,6 +61,7 @@ void ChainPolicy::Reference(uint32_t at, uint32_t new_blocks) {
   Block& block = blocks_[at];
   CountWaiting(block);
   model_.Returned(block.cls, clock_ - block.last);
+  if (leaving_ == at) leaving_ = kNone;
   block.last = clock_;
   if (block.references < kNone) ++block.references;
   block.new_blocks = new_blocks;
@@ -140,6 +141,7 @@ void ChainPolicy::Remove(uint32_t slot) {
   (removed.previous != kNone ? slots_[removed.previous].next : block.first_slot) = removed.next;
   if (removed.next != kNone) slots_[removed.next].previous = removed.previous;
   if (IsHeld(block)) return;
+  if (leaving_ == removed.block) leaving_ = kNone;
   --held_;
   Unlink(removed.block);
   Place(removed.block);
@@ -246,7 +248,7 @@ uint64_t ChainPolicy::NextRandom() {  // xorshift64 (Marsaglia, 2003)
 }
 
 std::optional<uint32_t> ChainPolicy::Victim(absl::FunctionRef<bool(uint32_t)> may_leave) {
-  if (leaving_ != kNone && leaving_ < blocks_.size() && blocks_[leaving_].candidate != kNone) {
+  if (leaving_ != kNone && blocks_[leaving_].candidate != kNone) {
     const uint32_t slot = SlotThatMayLeave(blocks_[leaving_], may_leave);
     if (slot != kNone) return slot;
   }

@@ -109,7 +109,7 @@ class ChainPolicy final : public ReplacementPolicy {
   std::vector<ChainLink> links_;      // to blocks that are not here
   size_t held_ = 0, ghosts_ = 0;
   uint32_t newest_ghost_ = kNone, oldest_ghost_ = kNone;
-  uint32_t leaving_ = kNone;  // the last victim: without one of its layers a block is of little use
+  uint32_t leaving_ = kNone;  // the last victim while it is held: without one of its layers a block is of little use
   uint64_t clock_ = 0;        // references
   uint64_t learn_at_ = 0;     // clock
   uint32_t sweep_ = 0;        // the next block whose waiting is counted

@@ -89,6 +89,15 @@ TEST(ChainPolicyTest, TheLayersOfABlockLeaveTogether) {
   EXPECT_EQ(cache.Evict(), 3 - first);
 }
 
+TEST(ChainPolicyTest, ABlockThatHasComeBackIsNotTheNextToLeaveForHavingLeft) {
+  Cache cache(100);
+  cache.Request({1});
+  cache.Request({2});
+  EXPECT_EQ(cache.Evict(), 1u);
+  cache.Request({1});
+  EXPECT_EQ(cache.Evict(), 2u);
+}
+
 TEST(ChainPolicyTest, WhatMayNotLeaveStaysAndKeepsNothingElse) {
   Cache cache(100);
   cache.Request({1, 2, 3});
