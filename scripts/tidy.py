@@ -43,6 +43,7 @@ MAY_INCLUDE = {
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
+    "cacheservice/replay/": ("base/", "cacheservice/tiers/"),
     "cacheservice/": ("base/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
@@ -63,7 +64,7 @@ PACKAGES = {
                                            "cacheservice/rocksdb/")),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
-    "JSON": (re.compile(r"^nlohmann/"), ("client/cli/", "worker/rpc/")),
+    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/cli/", "worker/rpc/")),
 }
 
 # Policies are pure: what they need of the outside comes in as an argument.

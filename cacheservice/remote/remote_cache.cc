@@ -97,7 +97,7 @@ absl::StatusOr<int> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, 
 
 void RemoteCache::Offload(BlockId id, std::string value, OffloadOptions options,
                           std::function<void(absl::Status)> done) {
-  impl_->offload_.Offload(id, std::move(value), options.durable, std::move(done));
+  impl_->offload_.Offload(id, std::move(value), options, std::move(done));
 }
 
 void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadline,

@@ -14,6 +14,7 @@
 ABSL_FLAG(std::string, listen, "127.0.0.1:7070", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::string, data_dir, "", "directory of the database; made if absent, one process at a time. Required");
 ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 16TiB");
+ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
 ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
   if (!disk.has_value())
     return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
   options.cache.memory_bytes = *memory;
+  options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.disk_bytes = *disk;
 
   // Signals are taken by sigwait below: block them before any thread exists.

@@ -60,6 +60,7 @@ absl::Status OffloadStream::TakeFrame() {
           absl::StrCat("frame.value_bytes: ", frame.value_bytes(), " is not in 1 to ", kMaxWireValueBytes));
     }
     TP_ASSIGN_OR_RETURN(value_.id, BlockOf(frame.block()));
+    TP_ASSIGN_OR_RETURN(value_.parent, ParentOf(frame));
     value_.durable = frame.durable();
     value_bytes_ = frame.value_bytes();
     sequence_ = frame.sequence();

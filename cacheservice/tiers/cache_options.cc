@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "cacheservice/tiers/memory_policy.h"
 
 namespace tidepool {
 namespace {
@@ -24,6 +25,10 @@ absl::Status CacheOptions::Validate() const {
     return absl::InvalidArgumentError("data_dir holds a zero byte: name a directory");
   }
   TP_RETURN_IF_ERROR(CheckRange("memory_bytes", memory_bytes, kMiB / 4, 16 * kTiB));
+  if (!IsMemoryPolicy(memory_policy)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("memory_policy '", memory_policy, "' is not one of ", kMemoryPolicies));
+  }
   TP_RETURN_IF_ERROR(CheckRange("disk_bytes", disk_bytes, 16 * kMiB, 1024 * kTiB));
   TP_RETURN_IF_ERROR(CheckRange("manifest_bytes", manifest_bytes, kMiB, 16 * kTiB));
   if (demotion_queue_bytes != 0) {

@@ -11,9 +11,9 @@
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/demotion_queue.h"
 #include "cacheservice/tiers/disk_tier.h"
+#include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/memory_tier.h"
 #include "cacheservice/tiers/row_gather.h"
-#include "cacheservice/tiers/sieve.h"
 #include "policies/kv/block_codec.h"
 
 namespace tidepool {
@@ -49,7 +49,9 @@ class TieredStore::Impl {
         memory_(
             options.memory_bytes - options.EffectiveDemotionQueueBytes(),
             [this](const BlockId& id, const BlockValue& value) { queue_.Push(id, value); },
-            [] { return std::make_unique<Sieve>(); }) {}
+            [policy = options.memory_policy](uint64_t limit_bytes, bool alone) {
+              return MakeReplacementPolicy(policy, limit_bytes, alone);
+            }) {}
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
@@ -67,9 +69,11 @@ class TieredStore::Impl {
   // Puts of one kind with their places among all.
   struct Batch {
     std::vector<DiskPut> puts;
+    std::vector<BlockKey> parents;
     std::vector<size_t> places;
-    void Add(const BlockId& id, BlockValue value, size_t place) {
+    void Add(const BlockId& id, BlockValue value, const BlockKey& parent, size_t place) {
       puts.push_back({.id = id, .value = std::move(value)});
+      parents.push_back(parent);
       places.push_back(place);
     }
   };
@@ -99,7 +103,7 @@ std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPu
     }
     if (puts[i].value.capacity() > puts[i].value.size() + kMaxSpareBytes) puts[i].value.shrink_to_fit();
     (puts[i].durable ? durable : in_memory)
-        .Add(puts[i].id, std::make_shared<const std::string>(std::move(puts[i].value)), i);
+        .Add(puts[i].id, std::make_shared<const std::string>(std::move(puts[i].value)), puts[i].parent, i);
   }
   if (!durable.puts.empty()) StoreDurable(durable, &results);
   if (!in_memory.puts.empty()) StoreVolatile(in_memory, &results);
@@ -113,7 +117,8 @@ void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::Statu
       (*results)[batch.places[i]] = written[i];
       continue;
     }
-    memory_.Put(batch.puts[i].id, batch.puts[i].value);  // no room there: it is on disk
+    memory_.Put(batch.puts[i].id, batch.puts[i].value, /*pin=*/false,
+                batch.parents[i]);  // no room there: it is on disk
     (*results)[batch.places[i]] = Tier::kDisk;
   }
 }
@@ -121,8 +126,9 @@ void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::Statu
 void TieredStore::Impl::StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results) {
   Batch to_disk;
   for (size_t i = 0; i < batch.puts.size(); ++i) {
-    if (memory_.Put(batch.puts[i].id, batch.puts[i].value) == MemoryTier::PutResult::kNoRoom) {
-      to_disk.Add(batch.puts[i].id, batch.puts[i].value, batch.places[i]);
+    if (memory_.Put(batch.puts[i].id, batch.puts[i].value, /*pin=*/false, batch.parents[i]) ==
+        MemoryTier::PutResult::kNoRoom) {
+      to_disk.Add(batch.puts[i].id, batch.puts[i].value, batch.parents[i], batch.places[i]);
     }
   }
   if (to_disk.puts.empty()) return;
@@ -235,6 +241,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
 }
 
 int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers) {
+  memory_.Refer(chain);
   int known = 0;
   for (const BlockKey& key : chain) {
     for (int layer = 0; layer < layers; ++layer) {

@@ -38,6 +38,7 @@ struct BlockPut {
   BlockId id;
   std::string value;
   bool durable = false;
+  BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
 };
 
 class TieredStore {
@@ -69,8 +70,8 @@ class TieredStore {
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections,
                                           absl::Time deadline = absl::InfiniteFuture());
 
-  // How many leading keys of the chain have layers 0 to layers - 1 stored; refreshes their recency in memory. Reads no
-  // value.
+  // How many leading keys of the chain have layers 0 to layers - 1 stored. Tells memory's replacement that a request
+  // wants this chain. Reads no value.
   int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
   bool Contains(const BlockId& id) const;
 

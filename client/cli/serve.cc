@@ -19,6 +19,7 @@
 ABSL_FLAG(std::string, listen, "127.0.0.1:7071", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::string, data_dir, "", "directory of the cache; made if absent, one process at a time. Required");
 ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 16TiB");
+ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
 
@@ -49,6 +50,7 @@ absl::StatusOr<CacheOptions> ReadCacheOptions() {
   options.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.data_dir.empty()) return absl::InvalidArgumentError("--data-dir is required");
   TP_ASSIGN_OR_RETURN(options.memory_bytes, ReadSize("--memory-bytes", absl::GetFlag(FLAGS_memory_bytes)));
+  options.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   TP_ASSIGN_OR_RETURN(options.disk_bytes, ReadSize("--disk-bytes", absl::GetFlag(FLAGS_disk_bytes)));
   TP_RETURN_IF_ERROR(options.Validate());
   return options;
