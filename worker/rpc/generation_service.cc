@@ -139,7 +139,7 @@ class GenerationService final : public v1::Generation::CallbackService {
   grpc::ServerUnaryReactor* EndSession(grpc::CallbackServerContext* call, const v1::EndSessionRequest* request,
                                        v1::EndSessionResponse*) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    engine_->EndSession(request->session_id(),
+    engine_->EndSession({request->session_id()},
                         [reactor](const absl::Status& status) { reactor->Finish(GenerationStatus(status)); });
     return reactor;
   }
