@@ -38,26 +38,28 @@ class Finding:
 # include itself. Folders that are not listed (tests, bench) may include everything.
 MAY_INCLUDE = {
     "base/": (),
+    "security/": ("base/",),
+    "security/rpc/": ("base/", "security/"),
     "policies/": ("base/",),
     "proto/": ("base/", "policies/"),
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/replay/": ("base/", "cacheservice/tiers/"),
-    "cacheservice/": ("base/", "policies/", "proto/", "cacheservice/"),
+    "cacheservice/": ("base/", "security/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
-    "worker/rpc/": ("base/", "policies/", "proto/", "cacheservice/api/", "worker/"),
-    "client/": ("base/", "proto/"),
-    "client/cli/": ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
+    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "cacheservice/api/", "worker/"),
+    "client/": ("base/", "security/", "proto/"),
+    "client/cli/": ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
 }
-OURS = ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
+OURS = ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
     "gRPC": (re.compile(r"^(grpc|grpcpp|grpc\+\+)/|\.grpc\.pb\.h$"),
-             ("proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
+             ("security/rpc/", "proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "protobuf": (re.compile(r"^google/|\.pb\.h$"),
                  ("proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",

@@ -181,7 +181,8 @@ grpc::Status OffloadLane::RunStream() {
     if (stop_) return status;
   }
   if (status.error_code() != grpc::StatusCode::CANCELLED) {
-    TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint, " ended: ", status.error_message());
+    TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint,
+           " ended: ", Explained(options_.security.get(), status.error_message()));
   }
   return status;
 }

@@ -1,6 +1,8 @@
 // tidepool admin: what a cache service holds and does.
 #include <cstdio>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
@@ -34,8 +36,8 @@ int FailCache(const absl::Status& status) {
       absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
 }
 
-int WorkerStats() {
-  GenerationClient client(WorkerAddress());
+int WorkerStats(std::shared_ptr<const ChannelSecurity> security) {
+  GenerationClient client(WorkerAddress(), std::move(security));
   const absl::StatusOr<v1::GetWorkerStatsResponse> stats = client.GetWorkerStats();
   if (!stats.ok()) return Fail(stats.status());
   if (Json()) return PrintJson(*stats), kOk;
@@ -125,8 +127,10 @@ int Admin(const Arguments& arguments) {
   if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
   if (arguments.size() > wanted)
     return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", arguments[wanted], "'"));
-  if (what == "stats" && WorkerIsGiven()) return WorkerStats();
-  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant));
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  if (what == "stats" && WorkerIsGiven()) return WorkerStats(*security);
+  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant), *security);
   if (what == "stats") return Stats(client);
   if (what == "sessions") return Sessions(client);
   if (what == "session") return Session(client, arguments[1]);
@@ -152,7 +156,7 @@ Command AdminCommand() {
               "sessions   stored sessions of the tenant\n"
               "session    one of them\n"
               "drop       deletes one: it cannot be resumed",
-          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json"},
+          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json", kChannelFlags},
           .run = Admin};
 }
 
