@@ -1,7 +1,7 @@
 # Packaged dependencies only (scripts/install-deps); nothing is downloaded at configure time.
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED CONFIG)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto SSL)
 find_package(RocksDB REQUIRED CONFIG)
 find_package(hwy REQUIRED CONFIG)
 find_package(GTest REQUIRED CONFIG)
