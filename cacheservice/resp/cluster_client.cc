@@ -257,6 +257,11 @@ void ClusterClient::Send(Call* call, const absl::flat_hash_map<RespEndpoint, Pla
   }
 }
 
+bool ClusterClient::PartlyWorks() const {
+  if (!map_.has_value() || !map_->is_cluster()) return false;
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const auto& node) { return node.second->proven; });
+}
+
 std::vector<absl::StatusOr<RespReply>> ClusterClient::Run(absl::Span<const Request> requests, absl::Time deadline) {
   Call call = {.requests = requests,
                .deadline = deadline,

@@ -59,6 +59,9 @@ class ClusterClient {
   // the login is refused.
   std::vector<absl::StatusOr<RespReply>> Run(absl::Span<const Request> requests, absl::Time deadline);
 
+  // Some server of a cluster has answered and not failed since: those who got nothing asked for slots of others.
+  bool PartlyWorks() const;
+
   const ClusterClientStats& stats() const { return stats_; }
 
  private:

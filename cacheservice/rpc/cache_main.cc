@@ -10,6 +10,7 @@
 #include "base/flags.h"
 #include "base/log.h"
 #include "cacheservice/rpc/cache_server.h"
+#include "cacheservice/rpc/remote_tier_flags.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7070", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::string, data_dir, "", "directory of the database; made if absent, one process at a time. Required");
@@ -36,7 +37,7 @@ int main(int argc, char** argv) {
         "tidepool-cache: keeps evicted keys and values, stored prefixes and sessions for workers.\n\n"
         "  tidepool-cache --data-dir=DIR [flags]\n\n%s\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
-        tidepool::FlagHelp({"cache_main"}).c_str());
+        tidepool::FlagHelp({"cache_main", "remote_tier_flags"}).c_str());
     return 0;
   }
   if (!rest->empty()) return Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
@@ -53,6 +54,10 @@ int main(int argc, char** argv) {
   const auto disk = tidepool::ParseByteSize(absl::GetFlag(FLAGS_disk_bytes));
   if (!disk.has_value())
     return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
+  const absl::StatusOr<tidepool::RemoteTierOptions> remote = tidepool::RemoteTierFromFlags();
+  if (!remote.ok()) return Usage(std::string(remote.status().message()));
+  options.cache.remote = *remote;
+  options.cache.remote.insecure = options.insecure;
   options.cache.memory_bytes = *memory;
   options.cache.disk_bytes = *disk;
 
