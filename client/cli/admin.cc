@@ -169,7 +169,7 @@ Command AdminCommand() {
           .summary = "what a cache service, or a worker, holds and does",
           .details =
               "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
-              "stats      bytes and blocks of both tiers, rows recalled and missing, sessions; with --worker that\n"
+              "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; with --worker that\n"
               "           worker's sequences, slot pages, tokens and rows\n"
               "sessions   stored sessions of the tenant\n"
               "session    one of them\n"

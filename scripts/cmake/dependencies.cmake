@@ -9,6 +9,7 @@ find_package(benchmark REQUIRED CONFIG)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(xxhash INTERFACE)
 target_link_libraries(xxhash INTERFACE ${XXHASH_LIBRARY})
+find_library(HIREDIS_LIBRARY NAMES libhiredis.a hiredis REQUIRED)  # the static one: then a container needs no package
 find_path(NLOHMANN_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
 if(TIDEPOOL_RPC)
   find_package(Protobuf REQUIRED)
