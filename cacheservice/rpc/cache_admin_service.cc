@@ -24,6 +24,35 @@ void Fill(const TierStats& from, v1::StorageTierStats& to) {
   to.set_write_failures(from.write_failures);
 }
 
+v1::RemoteTierStats::Breaker BreakerOf(RemoteTierStats::Breaker state) {
+  switch (state) {
+    case RemoteTierStats::Breaker::kClosed: return v1::RemoteTierStats::BREAKER_CLOSED;
+    case RemoteTierStats::Breaker::kOpen: return v1::RemoteTierStats::BREAKER_OPEN;
+    case RemoteTierStats::Breaker::kHalfOpen: return v1::RemoteTierStats::BREAKER_HALF_OPEN;
+  }
+  return v1::RemoteTierStats::BREAKER_UNSPECIFIED;
+}
+
+void Fill(const RemoteTierStats& from, v1::RemoteTierStats& to) {
+  to.set_breaker(BreakerOf(from.breaker));
+  to.set_breaker_opened(from.breaker_opened);
+  to.set_retry_seconds(from.retry_seconds);
+  to.set_last_failure(from.last_failure);
+  to.set_hits(from.hits);
+  to.set_hit_bytes(from.hit_bytes);
+  to.set_absent(from.absent);
+  to.set_incomplete(from.incomplete);
+  to.set_corrupt(from.corrupt);
+  to.set_unavailable(from.unavailable);
+  to.set_failed(from.failed);
+  to.set_puts(from.puts);
+  to.set_put_bytes(from.put_bytes);
+  to.set_repeated_puts(from.repeated_puts);
+  to.set_write_failures(from.write_failures);
+  to.set_backlog_bytes(from.backlog_bytes);
+  to.set_dropped(from.dropped);
+}
+
 void Fill(const ManifestSummary& from, v1::SessionSummary& to) {
   to.set_session_id(from.session_id);
   to.set_tokens(from.tokens);
@@ -43,6 +72,7 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       const CacheStats stats = context_->blocks->Stats();
       Fill(stats.memory, *response->mutable_memory());
       Fill(stats.disk, *response->mutable_disk());
+      if (stats.remote.enabled) Fill(stats.remote, *response->mutable_remote());
       response->set_demotions(stats.demotions);
       response->set_promotions(stats.promotions);
       response->set_dropped(stats.dropped);

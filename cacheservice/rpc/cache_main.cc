@@ -10,6 +10,7 @@
 #include "base/flags.h"
 #include "base/log.h"
 #include "cacheservice/rpc/cache_server.h"
+#include "cacheservice/rpc/remote_tier_flags.h"
 #include "security/rpc/server_flags.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7070", "host:port (port 0: any free one) or unix:PATH");
@@ -22,7 +23,7 @@ ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when
 
 namespace {
 
-const tidepool::FlagSet kFlags = {"cache_main", "rpc/server_flags", "--tls-cert", "--tls-key", "--tls-ca"};
+const tidepool::FlagSet kFlags = {"cache_main", "remote_tier_flags", "rpc/server_flags", "--tls-cert", "--tls-key", "--tls-ca"};
 
 int Usage(const std::string& message) {
   std::fprintf(stderr, "tidepool-cache: %s\nTry: tidepool-cache --help\n", message.c_str());
@@ -56,6 +57,10 @@ int main(int argc, char** argv) {
   const auto disk = tidepool::ParseByteSize(absl::GetFlag(FLAGS_disk_bytes));
   if (!disk.has_value())
     return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
+  const absl::StatusOr<tidepool::RemoteTierOptions> remote = tidepool::RemoteTierFromFlags();
+  if (!remote.ok()) return Usage(std::string(remote.status().message()));
+  options.cache.remote = *remote;
+  options.cache.remote.insecure = options.security.insecure;
   options.cache.memory_bytes = *memory;
   options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.disk_bytes = *disk;

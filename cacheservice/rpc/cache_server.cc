@@ -42,8 +42,10 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->security, ServerSecurity::Open(options.security, options.listen));
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
-  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
-                                                 options.threads, options.staging_bytes, impl->security.get());
+  // Those that wait for the remote tier must not keep others from memory and disk.
+  const int threads = options.threads + (options.cache.remote.enabled() ? options.cache.remote.readers : 0);
+  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), threads,
+                                                 options.staging_bytes, impl->security.get());
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 

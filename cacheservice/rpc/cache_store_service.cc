@@ -30,7 +30,8 @@ class CacheStoreService final : public CacheStoreBase {
                                    v1::LookupResponse* response) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
     const absl::Status queued = context_->Run([this, call, reactor, request, response] {
-      reactor->Finish(call->IsCancelled() ? grpc::Status::CANCELLED : ToGrpc(DoLookup(*request, *response)));
+      reactor->Finish(call->IsCancelled() ? grpc::Status::CANCELLED
+                                          : ToGrpc(DoLookup(*request, absl::FromChrono(call->deadline()), *response)));
     });
     if (!queued.ok()) reactor->Finish(ToGrpc(queued));
     return reactor;
@@ -74,7 +75,7 @@ class CacheStoreService final : public CacheStoreBase {
   }
 
  private:
-  absl::Status DoLookup(const v1::LookupRequest& request, v1::LookupResponse& response) {
+  absl::Status DoLookup(const v1::LookupRequest& request, absl::Time deadline, v1::LookupResponse& response) {
     if (request.keys_size() > kMaxWireSelections) {
       return absl::InvalidArgumentError(absl::StrCat("keys: ", request.keys_size(), ", at most ", kMaxWireSelections));
     }
@@ -89,7 +90,7 @@ class CacheStoreService final : public CacheStoreBase {
       }
       std::memcpy(chain[i].bytes.data(), request.keys(i).data(), chain[i].bytes.size());
     }
-    response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers()));
+    response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers(), deadline));
     return absl::OkStatus();
   }
 

@@ -25,6 +25,27 @@ void PrintTier(const char* name, const v1::StorageTierStats& tier) {
               static_cast<unsigned long long>(tier.evictions()), static_cast<unsigned long long>(tier.corrupt()));
 }
 
+unsigned long long Number(uint64_t value) { return value; }
+
+void PrintRemote(const v1::RemoteTierStats& remote) {
+  std::printf(
+      "remote        %llu hits, %s; misses: %llu absent, %llu incomplete, %llu corrupt, %llu failed, %llu not asked\n",
+      Number(remote.hits()), FormatByteSize(remote.hit_bytes()).c_str(), Number(remote.absent()),
+      Number(remote.incomplete()), Number(remote.corrupt()), Number(remote.failed()), Number(remote.unavailable()));
+  std::printf("              %llu stored, %s, %llu there already; %llu given up, %llu dropped, %s to be copied\n",
+              Number(remote.puts()), FormatByteSize(remote.put_bytes()).c_str(), Number(remote.repeated_puts()),
+              Number(remote.write_failures()), Number(remote.dropped()),
+              FormatByteSize(remote.backlog_bytes()).c_str());
+  std::string state = "in use";
+  if (remote.breaker() == v1::RemoteTierStats::BREAKER_OPEN) {
+    state = absl::StrCat("LEFT ALONE for ", static_cast<int64_t>(remote.retry_seconds() + 1), " s");
+  } else if (remote.breaker() == v1::RemoteTierStats::BREAKER_HALF_OPEN) {
+    state = "being probed";
+  }
+  std::printf("              %s, left alone %llu times%s%s\n", state.c_str(), Number(remote.breaker_opened()),
+              remote.last_failure().empty() ? "" : "; last failure: ", remote.last_failure().c_str());
+}
+
 std::string When(int64_t unix_ms) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
 }
@@ -69,6 +90,7 @@ int Stats(AdminClient& client) {
               "evicted", "corrupt");
   PrintTier("memory", stats->memory());
   PrintTier("disk", stats->disk());
+  if (stats->has_remote()) PrintRemote(stats->remote());
   std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n",
               static_cast<unsigned long long>(stats->demotions()), static_cast<unsigned long long>(stats->promotions()),
               static_cast<unsigned long long>(stats->dropped()));
@@ -151,7 +173,7 @@ Command AdminCommand() {
           .summary = "what a cache service, or a worker, holds and does",
           .details =
               "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
-              "stats      bytes and blocks of both tiers, rows recalled and missing, sessions; with --worker that\n"
+              "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; with --worker that\n"
               "           worker's sequences, slot pages, tokens and rows\n"
               "sessions   stored sessions of the tenant\n"
               "session    one of them\n"
