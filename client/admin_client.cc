@@ -11,8 +11,11 @@ namespace tidepool {
 
 class AdminClient::Impl {
  public:
-  Impl(const std::string& address, std::string tenant)
-      : address(address), stub(v1::CacheAdmin::NewStub(client::MakeChannel(address))), tenant(std::move(tenant)) {}
+  Impl(const std::string& address, std::string tenant, std::shared_ptr<const ChannelSecurity> given)
+      : address(address),
+        security(std::move(given)),
+        stub(v1::CacheAdmin::NewStub(client::MakeChannel(address, security.get()))),
+        tenant(std::move(tenant)) {}
 
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (v1::CacheAdmin::Stub::*call)(grpc::ClientContext*, const Request&,
@@ -22,17 +25,19 @@ class AdminClient::Impl {
     context.set_deadline(absl::ToChronoTime(client::ShortDeadline()));
     Response response;
     const grpc::Status status = (stub.get()->*call)(&context, request, &response);
-    if (!status.ok()) return client::FromGrpc(status, address);
+    if (!status.ok()) return client::FromGrpc(status, address, security.get());
     return response;
   }
 
   const std::string address;
+  const std::shared_ptr<const ChannelSecurity> security;
   const std::unique_ptr<v1::CacheAdmin::Stub> stub;
   const std::string tenant;
 };
 
-AdminClient::AdminClient(const std::string& address, std::string tenant)
-    : impl_(std::make_unique<Impl>(address, std::move(tenant))) {}
+AdminClient::AdminClient(const std::string& address, std::string tenant,
+                         std::shared_ptr<const ChannelSecurity> security)
+    : impl_(std::make_unique<Impl>(address, std::move(tenant), std::move(security))) {}
 AdminClient::~AdminClient() = default;
 
 absl::StatusOr<v1::GetStatsResponse> AdminClient::Stats() {

@@ -12,10 +12,14 @@
 
 namespace tidepool {
 
+class ChannelSecurity;  // security/rpc/channel_security.h
+
 class AdminClient {
  public:
-  // host:port or unix:PATH; an empty tenant is "default".
-  AdminClient(const std::string& address, std::string tenant);
+  // host:port or unix:PATH. tenant: empty is the caller's own, or "default". security: null is plain text without a
+  // token.
+  AdminClient(const std::string& address, std::string tenant,
+              std::shared_ptr<const ChannelSecurity> security = nullptr);
   ~AdminClient();
 
   absl::StatusOr<v1::GetStatsResponse> Stats();

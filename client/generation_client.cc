@@ -2,6 +2,8 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <utility>
+
 #include "base/limits.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -22,8 +24,10 @@ absl::Status CheckText(const std::string& field, const std::string& text) {
 
 class GenerationClient::Impl {
  public:
-  explicit Impl(const std::string& address)
-      : address(address), stub(v1::Generation::NewStub(client::MakeChannel(address))) {}
+  Impl(const std::string& address, std::shared_ptr<const ChannelSecurity> given)
+      : address(address),
+        security(std::move(given)),
+        stub(v1::Generation::NewStub(client::MakeChannel(address, security.get()))) {}
 
   template <typename Start>
   absl::StatusOr<v1::Finished> Run(Start start, const EventHandler& on_event, absl::Time deadline) {
@@ -48,7 +52,7 @@ class GenerationClient::Impl {
       MutexLock lock(&mutex);
       current = nullptr;
     }
-    if (!status.ok()) return client::FromGrpc(status, address);
+    if (!status.ok()) return client::FromGrpc(status, address, security.get());
     return finished;
   }
 
@@ -60,17 +64,19 @@ class GenerationClient::Impl {
     if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
     Response response;
     const grpc::Status status = (stub.get()->*call)(&context, request, &response);
-    if (!status.ok()) return client::FromGrpc(status, address);
+    if (!status.ok()) return client::FromGrpc(status, address, security.get());
     return response;
   }
 
   const std::string address;
+  const std::shared_ptr<const ChannelSecurity> security;
   const std::unique_ptr<v1::Generation::Stub> stub;
   Mutex mutex;
   grpc::ClientContext* current ABSL_GUARDED_BY(mutex) = nullptr;
 };
 
-GenerationClient::GenerationClient(const std::string& address) : impl_(std::make_unique<Impl>(address)) {}
+GenerationClient::GenerationClient(const std::string& address, std::shared_ptr<const ChannelSecurity> security)
+    : impl_(std::make_unique<Impl>(address, std::move(security))) {}
 GenerationClient::~GenerationClient() = default;
 
 absl::StatusOr<v1::Finished> GenerationClient::Generate(const v1::GenerateRequest& request,

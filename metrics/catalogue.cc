@@ -28,7 +28,7 @@ constexpr MetricDefinition kCatalogue[] = {
 
     // Load.
     {"tidepool_worker_info", kWorker, kGauge, "version,model,fingerprint,tenant",
-     "1; what the worker serves is in the labels"},
+     "1; what the worker serves is in the labels; tenant: of callers that have none of their own"},
     {"tidepool_requests_running", kWorker, kGauge, "", "Requests whose prompt or answer is being computed or stored"},
     {"tidepool_requests_waiting", kWorker, kGauge, "", "Requests that are queued or loading their context"},
     {"tidepool_kv_cache_usage_ratio", kWorker, kGauge, "",
@@ -95,8 +95,9 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_cache_tier_objects", kCache, kGauge, "tier", "Block values: one for each block and layer"},
     {"tidepool_cache_hits_total", kCache, kCounter, "tier", "Block reads that the tier answered"},
     {"tidepool_cache_misses_total", kCache, kCounter, "reason",
-     "Block reads that no tier answered: absent (never stored, or dropped), corrupt (its checksum differed), late (the "
-     "deadline passed before the disk was read)"},
+     "Block reads that no tier answered: absent (never stored, or dropped), corrupt (its checksum differed), "
+     "unavailable "
+     "(the remote tier was not asked, or did not answer in time), late (the deadline passed before the disk was read)"},
     {"tidepool_cache_puts_total", kCache, kCounter, "tier", "Values newly stored"},
     {"tidepool_cache_repeated_puts_total", kCache, kCounter, "tier", "Values that were there already"},
     {"tidepool_cache_evictions_total", kCache, kCounter, "tier", "Values that left to make room"},
@@ -106,6 +107,13 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_cache_promotions_total", kCache, kCounter, "", "Values copied back to memory"},
     {"tidepool_cache_queue_drops_total", kCache, kCounter, "",
      "Values that left memory and could not be written to disk: gone"},
+    {"tidepool_cache_remote_breaker_state", kCache, kGauge, "",
+     "Remote tier: 0 in use, or there is none; 1 left alone because it failed; 2 being tried again"},
+    {"tidepool_cache_remote_breaker_opened_total", kCache, kCounter, "", "How often it was left alone after failures"},
+    {"tidepool_cache_remote_backlog_bytes", kCache, kGauge, "",
+     "Values in the older half of the disk that are not copied to the remote tier yet"},
+    {"tidepool_cache_remote_dropped_total", kCache, kCounter, "",
+     "Values that left the disk before they were copied to the remote tier"},
     {"tidepool_cache_queue_bytes", kCache, kGauge, "", "Values that wait to be written to disk"},
     {"tidepool_cache_pinned_bytes", kCache, kGauge, "", "Values that may not leave memory"},
     {"tidepool_cache_recall_duration_seconds", kCache, kHistogram, "",

@@ -67,10 +67,11 @@ absl::Status SetOption(const std::string& option, RecallSpec& recall) {
   if (parts.first == "follow_rows") return recall.follow_rows = whole, absl::OkStatus();
   if (parts.first == "interval") return recall.interval = whole, absl::OkStatus();
   if (parts.first == "turn") return recall.turn = value, absl::OkStatus();
+  if (parts.first == "promote_after") return recall.promote_after = whole, absl::OkStatus();
   if (parts.first == "min_share") return recall.min_share = value, absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option,
                                                  "' is none of ema_margin, max_rows_per_step, budget_ms, staging, "
-                                                 "follow_rows, interval, turn, min_share"));
+                                                 "follow_rows, interval, turn, min_share, promote_after"));
 }
 
 // Of a preset that evicts.

@@ -47,6 +47,7 @@ struct RecalledRows {
 
 struct OffloadOptions {
   bool durable = false;  // acknowledged only when on disk; else when in any tier
+  BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
 };
 
 // Counters of one client of the cache, all since it was made.

@@ -39,12 +39,13 @@ class EmbeddedCache::Impl {
     return view.CheckLayout(layout_);
   }
 
-  void Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done) {
+  void Offload(BlockId id, std::string value, const OffloadOptions& options, std::function<void(absl::Status)> done) {
     const size_t bytes = value.size();
     MutexLock lock(&mutex_);
     while (queued_bytes_ > 0 && queued_bytes_ + bytes > write_behind_bytes_) changed_.Wait(&mutex_);
     queued_bytes_ += bytes;
-    queue_.push_back({{.id = id, .value = std::move(value), .durable = durable}, std::move(done)});
+    queue_.push_back(
+        {{.id = id, .value = std::move(value), .durable = options.durable, .parent = options.parent}, std::move(done)});
     changed_.SignalAll();
   }
 
@@ -115,12 +116,12 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Open(const CacheOp
 }
 
 absl::StatusOr<int> EmbeddedCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
-  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers);
+  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers, deadline);
 }
 
 void EmbeddedCache::Offload(BlockId id, std::string value, OffloadOptions options,
                             std::function<void(absl::Status)> done) {
-  impl_->Offload(id, std::move(value), options.durable, std::move(done));
+  impl_->Offload(id, std::move(value), options, std::move(done));
 }
 
 void EmbeddedCache::Recall(std::vector<RowSelection> selections, absl::Time deadline,

@@ -28,7 +28,8 @@ OffloadLane::~OffloadLane() {
   FailOld(absl::UnavailableError("the worker is shutting down"), /*all=*/true);
 }
 
-void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done) {
+void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& options,
+                          std::function<void(absl::Status)> done) {
   // One value that the service must refuse would break the stream again each time it is repeated.
   const size_t most = std::min(kMaxWireValueBytes, options_.write_behind_bytes);
   if (value.empty() || value.size() > most || id.layer < 0 || id.layer >= options_.layout.layers) {
@@ -39,7 +40,7 @@ void OffloadLane::Offload(BlockId id, std::string value, bool durable, std::func
   }
   auto entry = std::make_shared<Entry>();
   entry->id = id;
-  entry->durable = durable;
+  entry->options = options;
   entry->give_up = Clock::now() + absl::ToChronoMilliseconds(options_.offload_patience);
   const size_t bytes = value.size();
   entry->value = std::move(value);
@@ -180,7 +181,8 @@ grpc::Status OffloadLane::RunStream() {
     if (stop_) return status;
   }
   if (status.error_code() != grpc::StatusCode::CANCELLED) {
-    TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint, " ended: ", status.error_message());
+    TP_LOG(Warning, "cache", "offload stream to ", options_.endpoint,
+           " ended: ", Explained(options_.security.get(), status.error_message()));
   }
   return status;
 }
@@ -193,7 +195,8 @@ bool OffloadLane::WriteValue(Stream* stream, const Entry& entry) {
     if (offset == 0) {
       *frame.mutable_block() = RefOf(entry.id);
       frame.set_value_bytes(static_cast<uint32_t>(entry.value.size()));
-      frame.set_durable(entry.durable);
+      frame.set_durable(entry.options.durable);
+      if (entry.options.parent != BlockKey{}) frame.set_parent_key(std::string(entry.options.parent.AsString()));
     }
     frame.set_payload(entry.value.substr(offset, kWireFrameBytes));
     frame.set_checksum(Checksum32(frame.payload()));

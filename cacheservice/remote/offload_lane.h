@@ -28,7 +28,7 @@ class OffloadLane {
   OffloadLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel);
   ~OffloadLane();
 
-  void Offload(BlockId id, std::string value, bool durable, std::function<void(absl::Status)> done);
+  void Offload(BlockId id, std::string value, const OffloadOptions& options, std::function<void(absl::Status)> done);
   const Counters& counters() const { return counters_; }
 
  private:
@@ -37,7 +37,7 @@ class OffloadLane {
   struct Entry {
     BlockId id;
     std::string value;
-    bool durable;
+    OffloadOptions options;
     std::function<void(absl::Status)> done;
     Clock::time_point give_up;
     uint64_t sequence = 0;  // in the present stream; 0: not sent

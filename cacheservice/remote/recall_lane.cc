@@ -176,7 +176,8 @@ grpc::Status RecallLane::RunStream() {
   MutexLock lock(&mutex_);
   context_ = nullptr;
   if (!stop_ && status.error_code() != grpc::StatusCode::CANCELLED) {
-    TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, " ended: ", status.error_message());
+    TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint,
+           " ended: ", Explained(options_.security.get(), status.error_message()));
   }
   return status;
 }

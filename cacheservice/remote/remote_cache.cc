@@ -13,13 +13,14 @@
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
 #include "cacheservice/remote/split_recall.h"
+#include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/manifest_wire.h"
 #include "cacheservice/wire/messages.h"
 
 namespace tidepool {
 namespace {
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, int number) {
+std::shared_ptr<grpc::Channel> MakeChannel(const RemoteCacheOptions& options, int number) {
   grpc::ChannelArguments arguments;
   arguments.SetInt("tidepool.channel", number);  // channels with equal arguments would share a connection
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -32,13 +33,12 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, int numb
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
+  return OpenChannel(options.security.get(), options.endpoint, &arguments);
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                      absl::StrCat("cache service: ", status.error_message()));
+  return absl::Status(CodeForCaller(status.error_code()), absl::StrCat("cache service: ", status.error_message()));
 }
 
 }  // namespace
@@ -47,10 +47,10 @@ class RemoteCache::Impl {
  public:
   explicit Impl(RemoteCacheOptions options)
       : options_(std::move(options)),
-        calls_(MakeChannel(options_.endpoint, 0)),
+        calls_(MakeChannel(options_, 0)),
         stub_(v1::CacheStore::NewStub(calls_)),
-        offload_(options_, MakeChannel(options_.endpoint, 1)),
-        recall_(options_, MakeChannel(options_.endpoint, 2)) {}
+        offload_(options_, MakeChannel(options_, 1)),
+        recall_(options_, MakeChannel(options_, 2)) {}
 
   // The service may be on its way back: a call waits for it until the deadline.
   static void Prepare(grpc::ClientContext& context, absl::Time deadline) {
@@ -97,7 +97,7 @@ absl::StatusOr<int> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, 
 
 void RemoteCache::Offload(BlockId id, std::string value, OffloadOptions options,
                           std::function<void(absl::Status)> done) {
-  impl_->offload_.Offload(id, std::move(value), options.durable, std::move(done));
+  impl_->offload_.Offload(id, std::move(value), options, std::move(done));
 }
 
 void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadline,

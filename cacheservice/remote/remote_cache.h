@@ -15,6 +15,7 @@
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
 #include "policies/kv/kv_layout.h"
+#include "security/rpc/channel_security.h"
 
 namespace tidepool {
 
@@ -22,6 +23,7 @@ struct RemoteCacheOptions {
   std::string endpoint;  // host:port or unix:PATH
   std::string tenant = "default";
   KvLayout layout;
+  std::shared_ptr<const ChannelSecurity> security;      // null: plain text, no token
   size_t write_behind_bytes = size_t{64} << 20;         // offloaded and not acknowledged; Offload waits above it
   absl::Duration offload_patience = absl::Seconds(60);  // a block not stored after so long has failed
   absl::Duration recall_patience = absl::Seconds(5);    // the service is away for longer: recalls fail at once

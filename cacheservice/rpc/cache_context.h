@@ -18,12 +18,20 @@
 #include "cacheservice/rpc/put_queue.h"
 #include "cacheservice/tiers/tiered_store.h"
 #include "policies/kv/kv_layout.h"
+#include "security/rpc/server_security.h"
 
 namespace tidepool {
 
 struct CacheContext {
-  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads, int64_t most_staging_bytes)
-      : blocks(blocks), manifests(manifests), most_staging_bytes(most_staging_bytes), puts(blocks), pool(threads) {}
+  // All that is pointed to outlives the context.
+  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads, int64_t most_staging_bytes,
+               const ServerSecurity* security)
+      : blocks(blocks),
+        manifests(manifests),
+        most_staging_bytes(most_staging_bytes),
+        security(security),
+        puts(blocks),
+        pool(threads) {}
 
   // FailedPrecondition naming the field in which the layout differs from that of the same model's other workers.
   absl::Status CheckLayout(const KvLayout& layout) {
@@ -64,6 +72,7 @@ struct CacheContext {
   TieredStore* const blocks;
   DiskManifestStore* const manifests;
   const int64_t most_staging_bytes;
+  const ServerSecurity* const security;
   const absl::Time started = absl::Now();
   std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};

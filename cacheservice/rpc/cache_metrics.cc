@@ -22,12 +22,33 @@ void AddTier(const TierStats& tier, const char* name, MetricsPage& page) {
   page.Add("tidepool_cache_write_failures_total", Number(tier.write_failures), {{"tier", name}});
 }
 
+// How much the engine holds, and what it evicts, is the engine's to say.
+void AddRemoteTier(const RemoteTierStats& remote, MetricsPage& page) {
+  if (remote.enabled) {
+    page.Add("tidepool_cache_hits_total", Number(remote.hits), {{"tier", "remote"}});
+    page.Add("tidepool_cache_puts_total", Number(remote.puts), {{"tier", "remote"}});
+    page.Add("tidepool_cache_repeated_puts_total", Number(remote.repeated_puts), {{"tier", "remote"}});
+    page.Add("tidepool_cache_corrupt_total", Number(remote.corrupt), {{"tier", "remote"}});
+    page.Add("tidepool_cache_write_failures_total", Number(remote.write_failures), {{"tier", "remote"}});
+  }
+  page.Add("tidepool_cache_remote_breaker_state", static_cast<double>(remote.breaker));
+  page.Add("tidepool_cache_remote_breaker_opened_total", Number(remote.breaker_opened));
+  page.Add("tidepool_cache_remote_backlog_bytes", Number(remote.backlog_bytes));
+  page.Add("tidepool_cache_remote_dropped_total", Number(remote.dropped));
+}
+
 void AddBlocks(const CacheStats& stats, MetricsPage& page) {
   AddTier(stats.memory, "memory", page);
   AddTier(stats.disk, "disk", page);
-  // A damaged value on disk counts as a miss there, too.
-  page.Add("tidepool_cache_misses_total", Number(stats.disk.misses - stats.disk.corrupt), {{"reason", "absent"}});
-  page.Add("tidepool_cache_misses_total", Number(stats.memory.corrupt + stats.disk.corrupt), {{"reason", "corrupt"}});
+  AddRemoteTier(stats.remote, page);
+  // What the disk does not have is asked of the remote tier, if there is one. A damaged value on disk counts as a miss
+  // there, too.
+  const RemoteTierStats& remote = stats.remote;
+  const uint64_t absent = remote.enabled ? remote.absent + remote.incomplete : stats.disk.misses - stats.disk.corrupt;
+  page.Add("tidepool_cache_misses_total", Number(absent), {{"reason", "absent"}});
+  page.Add("tidepool_cache_misses_total", Number(stats.memory.corrupt + stats.disk.corrupt + remote.corrupt),
+           {{"reason", "corrupt"}});
+  page.Add("tidepool_cache_misses_total", Number(remote.unavailable + remote.failed), {{"reason", "unavailable"}});
   page.Add("tidepool_cache_misses_total", Number(stats.late_blocks), {{"reason", "late"}});
   page.Add("tidepool_cache_demotions_total", Number(stats.demotions));
   page.Add("tidepool_cache_promotions_total", Number(stats.promotions));

@@ -10,7 +10,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/limits.h"
-#include "base/listen_address.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "cacheservice/embedded/cache_storage.h"
@@ -23,6 +22,7 @@ namespace tidepool {
 
 struct CacheServer::Impl {
   CacheStorage storage;
+  std::shared_ptr<const ServerSecurity> security;
   std::unique_ptr<CacheContext> context;
   std::unique_ptr<grpc::Service> store, admin;
   std::unique_ptr<MetricsServer> metrics;
@@ -35,24 +35,36 @@ CacheServer::CacheServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 CacheServer::~CacheServer() { Shutdown(absl::Seconds(1)); }
 
-absl::Status ValidateCacheServerOptions(const CacheServerOptions& options) {
+namespace {
+
+// All but the security.
+absl::Status CheckOptions(const CacheServerOptions& options) {
   if (options.threads < 1 || options.threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
   }
   if (options.staging_bytes < (int64_t{1} << 20)) {
     return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
   }
-  TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   TP_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
   return options.cache.Validate();
 }
 
+}  // namespace
+
+absl::Status ValidateCacheServerOptions(const CacheServerOptions& options) {
+  TP_RETURN_IF_ERROR(CheckOptions(options));
+  return ServerSecurity::Open(options.security, options.listen).status();
+}
+
 absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
-  TP_RETURN_IF_ERROR(ValidateCacheServerOptions(options));
+  TP_RETURN_IF_ERROR(CheckOptions(options));
   auto impl = std::make_unique<Impl>();
+  TP_ASSIGN_OR_RETURN(impl->security, ServerSecurity::Open(options.security, options.listen));
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
-  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
-                                                 options.threads, options.staging_bytes);
+  // Those that wait for the remote tier must not keep others from memory and disk.
+  const int threads = options.threads + (options.cache.remote.enabled() ? options.cache.remote.readers : 0);
+  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), threads,
+                                                 options.staging_bytes, impl->security.get());
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 
@@ -63,7 +75,7 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &impl->port);
+  builder.AddListeningPort(options.listen, impl->security->Credentials(), &impl->port);
   builder.RegisterService(impl->store.get());
   builder.RegisterService(impl->admin.get());
   impl->server = builder.BuildAndStart();

@@ -8,14 +8,15 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cacheservice/tiers/cache_options.h"
+#include "security/rpc/server_security.h"
 
 namespace tidepool {
 
 struct CacheServerOptions {
   std::string listen = "127.0.0.1:7070";     // host:port (port 0: any free one) or unix:PATH
-  bool insecure = false;                     // allow plain text on other than loopback addresses
   int threads = 4;                           // that may wait for the disk, 1 to 64
   int64_t staging_bytes = int64_t{1} << 30;  // of values and manifests under way on all streams, at least 1 MiB
+  ServerSecurityOptions security;
   CacheOptions cache;
   std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
 };

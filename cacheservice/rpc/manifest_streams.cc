@@ -13,8 +13,8 @@
 
 namespace tidepool {
 
-PutManifestStream::PutManifestStream(CacheContext* context, absl::Time deadline)
-    : context_(context), deadline_(deadline) {
+PutManifestStream::PutManifestStream(CacheContext* context, absl::StatusOr<Caller> caller, absl::Time deadline)
+    : context_(context), caller_(std::move(caller)), deadline_(deadline) {
   StartRead(&frame_);
 }
 
@@ -50,15 +50,23 @@ void PutManifestStream::OnReadDone(bool ok) {
     return Finish(ToGrpc(
         absl::InvalidArgumentError(absl::StrCat("manifest: ", bytes_.size(), " of ", expected_, " bytes came"))));
   }
-  const absl::Status queued = context_->Run([this] {
-    absl::StatusOr<SessionManifest> manifest = ManifestFromWire(bytes_);
-    Finish(ToGrpc(manifest.ok() ? context_->manifests->Put(*manifest, deadline_) : manifest.status()));
-  });
+  const absl::Status queued = context_->Run([this] { Finish(ToGrpc(Store())); });
   if (!queued.ok()) Finish(ToGrpc(queued));
 }
 
-GetManifestStream::GetManifestStream(CacheContext* context, absl::Time deadline, const v1::GetManifestRequest* request)
+absl::Status PutManifestStream::Store() {
+  TP_ASSIGN_OR_RETURN(const SessionManifest manifest, ManifestFromWire(bytes_));
+  TP_RETURN_IF_ERROR(IsTenantOf(caller_, manifest.tenant));
+  return context_->manifests->Put(manifest, deadline_);
+}
+
+GetManifestStream::GetManifestStream(CacheContext* context, const absl::StatusOr<Caller>& caller, absl::Time deadline,
+                                     const v1::GetManifestRequest* request)
     : context_(context) {
+  if (const absl::Status own = IsTenantOf(caller, request->tenant()); !own.ok()) {
+    Finish(ToGrpc(own));
+    return;
+  }
   const absl::Status queued =
       context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id()] {
         absl::StatusOr<std::optional<SessionManifest>> manifest = context_->manifests->Get(tenant, session, deadline);

@@ -16,7 +16,8 @@ constexpr int64_t kCreditBytes = int64_t{16} << 20;
 
 }  // namespace
 
-OffloadStream::OffloadStream(CacheContext* context) : context_(context), outbox_(this) {
+OffloadStream::OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller)
+    : context_(context), caller_(std::move(caller)), outbox_(this) {
   context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
@@ -38,6 +39,7 @@ void OffloadStream::OnReadDone(bool ok) {
 absl::Status OffloadStream::TakeHello() {
   if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
   TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+  TP_RETURN_IF_ERROR(IsTenantOf(caller_, request_.hello().tenant()));
   TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
   layout_ = std::move(layout);
   v1::OffloadResponse response;
@@ -60,6 +62,7 @@ absl::Status OffloadStream::TakeFrame() {
           absl::StrCat("frame.value_bytes: ", frame.value_bytes(), " is not in 1 to ", kMaxWireValueBytes));
     }
     TP_ASSIGN_OR_RETURN(value_.id, BlockOf(frame.block()));
+    TP_ASSIGN_OR_RETURN(value_.parent, ParentOf(frame));
     value_.durable = frame.durable();
     value_bytes_ = frame.value_bytes();
     sequence_ = frame.sequence();

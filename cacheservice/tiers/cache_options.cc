@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "cacheservice/tiers/memory_policy.h"
 
 namespace tidepool {
 namespace {
@@ -24,6 +25,10 @@ absl::Status CacheOptions::Validate() const {
     return absl::InvalidArgumentError("data_dir holds a zero byte: name a directory");
   }
   TP_RETURN_IF_ERROR(CheckRange("memory_bytes", memory_bytes, kMiB / 4, 16 * kTiB));
+  if (!IsMemoryPolicy(memory_policy)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("memory_policy '", memory_policy, "' is not one of ", kMemoryPolicies));
+  }
   TP_RETURN_IF_ERROR(CheckRange("disk_bytes", disk_bytes, 16 * kMiB, 1024 * kTiB));
   TP_RETURN_IF_ERROR(CheckRange("manifest_bytes", manifest_bytes, kMiB, 16 * kTiB));
   if (demotion_queue_bytes != 0) {
@@ -34,7 +39,7 @@ absl::Status CacheOptions::Validate() const {
   if (recall_threads < 1 || recall_threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("recall_threads ", recall_threads, " is not in 1 to 64"));
   }
-  return absl::OkStatus();
+  return remote.Validate();
 }
 
 uint64_t CacheOptions::EffectiveDemotionQueueBytes() const {

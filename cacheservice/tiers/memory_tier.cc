@@ -1,10 +1,11 @@
 #include "cacheservice/tiers/memory_tier.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
-#include "absl/hash/hash.h"
 #include "base/check.h"
+#include "cacheservice/tiers/chain_policy.h"
 
 namespace tidepool {
 namespace {
@@ -12,8 +13,16 @@ namespace {
 constexpr uint64_t kMinShardBytes = uint64_t{64} << 20;  // eight values of the largest size allowed
 constexpr uint64_t kMaxShards = 16;
 // std::string with its shared count (one allocation of 48 bytes and the allocator's 16), two slots of the hash table
-// (id, slot number, control byte), a node of the policy.
-constexpr size_t kValueOverheadBytes = 64 + 2 * 26 + 16;
+// (id, slot number, control byte), its place in the policy, and its block's, as if it had one layer.
+constexpr size_t kValueOverheadBytes = 64 + 2 * 26 + 16 + ChainPolicy::kBlockBytes;
+
+// The first bytes of a digest are as good a hash as any.
+uint64_t HashOf(const BlockKey& key) {
+  uint64_t hash;
+  std::memcpy(&hash, key.bytes.data(), sizeof hash);
+  return std::max<uint64_t>(hash, ChainPlace::kUnknown + 1);
+}
+uint64_t HashOfParent(const BlockKey& key) { return key == BlockKey{} ? ChainPlace::kUnknown : HashOf(key); }
 
 }  // namespace
 
@@ -26,17 +35,16 @@ MemoryTier::MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const Pol
   const uint64_t shards = std::clamp<uint64_t>(limit_bytes / kMinShardBytes, 1, kMaxShards);
   for (uint64_t i = 0; i < shards; ++i) {
     auto shard = std::make_unique<Shard>();
-    shard->limit_bytes = limit_bytes / shards;
     MutexLock lock(&shard->mutex);
-    shard->policy = make_policy();
+    shard->limit_bytes = limit_bytes / shards;
+    shard->policy = make_policy(shard->limit_bytes, shards == 1);
+    shard->limit_bytes -= std::min<uint64_t>(shard->limit_bytes / 2, shard->policy->FixedBytes());
     shards_.push_back(std::move(shard));
   }
 }
 
-MemoryTier::Shard& MemoryTier::ShardOf(const BlockId& id) const {
-  // The hash table of a shard uses the low bits of the same hash.
-  return *shards_[(absl::Hash<BlockId>()(id) >> 32) % shards_.size()];
-}
+MemoryTier::Shard& MemoryTier::ShardOf(uint64_t block_hash) const { return *shards_[block_hash % shards_.size()]; }
+MemoryTier::Shard& MemoryTier::ShardOf(const BlockId& id) const { return ShardOf(HashOf(id.key)); }
 
 void MemoryTier::Release(Shard& shard, uint32_t slot) {
   Entry& entry = shard.entries[slot];
@@ -52,8 +60,8 @@ void MemoryTier::Release(Shard& shard, uint32_t slot) {
   shard.free_slots.push_back(slot);
 }
 
-void MemoryTier::MakeRoom(Shard& shard, size_t cost_bytes, Evicted* evicted) {
-  while (shard.stats.bytes + cost_bytes > shard.limit_bytes) {
+void MemoryTier::MakeRoom(Shard& shard, size_t more_bytes, Evicted* evicted) {
+  while (shard.stats.bytes + more_bytes > shard.limit_bytes) {
     const std::optional<uint32_t> victim = shard.policy->Victim(
         [&shard](uint32_t slot) ABSL_NO_THREAD_SAFETY_ANALYSIS { return shard.entries[slot].pins == 0; });
     TIDEPOOL_CHECK(victim.has_value());  // the caller saw that what is pinned leaves room
@@ -65,7 +73,8 @@ void MemoryTier::MakeRoom(Shard& shard, size_t cost_bytes, Evicted* evicted) {
   }
 }
 
-void MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, size_t cost_bytes) {
+uint32_t MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, const BlockKey& parent,
+                            size_t cost_bytes) {
   uint32_t slot = static_cast<uint32_t>(shard.entries.size());
   if (shard.free_slots.empty()) {
     shard.entries.emplace_back();
@@ -75,17 +84,50 @@ void MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, size_
   }
   shard.entries[slot] = {.id = id, .value = std::move(value), .cost_bytes = cost_bytes, .pins = 0};
   shard.slots[id] = slot;
-  shard.policy->Insert(slot);
+  shard.policy->Insert(slot, {.block = HashOf(id.key), .parent = HashOfParent(parent)});
   shard.stats.bytes += cost_bytes;
   ++shard.stats.objects;
   ++shard.stats.puts;
+  return slot;
 }
 
-MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, bool pin) {
+void MemoryTier::PassOn(const std::vector<ChainLink>& links) {
+  for (const ChainLink& link : links) {
+    Shard& shard = ShardOf(link.parent);
+    MutexLock lock(&shard.mutex);
+    shard.policy->Apply(link);
+  }
+}
+
+void MemoryTier::Refer(absl::Span<const BlockKey> chain) {
+  std::vector<std::vector<ChainPlace>> places(shards_.size());
+  for (size_t i = 0; i < chain.size(); ++i) {
+    const uint64_t hash = HashOf(chain[i]);
+    places[hash % shards_.size()].push_back(
+        {.block = hash, .parent = HashOfParent(i == 0 ? BlockKey{} : chain[i - 1])});
+  }
+  uint32_t new_blocks = 0;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    MutexLock lock(&shards_[i]->mutex);
+    for (const ChainPlace& place : places[i]) new_blocks += !shards_[i]->policy->Remembers(place.block);
+  }
+  std::vector<ChainLink> links;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    if (places[i].empty()) continue;
+    MutexLock lock(&shards_[i]->mutex);
+    shards_[i]->policy->Refer(places[i], new_blocks);
+    for (const ChainLink& link : shards_[i]->policy->TakeLinks()) links.push_back(link);
+  }
+  PassOn(links);
+}
+
+MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, bool pin, const BlockKey& parent) {
   TIDEPOOL_CHECK(value != nullptr);
   const size_t cost_bytes = CostBytes(*value);
   Shard& shard = ShardOf(id);
   Evicted evicted;
+  std::vector<ChainLink> links;
+  bool refused = false;
   {
     MutexLock lock(&shard.mutex);
     const auto found = shard.slots.find(id);
@@ -97,16 +139,21 @@ MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, bool 
     }
     const uint64_t pinnable = pin ? shard.limit_bytes / 2 : shard.limit_bytes;
     if (shard.pinned_bytes + cost_bytes > pinnable) return PutResult::kNoRoom;
-    MakeRoom(shard, cost_bytes, &evicted);
-    Insert(shard, id, std::move(value), cost_bytes);
-    if (pin) TIDEPOOL_CHECK(PinSlot(shard, shard.slots[id]) == PinResult::kPinned);
+    // A policy that may refuse compares what is new with what is held. Nobody sees the limit exceeded meanwhile.
+    if (!shard.policy->MayRefuse()) MakeRoom(shard, cost_bytes, &evicted);
+    const uint32_t slot = Insert(shard, id, std::move(value), parent, cost_bytes);
+    if (pin) TIDEPOOL_CHECK(PinSlot(shard, slot) == PinResult::kPinned);
+    MakeRoom(shard, 0, &evicted);
+    refused = !shard.slots.contains(id);
+    links = shard.policy->TakeLinks();
   }
+  PassOn(links);
   if (on_evict_ && !evicted.empty()) {
     for (const auto& [evicted_id, evicted_value] : evicted) on_evict_(evicted_id, evicted_value);
     MutexLock lock(&shard.mutex);
     for (const auto& [evicted_id, evicted_value] : evicted) shard.leaving.erase(evicted_id);
   }
-  return PutResult::kStored;
+  return refused ? PutResult::kRefused : PutResult::kStored;
 }
 
 BlockValue MemoryTier::Get(const BlockId& id) {
@@ -173,9 +220,15 @@ void MemoryTier::Unpin(const BlockId& id) {
 
 void MemoryTier::Erase(const BlockId& id) {
   Shard& shard = ShardOf(id);
-  MutexLock lock(&shard.mutex);
-  const auto found = shard.slots.find(id);
-  if (found != shard.slots.end()) Release(shard, found->second);
+  std::vector<ChainLink> links;
+  {
+    MutexLock lock(&shard.mutex);
+    const auto found = shard.slots.find(id);
+    if (found == shard.slots.end()) return;
+    Release(shard, found->second);
+    links = shard.policy->TakeLinks();
+  }
+  PassOn(links);
 }
 
 std::vector<BlockId> MemoryTier::Ids() const {

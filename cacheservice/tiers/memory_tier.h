@@ -1,5 +1,6 @@
-// Block values in memory, up to a limit in bytes. Sharded by id: a shard has its own lock, limit and replacement
-// policy. A reader shares the value, so an eviction never takes bytes from under it. Thread-safe.
+// Block values in memory, up to a limit in bytes. Sharded by block: a shard has its own lock, limit and replacement
+// policy, and all layers of its blocks. A reader shares the value, so an eviction never takes bytes from under it.
+// Thread-safe.
 #ifndef TIDEPOOL_CACHESERVICE_TIERS_MEMORY_TIER_H_
 #define TIDEPOOL_CACHESERVICE_TIERS_MEMORY_TIER_H_
 
@@ -11,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
 #include "base/mutex.h"
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/tiers/block_value.h"
@@ -24,7 +26,8 @@ class MemoryTier {
   // Receives a value that has to leave, without a lock held; until it returns Get still finds the value, so a value on
   // its way to the next tier is never out of sight. May wait. Called from the thread that needs the room.
   using EvictionHandler = std::function<void(const BlockId& id, const BlockValue& value)>;
-  using PolicyFactory = std::function<std::unique_ptr<ReplacementPolicy>()>;
+  // For a shard of so many bytes; `alone`: it is the only one.
+  using PolicyFactory = std::function<std::unique_ptr<ReplacementPolicy>(uint64_t limit_bytes, bool alone)>;
 
   // What a value of this size costs: its bytes, the string and its reference count, its entry, its place in the hash
   // table (at 7/8 load after doubling: twice the slot) and in the policy.
@@ -39,10 +42,15 @@ class MemoryTier {
   enum class PutResult : uint8_t {
     kStored,
     kRepeated,  // it was there: recency refreshed
+    kRefused,   // the policy prefers all that are held: it has left already, like any other
     kNoRoom,    // larger than a shard, or what is pinned leaves no room; pinning: too much is pinned already
   };
-  // `pin`: also counts one pin, whether stored or repeated.
-  PutResult Put(const BlockId& id, BlockValue value, bool pin = false);
+  // `pin`: also counts one pin, whether stored or repeated. `parent`: the block before it in its chain, where the
+  // caller knows; all zero: the first, or not known.
+  PutResult Put(const BlockId& id, BlockValue value, bool pin = false, const BlockKey& parent = {});
+
+  // Tells the policies that a request looks for this chain of blocks, held or not.
+  void Refer(absl::Span<const BlockKey> chain);
 
   // Null: a miss. Counts, and refreshes recency.
   BlockValue Get(const BlockId& id);
@@ -86,12 +94,16 @@ class MemoryTier {
   };
   using Evicted = std::vector<std::pair<BlockId, BlockValue>>;
 
+  Shard& ShardOf(uint64_t block_hash) const;
   Shard& ShardOf(const BlockId& id) const;
   static PinResult PinSlot(Shard& shard, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
   static void Release(Shard& shard, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
-  void MakeRoom(Shard& shard, size_t cost_bytes, Evicted* evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
-  static void Insert(Shard& shard, const BlockId& id, BlockValue value, size_t cost_bytes)
+  // Until what is held and `more_bytes` fit.
+  void MakeRoom(Shard& shard, size_t more_bytes, Evicted* evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  static uint32_t Insert(Shard& shard, const BlockId& id, BlockValue value, const BlockKey& parent, size_t cost_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  // Without a lock held.
+  void PassOn(const std::vector<ChainLink>& links);
 
   const EvictionHandler on_evict_;
   std::vector<std::unique_ptr<Shard>> shards_;  // fixed at construction

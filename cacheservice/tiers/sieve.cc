@@ -4,7 +4,7 @@
 
 namespace tidepool {
 
-void Sieve::Insert(uint32_t slot) {
+void Sieve::Insert(uint32_t slot, const ChainPlace& /*place*/) {
   if (slot >= nodes_.size()) nodes_.resize(slot + 1);
   Node& node = nodes_[slot];
   TIDEPOOL_CHECK(!node.held);

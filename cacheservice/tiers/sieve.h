@@ -15,7 +15,7 @@ namespace tidepool {
 
 class Sieve final : public ReplacementPolicy {
  public:
-  void Insert(uint32_t slot) override;
+  void Insert(uint32_t slot, const ChainPlace& place) override;
   void Touch(uint32_t slot) override;
   void Remove(uint32_t slot) override;
   std::optional<uint32_t> Victim(absl::FunctionRef<bool(uint32_t slot)> may_leave) override;

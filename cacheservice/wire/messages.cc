@@ -1,5 +1,6 @@
 #include "cacheservice/wire/messages.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -84,6 +85,16 @@ absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref) {
   std::memcpy(id.key.bytes.data(), ref.key().data(), ref.key().size());
   id.layer = ref.layer();
   return id;
+}
+
+absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame) {
+  BlockKey parent;
+  if (!frame.parent_key().empty() && frame.parent_key().size() != parent.bytes.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("frame.parent_key: ", frame.parent_key().size(), " bytes, ",
+                                                   parent.bytes.size(), " or none are needed"));
+  }
+  std::copy(frame.parent_key().begin(), frame.parent_key().end(), parent.bytes.begin());
+  return parent;
 }
 
 absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref) {

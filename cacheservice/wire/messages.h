@@ -27,6 +27,8 @@ absl::Status SameLayout(const KvLayout& known, const KvLayout& given);
 
 v1::BlockRef RefOf(const BlockId& id);
 absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref);
+// All zero when it has none.
+absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame);
 absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref);
 
 // InvalidArgument (naming `field`) when the payload is larger than kMaxFrameBytes, DataLoss when its checksum differs.

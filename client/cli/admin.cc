@@ -1,6 +1,8 @@
 // tidepool admin: what a cache service holds and does.
 #include <cstdio>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
@@ -23,6 +25,27 @@ void PrintTier(const char* name, const v1::StorageTierStats& tier) {
               static_cast<unsigned long long>(tier.evictions()), static_cast<unsigned long long>(tier.corrupt()));
 }
 
+unsigned long long Number(uint64_t value) { return value; }
+
+void PrintRemote(const v1::RemoteTierStats& remote) {
+  std::printf(
+      "remote        %llu hits, %s; misses: %llu absent, %llu incomplete, %llu corrupt, %llu failed, %llu not asked\n",
+      Number(remote.hits()), FormatByteSize(remote.hit_bytes()).c_str(), Number(remote.absent()),
+      Number(remote.incomplete()), Number(remote.corrupt()), Number(remote.failed()), Number(remote.unavailable()));
+  std::printf("              %llu stored, %s, %llu there already; %llu given up, %llu dropped, %s to be copied\n",
+              Number(remote.puts()), FormatByteSize(remote.put_bytes()).c_str(), Number(remote.repeated_puts()),
+              Number(remote.write_failures()), Number(remote.dropped()),
+              FormatByteSize(remote.backlog_bytes()).c_str());
+  std::string state = "in use";
+  if (remote.breaker() == v1::RemoteTierStats::BREAKER_OPEN) {
+    state = absl::StrCat("LEFT ALONE for ", static_cast<int64_t>(remote.retry_seconds() + 1), " s");
+  } else if (remote.breaker() == v1::RemoteTierStats::BREAKER_HALF_OPEN) {
+    state = "being probed";
+  }
+  std::printf("              %s, left alone %llu times%s%s\n", state.c_str(), Number(remote.breaker_opened()),
+              remote.last_failure().empty() ? "" : "; last failure: ", remote.last_failure().c_str());
+}
+
 std::string When(int64_t unix_ms) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
 }
@@ -34,8 +57,8 @@ int FailCache(const absl::Status& status) {
       absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
 }
 
-int WorkerStats() {
-  GenerationClient client(WorkerAddress());
+int WorkerStats(std::shared_ptr<const ChannelSecurity> security) {
+  GenerationClient client(WorkerAddress(), std::move(security));
   const absl::StatusOr<v1::GetWorkerStatsResponse> stats = client.GetWorkerStats();
   if (!stats.ok()) return Fail(stats.status());
   if (Json()) return PrintJson(*stats), kOk;
@@ -67,6 +90,7 @@ int Stats(AdminClient& client) {
               "evicted", "corrupt");
   PrintTier("memory", stats->memory());
   PrintTier("disk", stats->disk());
+  if (stats->has_remote()) PrintRemote(stats->remote());
   std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n",
               static_cast<unsigned long long>(stats->demotions()), static_cast<unsigned long long>(stats->promotions()),
               static_cast<unsigned long long>(stats->dropped()));
@@ -125,8 +149,10 @@ int Admin(const Arguments& arguments) {
   if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
   if (arguments.size() > wanted)
     return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", arguments[wanted], "'"));
-  if (what == "stats" && WorkerIsGiven()) return WorkerStats();
-  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant));
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  if (what == "stats" && WorkerIsGiven()) return WorkerStats(*security);
+  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant), *security);
   if (what == "stats") return Stats(client);
   if (what == "sessions") return Sessions(client);
   if (what == "session") return Session(client, arguments[1]);
@@ -147,12 +173,12 @@ Command AdminCommand() {
           .summary = "what a cache service, or a worker, holds and does",
           .details =
               "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
-              "stats      bytes and blocks of both tiers, rows recalled and missing, sessions; with --worker that\n"
+              "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; with --worker that\n"
               "           worker's sequences, slot pages, tokens and rows\n"
               "sessions   stored sessions of the tenant\n"
               "session    one of them\n"
               "drop       deletes one: it cannot be resumed",
-          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json"},
+          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json", kChannelFlags},
           .run = Admin};
 }
 

@@ -1,4 +1,4 @@
-// tidepool bench: runs a benchmark program that was built beside this one.
+// tidepool bench: replays a trace, or runs a benchmark program that was built beside this one.
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/bench_replay.h"
 #include "client/cli/cli.h"
 
 namespace tidepool::cli {
@@ -17,9 +18,10 @@ namespace {
 constexpr char kQualityProgram[] = "quality_report";
 
 int BenchMain(const Arguments& arguments) {
-  if (arguments.empty() || arguments[0] != "quality") {
-    return UsageError(arguments.empty() ? "bench: what to measure is missing: quality"
-                                        : absl::StrCat("bench: '", arguments[0], "' is not quality"));
+  if (arguments.empty()) return UsageError("bench: what to measure is missing: quality or replay");
+  if (arguments[0] == "replay") return BenchReplayMain(Arguments(arguments.begin() + 1, arguments.end()));
+  if (arguments[0] != "quality") {
+    return UsageError(absl::StrCat("bench: '", arguments[0], "' is not quality or replay"));
   }
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -38,14 +40,18 @@ int BenchMain(const Arguments& arguments) {
 Command BenchCommand() {
   return {
       .name = "bench",
-      .arguments = "quality [OPTIONS]",
-      .summary = "what compression costs and recall brings back",
+      .arguments = "quality|replay [OPTIONS]",
+      .summary = "what compression costs; what a cache would hit",
       .details =
-          "Runs quality_report, which is built beside this program, with the options that follow (bench quality "
+          "quality runs quality_report, which is built beside this program, with the options that follow (bench "
+          "quality "
           "--help lists them):\nanswers of a lookup model, and a real model's fidelity to its own full cache, by "
           "policy, budget and recall; a line for\neach as soon as it is known, all of them as JSON with "
           "--json=FILE. scripts/bench quality also draws the table and the plot.\n  tidepool bench quality "
-          "--suites=lookup --presets=snapkv --budgets=0.1 --recall=off,sync",
+          "--suites=lookup --presets=snapkv --budgets=0.1 --recall=off,sync\n"
+          "replay TRACE runs a trace of requests through replacement policies (bench replay --help lists its options) "
+          "and prints\ntheir prefix hit ratios by cache size.\n"
+          "  tidepool bench replay conversation_trace.jsonl.gz --sizes=1000,10000 --policies=lru,arc,chain",
       .run = BenchMain,
       .takes_all = true,
   };

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/proto_json.h"
+#include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
 ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress, "cache service to ask: host:port or unix:PATH");
@@ -39,6 +40,9 @@ std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worke
 bool WorkerIsGiven() { return !absl::GetFlag(FLAGS_worker).empty(); }
 std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
 absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
+absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity() {
+  return ChannelSecurity::Create(ChannelSecurityFromFlags());
+}
 
 void PrintJson(const google::protobuf::Message& message) {
   std::printf("%s\n", ToJson(message).c_str());

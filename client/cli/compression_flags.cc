@@ -63,6 +63,9 @@ ABSL_FLAG(
     "async: a kv head chooses anew when its scores have moved apart by so much, nats, 0 to 100; 0: always; unset: 2");
 ABSL_FLAG(std::optional<double>, recall_min_share, std::nullopt,
           "async: rows with less of a head's attention are left, 0 to 0.5; unset: 0.0005");
+ABSL_FLAG(
+    std::optional<int32_t>, recall_promote_after, std::nullopt,
+    "a row that has held a recall slot for so many tokens is a candidate of the policy's next selection; 0: never");
 ABSL_FLAG(std::string, recall_index, "k4",
           "what rows are chosen by: k4, pq16x4, pq8x8 (a fifth of k4's bytes); to compare with: exact, page8, page16");
 ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, device (inside the device budget)");
@@ -259,6 +262,7 @@ absl::Status ReadCompressionFlags(v1::CompressionParams& compression) {
   if (const auto interval = absl::GetFlag(FLAGS_recall_interval)) recall.set_interval(*interval);
   if (const auto turn = absl::GetFlag(FLAGS_recall_turn)) recall.set_turn(*turn);
   if (const auto least = absl::GetFlag(FLAGS_recall_min_share)) recall.set_min_share(*least);
+  if (const auto tokens = absl::GetFlag(FLAGS_recall_promote_after)) recall.set_promote_after(*tokens);
   recall.set_on_loss(on_loss);
   return absl::OkStatus();
 }

@@ -26,6 +26,7 @@ struct RecallRows {
 struct SlotRow {
   int32_t position;
   float average;
+  int32_t since = 0;  // tokens that had been seen when it was first found there
 };
 
 struct RecallChoice {

@@ -68,6 +68,7 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InRange("recall.interval", recall.interval, 1, 64));
   TP_RETURN_IF_ERROR(InRange("recall.turn", recall.turn, 0.0, 100.0));
   TP_RETURN_IF_ERROR(InRange("recall.min_share", recall.min_share, 0.0, 0.5));
+  TP_RETURN_IF_ERROR(InRange("recall.promote_after", recall.promote_after, 0, 1 << 16));
   return absl::OkStatus();
 }
 
@@ -350,7 +351,7 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
                   static_cast<int>(recall.placement), ",", Exactly(recall.share), ",", recall.rows, ",",
                   Exactly(recall.ema_beta), ",", Exactly(recall.ema_margin), ",", recall.max_rows_per_step, ",",
                   Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall), ",", recall.interval,
-                  ",", Exactly(recall.turn), ",", Exactly(recall.min_share));
+                  ",", Exactly(recall.turn), ",", Exactly(recall.min_share), ",", recall.promote_after);
   return text;
 }
 

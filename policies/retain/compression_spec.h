@@ -63,6 +63,10 @@ struct RecallSpec {
   int interval = 8;
   double turn = 2;
   double min_share = 0.0005;  // async: rows with less of a head's attention, by the index, are left, 0 to below 1
+  // A row that has held a recall slot for so many tokens is a candidate of the policy's next selection, and so may take
+  // the place of a row that the policy kept, 1 to 65,536 (recall.md section 7); 0: never. Off by
+  // default: it brought nothing where it was measured (docs/policies/recall.md).
+  int promote_after = 0;
   OnRecallLoss on_loss = OnRecallLoss::kContinue;
 
   friend bool operator==(const RecallSpec&, const RecallSpec&) = default;

@@ -136,6 +136,9 @@ class ScoreMethod {
   // Above 0: before rows leave at the end of a prompt, the model repeats what it has not repeated yet, so many tokens
   // at a time, and scorers see these queries. About as much work as the prompt.
   virtual int RepeatedTokens(const CompressionSpec&) const { return 0; }
+  // Scorers hold something for each row from step to step, so that rows only come behind the last one; at the end of a
+  // prompt they make it anew unless they follow prompts.
+  virtual bool keeps_row_state() const { return false; }
   // Scorers are told of prompts and steps, also while nothing leaves.
   virtual bool follows_steps() const { return false; }
 

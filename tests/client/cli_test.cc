@@ -83,6 +83,13 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"generate", "--prompt=\xff"}, "text"},
       {{"bench"}, "quality"},
       {{"bench", "speed"}, "'speed'"},
+      {{"bench", "replay"}, "trace"},
+      {{"bench", "replay", "x", "y"}, "'y'"},
+      {{"bench", "replay", "x", "--sizes=1,none"}, "'none'"},
+      {{"bench", "replay", "x", "--sizes", "0"}, "'0'"},
+      {{"bench", "replay", "x", "--policies=lru,best"}, "'best'"},
+      {{"bench", "replay", "x", "--size=1"}, "'--size'"},
+      {{"bench", "replay", "x", "--json"}, "--json"},
       {{"admin"}, "stats"},
       {{"admin", "everything"}, "'everything'"},
       {{"admin", "drop"}, "ID"},
@@ -98,6 +105,7 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"serve", "--model=x"}, "--data-dir"},
       {{"serve", "--data-dir=x"}, "--model"},
       {{"serve", "--data-dir=x", "--memory-bytes=lots"}, "--memory-bytes"},
+      {{"serve", "--data-dir=x", "--memory-policy=best"}, "'best'"},
       {{"model"}, "model info"},
       {{"help", "everything"}, "'everything'"},
       {{"version", "2"}, "'2'"},
@@ -134,6 +142,33 @@ TEST(CliBenchTest, OptionsReachTheProgramBesideTheCommandLineAndItsExitCodeComes
   EXPECT_NE(refused.exit, ExitStatus::Exited(0));
   EXPECT_THAT(refused.err, HasSubstr("--budgets: '2'"));
   EXPECT_EQ(Tidepool({"bench", "--help"}).out, Tidepool({"help", "bench"}).out);
+}
+
+TEST(CliBenchTest, ReplayPrintsATableAndWritesItAsJson) {
+  const test::TempDir directory;
+  const std::string trace = directory.path() + "/trace.jsonl", file = directory.path() + "/table.json";
+  std::ofstream(trace) << R"({"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1, 2]})"
+                       << "\n"
+                       << R"({"timestamp": 9, "input_length": 1, "output_length": 1, "hash_ids": [1, 3]})"
+                       << "\n";
+  const ProgramResult result =
+      Tidepool({"bench", "replay", trace, "--sizes=1,10", "--policies", "lru,chain", "--json=" + file});
+  ASSERT_EQ(result.exit, ExitStatus::Exited(0)) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("2 requests, 4 block references, 3 distinct; an infinite cache hits 0.2500"));
+  EXPECT_THAT(result.out, HasSubstr("        10   0.2500   0.2500\n"));
+  const json table = json::parse(test::ReadFile(file));
+  EXPECT_EQ(table["references"], 4);
+  ASSERT_EQ(table["results"].size(), 4u);
+  EXPECT_EQ(table["results"][3]["blocks"], 10);
+  EXPECT_EQ(table["results"][3]["policy"], "chain");
+  EXPECT_EQ(table["results"][3]["hits"], 1);
+  EXPECT_THAT(Tidepool({"bench", "replay", "--help"}).out, HasSubstr("--policies"));
+
+  std::ofstream(trace, std::ios::app) << "{}\n";
+  const ProgramResult refused = Tidepool({"bench", "replay", trace});
+  EXPECT_EQ(refused.exit, ExitStatus::Exited(2));
+  EXPECT_THAT(refused.err, HasSubstr("line 3: timestamp is missing"));
+  EXPECT_EQ(Tidepool({"bench", "replay", directory.path() + "/absent"}).exit, ExitStatus::Exited(1));
 }
 
 TEST(CliBenchTest, QualityMeasuresTheLookupModel) {

@@ -27,7 +27,6 @@ BINARIES = sys.argv.pop() if len(sys.argv) > 1 else os.path.join(SOURCE, "build/
 OVERLAYS = sorted(os.listdir(os.path.join(KUBERNETES, "overlays")))
 OLDEST = "1.30"  # of Kubernetes: sleep as preStop
 TIDEPOOL = ("tidepool-cache", "tidepool-worker")
-WAITS_FOR = {"gpu-tls": "--tls-cert", "redis-tier": "--remote-tier"}  # flags that the binaries are about to get
 
 
 def read(path):
@@ -172,21 +171,29 @@ class OverlayTest(unittest.TestCase):
                          {(7070, ("app.kubernetes.io/name", "tidepool-cache")), (53, ("k8s-app", "kube-dns"))})
 
     @for_each_overlay
-    def test_the_binaries_accept_the_flags(self, overlay, documents):
-        for name in TIDEPOOL:
-            binary = os.path.join(BINARIES, name)
-            known = tool(binary, "--help").stdout
-            if WAITS_FOR.get(overlay, "--listen") not in known:
-                self.skipTest(f"{name} has no {WAITS_FOR[overlay]} yet")
-            for flag in flags_of(documents, name):
-                self.assertRegex(known, r"(?m)^  " + flag.replace("--no", "--") + r"\b")
-            # As the init step does, but for certificates, which are in the cluster only.
-            with tempfile.NamedTemporaryFile("w", suffix=".flags", encoding="utf-8") as file:
-                [text] = documents["ConfigMap", name]["data"].values()
-                file.write(text)
-                file.flush()
-                done = tool(binary, "--flags-file=" + file.name, "--validate-config")
-            self.assertEqual((done.returncode, done.stderr), (0, ""))
+    def test_the_init_step_accepts_the_flags(self, overlay, documents):
+        for workload in workloads(documents):
+            name = workload["metadata"]["name"]
+            if name not in TIDEPOOL:
+                continue
+            program, *flags = pod(workload)["initContainers"][0]["command"]
+            with tempfile.TemporaryDirectory(prefix="tidepool-test-") as folder:
+                for file, text in documents["ConfigMap", name]["data"].items():
+                    with open(os.path.join(folder, file), "w", encoding="utf-8") as out:
+                        out.write(text)
+                # The Secret that the cluster would mount.
+                done = tool(os.path.join(SOURCE, "scripts/make-dev-certs"), folder, "--host", name)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                for made, mounted in (("server.pem", "tls.crt"), ("server.key", "tls.key"), ("ca.pem", "ca.crt")):
+                    os.rename(os.path.join(folder, made), os.path.join(folder, mounted))
+                flags = [re.sub(r"=/etc/tidepool(-tls)?/", lambda _: f"={folder}/", flag) for flag in flags]
+                done = tool(os.path.join(BINARIES, program), *flags)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                if any(flag.startswith("--tls-cert") for flag in flags):
+                    os.remove(os.path.join(folder, "tls.crt"))
+                    done = tool(os.path.join(BINARIES, program), *flags)
+                    self.assertEqual(done.returncode, 2)
+                    self.assertIn("--tls-cert", done.stderr)
 
     @for_each_overlay
     def test_the_init_step_checks_what_the_container_runs(self, overlay, documents):

@@ -205,10 +205,15 @@ TEST(ValidateConfigTest, MistakesAreFoundWithoutModelAndData) {
       {"tidepool-worker", "--drain-time=-1", "--drain-time"},
       {"tidepool-worker", "--policies=/none.json", "--policies"},
       {"tidepool-worker", "--modle=x", ":3: --modle"},
+      {"tidepool-worker", "--tls-cert=/none.pem\n--tls-key=/none.key", "--tls-cert"},
+      {"tidepool-worker", "--access-file=/none", "--access-file"},
       {"tidepool-cache", "--memory-bytes=1KiB", "memory_bytes"},
       {"tidepool-cache", "--threads=65", "threads"},
       {"tidepool-cache", "--listen=0.0.0.0:1", "insecure"},
       {"tidepool-cache", "--metrics-address=x", "metrics_address"},
+      {"tidepool-cache", "--tls-cert=/none.pem\n--tls-key=/none.key", "--tls-cert"},
+      {"tidepool-cache", "--access-file=/none", "--access-file"},
+      {"tidepool-cache", "--remote-tier=none", "remote_tier"},
   };
   for (const Case& c : cases) {
     const bool is_worker = std::string(c.program) == "tidepool-worker";

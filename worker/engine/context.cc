@@ -115,6 +115,11 @@ void Context::EndStep(int32_t count, bool prompt) {
     return;
   }
   decode_peak_pages = std::max(decode_peak_pages, rows_.total_pages());
+  // Seldom: where a policy does not act at each step, rows promoted make it select anew.
+  const int32_t promote_after = spec().recall.promote_after;
+  if (recall_.has_value() && promote_after > 0 && computed_ % promote_after == 0 && compressor_.TakesRowsAfterStep()) {
+    recall_->Promote(rows_, computed_);
+  }
   compressor_.AfterStep(*backend_, rows_, ring(), computed_);
   if (recall_.has_value() && recall_->learning_overdue()) LearnIndex();
   SetRecallSlots();  // a policy that acts at every step may evict for the first time here
@@ -124,6 +129,7 @@ void Context::EndStep(int32_t count, bool prompt) {
 
 void Context::EndPrefill() {
   if (recall_.has_value() && recall_->learning_queries() > 0) LearnIndex();
+  if (recall_.has_value() && compressor_.TakesRowsAtPrefillEnd()) recall_->Promote(rows_, computed_);
   compressor_.AtPrefillEnd(*backend_, rows_, ring(), computed_);
   SetRecallSlots();
   if (!compressor_.decision_due()) packer_.Settle(*backend_, rows_, computed_);

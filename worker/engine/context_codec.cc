@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 6;
+constexpr uint32_t kVersion = 7;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -73,6 +73,7 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(recall.interval);
   out.Put(recall.turn);
   out.Put(recall.min_share);
+  out.Put(recall.promote_after);
   out.Put(recall.on_loss);
 }
 
@@ -136,6 +137,7 @@ CompressionSpec GetSpec(ByteReader& in) {
   recall.interval = in.Get<int>();
   recall.turn = in.Get<double>();
   recall.min_share = in.Get<double>();
+  recall.promote_after = in.Get<int>();
   recall.on_loss = in.Get<OnRecallLoss>();
   return spec;
 }

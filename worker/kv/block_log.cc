@@ -112,7 +112,8 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
     shared_->lost.erase(id);  // a fuller version replaces a tail that was refused
     ++shared_->pending;
   }
-  cache_->Offload({key, layer}, *kept, {options_.durable},
+  cache_->Offload({key, layer}, *kept,
+                  {.durable = options_.durable, .parent = keys_.empty() ? BlockKey{} : keys_.back()},
                   [shared = shared_, kept, id, bytes](const absl::Status& status) {
                     MutexLock lock(&shared->mutex);
                     auto at = shared->waiting.find(id);

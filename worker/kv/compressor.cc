@@ -134,6 +134,16 @@ void Compressor::AfterRepetition(Backend& backend, const SequenceRows& rows, con
   repeated_ = piece.last;
 }
 
+bool Compressor::TakesRowsAtPrefillEnd() const {
+  if (!compressed_ || spec_.fate != Fate::kDrop || (spec_.schedule == Schedule::kFirstStep && !held())) return false;
+  return method_ == nullptr || !(method_->layer_wide() || (method_->keeps_row_state() && method_->follows_prompt()));
+}
+
+bool Compressor::TakesRowsAfterStep() const {
+  if (!compressed_ || spec_.fate != Fate::kDrop || !(held() || evicts_each_step())) return false;
+  return method_ == nullptr || !(method_->layer_wide() || method_->keeps_row_state());
+}
+
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (!compresses()) return;
   in_prompt_ = false;

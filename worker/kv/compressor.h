@@ -37,6 +37,10 @@ class Compressor {
   Compressor(const KvLayout& layout, const DeviceShape& shape, int query_heads, const CompressionSpec& spec);
 
   bool compresses() const { return spec_.schedule != Schedule::kNever; }
+  // Rows that recall brought may become the policy's now, because AtPrefillEnd, or AfterStep, selects among all of
+  // them. Not where rows are merged: one that leaves a second time would be merged into others twice.
+  bool TakesRowsAtPrefillEnd() const;
+  bool TakesRowsAfterStep() const;
   // Rows have been evicted: what is computed from now on depends on it.
   bool compressed() const { return compressed_; }
   // Attention sums over all rows are, to be gathered from the first token on.

@@ -271,6 +271,7 @@ void RowRecall::Average(HeadState& state, RowScores& scores) const {
     while (before != state.average.end() && before->position < row.position) ++before;
     const bool known = before != state.average.end() && before->position == row.position;
     row.average = known ? beta * before->average + (1 - beta) * weight : weight;
+    row.since = known ? before->since : scores.positions;
   }
   state.average = scores.slots;
 }
@@ -331,6 +332,24 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   return choice;
 }
 
+void RowRecall::Promote(SequenceRows& rows, int32_t tokens) {
+  if (spec_.promote_after == 0) return;
+  for (int layer = 0; layer < layout_.layers; ++layer) {
+    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+      HeadRows& resident = rows.head(layer, kv_head);
+      std::erase_if(head(layer, kv_head).average, [&](const SlotRow& row) {
+        if (tokens - row.since < spec_.promote_after) return false;
+        const int32_t slot = resident.Find(row.position);
+        if (slot >= 0 && resident.kind(slot) == RowKind::kRecalled) {
+          resident.set_kind(slot, RowKind::kKept);
+          ++counters_.promoted_rows;
+        }
+        return true;
+      });
+    }
+  }
+}
+
 void RowRecall::Save(ByteWriter& out) const {
   out.Put<int32_t>(slots_);
   index_->Save(out);
@@ -341,6 +360,7 @@ void RowRecall::Save(ByteWriter& out) const {
     for (const SlotRow& row : state.average) {
       out.Put<int32_t>(row.position);
       out.Put<float>(row.average);
+      out.Put<int32_t>(row.since);
     }
   }
 }
@@ -357,7 +377,8 @@ bool RowRecall::Load(ByteReader& in) {
     for (int32_t i = 0; i < count && in.ok(); ++i) {
       const int32_t position = in.Get<int32_t>();
       if (!state.average.empty() && position <= state.average.back().position) return false;
-      state.average.push_back({position, in.Get<float>()});
+      const float average = in.Get<float>();
+      state.average.push_back({position, average, in.Get<int32_t>()});
     }
   }
   return in.ok();

@@ -29,6 +29,7 @@ namespace tidepool {
 struct RecallCounters {
   int64_t recalled_rows = 0, recalled_bytes = 0;
   int64_t late_rows = 0;  // wanted by a step, asked for and given up: it took longer than budget_ms
+  int64_t promoted_rows = 0;
   int64_t lost_rows = 0;  // wanted by a step and not to be had: the answer was computed without them
 };
 
@@ -95,6 +96,10 @@ class RowRecall {
   void Compare(absl::Span<const float* const> queries, int32_t position, const char* row, RowScores& scores) const;
   // Second half. `exact`: the best `slots` rows, whatever the threshold (sync).
   RowChoice Choose(int layer, int kv_head, RowScores& scores, bool exact);
+
+  // Rows that have held their slots since `promote_after` tokens or more are the policy's from now on: for it to select
+  // from. `tokens` have been seen.
+  void Promote(SequenceRows& rows, int32_t tokens);
 
   RecallCounters& counters() { return counters_; }
   const RecallCounters& counters() const { return counters_; }

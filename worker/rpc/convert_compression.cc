@@ -163,6 +163,7 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   if (recall.has_interval()) spec.recall.interval = recall.interval();
   if (recall.has_turn()) spec.recall.turn = recall.turn();
   if (recall.has_min_share()) spec.recall.min_share = recall.min_share();
+  if (recall.has_promote_after()) spec.recall.promote_after = recall.promote_after();
   return spec;
 }
 

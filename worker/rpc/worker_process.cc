@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/flags.h"
-#include "base/listen_address.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
@@ -35,17 +34,20 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
   TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
+  TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ServerSecurity> security,
+                      ServerSecurity::Open(process.security, process.listen));
+  if (ValidateConfigFlag()) return absl::OkStatus();
   const std::string tenant = options.tenant;
-  if (ValidateConfigFlag()) return CheckListenAddress(process.listen, process.insecure);
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
   // A file that is missing or broken is not a mistake in the command's form: exit code 1.
   if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
   // The engine lets go of the cache before the cache goes.
-  TP_ASSIGN_OR_RETURN(const AttachedCache cache, process.open_cache(LayoutOf(**model, options.kv_type), options));
+  TP_ASSIGN_OR_RETURN(const AttachedCache cache,
+                      process.open_cache(LayoutOf(**model, options.kv_type), options, *security));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
-                      WorkerServer::Start(process.listen, process.insecure, engine.get(), cache.services, &policies));
+                      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
   if (metrics != nullptr) std::printf("metrics on http://%s/metrics\n", metrics->address().c_str());

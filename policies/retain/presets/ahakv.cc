@@ -36,6 +36,7 @@ class AhaScorer final : public HeadScorer {
 class AhaScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "aha"; }
+  bool keeps_row_state() const override { return true; }
   int Queries(const CompressionSpec& spec) const override { return spec.aha_recent; }
   int Window(const CompressionSpec& spec) const override { return spec.aha_recent; }
   std::string_view least_fields() const override { return "aha_recent + 1"; }

@@ -46,6 +46,7 @@ class CormScorer final : public HeadScorer {
 class CormScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "corm"; }
+  bool keeps_row_state() const override { return true; }
   absl::Span<const ScoreOption> options() const override {
     static constexpr ScoreOption kOptions[] = {{"queries", 256, 1, 1024}, {"recent", 256, 1, 1 << 20}};
     return kOptions;

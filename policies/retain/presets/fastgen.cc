@@ -72,6 +72,7 @@ class FastGenScorer final : public HeadScorer {
 class FastGenScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "fastgen"; }
+  bool keeps_row_state() const override { return true; }
   absl::Span<const ScoreOption> options() const override {
     static constexpr ScoreOption kOptions[] = {
         {"queries", 64, 1, 1024}, {"recovered", 0.9, 0, 1}, {"heavy", 0.3, 0, 1}, {"window", 0.3, 0, 1}};

@@ -68,6 +68,7 @@ class KeyformerScorer final : public HeadScorer {
 class KeyformerScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "keyformer"; }
+  bool keeps_row_state() const override { return true; }
   absl::Span<const ScoreOption> options() const override {
     static constexpr ScoreOption kOptions[] = {{"seed", 0, 0, 9007199254740992.0}};
     return kOptions;

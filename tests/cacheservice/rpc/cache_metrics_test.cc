@@ -11,20 +11,22 @@
 #include "metrics/catalogue.h"
 #include "metrics/metrics_page.h"
 #include "tests/support/blocks.h"
+#include "tests/support/eventually.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class CacheMetricsTest : public testing::Test {
  protected:
-  CacheMetricsTest() {
-    CacheOptions options;
+  void Open(CacheOptions options = {}) {
     options.data_dir = dir_.path();
     storage_ = *CacheStorage::Open(options);
-    context_ = std::make_unique<CacheContext>(storage_.blocks.get(), storage_.manifests.get(), 1, int64_t{1} << 20);
+    context_ = std::make_unique<CacheContext>(storage_.blocks.get(), storage_.manifests.get(), 1, int64_t{1} << 20,
+                                              /*security=*/nullptr);
   }
   std::string Text() {
     MetricsPage page;
@@ -37,6 +39,7 @@ class CacheMetricsTest : public testing::Test {
 };
 
 TEST_F(CacheMetricsTest, AllOfTheCatalogueIsThereFromTheStart) {
+  Open();
   const std::string text = Text();
   for (const MetricDefinition& metric : MetricCatalogue()) {
     if (metric.source != MetricSource::kCache) continue;
@@ -45,6 +48,7 @@ TEST_F(CacheMetricsTest, AllOfTheCatalogueIsThereFromTheStart) {
 }
 
 TEST_F(CacheMetricsTest, HitsAreCountedByTierAndMissesByReason) {
+  Open();
   const BlockId stored{test::NumberedKey(1), 0}, unknown{test::NumberedKey(2), 0};
   ASSERT_TRUE(storage_.blocks->Put(stored, test::NumberedValue(1, 0), /*durable=*/false).ok());
   ASSERT_NE(*storage_.blocks->Get(stored), nullptr);
@@ -60,6 +64,25 @@ TEST_F(CacheMetricsTest, HitsAreCountedByTierAndMissesByReason) {
   EXPECT_THAT(text, HasSubstr("\ntidepool_cache_puts_total{tier=\"memory\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("\ntidepool_cache_recall_duration_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("\ntidepool_cache_recalled_rows_total 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("remote\"}")));
+}
+
+TEST_F(CacheMetricsTest, ARemoteTierThatIsAwayIsSeen) {
+  CacheOptions options;
+  options.remote.url = "redis+unix://" + dir_.path() + "/nobody.sock";
+  Open(options);
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_hits_total{tier=\"remote\"} 0\n"));
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_remote_breaker_state 0\n"));
+  // Reads go on as misses, until the breaker keeps them from the engine.
+  EXPECT_TRUE(test::Eventually([&] {
+    EXPECT_EQ(*storage_.blocks->Get({test::NumberedKey(2), 0}), nullptr);
+    return storage_.blocks->Stats().remote.unavailable > 0;
+  }));
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("\ntidepool_cache_remote_breaker_state 1\n"));
+  EXPECT_THAT(text, HasSubstr("\ntidepool_cache_remote_breaker_opened_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("\ntidepool_cache_misses_total{reason=\"absent\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("\ntidepool_cache_misses_total{reason=\"unavailable\"} 0\n")));
 }
 
 }  // namespace

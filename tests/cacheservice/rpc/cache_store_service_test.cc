@@ -169,6 +169,7 @@ TEST_F(CacheStoreServiceTest, WrongOffloadStreamsEndWithTheFieldsName) {
          f.set_payload(std::string(kMaxFrameBytes + 1, 'x'));
          f.set_checksum(Checksum32(f.payload()));
        }},
+      {"frame.parent_key", [](auto&, auto& f) { f.set_parent_key("short"); }},
       {"frame.checksum", [](auto&, auto& f) { f.set_checksum(f.checksum() ^ 1); }},
       {"frame.checksum", [](auto&, auto& f) { f.mutable_payload()->at(100) ^= 1; }},
   };

@@ -33,6 +33,18 @@ TEST(CacheOptionsTest, ADirectoryMustBeNamed) {
   EXPECT_THAT(std::string(options.Validate().message()), HasSubstr("data_dir holds a zero byte"));
 }
 
+TEST(CacheOptionsTest, AMemoryPolicyIsOneOfThoseThereAre) {
+  for (const char* name : {"chain", "lru", "sieve"}) {
+    CacheOptions options = Valid();
+    options.memory_policy = name;
+    EXPECT_EQ(options.Validate(), absl::OkStatus()) << name;
+  }
+  CacheOptions options = Valid();
+  options.memory_policy = "random";
+  EXPECT_EQ(options.Validate().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(options.Validate().message()), HasSubstr("memory_policy 'random' is not one of chain"));
+}
+
 // One number of CacheOptions with the ends of its range, written as they must appear in a message.
 struct Field {
   std::string name;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/sieve.h"
 #include "tests/support/blocks.h"
 
@@ -31,7 +32,7 @@ BlockValue Value(int number, size_t bytes = kValueBytes) {
   return std::make_shared<const std::string>(bytes, static_cast<char>('a' + number % 26));
 }
 uint64_t CostOfOne() { return MemoryTier::CostBytes(*Value(0)); }
-std::unique_ptr<ReplacementPolicy> MakeSieve() { return std::make_unique<Sieve>(); }
+std::unique_ptr<ReplacementPolicy> MakeSieve(uint64_t, bool) { return std::make_unique<Sieve>(); }
 
 MemoryTier TierOf(int values) { return MemoryTier(values * CostOfOne(), nullptr, MakeSieve); }
 
@@ -89,6 +90,58 @@ TEST(MemoryTierTest, WhatWasReadOutlivesWhatWasNot) {
   EXPECT_TRUE(tier.Contains(Id(2)));
   EXPECT_FALSE(tier.Contains(Id(3)));
   EXPECT_EQ(tier.Stats().evictions, 1u);
+}
+
+// The tier's default policy in one shard and in several, where the blocks of a chain are spread.
+TEST(MemoryTierTest, ChainsAreGivenUpFromTheirTailsWhereverTheirBlocksLie) {
+  constexpr size_t kLargeBytes = 1 << 20;
+  for (const uint64_t limit : {uint64_t{60} << 20, uint64_t{256} << 20}) {
+    std::vector<BlockId> gone;
+    MemoryTier tier(
+        limit, [&](const BlockId& id, const BlockValue&) { gone.push_back(id); },
+        [](uint64_t bytes, bool alone) { return MakeReplacementPolicy("chain", bytes, alone); });
+    const int chain_blocks = static_cast<int>(limit >> 20) / 4;
+    std::vector<BlockKey> chain;
+    for (int i = 0; i < chain_blocks; ++i) chain.push_back(test::NumberedKey(i));
+    tier.Refer(chain);
+    for (int i = 0; i < chain_blocks; ++i) tier.Put({chain[i], 0}, Value(i, kLargeBytes));
+    EXPECT_THAT(gone, IsEmpty());
+    // Other chains of one block each push it out.
+    for (int i = 0; i < 8 * chain_blocks && tier.Contains({chain[0], 0}); ++i) {
+      const BlockKey other = test::NumberedKey(1000 + i);
+      tier.Refer({&other, 1});
+      tier.Put({other, 0}, Value(i, kLargeBytes));
+      ASSERT_LE(tier.Stats().bytes, tier.Stats().limit_bytes);
+    }
+    std::vector<int> order;  // places in the chain, as they left
+    for (const BlockId& id : gone) {
+      const auto at = std::find(chain.begin(), chain.end(), id.key);
+      if (at != chain.end()) order.push_back(static_cast<int>(at - chain.begin()));
+    }
+    EXPECT_GT(order.size(), 2u);
+    EXPECT_TRUE(std::is_sorted(order.rbegin(), order.rend()));
+  }
+}
+
+TEST(MemoryTierTest, AValueWorthLessThanAllIsPassedOnAtOnce) {
+  std::vector<BlockId> gone;
+  MemoryTier tier(
+      1 << 20, [&](const BlockId& id, const BlockValue&) { gone.push_back(id); },
+      [](uint64_t bytes, bool alone) { return MakeReplacementPolicy("chain", bytes, alone); });
+  // Four blocks that come back all the time; what comes between never does.
+  std::vector<BlockKey> chain;
+  for (int i = 0; i < 4; ++i) chain.push_back(test::NumberedKey(i));
+  int refused = 0;
+  for (int round = 0; round < 3000; ++round) {
+    tier.Refer(chain);
+    for (int i = 0; i < 4; ++i) tier.Put({chain[i], 0}, Value(i, 200 << 10));
+    const BlockKey other = test::NumberedKey(1000 + round);
+    tier.Refer({&other, 1});
+    refused += tier.Put({other, 0}, Value(round, 200 << 10)) == PutResult::kRefused;
+  }
+  EXPECT_GT(refused, 1000) << "once it has seen enough";
+  EXPECT_GE(gone.size(), static_cast<size_t>(refused)) << "what is refused goes to the next tier";
+  for (const BlockKey& key : chain) EXPECT_TRUE(tier.Contains({key, 0}));
 }
 
 TEST(MemoryTierTest, LookingWithoutReadingRefreshesNothing) {

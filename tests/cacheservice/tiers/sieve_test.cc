@@ -31,22 +31,22 @@ TEST(SieveTest, AnEmptyPolicyHasNoVictim) { EXPECT_EQ(Sieve().Victim(Any), std::
 
 TEST(SieveTest, WhatWasNeverReadLeavesInTheOrderOfArrival) {
   Sieve sieve;
-  for (const uint32_t slot : {4, 0, 2, 1, 3}) sieve.Insert(slot);
+  for (const uint32_t slot : {4, 0, 2, 1, 3}) sieve.Insert(slot, {});
   EXPECT_THAT(LeavingOrder(sieve), ElementsAre(4, 0, 2, 1, 3));
 }
 
 // Worked by hand: slots 0 to 6 held, 0, 1 and 6 read; then two evictions with an arrival after each.
 TEST(SieveTest, TheHandSparesWhatWasReadOnceAndGoesOnWhereItStopped) {
   Sieve sieve;
-  for (uint32_t slot = 0; slot < 7; ++slot) sieve.Insert(slot);
+  for (uint32_t slot = 0; slot < 7; ++slot) sieve.Insert(slot, {});
   for (const uint32_t slot : {0, 1, 6}) sieve.Touch(slot);
   EXPECT_EQ(sieve.Victim(Any), 2u) << "0 and 1 were read";
   sieve.Remove(2);
-  sieve.Insert(7);
+  sieve.Insert(7, {});
   sieve.Touch(0);
   EXPECT_EQ(sieve.Victim(Any), 3u) << "the hand does not go back to 0 and 1";
   sieve.Remove(3);
-  sieve.Insert(8);
+  sieve.Insert(8, {});
   EXPECT_EQ(sieve.Victim(Any), 4u);
   sieve.Remove(4);
   EXPECT_EQ(sieve.Victim(Any), 5u);
@@ -60,7 +60,7 @@ TEST(SieveTest, TheHandSparesWhatWasReadOnceAndGoesOnWhereItStopped) {
 
 TEST(SieveTest, AskingAgainGivesTheSameVictimUntilItIsRemoved) {
   Sieve sieve;
-  for (uint32_t slot = 0; slot < 3; ++slot) sieve.Insert(slot);
+  for (uint32_t slot = 0; slot < 3; ++slot) sieve.Insert(slot, {});
   sieve.Touch(0);
   EXPECT_EQ(sieve.Victim(Any), 1u);
   EXPECT_EQ(sieve.Victim(Any), 1u);
@@ -68,7 +68,7 @@ TEST(SieveTest, AskingAgainGivesTheSameVictimUntilItIsRemoved) {
 
 TEST(SieveTest, WhatMayNotLeaveIsPassedOver) {
   Sieve sieve;
-  for (uint32_t slot = 0; slot < 4; ++slot) sieve.Insert(slot);
+  for (uint32_t slot = 0; slot < 4; ++slot) sieve.Insert(slot, {});
   EXPECT_EQ(sieve.Victim([](uint32_t slot) { return slot == 2; }), 2u);
   EXPECT_EQ(sieve.Victim([](uint32_t slot) { return slot == 1; }), 1u) << "also behind the hand";
   EXPECT_EQ(sieve.Victim([](uint32_t) { return false; }), std::nullopt);
@@ -76,7 +76,7 @@ TEST(SieveTest, WhatMayNotLeaveIsPassedOver) {
 
 TEST(SieveTest, EvenWhenAllWereReadOneLeaves) {
   Sieve sieve;
-  for (uint32_t slot = 0; slot < 5; ++slot) sieve.Insert(slot);
+  for (uint32_t slot = 0; slot < 5; ++slot) sieve.Insert(slot, {});
   for (uint32_t slot = 0; slot < 5; ++slot) sieve.Touch(slot);
   EXPECT_EQ(sieve.Victim([](uint32_t slot) { return slot == 3; }), 3u);
 }
@@ -121,7 +121,7 @@ TEST(SieveTest, RandomSequencesAgreeWithTheListOfThePaper) {
     for (int step = 0; step < 2000; ++step) {
       const uint32_t slot = random() % 24;
       if (!held.contains(slot)) {
-        sieve.Insert(slot), model.Insert(slot), held.insert(slot);
+        sieve.Insert(slot, {}), model.Insert(slot), held.insert(slot);
         continue;
       }
       switch (random() % 6) {

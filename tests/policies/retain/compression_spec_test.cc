@@ -172,6 +172,8 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.turn", "d2o", [=](auto& s) { sync(s), s.recall.turn = std::nan(""); }},
       {"recall.min_share", "d2o", [=](auto& s) { sync(s), s.recall.min_share = -0.1; }},
       {"recall.min_share", "d2o", [=](auto& s) { sync(s), s.recall.min_share = 0.6; }},
+      {"recall.promote_after", "d2o", [=](auto& s) { sync(s), s.recall.promote_after = -1; }},
+      {"recall.promote_after", "d2o", [=](auto& s) { sync(s), s.recall.promote_after = 65'537; }},
   };
   for (const BadSpec& bad : cases) {
     CompressionSpec spec = FindPreset(bad.preset)->make();
@@ -354,6 +356,7 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.interval = 3; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.turn = 0.5; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.min_share = 0.01; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.promote_after = 32; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {

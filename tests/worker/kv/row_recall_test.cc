@@ -290,6 +290,41 @@ TEST_F(RowRecallTest, AsyncLeavesRowsWithLittleOfTheAttention) {
   }
 }
 
+TEST_F(RowRecallTest, RowsThatKeepTheirSlotsBecomeThePolicys) {
+  constexpr int kSlots = 16;
+  RecallSpec spec = Spec(RecallMode::kSync);
+  spec.promote_after = 32;
+  RowRecall recall(Layout(), kGroup, spec);
+  recall.set_slots(kSlots);
+  const auto log = MakeLog(recall);
+  Install(Choose(recall, *log, true), kSlots);
+  const HeadRows& head = rows_.head(0, 0);
+  ASSERT_EQ(head.recalled_rows(), kSlots);
+  Choose(recall, *log, true);  // finds them in their slots
+  recall.Promote(rows_, kTokens + 31);
+  EXPECT_EQ(head.recalled_rows(), kSlots) << "not long enough";
+  recall.Promote(rows_, kTokens + 32);
+  EXPECT_EQ(head.recalled_rows(), 0);
+  EXPECT_EQ(head.rows(), kResident + kSlots);
+  EXPECT_EQ(recall.counters().promoted_rows, kSlots);
+  // Others can come into the slots.
+  const RowChoice next = Choose(recall, *log, true);
+  EXPECT_EQ(next.wanted.size(), static_cast<size_t>(kSlots));
+  for (int32_t position : next.wanted) EXPECT_EQ(head.Find(position), -1);
+}
+
+TEST_F(RowRecallTest, RowsAreNeverPromotedWhereTheRequestSaysSo) {
+  RecallSpec spec = Spec(RecallMode::kSync);
+  spec.promote_after = 0;
+  RowRecall recall(Layout(), kGroup, spec);
+  recall.set_slots(16);
+  const auto log = MakeLog(recall);
+  Install(Choose(recall, *log, true), 16);
+  Choose(recall, *log, true);
+  recall.Promote(rows_, kTokens + 100'000);
+  EXPECT_EQ(rows_.head(0, 0).recalled_rows(), 16);
+}
+
 TEST(QueryRingTest, RemembersTheLastOnes) {
   QueryRing ring(2, 3, 1);
   for (int i = 0; i < 5; ++i) {
