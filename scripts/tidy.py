@@ -50,6 +50,7 @@ MAY_INCLUDE = {
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
     "worker/rpc/": ("base/", "policies/", "proto/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "proto/"),
+    "client/http/": ("base/", "proto/", "client/"),
     "client/cli/": ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
 }
 OURS = ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
@@ -64,7 +65,8 @@ PACKAGES = {
                                            "cacheservice/rocksdb/")),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
-    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/cli/", "worker/rpc/")),
+    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),
+    "Boost": (re.compile(r"^boost/"), ("client/http/http_",)),
 }
 
 # Policies are pure: what they need of the outside comes in as an argument.

@@ -6,7 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "client/cli/proto_json.h"
+#include "client/proto_json.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
 ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress, "cache service to ask: host:port or unix:PATH");
@@ -41,7 +41,7 @@ std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
 absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
 
 void PrintJson(const google::protobuf::Message& message) {
-  std::printf("%s\n", ToJson(message).c_str());
+  std::printf("%s\n", client::ToJson(message).c_str());
   std::fflush(stdout);
 }
 
