@@ -1,11 +1,11 @@
 // tidepool-http: OpenAI's HTTP API in front of workers.
-#include <chrono>
+#include <sys/resource.h>
+
 #include <csignal>
 #include <cstdio>
 #include <ctime>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -69,6 +69,14 @@ void WarnOfTenantsWithoutWorkers(const ApiKeys& keys, const WorkerPool& pool) {
   for (const std::string& tenant : keys.Tenants()) {
     if (!pool.HasTenant(tenant)) TP_LOG(Warning, "http", "no worker is of tenant ", tenant, ", which has an API key");
   }
+}
+
+// A connection takes a descriptor, and the usual soft limit is 1024.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // Without keys only this machine may ask, unless --insecure says otherwise.
@@ -162,6 +170,7 @@ int Main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);  // a client that has gone is an error to see, not the end
+  RaiseDescriptorLimit();
   const absl::Status status = Serve(signals);
   return status.ok() ? 0 : Fail(status);
 }

@@ -212,13 +212,22 @@ TEST_F(FrontTest, AnAnswerThatTakesTooLongIsA504) {
   Start({{"default", worker.address()}}, {.request_timeout = absl::Milliseconds(300)});
   worker.held().Hold(3);
   EXPECT_EQ(Post("/v1/completions", Completion(200)).status, 504);
+}
+
+TEST_F(FrontTest, AStreamWhoseWorkerGoesEndsWithTheError) {
+  TinyWorker worker;
+  Start({{"default", worker.address()}});
   worker.held().Hold(3);
   RawClient client(server_->port());
   client.Post("/v1/completions", Completion(200, {{"stream", true}}).dump());
-  const RawResponse streamed = client.ReadResponse();
-  EXPECT_EQ(streamed.status, 200);
-  EXPECT_THAT(streamed.body, HasSubstr(R"("error":{"message":)"));
-  EXPECT_THAT(streamed.body, testing::Not(HasSubstr("[DONE]")));
+  EXPECT_EQ(client.ReadHead().status, 200);
+  std::string events = client.ReadChunk();
+  worker.Stop();
+  for (std::string chunk = client.ReadChunk(); !chunk.empty(); chunk = client.ReadChunk()) events += chunk;
+  EXPECT_THAT(events, HasSubstr(R"(data: {"error":{"message":)"));
+  EXPECT_THAT(events, testing::Not(HasSubstr("[DONE]")));
+  client.Get("/health");
+  EXPECT_GT(client.ReadResponse().status, 0) << "the stream ended in order";
 }
 
 TEST_F(FrontTest, AFullQueueIsA429) {

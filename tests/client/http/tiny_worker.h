@@ -29,6 +29,8 @@ class TinyWorker {
     engine_.reset();
   }
 
+  // Ends its calls at once.
+  void Stop() { server_->Shutdown(absl::ZeroDuration()); }
   const std::string& address() const { return server_->address(); }
   HeldEngine& held() { return *held_; }
   EngineStats Stats() const { return engine_->Stats(); }
