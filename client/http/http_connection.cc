@@ -144,9 +144,7 @@ void HttpConnection::TakeHead() {
   }
   if (!ReserveBody()) {
     BeginAnswer();
-    HttpResponse busy = host_->service->Error(503, "too many large requests at once");
-    busy.headers.emplace_back("Retry-After", "1");
-    return Respond(busy);
+    return Respond(host_->service->Error(503, "too many large requests at once"));
   }
   if (absl::EqualsIgnoreCase(text(message[beast::http::field::expect]), "100-continue")) {
     Queue("HTTP/1.1 100 Continue\r\n\r\n");

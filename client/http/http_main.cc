@@ -1,14 +1,17 @@
 // tidepool-http: OpenAI's HTTP API in front of workers.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/flags.h"
@@ -55,6 +58,17 @@ absl::StatusOr<std::vector<WorkerAddress>> WorkersFromFlags() {
     return absl::InvalidArgumentError(absl::StrCat("--workers: ", workers.size(), " of them, 1 to ", kMaxWorkers));
   }
   return workers;
+}
+
+// It stands in paths.
+absl::Status CheckModelId(const std::string& id) {
+  const bool fits =
+      id.size() <= 128 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
+        return absl::ascii_isalnum(c) || std::string_view("._-/:").find(static_cast<char>(c)) != std::string_view::npos;
+      });
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--model-id: '", id, "' is not at most 128 letters, digits and . _ - / :"));
 }
 
 absl::StatusOr<std::unique_ptr<ApiKeys>> KeysFromFlags() {
@@ -117,6 +131,7 @@ absl::Status Serve(const sigset_t& signals) {
   TP_RETURN_IF_ERROR(CheckRange("--max-connections", absl::GetFlag(FLAGS_max_connections), 1, 65'536));
   TP_RETURN_IF_ERROR(CheckRange("--http-threads", absl::GetFlag(FLAGS_http_threads), 1, 64));
   TP_RETURN_IF_ERROR(CheckListen(absl::GetFlag(FLAGS_listen), !absl::GetFlag(FLAGS_api_keys).empty()));
+  TP_RETURN_IF_ERROR(CheckModelId(absl::GetFlag(FLAGS_model_id)));
   TP_ASSIGN_OR_RETURN(const std::vector<WorkerAddress> workers, WorkersFromFlags());
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<ApiKeys> keys, KeysFromFlags());
 

@@ -48,7 +48,7 @@ class HttpService {
   // A refusal that the head is enough for, so that nobody's body is read in vain; else nothing.
   virtual std::optional<HttpResponse> Refuse(const HttpHead& head) = 0;
   virtual void Serve(const HttpHead& head, std::string body, std::shared_ptr<HttpExchange> exchange) = 0;
-  // The body of a response to what is no acceptable HTTP.
+  // The response to what is no acceptable HTTP, or to what there is no room for (503).
   virtual HttpResponse Error(int status, const std::string& message) = 0;
 };
 

@@ -39,7 +39,7 @@ void RunningAnswer::Begin() {
     if (const auto answer = weak.lock()) answer->OnGone();
   });
   MutexLock lock(&mutex_);
-  for (int i = 0; i < request_.choices() && !over_; ++i) {
+  for (int i = 0; i < request_.choices(); ++i) {
     if (absl::Status started = StartChoice(i); !started.ok()) return Fail(started);
   }
 }

@@ -302,6 +302,7 @@ TEST(HttpUsageTest, MistakesAreNamedAndExitWith2) {
       {{"extra"}, "'extra'"},
       {{"--workers=nowhere"}, "--workers: 'nowhere'"},
       {{"--workers="}, "--workers"},
+      {{"--model-id=a model"}, "--model-id: 'a model'"},
       {{"--listen=here"}, "listen: 'here'"},
       {{"--listen=0.0.0.0:0"}, "needs --insecure"},
       {{"--api-keys=/nonexistent"}, "--api-keys: cannot read"},
