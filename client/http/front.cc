@@ -131,13 +131,10 @@ HttpResponse Front::Model(const std::string& tenant, const std::string& id) cons
 
 HttpResponse Front::Health() const {
   const int answering = pool_->answering();
-  const bool well = !draining_ && answering > 0;
-  HttpResponse response = JsonResponse({{"status", draining_ ? "ending"
-                                                   : well    ? "ok"
-                                                             : "no worker answers"},
+  HttpResponse response = JsonResponse({{"status", answering > 0 ? "ok" : "no worker answers"},
                                         {"workers", pool_->size()},
                                         {"workers_answering", answering}});
-  response.status = well ? 200 : 503;
+  response.status = answering > 0 ? 200 : 503;
   return response;
 }
 

@@ -2,7 +2,6 @@
 #ifndef TIDEPOOL_CLIENT_HTTP_FRONT_H_
 #define TIDEPOOL_CLIENT_HTTP_FRONT_H_
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -40,8 +39,6 @@ class Front : public HttpService {
   void Serve(const HttpHead& head, std::string body, std::shared_ptr<HttpExchange> exchange) override;
   HttpResponse Error(int status, const std::string& message) override;
 
-  // From now on /health says that it is ending.
-  void Drain() { draining_ = true; }
   FrontStats Stats() const;
 
  private:
@@ -56,7 +53,6 @@ class Front : public HttpService {
   const FrontOptions options_;
   const ApiKeys* const keys_;
   WorkerPool* const pool_;
-  std::atomic<bool> draining_{false};
   mutable Mutex mutex_;
   FrontStats stats_ ABSL_GUARDED_BY(mutex_);
 };

@@ -153,7 +153,6 @@ absl::Status Serve(const sigset_t& signals) {
   std::printf("listening on %s\n", server->address().c_str());
   std::fflush(stdout);
   WatchKeys(signals, *keys, pool);
-  front.Drain();
   server->Shutdown(absl::Seconds(absl::GetFlag(FLAGS_drain_time)));
   return absl::OkStatus();
 }

@@ -250,7 +250,7 @@ TEST_F(FrontTest, AFullQueueIsA429) {
   while (worker.Stats().running_sequences + worker.Stats().waiting_requests > 0) std::this_thread::yield();
 }
 
-TEST_F(FrontTest, ADrainingFrontFinishesItsAnswers) {
+TEST_F(FrontTest, AServerThatEndsFinishesItsAnswers) {
   TinyWorker worker;
   Start({{"default", worker.address()}});
   worker.held().Hold(3);
@@ -258,8 +258,6 @@ TEST_F(FrontTest, ADrainingFrontFinishesItsAnswers) {
   client.Post("/v1/completions", Completion(20, {{"stream", true}}).dump());
   EXPECT_EQ(client.ReadHead().status, 200);
   client.ReadChunk();
-  front_->Drain();
-  EXPECT_EQ(Get("/health").status, 503);
   std::thread shutdown([&] { server_->Shutdown(absl::Hours(1)); });
   worker.held().Release();
   EXPECT_THAT(client.ReadToEnd(), HasSubstr("data: [DONE]"));
