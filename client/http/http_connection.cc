@@ -183,7 +183,8 @@ void HttpConnection::RefuseInput(Error error) {
   std::string message = absl::StrCat("not acceptable as HTTP: ", error.message());
   if (error == Http::header_limit || error == Http::buffer_overflow) {
     status = 431;
-    message = absl::StrCat("the request's head is too long, at most ", host_->options.max_head_bytes, " bytes");
+    message = absl::StrCat("the request line or the headers are too long, at most ", host_->options.max_head_bytes,
+                           " bytes each");
   } else if (error == Http::body_limit) {
     status = 413;
     message = absl::StrCat("the request's body is too long, at most ", host_->options.max_body_bytes, " bytes");

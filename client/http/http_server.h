@@ -19,7 +19,7 @@ struct HttpServerOptions {
   std::string listen = "127.0.0.1:8080";            // host:port (port 0: any free one) or unix:PATH
   int threads = 2;                                  // 1 to 64
   int max_connections = 1024;                       // 1 to 65,536; others get 503
-  size_t max_head_bytes = 16 << 10;                 // request line and headers; longer ones get 431
+  size_t max_head_bytes = 16 << 10;                 // of the request line, and of the headers; longer ones get 431
   size_t max_body_bytes = 8 << 20;                  // longer ones get 413
   size_t max_body_bytes_at_once = 256 << 20;        // of all connections; past it 503
   absl::Duration head_timeout = absl::Seconds(60);  // from the end of an answer, or the beginning, to the next head
