@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/client/http/tiny_worker.h"
+#include "tests/support/temp_dir.h"
 
 namespace tidepool::http {
 namespace {
@@ -81,21 +82,24 @@ TEST(WorkerPoolTest, ASessionStaysWithItsWorkerAndMovesWhenThatGoes) {
   EXPECT_TRUE(pool.Models("default").empty());
 }
 
-TEST(WorkerPoolTest, AWorkerThatComesLaterOrAgainIsFound) {
-  auto worker = std::make_unique<TinyWorker>();
-  const std::string address = worker->address();
-  worker.reset();
+TEST(WorkerPoolTest, AWorkerThatComesLaterAndAgainIsFound) {
+  test::TempDir dir;
+  const std::string address = "unix:" + dir.File("worker");
   WorkerPool pool({{"default", address}}, "my-model");
   pool.WaitForFirstAnswers();
   EXPECT_EQ(pool.answering(), 0);
   // It may have the model, nobody knows yet.
   EXPECT_EQ(pool.Choose("default", "x", "", {}).status().code(), absl::StatusCode::kUnavailable);
-  worker = std::make_unique<TinyWorker>("llama_f32.gguf", address);
-  WaitForAnswering(pool, 1);
-  EXPECT_EQ(IdOf(pool, "default"), "my-model");
-  EXPECT_TRUE(pool.Choose("default", "my-model", "", {}).ok());
-  EXPECT_THAT(std::string(pool.Choose("default", "x", "", {}).status().message()), HasSubstr("model: 'x'"));
-  EXPECT_EQ(pool.Choose("default", "my-model", "", {address}).status().code(), absl::StatusCode::kUnavailable);
+  for (int i = 0; i < 2; ++i) {
+    TinyWorker worker("llama_f32.gguf", address);
+    WaitForAnswering(pool, 1);
+    EXPECT_EQ(IdOf(pool, "default"), "my-model");
+    EXPECT_TRUE(pool.Choose("default", "my-model", "", {}).ok());
+    EXPECT_THAT(std::string(pool.Choose("default", "x", "", {}).status().message()), HasSubstr("model: 'x'"));
+    EXPECT_EQ(pool.Choose("default", "my-model", "", {address}).status().code(), absl::StatusCode::kUnavailable);
+    worker.Stop();
+    WaitForAnswering(pool, 0);
+  }
 }
 
 TEST(WorkerPoolTest, WithSeveralModelsARequestMustSayWhich) {
