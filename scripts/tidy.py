@@ -43,6 +43,7 @@ MAY_INCLUDE = {
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
+    "cacheservice/shards/": ("base/", "policies/", "cacheservice/api/", "cacheservice/remote/"),
     "cacheservice/": ("base/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/drain_stream.h"
 #include "tidepool/v1/cache_admin.grpc.pb.h"
 
 namespace tidepool {
@@ -56,6 +57,8 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       response->set_version(TIDEPOOL_VERSION);
       response->set_open_streams(static_cast<uint64_t>(context_->open_streams.load()));
       response->set_staging_bytes(static_cast<uint64_t>(context_->staging_bytes.load()));
+      response->set_pod_name(context_->pod_name);
+      response->set_draining(context_->draining.load());
       return absl::OkStatus();
     });
   }
@@ -112,6 +115,11 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       if (manifest.ok() && !manifest->has_value()) return Unknown(request->session_id());
       return context_->manifests->Delete(tenant, request->session_id(), absl::InfiniteFuture());
     });
+  }
+
+  grpc::ServerWriteReactor<v1::DrainProgress>* Drain(grpc::CallbackServerContext*,
+                                                     const v1::DrainRequest* request) override {
+    return new DrainStream(context_, request->all_blocks());
   }
 
  private:

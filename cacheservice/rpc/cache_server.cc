@@ -16,12 +16,15 @@
 #include "cacheservice/embedded/cache_storage.h"
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/pod_drain.h"
+#include "cacheservice/rpc/pod_name.h"
 
 namespace tidepool {
 
 struct CacheServer::Impl {
   CacheStorage storage;
   std::unique_ptr<CacheContext> context;
+  std::unique_ptr<PodDrain> drain;
   std::unique_ptr<grpc::Service> store, admin;
   std::unique_ptr<grpc::Server> server;
   std::string address;
@@ -44,6 +47,11 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
   impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
                                                  options.threads, options.staging_bytes);
+  TP_ASSIGN_OR_RETURN(impl->context->pod_name, PodName(options.pod_name, impl->storage.database.get()));
+  if (options.peers.from_dns() || !options.peers.addresses.empty()) {
+    impl->drain = std::make_unique<PodDrain>(impl->context.get(), options.peers);
+    impl->context->drain = impl->drain.get();
+  }
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 
@@ -77,8 +85,10 @@ int CacheServer::port() const { return impl_->port; }
 void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
   impl_->server->GetHealthCheckService()->SetServingStatus(false);
+  if (impl_->drain != nullptr) impl_->drain->Cancel();
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   impl_->server.reset();
+  impl_->drain.reset();
   impl_->context.reset();
   if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {
     TP_LOG(Warning, "cache", "not everything could be written at shutdown: ", status.message());

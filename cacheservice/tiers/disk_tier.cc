@@ -343,6 +343,11 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
   return BlockValue();
 }
 
+std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
+  MutexLock lock(&mutex_);
+  return index_.Ids(durable_only);
+}
+
 bool DiskTier::Contains(const BlockId& id) const {
   MutexLock lock(&mutex_);
   return index_.Find(id).has_value();

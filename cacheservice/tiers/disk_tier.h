@@ -57,6 +57,8 @@ class DiskTier {
   std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
 
   bool Contains(const BlockId& id) const;
+  // All ids, or those that were put durable; what was there when the tier was opened counts as durable.
+  std::vector<BlockId> Ids(bool durable_only) const;
 
   TierStats Stats() const;
   uint64_t writes() const;  // to the database, of one or more puts

@@ -73,6 +73,9 @@ class TieredStore {
   // value.
   int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
   bool Contains(const BlockId& id) const;
+  // What somebody relies on: pinned values and those that were put durable. `all`: every value. At some moment during
+  // the call; one on its way to disk may be left out.
+  std::vector<BlockId> Ids(bool all) const;
 
   // A pinned value stays in memory until it is unpinned as often as it was pinned (promise P8). NotFound: not stored.
   // ResourceExhausted: more than half of the memory tier would be pinned.
