@@ -47,6 +47,7 @@ MAY_INCLUDE = {
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/", "cacheservice/resp/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/replay/": ("base/", "cacheservice/tiers/"),
+    "cacheservice/shards/": ("base/", "policies/", "cacheservice/api/", "cacheservice/remote/"),
     "cacheservice/": ("base/", "security/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),

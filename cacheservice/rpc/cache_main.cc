@@ -19,11 +19,20 @@ ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
+ABSL_FLAG(
+    std::string, pod_name, "",
+    "name of this pod among several, 1 to 128 characters: decides which blocks are its own; empty: a name that the "
+    "data directory keeps");
+ABSL_FLAG(
+    std::string, peers, "",
+    "all pods of the service, as in tidepool-worker --cache, this one among them or not: where `tidepool admin drain` "
+    "copies to");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
 
-const tidepool::FlagSet kFlags = {"cache_main", "remote_tier_flags", "rpc/server_flags", "--tls-cert", "--tls-key", "--tls-ca"};
+const tidepool::FlagSet kFlags = {"cache_main", "remote_tier_flags", "rpc/server_flags",
+                                  "--tls-cert", "--tls-key",         "--tls-ca"};
 
 int Usage(const std::string& message) {
   std::fprintf(stderr, "tidepool-cache: %s\nTry: tidepool-cache --help\n", message.c_str());
@@ -49,6 +58,12 @@ int main(int argc, char** argv) {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.security = tidepool::ServerSecurityFromFlags();
   options.threads = absl::GetFlag(FLAGS_threads);
+  options.pod_name = absl::GetFlag(FLAGS_pod_name);
+  if (const std::string peers = absl::GetFlag(FLAGS_peers); !peers.empty()) {
+    absl::StatusOr<tidepool::PodList> list = tidepool::ParsePodList("--peers", peers);
+    if (!list.ok()) return Usage(std::string(list.status().message()));
+    options.peers = *std::move(list);
+  }
   options.cache.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.cache.data_dir.empty()) return Usage("--data-dir is required");
   const auto memory = tidepool::ParseByteSize(absl::GetFlag(FLAGS_memory_bytes));
