@@ -19,6 +19,7 @@ inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxLogprobs = 20;     // alternatives per token
 inline constexpr int kMaxLogitBias = 1024;  // entries
 inline constexpr size_t kMaxSessionIdBytes = 128;
+inline constexpr size_t kMaxTenantBytes = 128;
 inline constexpr int kMaxQueuedRequests = 256;  // waiting for admission; past it RESOURCE_EXHAUSTED
 inline constexpr int kMaxActiveSequences = 64;
 

@@ -8,9 +8,9 @@
 
 namespace tidepool {
 
-// host:port with port 0 to 65535, or unix:PATH. Plain text is for loopback and Unix sockets: anything else needs
-// `insecure`. InvalidArgument naming `listen`.
-absl::Status CheckListenAddress(const std::string& listen, bool insecure);
+// host:port with port 0 to 65535, or unix:PATH. What is neither a loopback address nor a Unix socket can be reached
+// from other machines: `elsewhere` says that this is allowed. InvalidArgument naming `listen` and what to give.
+absl::Status CheckListenAddress(const std::string& listen, bool elsewhere);
 
 }  // namespace tidepool
 

@@ -25,8 +25,10 @@ absl::Status CheckText(const std::string& field, const std::string& text) {
 
 class GenerationClient::Impl {
  public:
-  explicit Impl(const std::string& address)
-      : address(address), stub(v1::Generation::NewStub(client::MakeChannel(address))) {}
+  Impl(const std::string& address, std::shared_ptr<const ChannelSecurity> given)
+      : address(address),
+        security(std::move(given)),
+        stub(v1::Generation::NewStub(client::MakeChannel(address, security.get()))) {}
 
   template <typename Start>
   absl::StatusOr<v1::Finished> Run(Start start, const EventHandler& on_event, absl::Time deadline) {
@@ -51,7 +53,7 @@ class GenerationClient::Impl {
       MutexLock lock(&mutex);
       current = nullptr;
     }
-    if (!status.ok()) return client::FromGrpc(status, address);
+    if (!status.ok()) return client::FromGrpc(status, address, security.get());
     return finished;
   }
 
@@ -63,17 +65,19 @@ class GenerationClient::Impl {
     if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
     Response response;
     const grpc::Status status = (stub.get()->*call)(&context, request, &response);
-    if (!status.ok()) return client::FromGrpc(status, address);
+    if (!status.ok()) return client::FromGrpc(status, address, security.get());
     return response;
   }
 
   const std::string address;
+  const std::shared_ptr<const ChannelSecurity> security;
   const std::unique_ptr<v1::Generation::Stub> stub;
   Mutex mutex;
   grpc::ClientContext* current ABSL_GUARDED_BY(mutex) = nullptr;
 };
 
-GenerationClient::GenerationClient(const std::string& address) : impl_(std::make_unique<Impl>(address)) {}
+GenerationClient::GenerationClient(const std::string& address, std::shared_ptr<const ChannelSecurity> security)
+    : impl_(std::make_unique<Impl>(address, std::move(security))) {}
 GenerationClient::~GenerationClient() = default;
 
 absl::StatusOr<v1::Finished> GenerationClient::Generate(const v1::GenerateRequest& request,
@@ -95,13 +99,15 @@ absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& reque
 std::shared_ptr<GenerationCall> GenerationClient::StartGenerate(v1::GenerateRequest request,
                                                                 std::shared_ptr<GenerationCall::Reader> reader,
                                                                 absl::Time deadline) {
-  return client::StartCall(impl_->stub.get(), impl_->address, std::move(request), std::move(reader), deadline);
+  return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
+                           deadline);
 }
 
 std::shared_ptr<GenerationCall> GenerationClient::StartChat(v1::ChatRequest request,
                                                             std::shared_ptr<GenerationCall::Reader> reader,
                                                             absl::Time deadline) {
-  return client::StartCall(impl_->stub.get(), impl_->address, std::move(request), std::move(reader), deadline);
+  return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
+                           deadline);
 }
 
 void GenerationClient::Cancel() {

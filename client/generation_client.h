@@ -14,10 +14,12 @@
 
 namespace tidepool {
 
+class ChannelSecurity;  // security/rpc/channel_security.h
+
 class GenerationClient {
  public:
-  // host:port or unix:PATH. Does not connect yet.
-  explicit GenerationClient(const std::string& address);
+  // host:port or unix:PATH. security: null is plain text without a token. Does not connect yet.
+  explicit GenerationClient(const std::string& address, std::shared_ptr<const ChannelSecurity> security = nullptr);
   ~GenerationClient();
 
   // `on_event` sees every response but the last. Returns the last one. Cancelled after Cancel; else the server's error.

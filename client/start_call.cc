@@ -14,8 +14,12 @@ namespace {
 template <typename Request>
 class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
-  Call(std::string address, Request request, std::shared_ptr<Reader> reader, absl::Time deadline)
-      : address_(std::move(address)), request_(std::move(request)), reader_(std::move(reader)) {
+  Call(std::string address, std::shared_ptr<const ChannelSecurity> security, Request request,
+       std::shared_ptr<Reader> reader, absl::Time deadline)
+      : address_(std::move(address)),
+        security_(std::move(security)),
+        request_(std::move(request)),
+        reader_(std::move(reader)) {
     if (deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(deadline));
   }
 
@@ -59,7 +63,7 @@ class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::Gen
 
   void OnDone(const grpc::Status& status) override {
     if (!status.ok()) {
-      reader_->OnDone(FromGrpc(status, address_));
+      reader_->OnDone(FromGrpc(status, address_, security_.get()));
     } else {
       reader_->OnDone(std::move(finished_));
     }
@@ -75,6 +79,7 @@ class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::Gen
   }
 
   const std::string address_;
+  const std::shared_ptr<const ChannelSecurity> security_;
   const Request request_;
   std::shared_ptr<Reader> reader_;
   grpc::ClientContext context_;
@@ -87,9 +92,11 @@ class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::Gen
 };
 
 template <typename Request>
-std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::string& address, Request request,
+std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::string& address,
+                                      std::shared_ptr<const ChannelSecurity> security, Request request,
                                       std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
-  auto call = std::make_shared<Call<Request>>(address, std::move(request), std::move(reader), deadline);
+  auto call =
+      std::make_shared<Call<Request>>(address, std::move(security), std::move(request), std::move(reader), deadline);
   call->Start(stub, call);
   return call;
 }
@@ -97,15 +104,15 @@ std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::str
 }  // namespace
 
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
-                                          v1::GenerateRequest request, std::shared_ptr<GenerationCall::Reader> reader,
-                                          absl::Time deadline) {
-  return Start(stub, address, std::move(request), std::move(reader), deadline);
+                                          std::shared_ptr<const ChannelSecurity> security, v1::GenerateRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
+  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline);
 }
 
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
-                                          v1::ChatRequest request, std::shared_ptr<GenerationCall::Reader> reader,
-                                          absl::Time deadline) {
-  return Start(stub, address, std::move(request), std::move(reader), deadline);
+                                          std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
+  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline);
 }
 
 }  // namespace tidepool::client

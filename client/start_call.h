@@ -7,16 +7,18 @@
 
 #include "absl/time/time.h"
 #include "client/generation_call.h"
+#include "security/rpc/channel_security.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 
 namespace tidepool::client {
 
+// security: of the stub's channel; null: plain text.
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
-                                          v1::GenerateRequest request, std::shared_ptr<GenerationCall::Reader> reader,
-                                          absl::Time deadline);
+                                          std::shared_ptr<const ChannelSecurity> security, v1::GenerateRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
-                                          v1::ChatRequest request, std::shared_ptr<GenerationCall::Reader> reader,
-                                          absl::Time deadline);
+                                          std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
 
 }  // namespace tidepool::client
 

@@ -38,31 +38,36 @@ class Finding:
 # include itself. Folders that are not listed (tests, bench) may include everything.
 MAY_INCLUDE = {
     "base/": (),
+    "security/": ("base/",),
+    "security/rpc/": ("base/", "security/"),
     "policies/": ("base/",),
     "proto/": ("base/", "policies/"),
     "cacheservice/api/": ("base/", "policies/"),
-    "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
+    "cacheservice/resp/": ("base/",),
+    "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/", "cacheservice/resp/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/replay/": ("base/", "cacheservice/tiers/"),
-    "cacheservice/": ("base/", "policies/", "proto/", "cacheservice/"),
+    "cacheservice/shards/": ("base/", "policies/", "cacheservice/api/", "cacheservice/remote/"),
+    "cacheservice/": ("base/", "security/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
-    "worker/rpc/": ("base/", "policies/", "proto/", "cacheservice/api/", "worker/"),
-    "client/": ("base/", "proto/"),
-    "client/http/": ("base/", "proto/", "client/"),
-    "client/cli/": ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
+    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "cacheservice/api/", "worker/"),
+    "client/": ("base/", "security/", "proto/"),
+    "client/http/": ("base/", "security/", "proto/", "client/"),
+    "client/cli/": ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
 }
-OURS = ("base/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
+OURS = ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
     "gRPC": (re.compile(r"^(grpc|grpcpp|grpc\+\+)/|\.grpc\.pb\.h$"),
-             ("proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
+             ("security/rpc/", "proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "protobuf": (re.compile(r"^google/|\.pb\.h$"),
                  ("proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",
                                            "cacheservice/rocksdb/")),
+    "hiredis": (re.compile(r"^hiredis/"), ("cacheservice/resp/",)),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
     "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),

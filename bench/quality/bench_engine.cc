@@ -92,7 +92,7 @@ void BenchEngine::Forget(const std::string& session_id) {
   Mutex mutex;  // not absl's notification, which the thread sanitizer does not see through
   CondVar ended;
   std::optional<absl::Status> status;
-  engine_->EndSession(session_id, [&](absl::Status result) {
+  engine_->EndSession({session_id}, [&](absl::Status result) {
     MutexLock lock(&mutex);
     status = std::move(result);
     ended.SignalAll();

@@ -116,7 +116,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Open(const CacheOp
 }
 
 absl::StatusOr<int> EmbeddedCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
-  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers);
+  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers, deadline);
 }
 
 void EmbeddedCache::Offload(BlockId id, std::string value, OffloadOptions options,

@@ -30,7 +30,6 @@
 
 namespace tidepool {
 
-inline constexpr size_t kMaxTenantBytes = 128;
 inline constexpr size_t kMaxModelFingerprintBytes = 256;
 inline constexpr size_t kMaxPresetBytes = 256;
 inline constexpr size_t kMaxManifestTokens = size_t{4} << 20;

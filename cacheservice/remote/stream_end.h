@@ -23,8 +23,14 @@ inline bool IsRefusal(const grpc::Status& status) {
   }
 }
 
+// The service not knowing the worker, or not letting it, says nothing about who asked the worker.
+inline absl::StatusCode CodeForCaller(grpc::StatusCode code) {
+  const bool refused = code == grpc::StatusCode::PERMISSION_DENIED || code == grpc::StatusCode::UNAUTHENTICATED;
+  return refused ? absl::StatusCode::kFailedPrecondition : static_cast<absl::StatusCode>(code);
+}
+
 inline absl::Status RefusalOf(const std::string& endpoint, const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+  return absl::Status(CodeForCaller(status.error_code()),
                       absl::StrCat("cache service ", endpoint, ": ", status.error_message()));
 }
 

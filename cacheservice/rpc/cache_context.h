@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/background.h"
 #include "base/mutex.h"
@@ -18,12 +19,22 @@
 #include "cacheservice/rpc/put_queue.h"
 #include "cacheservice/tiers/tiered_store.h"
 #include "policies/kv/kv_layout.h"
+#include "security/rpc/server_security.h"
 
 namespace tidepool {
 
+class PodDrain;
+
 struct CacheContext {
-  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads, int64_t most_staging_bytes)
-      : blocks(blocks), manifests(manifests), most_staging_bytes(most_staging_bytes), puts(blocks), pool(threads) {}
+  // All that is pointed to outlives the context.
+  CacheContext(TieredStore* blocks, DiskManifestStore* manifests, int threads, int64_t most_staging_bytes,
+               const ServerSecurity* security)
+      : blocks(blocks),
+        manifests(manifests),
+        most_staging_bytes(most_staging_bytes),
+        security(security),
+        puts(blocks),
+        pool(threads) {}
 
   // FailedPrecondition naming the field in which the layout differs from that of the same model's other workers.
   absl::Status CheckLayout(const KvLayout& layout) {
@@ -58,16 +69,27 @@ struct CacheContext {
     return absl::OkStatus();
   }
 
+  // Unavailable, once a drain has emptied this pod.
+  absl::Status CheckTakesNew() const {
+    if (!refuses_new.load()) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat("pod ", pod_name, " has been drained: it takes nothing new"));
+  }
+
   static constexpr size_t kMostModels = 1024;
   static constexpr int kMostWaitingCalls = 4096;
 
   TieredStore* const blocks;
   DiskManifestStore* const manifests;
   const int64_t most_staging_bytes;
+  const ServerSecurity* const security;
   const absl::Time started = absl::Now();
   std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};
   std::atomic<int> waiting_calls{0};
+  std::string pod_name;                  // set before anything is served
+  std::atomic<bool> draining{false};     // clients of several pods give it nothing new
+  std::atomic<bool> refuses_new{false};  // what comes all the same is refused
+  PodDrain* drain = nullptr;             // null: no peers. Outlives the calls
   Mutex mutex;
   absl::flat_hash_map<std::pair<std::string, KvType>, KvLayout> layouts ABSL_GUARDED_BY(mutex);
   PutQueue puts;

@@ -10,6 +10,8 @@
 #include "base/flags.h"
 #include "base/log.h"
 #include "cacheservice/rpc/cache_server.h"
+#include "cacheservice/rpc/remote_tier_flags.h"
+#include "security/rpc/server_flags.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7070", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::string, data_dir, "", "directory of the database; made if absent, one process at a time. Required");
@@ -17,10 +19,20 @@ ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
-ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
+ABSL_FLAG(
+    std::string, pod_name, "",
+    "name of this pod among several, 1 to 128 characters: decides which blocks are its own; empty: a name that the "
+    "data directory keeps");
+ABSL_FLAG(
+    std::string, peers, "",
+    "all pods of the service, as in tidepool-worker --cache, this one among them or not: where `tidepool admin drain` "
+    "copies to");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
+
+const tidepool::FlagSet kFlags = {"cache_main", "remote_tier_flags", "rpc/server_flags",
+                                  "--tls-cert", "--tls-key",         "--tls-ca"};
 
 int Usage(const std::string& message) {
   std::fprintf(stderr, "tidepool-cache: %s\nTry: tidepool-cache --help\n", message.c_str());
@@ -30,22 +42,28 @@ int Usage(const std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv);
+  const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-cache: keeps evicted keys and values, stored prefixes and sessions for workers.\n\n"
         "  tidepool-cache --data-dir=DIR [flags]\n\n%s\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
-        tidepool::FlagHelp({"cache_main"}).c_str());
+        tidepool::FlagHelp(kFlags).c_str());
     return 0;
   }
   if (!rest->empty()) return Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
 
   tidepool::CacheServerOptions options;
   options.listen = absl::GetFlag(FLAGS_listen);
-  options.insecure = absl::GetFlag(FLAGS_insecure);
+  options.security = tidepool::ServerSecurityFromFlags();
   options.threads = absl::GetFlag(FLAGS_threads);
+  options.pod_name = absl::GetFlag(FLAGS_pod_name);
+  if (const std::string peers = absl::GetFlag(FLAGS_peers); !peers.empty()) {
+    absl::StatusOr<tidepool::PodList> list = tidepool::ParsePodList("--peers", peers);
+    if (!list.ok()) return Usage(std::string(list.status().message()));
+    options.peers = *std::move(list);
+  }
   options.cache.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.cache.data_dir.empty()) return Usage("--data-dir is required");
   const auto memory = tidepool::ParseByteSize(absl::GetFlag(FLAGS_memory_bytes));
@@ -54,6 +72,10 @@ int main(int argc, char** argv) {
   const auto disk = tidepool::ParseByteSize(absl::GetFlag(FLAGS_disk_bytes));
   if (!disk.has_value())
     return Usage(absl::StrCat("--disk-bytes: '", absl::GetFlag(FLAGS_disk_bytes), "' is not a size such as 8GiB"));
+  const absl::StatusOr<tidepool::RemoteTierOptions> remote = tidepool::RemoteTierFromFlags();
+  if (!remote.ok()) return Usage(std::string(remote.status().message()));
+  options.cache.remote = *remote;
+  options.cache.remote.insecure = options.security.insecure;
   options.cache.memory_bytes = *memory;
   options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.disk_bytes = *disk;

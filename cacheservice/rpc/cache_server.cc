@@ -10,18 +10,21 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/limits.h"
-#include "base/listen_address.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "cacheservice/embedded/cache_storage.h"
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/pod_drain.h"
+#include "cacheservice/rpc/pod_name.h"
 
 namespace tidepool {
 
 struct CacheServer::Impl {
   CacheStorage storage;
+  std::shared_ptr<const ServerSecurity> security;
   std::unique_ptr<CacheContext> context;
+  std::unique_ptr<PodDrain> drain;
   std::unique_ptr<grpc::Service> store, admin;
   std::unique_ptr<grpc::Server> server;
   std::string address;
@@ -39,11 +42,28 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   if (options.staging_bytes < (int64_t{1} << 20)) {
     return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
   }
-  TP_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   auto impl = std::make_unique<Impl>();
+  TP_ASSIGN_OR_RETURN(impl->security, ServerSecurity::Open(options.security, options.listen));
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
-  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(),
-                                                 options.threads, options.staging_bytes);
+  // Those that wait for the remote tier must not keep others from memory and disk.
+  const int threads = options.threads + (options.cache.remote.enabled() ? options.cache.remote.readers : 0);
+  impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), threads,
+                                                 options.staging_bytes, impl->security.get());
+  TP_ASSIGN_OR_RETURN(impl->context->pod_name, PodName(options.pod_name, impl->storage.database.get()));
+  if (options.peers.from_dns() || !options.peers.addresses.empty()) {
+    // Towards its peers a pod is who it is towards its clients.
+    std::shared_ptr<const ChannelSecurity> security;
+    if (const ServerSecurityOptions& own = options.security; !own.tls_ca.empty()) {
+      TP_ASSIGN_OR_RETURN(security, ChannelSecurity::Create({.tls_ca = own.tls_ca,
+                                                             .tls_cert = own.tls_cert,
+                                                             .tls_key = own.tls_key,
+                                                             .tls_server_name = "",
+                                                             .token = "",
+                                                             .token_file = ""}));
+    }
+    impl->drain = std::make_unique<PodDrain>(impl->context.get(), options.peers, std::move(security));
+    impl->context->drain = impl->drain.get();
+  }
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 
@@ -54,7 +74,7 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &impl->port);
+  builder.AddListeningPort(options.listen, impl->security->Credentials(), &impl->port);
   builder.RegisterService(impl->store.get());
   builder.RegisterService(impl->admin.get());
   impl->server = builder.BuildAndStart();
@@ -77,8 +97,10 @@ int CacheServer::port() const { return impl_->port; }
 void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
   impl_->server->GetHealthCheckService()->SetServingStatus(false);
+  if (impl_->drain != nullptr) impl_->drain->Cancel();
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   impl_->server.reset();
+  impl_->drain.reset();
   impl_->context.reset();
   if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {
     TP_LOG(Warning, "cache", "not everything could be written at shutdown: ", status.message());

@@ -16,10 +16,11 @@ namespace tidepool {
 namespace {
 
 // Offload and Recall take raw bytes (raw_message.h).
-using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<v1::CacheStore::WithRawCallbackMethod_Offload<
-    v1::CacheStore::WithRawCallbackMethod_Recall<v1::CacheStore::WithCallbackMethod_FetchBlocks<
-        v1::CacheStore::WithCallbackMethod_PutManifest<v1::CacheStore::WithCallbackMethod_GetManifest<
-            v1::CacheStore::WithCallbackMethod_DeleteSession<v1::CacheStore::Service>>>>>>>;
+using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<
+    v1::CacheStore::WithRawCallbackMethod_Offload<v1::CacheStore::WithRawCallbackMethod_Recall<
+        v1::CacheStore::WithCallbackMethod_FetchBlocks<v1::CacheStore::WithCallbackMethod_PutManifest<
+            v1::CacheStore::WithCallbackMethod_GetManifest<v1::CacheStore::WithCallbackMethod_DeleteSession<
+                v1::CacheStore::WithCallbackMethod_Probe<v1::CacheStore::Service>>>>>>>>;
 using RawReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 class CacheStoreService final : public CacheStoreBase {
@@ -30,15 +31,20 @@ class CacheStoreService final : public CacheStoreBase {
                                    v1::LookupResponse* response) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
     const absl::Status queued = context_->Run([this, call, reactor, request, response] {
-      reactor->Finish(call->IsCancelled() ? grpc::Status::CANCELLED : ToGrpc(DoLookup(*request, *response)));
+      reactor->Finish(call->IsCancelled() ? grpc::Status::CANCELLED
+                                          : ToGrpc(DoLookup(*request, absl::FromChrono(call->deadline()), *response)));
     });
     if (!queued.ok()) reactor->Finish(ToGrpc(queued));
     return reactor;
   }
 
-  RawReactor* Offload(grpc::CallbackServerContext*) override { return new OffloadStream(context_); }
+  RawReactor* Offload(grpc::CallbackServerContext* call) override {
+    return new OffloadStream(context_, context_->security->CallerOf(*call));
+  }
 
-  RawReactor* Recall(grpc::CallbackServerContext*) override { return new RecallStream(context_); }
+  RawReactor* Recall(grpc::CallbackServerContext* call) override {
+    return new RecallStream(context_, context_->security->CallerOf(*call));
+  }
 
   grpc::ServerWriteReactor<v1::FetchBlocksResponse>* FetchBlocks(grpc::CallbackServerContext*,
                                                                  const v1::FetchBlocksRequest* request) override {
@@ -47,26 +53,40 @@ class CacheStoreService final : public CacheStoreBase {
 
   grpc::ServerReadReactor<v1::ManifestFrame>* PutManifest(grpc::CallbackServerContext* call,
                                                           v1::PutManifestResponse*) override {
-    return new PutManifestStream(context_, absl::FromChrono(call->deadline()));
+    return new PutManifestStream(context_, context_->security->CallerOf(*call), absl::FromChrono(call->deadline()));
   }
 
   grpc::ServerWriteReactor<v1::ManifestFrame>* GetManifest(grpc::CallbackServerContext* call,
                                                            const v1::GetManifestRequest* request) override {
-    return new GetManifestStream(context_, absl::FromChrono(call->deadline()), request);
+    return new GetManifestStream(context_, context_->security->CallerOf(*call), absl::FromChrono(call->deadline()),
+                                 request);
   }
 
   grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* call, const v1::DeleteSessionRequest* request,
                                           v1::DeleteSessionResponse*) override {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    const absl::Status queued = context_->Run([this, reactor, request, deadline = absl::FromChrono(call->deadline())] {
-      reactor->Finish(ToGrpc(context_->manifests->Delete(request->tenant(), request->session_id(), deadline)));
-    });
-    if (!queued.ok()) reactor->Finish(ToGrpc(queued));
+    absl::Status status = IsTenantOf(context_->security->CallerOf(*call), request->tenant());
+    if (status.ok()) {
+      status = context_->Run([this, reactor, request, deadline = absl::FromChrono(call->deadline())] {
+        reactor->Finish(ToGrpc(context_->manifests->Delete(request->tenant(), request->session_id(), deadline)));
+      });
+    }
+    if (!status.ok()) reactor->Finish(ToGrpc(status));
+    return reactor;
+  }
+
+  // Not through the pool: it is to answer also when the disk is slow.
+  grpc::ServerUnaryReactor* Probe(grpc::CallbackServerContext* call, const v1::ProbeRequest*,
+                                  v1::ProbeResponse* response) override {
+    response->set_pod_name(context_->pod_name);
+    response->set_draining(context_->draining.load());
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
     return reactor;
   }
 
  private:
-  absl::Status DoLookup(const v1::LookupRequest& request, v1::LookupResponse& response) {
+  absl::Status DoLookup(const v1::LookupRequest& request, absl::Time deadline, v1::LookupResponse& response) {
     if (request.keys_size() > kMaxWireSelections) {
       return absl::InvalidArgumentError(absl::StrCat("keys: ", request.keys_size(), ", at most ", kMaxWireSelections));
     }
@@ -81,7 +101,13 @@ class CacheStoreService final : public CacheStoreBase {
       }
       std::memcpy(chain[i].bytes.data(), request.keys(i).data(), chain[i].bytes.size());
     }
-    response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers()));
+    if (!request.each()) {
+      response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers(), deadline));
+      return absl::OkStatus();
+    }
+    for (const BlockKey& key : chain) {
+      response.add_stored(context_->blocks->LookupPrefix({&key, 1}, request.layers(), deadline) == 1);
+    }
     return absl::OkStatus();
   }
 
@@ -92,6 +118,10 @@ class CacheStoreService final : public CacheStoreBase {
 
 absl::Status CacheContext::SameLayoutAs(const KvLayout& known, const KvLayout& given) {
   return SameLayout(known, given);
+}
+
+absl::Status IsTenantOf(const absl::StatusOr<Caller>& caller, const std::string& tenant) {
+  return caller.ok() ? caller->TenantFor(tenant).status() : caller.status();
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

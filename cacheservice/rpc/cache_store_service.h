@@ -6,14 +6,19 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <string>
 
 #include "cacheservice/rpc/cache_context.h"
+#include "security/caller.h"
 
 namespace tidepool {
 
 // `context` outlives the service.
 std::unique_ptr<grpc::Service> MakeCacheStoreService(CacheContext* context);
 std::unique_ptr<grpc::Service> MakeCacheAdminService(CacheContext* context);
+
+// Whether the caller's tenant is this one; or why it is not known who calls.
+absl::Status IsTenantOf(const absl::StatusOr<Caller>& caller, const std::string& tenant);
 
 grpc::Status ToGrpc(const absl::Status& status);
 

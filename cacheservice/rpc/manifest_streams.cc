@@ -13,8 +13,8 @@
 
 namespace tidepool {
 
-PutManifestStream::PutManifestStream(CacheContext* context, absl::Time deadline)
-    : context_(context), deadline_(deadline) {
+PutManifestStream::PutManifestStream(CacheContext* context, absl::StatusOr<Caller> caller, absl::Time deadline)
+    : context_(context), caller_(std::move(caller)), deadline_(deadline) {
   StartRead(&frame_);
 }
 
@@ -26,7 +26,9 @@ void PutManifestStream::OnDone() {
 absl::Status PutManifestStream::Take() {
   TP_RETURN_IF_ERROR(CheckFrame("manifest", frame_.payload(), frame_.checksum()));
   if (bytes_.empty()) {
+    TP_RETURN_IF_ERROR(context_->CheckTakesNew());
     expected_ = frame_.manifest_bytes();
+    copy_ = frame_.copy();
     if (expected_ < 1 || expected_ > kMaxManifestWireBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("manifest_bytes: ", expected_, " is not in 1 to ", kMaxManifestWireBytes));
@@ -50,17 +52,32 @@ void PutManifestStream::OnReadDone(bool ok) {
     return Finish(ToGrpc(
         absl::InvalidArgumentError(absl::StrCat("manifest: ", bytes_.size(), " of ", expected_, " bytes came"))));
   }
-  const absl::Status queued = context_->Run([this] {
-    absl::StatusOr<SessionManifest> manifest = ManifestFromWire(bytes_);
-    Finish(ToGrpc(manifest.ok() ? context_->manifests->Put(*manifest, deadline_) : manifest.status()));
-  });
+  const absl::Status queued = context_->Run([this] { Finish(ToGrpc(Store())); });
   if (!queued.ok()) Finish(ToGrpc(queued));
 }
 
-GetManifestStream::GetManifestStream(CacheContext* context, absl::Time deadline, const v1::GetManifestRequest* request)
+absl::Status PutManifestStream::Store() {
+  TP_ASSIGN_OR_RETURN(const SessionManifest manifest, ManifestFromWire(bytes_));
+  TP_RETURN_IF_ERROR(IsTenantOf(caller_, manifest.tenant));
+  return copy_ ? context_->manifests->PutCopy(manifest, deadline_) : context_->manifests->Put(manifest, deadline_);
+}
+
+GetManifestStream::GetManifestStream(CacheContext* context, const absl::StatusOr<Caller>& caller, absl::Time deadline,
+                                     const v1::GetManifestRequest* request)
     : context_(context) {
+  if (const absl::Status own = IsTenantOf(caller, request->tenant()); !own.ok()) {
+    Finish(ToGrpc(own));
+    return;
+  }
   const absl::Status queued =
-      context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id()] {
+      context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id(),
+                     revision_only = request->revision_only()] {
+        if (revision_only) {
+          absl::StatusOr<std::optional<int64_t>> revision = context_->manifests->Revision(tenant, session);
+          if (!revision.ok()) return Finish(ToGrpc(revision.status()));
+          if (revision->has_value()) return SendRevision(**revision);
+          return Finish(ToGrpc(absl::NotFoundError(absl::StrCat("session '", session, "' is not stored"))));
+        }
         absl::StatusOr<std::optional<SessionManifest>> manifest = context_->manifests->Get(tenant, session, deadline);
         if (!manifest.ok()) return Finish(ToGrpc(manifest.status()));
         if (!manifest->has_value())
@@ -69,6 +86,11 @@ GetManifestStream::GetManifestStream(CacheContext* context, absl::Time deadline,
         SendNext();
       });
   if (!queued.ok()) Finish(ToGrpc(queued));
+}
+
+void GetManifestStream::SendRevision(int64_t revision) {
+  frame_.set_revision(revision);
+  StartWrite(&frame_);
 }
 
 void GetManifestStream::SendNext() {

@@ -9,6 +9,7 @@
 
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/outbox.h"
+#include "security/caller.h"
 #include "tidepool/v1/cache_store.pb.h"
 
 namespace tidepool {
@@ -16,7 +17,7 @@ namespace tidepool {
 // Deletes itself when the stream is done. Values that did not arrive in full are forgotten with it.
 class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  explicit OffloadStream(CacheContext* context);
+  OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller);
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
   void OnCancel() override {}
@@ -27,10 +28,12 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   absl::Status TakeFrame();
 
   CacheContext* const context_;
+  const absl::StatusOr<Caller> caller_;
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
   grpc::ByteBuffer raw_;  // of the read under way
   v1::OffloadRequest request_;
-  std::optional<KvLayout> layout_;
+  bool open_ = false;               // the hello has come
+  std::optional<KvLayout> layout_;  // nullopt: values of any shape
   // The value under way.
   uint64_t sequence_ = 0;
   BlockPut value_;

@@ -21,7 +21,8 @@ constexpr int64_t kMostAnswerBytes = int64_t{64} << 20;
 
 }  // namespace
 
-RecallStream::RecallStream(CacheContext* context) : context_(context), outbox_(this) {
+RecallStream::RecallStream(CacheContext* context, absl::StatusOr<Caller> caller)
+    : context_(context), caller_(std::move(caller)), outbox_(this) {
   context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
@@ -58,6 +59,7 @@ absl::Status RecallStream::Take() {
   if (!layout_.has_value()) {
     if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
     TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+    TP_RETURN_IF_ERROR(IsTenantOf(caller_, request_.hello().tenant()));
     TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
     layout_ = std::move(layout);
     return absl::OkStatus();

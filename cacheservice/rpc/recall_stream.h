@@ -10,6 +10,7 @@
 
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/outbox.h"
+#include "security/caller.h"
 #include "tidepool/v1/cache_store.pb.h"
 
 namespace tidepool {
@@ -17,7 +18,7 @@ namespace tidepool {
 // Deletes itself when the stream is done.
 class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  explicit RecallStream(CacheContext* context);
+  RecallStream(CacheContext* context, absl::StatusOr<Caller> caller);
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnCancel() override {}
@@ -32,6 +33,7 @@ class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   void ReadIfHeld();
 
   CacheContext* const context_;
+  const absl::StatusOr<Caller> caller_;
   Outbox<RecallStream, v1::RecallResponse> outbox_;
   grpc::ByteBuffer raw_;  // of the read under way
   v1::RecallRequest request_;

@@ -4,10 +4,18 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
 
 namespace tidepool {
 
+struct BlockId;
+
 using BlockValue = std::shared_ptr<const std::string>;  // null: a miss
+
+// Every checksum of a value read as a whole, and that it is of id.layer. DataLoss saying what is wrong.
+absl::Status VerifyBlockValue(const BlockId& id, std::string_view value);
 
 }  // namespace tidepool
 

@@ -39,7 +39,7 @@ absl::Status CacheOptions::Validate() const {
   if (recall_threads < 1 || recall_threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("recall_threads ", recall_threads, " is not in 1 to 64"));
   }
-  return absl::OkStatus();
+  return remote.Validate();
 }
 
 uint64_t CacheOptions::EffectiveDemotionQueueBytes() const {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "cacheservice/tiers/remote_options.h"
 
 namespace tidepool {
 
@@ -23,6 +24,7 @@ struct CacheOptions {
                                         // 64 MiB; else 256 KiB to half of memory_bytes
   uint64_t write_behind_bytes = 64 * kMiB;  // embedded cache: offloaded, not yet stored; 256 KiB to 16 GiB
   int recall_threads = 2;                   // embedded cache: recalls answered at a time; 1 to 64
+  RemoteTierOptions remote;                 // below the disk; default: none
 
   // InvalidArgument naming the field, its value and its range.
   absl::Status Validate() const;

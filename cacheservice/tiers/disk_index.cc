@@ -21,8 +21,13 @@ int64_t DiskIndex::Add(const BlockId& id, const Location& location) {
   int64_t dropped = 0;
   while (bytes_ > limit_bytes_ && records_.size() > 1) {
     const Record& oldest = records_.front();
-    dropped += Forget(oldest.id, oldest.sequence) ? 1 : 0;
+    const bool copied = oldest.sequence <= mark_;
+    if (Forget(oldest.id, oldest.sequence)) {
+      ++dropped;
+      if (!copied) ++dropped_uncopied_;
+    }
     bytes_ -= oldest.cost_bytes;
+    if (copied) copied_bytes_ -= oldest.cost_bytes;
     records_.pop_front();
   }
   return dropped;
@@ -35,9 +40,51 @@ bool DiskIndex::Forget(const BlockId& id, uint64_t sequence) {
   return true;
 }
 
+std::vector<BlockId> DiskIndex::Ids(bool durable_only) const {
+  std::vector<BlockId> ids;
+  for (const auto& [id, location] : locations_) {
+    if (!durable_only || location.durable) ids.push_back(id);
+  }
+  return ids;
+}
+
 bool DiskIndex::LeavesSoon(const Location& location) const {
   const bool nearly_full = bytes_ > limit_bytes_ - limit_bytes_ / 4;
   return nearly_full && location.sequence - first_sequence() < (next_sequence_ - first_sequence()) / 2;
+}
+
+std::deque<DiskIndex::Record>::const_iterator DiskIndex::FirstUncopied() const {
+  return std::upper_bound(records_.begin(), records_.end(), mark_,
+                          [](uint64_t sequence, const Record& record) { return sequence < record.sequence; });
+}
+
+uint64_t DiskIndex::backlog_bytes() const {
+  // The oldest records of so many bytes make room for half of the limit.
+  const uint64_t due = bytes_ > limit_bytes_ / 2 ? bytes_ - limit_bytes_ / 2 : 0;
+  return due > copied_bytes_ ? due - copied_bytes_ : 0;
+}
+
+std::vector<BlockId> DiskIndex::LeavingNext(uint64_t most_bytes, uint64_t* mark) const {
+  *mark = 0;
+  std::vector<BlockId> ids;
+  auto next = FirstUncopied();
+  const uint64_t due = backlog_bytes();
+  for (uint64_t passed = 0, taken = 0; next != records_.end() && passed < due && taken < most_bytes; ++next) {
+    passed += next->cost_bytes;
+    *mark = next->sequence;
+    const auto found = locations_.find(next->id);
+    if (found == locations_.end() || found->second.sequence != next->sequence) continue;  // replaced or forgotten
+    ids.push_back(next->id);
+    taken += next->cost_bytes;
+  }
+  return ids;
+}
+
+void DiskIndex::MarkCopied(uint64_t mark) {
+  for (auto next = FirstUncopied(); next != records_.end() && next->sequence <= mark; ++next) {
+    copied_bytes_ += next->cost_bytes;
+  }
+  mark_ = std::max(mark_, mark);
 }
 
 void DiskIndex::SkipTo(uint64_t next_sequence) { next_sequence_ = std::max(next_sequence_, next_sequence); }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "cacheservice/api/block_cache.h"
@@ -35,8 +36,19 @@ class DiskIndex {
   // Takes out a value that cannot be read. Its bytes count until they are the oldest. False: it is not there any more.
   bool Forget(const BlockId& id, uint64_t sequence);
 
+  // All ids, or those that were stored durably.
+  std::vector<BlockId> Ids(bool durable_only) const;
+
   // The value is in the older half and the tier nearly full: it leaves soon, so storing it anew is worth a write.
   bool LeavesSoon(const Location& location) const;
+
+  // Copying ahead of what is dropped. Due are the values that half of the limit, written anew, would drop. Those after
+  // the mark, oldest first, until they sum to `most_bytes`; `mark`: what to mark when they are copied, 0 when none is
+  // due.
+  std::vector<BlockId> LeavingNext(uint64_t most_bytes, uint64_t* mark) const;
+  void MarkCopied(uint64_t mark);
+  uint64_t backlog_bytes() const;                                  // due and not marked
+  uint64_t dropped_uncopied() const { return dropped_uncopied_; }  // values
 
   uint64_t limit_bytes() const { return limit_bytes_; }
   uint64_t bytes() const { return bytes_; }  // never above the limit, unless one value alone is
@@ -53,11 +65,16 @@ class DiskIndex {
     uint32_t cost_bytes;
   };
 
+  std::deque<Record>::const_iterator FirstUncopied() const;
+
   const uint64_t limit_bytes_;
   absl::flat_hash_map<BlockId, Location> locations_;
   std::deque<Record> records_;  // ascending sequence; those replaced or forgotten, too
   uint64_t bytes_ = 0;          // of records_
   uint64_t next_sequence_ = 1;
+  uint64_t mark_ = 0;          // records up to this sequence are copied
+  uint64_t copied_bytes_ = 0;  // of those among records_
+  uint64_t dropped_uncopied_ = 0;
 };
 
 }  // namespace tidepool

@@ -11,7 +11,6 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "policies/kv/block_codec.h"
 
 namespace tidepool {
 namespace {
@@ -67,15 +66,6 @@ bool ParseIndexEntry(std::string_view key, std::string_view entry, uint64_t* seq
   id->layer = static_cast<int32_t>(ReadBigEndian(entry.substr(16, 4)));
   std::memcpy(value_bytes, entry.data() + kIdBytes, sizeof *value_bytes);
   return true;
-}
-
-// Every checksum of a value read as a whole.
-absl::Status VerifyValue(const BlockId& id, std::string_view value) {
-  TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
-  if (view.layer() != id.layer) {
-    return absl::DataLossError(absl::StrCat("block value: of layer ", view.layer(), ", stored as layer ", id.layer));
-  }
-  return view.VerifyRows();
 }
 
 }  // namespace
@@ -242,6 +232,7 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
     trim = untrimmed_bytes_ >= write_buffer_bytes_;
   }
   if (trim) TrimFiles();
+  if (on_write_) on_write_();
 }
 
 void DiskTier::TrimFiles() {
@@ -264,15 +255,19 @@ void DiskTier::TrimFiles() {
 }
 
 std::vector<absl::StatusOr<BlockValue>> DiskTier::Get(absl::Span<const BlockId> ids) {
+  return Read(ids, /*counted=*/true);
+}
+
+std::vector<absl::StatusOr<BlockValue>> DiskTier::Read(absl::Span<const BlockId> ids, bool counted) {
   std::vector<absl::StatusOr<BlockValue>> values(ids.size(), BlockValue());
   for (size_t first = 0; first < ids.size(); first += kReadBatch) {
     const size_t count = std::min(kReadBatch, ids.size() - first);
-    ReadBatch(ids.subspan(first, count), absl::MakeSpan(values).subspan(first, count));
+    ReadBatch(ids.subspan(first, count), counted, absl::MakeSpan(values).subspan(first, count));
   }
   return values;
 }
 
-void DiskTier::ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusOr<BlockValue>> values) {
+void DiskTier::ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values) {
   struct Read {
     size_t index;
     DiskIndex::Location location;
@@ -284,7 +279,7 @@ void DiskTier::ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusO
     for (size_t i = 0; i < ids.size(); ++i) {
       const std::optional<DiskIndex::Location> location = index_.Find(ids[i]);
       if (!location.has_value()) {
-        ++stats_.misses;
+        stats_.misses += counted ? 1 : 0;
         continue;
       }
       reads.push_back({.index = i, .location = *location});
@@ -295,7 +290,7 @@ void DiskTier::ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusO
   std::vector<Database::ReadResult> results = database_->MultiGet(Family::kBlockValues, keys);
   for (size_t i = 0; i < reads.size(); ++i) {
     const BlockId& id = ids[reads[i].index];
-    values[reads[i].index] = Accept(id, reads[i].location, std::move(results[i]));
+    values[reads[i].index] = Accept(id, reads[i].location, std::move(results[i]), counted);
   }
 }
 
@@ -308,17 +303,17 @@ bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location
 }
 
 absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::Location& location,
-                                            Database::ReadResult read) {
+                                            Database::ReadResult read, bool counted) {
   DiskIndex::Location at = location;
   while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
     read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
   }
   absl::Status damage = read.status();
   if (read.ok() && read->has_value()) {
-    damage = VerifyValue(id, **read);
+    damage = VerifyBlockValue(id, **read);
     if (damage.ok()) {
       MutexLock lock(&mutex_);
-      ++stats_.hits;
+      stats_.hits += counted ? 1 : 0;
       return std::make_shared<const std::string>(*std::move(*read));
     }
   }
@@ -326,7 +321,7 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
   bool was_there = false;
   {
     MutexLock lock(&mutex_);
-    ++stats_.misses;
+    stats_.misses += counted ? 1 : 0;
     // Absent values without damage were dropped meanwhile; an index entry that is still there says it should not be
     // absent.
     was_there = index_.Forget(id, at.sequence);
@@ -341,6 +336,37 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
     database_->Write(erased, Durability::kUnlogged).IgnoreError();  // else it is found damaged again after a restart
   }
   return BlockValue();
+}
+
+DiskTier::Leaving DiskTier::ReadLeaving(uint64_t most_bytes) {
+  Leaving leaving;
+  std::vector<BlockId> ids;
+  {
+    MutexLock lock(&mutex_);
+    ids = index_.LeavingNext(most_bytes, &leaving.mark);
+  }
+  std::vector<absl::StatusOr<BlockValue>> values = Read(ids, /*counted=*/false);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (values[i].ok() && *values[i] != nullptr) {
+      leaving.values.push_back({.id = ids[i], .value = *std::move(values[i])});
+    }
+  }
+  return leaving;
+}
+
+void DiskTier::MarkCopied(uint64_t mark) {
+  MutexLock lock(&mutex_);
+  index_.MarkCopied(mark);
+}
+
+DiskTier::CopyStats DiskTier::copy_stats() const {
+  MutexLock lock(&mutex_);
+  return {.backlog_bytes = index_.backlog_bytes(), .dropped = index_.dropped_uncopied()};
+}
+
+std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
+  MutexLock lock(&mutex_);
+  return index_.Ids(durable_only);
 }
 
 bool DiskTier::Contains(const BlockId& id) const {

@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -57,6 +59,25 @@ class DiskTier {
   std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
 
   bool Contains(const BlockId& id) const;
+  // All ids, or those that were put durable; what was there when the tier was opened counts as durable.
+  std::vector<BlockId> Ids(bool durable_only) const;
+
+  // For one who copies values elsewhere before they are dropped: those of the older half that he has not marked as
+  // copied, oldest first, some `most_bytes` of them (at least one value, unless there is none to copy).
+  struct Leaving {
+    std::vector<DiskPut> values;
+    uint64_t mark = 0;  // for MarkCopied; 0: nothing is to be copied now
+  };
+  Leaving ReadLeaving(uint64_t most_bytes);
+  // All up to `mark` are copied, or are not to be read again.
+  void MarkCopied(uint64_t mark);
+  struct CopyStats {
+    uint64_t backlog_bytes = 0;  // of the older half, not marked
+    uint64_t dropped = 0;        // values dropped without a mark
+  };
+  CopyStats copy_stats() const;
+  // Called without a lock after each write. Set before the first Put.
+  void OnWrite(std::function<void()> on_write) { on_write_ = std::move(on_write); }
 
   TierStats Stats() const;
   uint64_t writes() const;  // to the database, of one or more puts
@@ -80,12 +101,16 @@ class DiskTier {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WritePlanned(absl::Span<const Planned> planned, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
   void TrimFiles() ABSL_LOCKS_EXCLUDED(mutex_);
-  void ReadBatch(absl::Span<const BlockId> ids, absl::Span<absl::StatusOr<BlockValue>> values);
-  absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& location, Database::ReadResult read);
+  // `counted`: as hits and misses.
+  std::vector<absl::StatusOr<BlockValue>> Read(absl::Span<const BlockId> ids, bool counted);
+  void ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values);
+  absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& location, Database::ReadResult read,
+                                    bool counted);
   bool MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const;
 
   Database* const database_;
   const uint64_t write_buffer_bytes_;
+  std::function<void()> on_write_;
   mutable Mutex mutex_;
   CondVar written_;
   DiskIndex index_ ABSL_GUARDED_BY(mutex_);

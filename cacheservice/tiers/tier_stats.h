@@ -3,6 +3,7 @@
 #define TIDEPOOL_CACHESERVICE_TIERS_TIER_STATS_H_
 
 #include <cstdint>
+#include <string>
 
 namespace tidepool {
 
@@ -19,9 +20,35 @@ struct TierStats {
   uint64_t write_failures = 0;  // values that could not be stored
 };
 
+// All counts are of block values.
+struct RemoteTierStats {
+  enum class Breaker : uint8_t { kClosed = 0, kOpen = 1, kHalfOpen = 2 };
+
+  bool enabled = false;
+  Breaker breaker = Breaker::kClosed;
+  uint64_t breaker_opened = 0;
+  double retry_seconds = 0;  // until an open breaker lets a probe through
+  std::string last_failure;  // empty: none yet
+  uint64_t hits = 0;
+  uint64_t hit_bytes = 0;
+  // Misses by reason.
+  uint64_t absent = 0;
+  uint64_t incomplete = 0;   // a piece is missing
+  uint64_t corrupt = 0;      // checksums or sizes differ: deleted there
+  uint64_t unavailable = 0;  // not asked: the breaker is open
+  uint64_t failed = 0;       // asked, and no answer in time, or an error
+  uint64_t puts = 0;
+  uint64_t put_bytes = 0;
+  uint64_t repeated_puts = 0;   // were there already
+  uint64_t write_failures = 0;  // given up after several attempts
+  uint64_t backlog_bytes = 0;   // on disk, in its older half, and not copied yet
+  uint64_t dropped = 0;         // left the disk before they were copied
+};
+
 struct CacheStats {
   TierStats memory;
   TierStats disk;
+  RemoteTierStats remote;
   uint64_t pinned_objects = 0;
   uint64_t pinned_bytes = 0;
   uint64_t demotions = 0;  // values written to disk because memory had no room for them

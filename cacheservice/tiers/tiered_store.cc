@@ -4,15 +4,18 @@
 #include <atomic>
 #include <optional>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
+#include "cacheservice/tiers/copy_ahead.h"
 #include "cacheservice/tiers/demotion_queue.h"
 #include "cacheservice/tiers/disk_tier.h"
 #include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/memory_tier.h"
+#include "cacheservice/tiers/remote_tier.h"
 #include "cacheservice/tiers/row_gather.h"
 #include "policies/kv/block_codec.h"
 
@@ -42,9 +45,12 @@ absl::Status CheckValue(const BlockId& id, const std::string& value) {
 
 class TieredStore::Impl {
  public:
-  Impl(const CacheOptions& options, Database* database, std::unique_ptr<DiskTier> disk)
+  Impl(const CacheOptions& options, Database* database, std::unique_ptr<DiskTier> disk,
+       std::unique_ptr<RemoteTier> remote)
       : database_(database),
         disk_(std::move(disk)),
+        remote_(std::move(remote)),
+        copy_ahead_(remote_ == nullptr ? nullptr : std::make_unique<CopyAhead>(disk_.get(), remote_.get())),
         queue_(disk_.get(), options.EffectiveDemotionQueueBytes()),
         memory_(
             options.memory_bytes - options.EffectiveDemotionQueueBytes(),
@@ -56,10 +62,11 @@ class TieredStore::Impl {
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
-  int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
+  int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline);
   bool Contains(const BlockId& id) const {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
   }
+  std::vector<BlockId> Ids(bool all) const;
   absl::Status Pin(const BlockId& id);
   void Unpin(const BlockId& id) { memory_.Unpin(id); }
   absl::Status Drain();
@@ -82,9 +89,13 @@ class TieredStore::Impl {
   void StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
   BlockValue FindInMemory(const BlockId& id);
   std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids);
+  RemoteTier::Found ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline);
+  void Promote(const BlockId& id, const BlockValue& value);
 
   Database* const database_;
   const std::unique_ptr<DiskTier> disk_;
+  const std::unique_ptr<RemoteTier> remote_;     // null: none
+  const std::unique_ptr<CopyAhead> copy_ahead_;  // from disk to remote; null: none
   DemotionQueue queue_;
   MemoryTier memory_;
   std::atomic<uint64_t> promotions_{0};
@@ -150,11 +161,23 @@ BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
 std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Span<const BlockId> ids) {
   std::vector<absl::StatusOr<BlockValue>> values = disk_->Get(ids);
   for (size_t i = 0; i < ids.size(); ++i) {
-    // A read must not wait for the writes that its promotion would cause.
-    if (!values[i].ok() || *values[i] == nullptr || queue_.Busy()) continue;
-    if (memory_.Put(ids[i], *values[i]) == MemoryTier::PutResult::kStored) ++promotions_;
+    if (values[i].ok() && *values[i] != nullptr) Promote(ids[i], *values[i]);
   }
   return values;
+}
+
+RemoteTier::Found TieredStore::Impl::ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline) {
+  RemoteTier::Found found = remote_->Get(ids, deadline);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (found.values[i] != nullptr) Promote(ids[i], found.values[i]);
+  }
+  return found;
+}
+
+void TieredStore::Impl::Promote(const BlockId& id, const BlockValue& value) {
+  // A read must not wait for the writes that its promotion would cause.
+  if (queue_.Busy()) return;
+  if (memory_.Put(id, value) == MemoryTier::PutResult::kStored) ++promotions_;
 }
 
 absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
@@ -182,6 +205,22 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<co
       any = any || values[places[first + i]] != nullptr;
     }
   }
+  if (remote_ != nullptr) {
+    std::vector<BlockId> nowhere;
+    places.erase(std::remove_if(places.begin(), places.end(), [&](size_t place) { return values[place] != nullptr; }),
+                 places.end());
+    for (const size_t place : places) nowhere.push_back(ids[place]);
+    bool complete = true;
+    for (size_t first = 0; first < nowhere.size() && complete; first += kReadBatch) {
+      const auto batch = absl::MakeConstSpan(nowhere).subspan(first, kReadBatch);
+      RemoteTier::Found found = ReadFromRemote(batch, deadline);
+      complete = found.complete;
+      for (size_t i = 0; i < batch.size(); ++i) {
+        any = any || found.values[i] != nullptr;
+        values[places[first + i]] = std::move(found.values[i]);
+      }
+    }
+  }
   if (!any && !failure.ok()) return failure;
   return values;
 }
@@ -199,8 +238,8 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
     memory_.Erase(gather.blocks()[index]);
     return absl::OkStatus();
   };
-  std::vector<size_t> places;
-  std::vector<BlockId> on_disk;
+  std::vector<size_t> places, places_nowhere;
+  std::vector<BlockId> on_disk, nowhere;
   BlockValue ahead[kGatheredAhead];
   for (size_t i = 0; i < gather.blocks().size() + kGatheredAhead; ++i) {
     BlockValue& place = ahead[i % kGatheredAhead];
@@ -227,8 +266,21 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
         failure = read[i].status();
       } else if (*read[i] != nullptr) {
         TP_RETURN_IF_ERROR(add(places[first + i], **read[i]));
+        continue;
       }
+      places_nowhere.push_back(places[first + i]);
+      nowhere.push_back(batch[i]);
     }
+  }
+  for (size_t first = 0; remote_ != nullptr && first < nowhere.size(); first += kReadBatch) {
+    const auto batch = absl::MakeConstSpan(nowhere).subspan(first, kReadBatch);
+    const RemoteTier::Found found = ReadFromRemote(batch, deadline);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (found.values[i] != nullptr) TP_RETURN_IF_ERROR(add(places_nowhere[first + i], *found.values[i]));
+    }
+    if (found.complete) continue;
+    failure = absl::UnavailableError("gather: the remote tier could not be asked");
+    break;
   }
   const int64_t found = gather.found_rows(), wanted = gather.wanted_rows();
   missing_rows_ += wanted - found;
@@ -240,17 +292,36 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
   return recalled;
 }
 
-int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers) {
+int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline) {
   memory_.Refer(chain);
+  // Up to the last block that the tiers here hold whole, what they miss is asked for elsewhere, all at once.
+  std::vector<RemoteTier::Wanted> elsewhere;
+  std::vector<int> places;  // in the chain
   int known = 0;
-  for (const BlockKey& key : chain) {
+  for (; known < static_cast<int>(chain.size()); ++known) {
+    RemoteTier::Wanted missing = {.key = chain[known], .layers = {}};
     for (int layer = 0; layer < layers; ++layer) {
-      const BlockId id{key, layer};
-      if (!memory_.Touch(id) && queue_.Find(id) == nullptr && !disk_->Contains(id)) return known;
+      const BlockId id{chain[known], layer};
+      if (memory_.Touch(id) || queue_.Find(id) != nullptr || disk_->Contains(id)) continue;
+      missing.layers.push_back(layer);
+      if (remote_ == nullptr) return known;
     }
-    ++known;
+    if (missing.layers.empty()) continue;
+    elsewhere.push_back(std::move(missing));
+    places.push_back(known);
   }
-  return known;
+  if (elsewhere.empty()) return known;
+  const size_t found = static_cast<size_t>(remote_->CountLeading(elsewhere, deadline));
+  return found == places.size() ? known : places[found];
+}
+
+std::vector<BlockId> TieredStore::Impl::Ids(bool all) const {
+  std::vector<BlockId> ids = disk_->Ids(/*durable_only=*/!all);
+  const absl::flat_hash_set<BlockId> on_disk(ids.begin(), ids.end());
+  for (const BlockId& id : memory_.Ids(/*pinned_only=*/!all)) {
+    if (!on_disk.contains(id)) ids.push_back(id);
+  }
+  return ids;
 }
 
 absl::Status TieredStore::Impl::Pin(const BlockId& id) {
@@ -294,6 +365,12 @@ CacheStats TieredStore::Impl::Stats() const {
   stats.memory = memory_.Stats();
   stats.memory.corrupt = memory_corrupt_;
   stats.disk = disk_->Stats();
+  if (remote_ != nullptr) {
+    stats.remote = remote_->Stats();
+    const DiskTier::CopyStats copied = disk_->copy_stats();
+    stats.remote.backlog_bytes = copied.backlog_bytes;
+    stats.remote.dropped = copied.dropped;
+  }
   stats.pinned_objects = memory_.pinned_objects();
   stats.pinned_bytes = memory_.pinned_bytes();
   const DemotionQueue::Stats queue = queue_.stats();
@@ -314,8 +391,13 @@ TieredStore::~TieredStore() = default;
 
 absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOptions& options, Database* database) {
   TP_RETURN_IF_ERROR(options.Validate());
+  std::unique_ptr<RemoteTier> remote;
+  if (options.remote.enabled()) {
+    TP_ASSIGN_OR_RETURN(remote, RemoteTier::Open(options.remote));
+  }
   TP_ASSIGN_OR_RETURN(std::unique_ptr<DiskTier> disk, DiskTier::Open(database, options.disk_bytes));
-  return std::unique_ptr<TieredStore>(new TieredStore(std::make_unique<Impl>(options, database, std::move(disk))));
+  return std::unique_ptr<TieredStore>(
+      new TieredStore(std::make_unique<Impl>(options, database, std::move(disk), std::move(remote))));
 }
 
 absl::StatusOr<Tier> TieredStore::Put(const BlockId& id, std::string value, bool durable) {
@@ -341,11 +423,12 @@ absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelecti
   return impl_->GatherRows(selections, deadline);
 }
 
-int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers) {
-  return impl_->LookupPrefix(chain, layers);
+int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline) {
+  return impl_->LookupPrefix(chain, layers, deadline);
 }
 
 bool TieredStore::Contains(const BlockId& id) const { return impl_->Contains(id); }
+std::vector<BlockId> TieredStore::Ids(bool all) const { return impl_->Ids(all); }
 absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
 void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }
 absl::Status TieredStore::Drain() { return impl_->Drain(); }

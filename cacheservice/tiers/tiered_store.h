@@ -1,12 +1,16 @@
-// Block values over two tiers: memory in front, disk behind. A value enters memory; what memory evicts is written to
-// disk by one background thread through a bounded queue; what is read from disk is copied back into memory. A durable
-// put is on disk, synced, before it returns. Values are content-addressed, so a repeated put changes nothing but
-// recency.
+// Block values over two tiers, memory in front and disk behind, and a third one where the options name it: an engine
+// that many caches share. A value enters memory; what memory evicts is written to disk by one background thread through
+// a bounded queue; the older half of a full disk is copied to the remote tier by another; what is read from below is
+// copied back into memory. A durable put is on disk, synced, before it returns. Values are content-addressed, so a
+// repeated put changes nothing but recency.
 //
 //   memory --evicted--> demotion queue --written--> disk --oldest--> dropped
-//     ^---------------------promoted-----------------'
+//     ^                                              | |
+//     +---------------------promoted-----------------+ +--older half, copied--> remote
+//     +--------------------------------promoted------------------------------------+
 //
-// A reader looks in that order, so a value on its way down is always found. Thread-safe; calls may wait for the disk.
+// A reader looks in that order, so a value on its way down is always found. Thread-safe; calls may wait for the disk,
+// and for the remote tier by their deadline and its timeout.
 #ifndef TIDEPOOL_CACHESERVICE_TIERS_TIERED_STORE_H_
 #define TIDEPOOL_CACHESERVICE_TIERS_TIERED_STORE_H_
 
@@ -57,10 +61,10 @@ class TieredStore {
   // The same for many: all durable ones share one sync. One result per put, in order.
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
 
-  // The value, or null: a miss. Unavailable only when the disk cannot be read and no tier above has the value.
+  // The value, or null: a miss. Unavailable only when the disk cannot be read and no other tier has the value.
   absl::StatusOr<BlockValue> Get(const BlockId& id);
-  // The same for many, in order; the disk is read in batches. Blocks still to be read when `deadline` passes are
-  // misses.
+  // The same for many, in order; disk and remote tier are read in batches. Blocks still to be read when `deadline`
+  // passes, or when the remote tier fails, are misses.
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids,
                                                   absl::Time deadline = absl::InfiniteFuture());
 
@@ -71,9 +75,12 @@ class TieredStore {
                                           absl::Time deadline = absl::InfiniteFuture());
 
   // How many leading keys of the chain have layers 0 to layers - 1 stored. Tells memory's replacement that a request
-  // wants this chain. Reads no value.
-  int LookupPrefix(absl::Span<const BlockKey> chain, int layers);
-  bool Contains(const BlockId& id) const;
+  // wants this chain. Reads no value. What the remote tier has not said by `deadline` is not stored.
+  int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline = absl::InfiniteFuture());
+  bool Contains(const BlockId& id) const;  // in memory or on disk
+  // What somebody relies on: pinned values and those that were put durable. `all`: every value. At some moment during
+  // the call; one on its way to disk may be left out.
+  std::vector<BlockId> Ids(bool all) const;
 
   // A pinned value stays in memory until it is unpinned as often as it was pinned (promise P8). NotFound: not stored.
   // ResourceExhausted: more than half of the memory tier would be pinned.

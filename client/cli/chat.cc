@@ -170,7 +170,9 @@ int Chat(const Arguments& arguments) {
     return UsageError("--session, --no-session: only one of them can be given");
   }
   Signals signals;
-  GenerationClient client(WorkerAddress());
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  GenerationClient client(WorkerAddress(), *security);
   const absl::StatusOr<v1::GetModelResponse> model = client.GetModel();
   if (!model.ok()) return Fail(model.status());
   if (model->chat_template().empty()) {
@@ -208,7 +210,7 @@ Command ChatCommand() {
               "--session,\nfor another chat to go on with; without a cache service, or with --no-session, it is sent "
               "whole each time.\nAn answer that Ctrl-C ended is not kept but sent with the next message.",
           .flags = {"client/cli/chat.cc", "client/cli/generation_flags.cc", "client/cli/compression_flags.cc",
-                    "--worker", "--json", "--timeout"},
+                    "--worker", "--json", "--timeout", kChannelFlags},
           .run = Chat};
 }
 

@@ -7,9 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/proto_json.h"
+#include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
-ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress, "cache service to ask: host:port or unix:PATH");
+ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress,
+          "cache service to ask: host:port or unix:PATH; admin stats: several pods, separated by commas");
 ABSL_FLAG(bool, json, false, "one line of JSON for each result, for scripts");
 ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(), "longest time for one answer, such as 30s or 2m");
 
@@ -39,6 +41,9 @@ std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worke
 bool WorkerIsGiven() { return !absl::GetFlag(FLAGS_worker).empty(); }
 std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
 absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
+absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity() {
+  return ChannelSecurity::Create(ChannelSecurityFromFlags());
+}
 
 void PrintJson(const google::protobuf::Message& message) {
   std::printf("%s\n", client::ToJson(message).c_str());

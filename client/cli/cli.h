@@ -2,13 +2,16 @@
 #ifndef TIDEPOOL_CLIENT_CLI_CLI_H_
 #define TIDEPOOL_CLIENT_CLI_CLI_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/flags.h"
 #include "google/protobuf/message.h"
+#include "security/rpc/channel_security.h"
 #include "tidepool/v1/generation.pb.h"
 
 namespace tidepool::cli {
@@ -18,6 +21,9 @@ inline constexpr char kDefaultCacheAddress[] = "127.0.0.1:7070";
 
 // Exit codes, also in --help.
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kUnreachable = 3 };
+
+// Of the flags by which commands reach a service.
+inline constexpr char kChannelFlags[] = "security/rpc/channel_flags.cc";
 
 // Gets the arguments after the command's name that are not flags; returns an exit code.
 using Arguments = std::vector<std::string>;
@@ -51,6 +57,8 @@ std::string WorkerAddress();  // --worker, or where a worker listens by default
 bool WorkerIsGiven();         // --worker was given
 std::string CacheAddress();   // --cache
 absl::Time Deadline();        // --timeout from now
+// The flags of security/rpc/channel_flags.cc. InvalidArgument naming the flag.
+absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity();
 
 // One line of JSON on stdout (proto_json.h).
 void PrintJson(const google::protobuf::Message& message);

@@ -39,7 +39,9 @@ int Generate(const Arguments& arguments) {
   if (const absl::Status read = ReadGenerationFlags(&flags); !read.ok()) return UsageError(read);
   absl::StatusOr<std::string> prompt = Prompt();
   if (!prompt.ok()) return UsageError(prompt.status());
-  GenerationClient client(WorkerAddress());
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  GenerationClient client(WorkerAddress(), *security);
   AnswerPrinter printer;
   const auto on_event = [&printer](const v1::GenerateResponse& response) { printer.OnEvent(response); };
   absl::StatusOr<v1::Finished> finished;
@@ -75,7 +77,7 @@ Command GenerateCommand() {
               "on stdout:\n{\"progress\": ..}, {\"tokens\": ..} and at the end {\"finished\": ..} or "
               "{\"error\": ..} (docs/API.md).",
           .flags = {"client/cli/generate.cc", "client/cli/generation_flags.cc", "client/cli/compression_flags.cc",
-                    "--worker", "--json", "--timeout"},
+                    "--worker", "--json", "--timeout", kChannelFlags},
           .run = Generate};
 }
 

@@ -111,7 +111,7 @@ absl::StatusOr<Inspection> Inspect(Engine& engine, const KvLayout& layout, const
   const absl::Status status = turns();
   if (!text.question.empty()) {
     const auto ended = std::make_shared<Answer>();
-    engine.EndSession("inspect", [ended](absl::Status) { ended->OnFinished({}); });
+    engine.EndSession({"inspect"}, [ended](absl::Status) { ended->OnFinished({}); });
     ended->Wait();
   }
   if (!status.ok()) return absl::Status(status.code(), absl::StrCat(policy.label, ": ", status.message()));

@@ -9,7 +9,9 @@ namespace {
 
 int Policies(const Arguments& arguments) {
   if (!arguments.empty()) return UsageError("policies: takes no arguments");
-  GenerationClient client(WorkerAddress());
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  GenerationClient client(WorkerAddress(), *security);
   const absl::StatusOr<v1::ListPoliciesResponse> listed = client.ListPolicies();
   if (!listed.ok()) return Fail(listed.status());
   if (Json()) {
@@ -32,7 +34,7 @@ Command PoliciesCommand() {
           .arguments = "",
           .summary = "the presets, named policies and scores of a worker",
           .details = "",
-          .flags = {"--worker", "--json"},
+          .flags = {"--worker", "--json", kChannelFlags},
           .run = Policies};
 }
 

@@ -14,6 +14,7 @@
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/cache_store_service.h"
 #include "client/cli/cli.h"
+#include "security/rpc/server_flags.h"
 #include "worker/rpc/worker_process.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7071", "host:port (port 0: any free one) or unix:PATH");
@@ -21,7 +22,6 @@ ABSL_FLAG(std::string, data_dir, "", "directory of the cache; made if absent, on
 ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 16TiB");
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
-ABSL_FLAG(bool, insecure, false, "allow plain text on other than loopback addresses");
 
 namespace tidepool::cli {
 namespace {
@@ -29,9 +29,9 @@ namespace {
 // The embedded cache and the service by which `tidepool admin` asks about it. No CacheStore: other workers need a
 // tidepool-cache.
 struct AdministeredCache {
-  explicit AdministeredCache(std::unique_ptr<EmbeddedCache> opened)
+  AdministeredCache(std::unique_ptr<EmbeddedCache> opened, const ServerSecurity* security)
       : cache(std::move(opened)),
-        context(cache->blocks(), cache->disk_manifests(), /*threads=*/1, /*most_staging_bytes=*/0),
+        context(cache->blocks(), cache->disk_manifests(), /*threads=*/1, /*most_staging_bytes=*/0, security),
         admin(MakeCacheAdminService(&context)) {}
 
   const std::unique_ptr<EmbeddedCache> cache;
@@ -60,10 +60,10 @@ int Serve(const Arguments& arguments) {
   if (!arguments.empty()) return UsageError(absl::StrCat("serve: unexpected argument '", arguments[0], "'"));
   absl::StatusOr<CacheOptions> cache_options = ReadCacheOptions();
   if (!cache_options.ok()) return UsageError(cache_options.status());
-  const auto open_cache = [&cache_options](const KvLayout& layout,
-                                           const EngineOptions&) -> absl::StatusOr<AttachedCache> {
+  const auto open_cache = [&cache_options](const KvLayout& layout, const EngineOptions&,
+                                           const ServerSecurity& security) -> absl::StatusOr<AttachedCache> {
     TP_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddedCache> cache, EmbeddedCache::Open(*cache_options, layout));
-    const auto owner = std::make_shared<AdministeredCache>(std::move(cache));
+    const auto owner = std::make_shared<AdministeredCache>(std::move(cache), &security);
     return AttachedCache{.owner = owner,
                          .blocks = owner->cache.get(),
                          .manifests = owner->cache->manifests(),
@@ -71,7 +71,7 @@ int Serve(const Arguments& arguments) {
   };
   return RunWorker({.program = "tidepool serve",
                     .listen = absl::GetFlag(FLAGS_listen),
-                    .insecure = absl::GetFlag(FLAGS_insecure),
+                    .security = ServerSecurityFromFlags(),
                     .open_cache = open_cache});
 }
 
@@ -84,7 +84,7 @@ Command ServeCommand() {
           .details =
               "Prints \"listening on ADDRESS\" when it serves; ends on SIGTERM or SIGINT. tidepool admin finds the "
               "cache there:\ntidepool admin stats --cache=ADDRESS.",
-          .flags = {"client/cli/serve.cc", "worker_flags"},
+          .flags = {"client/cli/serve.cc", "worker_flags", "rpc/server_flags", "--tls-cert", "--tls-key", "--tls-ca"},
           .run = Serve};
 }
 

@@ -22,6 +22,7 @@
 #include "client/http/front.h"
 #include "client/http/http_server.h"
 #include "client/http/worker_pool.h"
+#include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:8080", "host:port (port 0: any free one) or unix:PATH");
 ABSL_FLAG(std::vector<std::string>, workers, {"127.0.0.1:7071"},
@@ -39,6 +40,8 @@ ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when
 
 namespace tidepool::http {
 namespace {
+
+const FlagSet kFlags = {"http_main", "rpc/channel_flags"};
 
 constexpr timespec kKeysEvery{.tv_sec = 1, .tv_nsec = 0};
 
@@ -135,7 +138,10 @@ absl::Status Serve(const sigset_t& signals) {
   TP_ASSIGN_OR_RETURN(const std::vector<WorkerAddress> workers, WorkersFromFlags());
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<ApiKeys> keys, KeysFromFlags());
 
-  WorkerPool pool(workers, absl::GetFlag(FLAGS_model_id));
+  TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ChannelSecurity> security,
+                      ChannelSecurity::Create(ChannelSecurityFromFlags()));
+
+  WorkerPool pool(workers, absl::GetFlag(FLAGS_model_id), security);
   WarnOfTenantsWithoutWorkers(*keys, pool);
   pool.WaitForFirstAnswers();
   FrontOptions options;
@@ -165,14 +171,14 @@ int Fail(const absl::Status& status) {
 }
 
 int Main(int argc, char** argv) {
-  const absl::StatusOr<std::vector<std::string>> rest = ParseFlags(argc, argv, {"http_main"});
+  const absl::StatusOr<std::vector<std::string>> rest = ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Fail(rest.status());
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-http: OpenAI's HTTP API (/v1/completions, /v1/chat/completions, /v1/models) in front of workers.\n\n"
         "  tidepool-http [--workers=HOST:PORT,...] [--listen=HOST:PORT] [--api-keys=FILE] [flags]\n\n%s\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
-        FlagHelp({"http_main"}).c_str());
+        FlagHelp(kFlags).c_str());
     return 0;
   }
   if (!rest->empty())

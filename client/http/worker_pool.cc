@@ -34,7 +34,8 @@ uint64_t Weight(const std::string& session_id, const std::string& address) {
 
 class WorkerPool::Worker {
  public:
-  explicit Worker(WorkerAddress where) : where(std::move(where)), client(this->where.address) {}
+  Worker(WorkerAddress where, std::shared_ptr<const ChannelSecurity> security)
+      : where(std::move(where)), client(this->where.address, std::move(security)) {}
 
   const WorkerAddress where;
   GenerationClient client;
@@ -79,9 +80,10 @@ WorkerPool::Lease::Lease(std::shared_ptr<Worker> worker, std::shared_ptr<const S
 const std::string& WorkerPool::Lease::address() const { return worker_->where.address; }
 GenerationClient& WorkerPool::Lease::client() const { return worker_->client; }
 
-WorkerPool::WorkerPool(const std::vector<WorkerAddress>& addresses, std::string model_id)
+WorkerPool::WorkerPool(const std::vector<WorkerAddress>& addresses, std::string model_id,
+                       const std::shared_ptr<const ChannelSecurity>& security)
     : model_id_(std::move(model_id)) {
-  for (const WorkerAddress& address : addresses) workers_.push_back(std::make_shared<Worker>(address));
+  for (const WorkerAddress& address : addresses) workers_.push_back(std::make_shared<Worker>(address, security));
   for (const auto& worker : workers_) threads_.emplace_back([this, worker] { Watch(*worker); });
 }
 

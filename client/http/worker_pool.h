@@ -60,7 +60,9 @@ class WorkerPool {
   };
 
   // model_id: the id of every model, in place of its own; empty: its own.
-  WorkerPool(const std::vector<WorkerAddress>& addresses, std::string model_id);
+  // security: towards the workers; null: plain text.
+  WorkerPool(const std::vector<WorkerAddress>& addresses, std::string model_id,
+             const std::shared_ptr<const ChannelSecurity>& security = nullptr);
   ~WorkerPool();
 
   // For a session the same worker each time, as long as it answers, whichever front asks; else the one with the fewest

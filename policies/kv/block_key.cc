@@ -26,4 +26,9 @@ BlockKey ChildBlockKey(std::string_view tenant_salt, const KvLayout& layout, std
   return key;
 }
 
+std::string SaltOfTenant(std::string_view secret, std::string_view tenant) {
+  const Sha256::Digest digest = Sha256().AddField("tidepool tenant salt 1").AddField(secret).AddField(tenant).Finish();
+  return std::string(reinterpret_cast<const char*>(digest.data()), digest.size());
+}
+
 }  // namespace tidepool

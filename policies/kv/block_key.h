@@ -36,6 +36,9 @@ inline constexpr std::string_view kExactLineage = "exact";
 BlockKey ChildBlockKey(std::string_view tenant_salt, const KvLayout& layout, std::string_view lineage,
                        const BlockKey& parent, absl::Span<const int32_t> tokens);
 
+// The salt of one of several tenants of a worker: of `secret`, which only the operator's workers have, and its name.
+std::string SaltOfTenant(std::string_view secret, std::string_view tenant);
+
 }  // namespace tidepool
 
 #endif  // TIDEPOOL_POLICIES_KV_BLOCK_KEY_H_

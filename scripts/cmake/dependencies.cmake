@@ -1,7 +1,7 @@
 # Packaged dependencies only (scripts/install-deps); nothing is downloaded at configure time.
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED CONFIG)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto SSL)
 find_package(RocksDB REQUIRED CONFIG)
 find_package(ZLIB REQUIRED)
 find_package(hwy REQUIRED CONFIG)
@@ -10,6 +10,7 @@ find_package(benchmark REQUIRED CONFIG)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(xxhash INTERFACE)
 target_link_libraries(xxhash INTERFACE ${XXHASH_LIBRARY})
+find_library(HIREDIS_LIBRARY NAMES libhiredis.a hiredis REQUIRED)  # the static one: then a container needs no package
 find_path(NLOHMANN_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
 if(TIDEPOOL_RPC)
   find_package(Protobuf REQUIRED)

@@ -13,6 +13,7 @@
 #include "policies/retain/compression_spec.h"
 #include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
+#include "worker/engine/session_name.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/compressor.h"
 #include "worker/kv/query_ring.h"
@@ -25,6 +26,7 @@ namespace tidepool {
 
 struct ContextOptions {
   CompressionSpec spec;
+  std::string tenant;      // never empty
   std::string session_id;  // empty: no session
   std::string tenant_salt;
   std::string nonce;    // makes the lineage of blocks computed after a compression this sequence's own
@@ -32,6 +34,8 @@ struct ContextOptions {
   // By token id, of the model; outlives the context. Empty: all tokens are alike.
   absl::Span<const TokenClass> token_classes;
   RepetitionWords repetition;  // for policies that have the context repeated
+
+  SessionName session() const { return {session_id, tenant}; }
 };
 
 class Context {

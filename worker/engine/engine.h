@@ -20,6 +20,7 @@
 #include "cacheservice/api/manifest_store.h"
 #include "policies/retain/compression_spec.h"
 #include "worker/engine/sampling_params.h"
+#include "worker/engine/session_name.h"
 
 namespace tidepool {
 
@@ -35,15 +36,16 @@ struct EngineOptions {
   double device_memory = 0;                  // not 0: in its place, as BackendOptions
   int max_active_sequences = 32;             // 1 to kMaxActiveSequences
   KvType kv_type = KvType::kF16;
-  bool f32_weights = false;  // weights dequantised to float32 (debugging, reference tests)
-  std::string tenant = "default";
-  std::string tenant_salt;                             // secret that keys the tenant's blocks
+  bool f32_weights = false;        // weights dequantised to float32 (debugging, reference tests)
+  std::string tenant = "default";  // of requests that name none
+  std::string tenant_salt;         // secret that keys its blocks, and those of others as SaltOfTenant
   absl::Duration cache_deadline = absl::Seconds(20);   // to load or store what a request needs
   absl::Duration recall_deadline = absl::Seconds(10);  // for all that one step waits for in synchronous recall
 };
 
 struct GenerationRequest {
   std::string request_id;       // for logs
+  std::string tenant;           // whose blocks and sessions it sees; empty: EngineOptions::tenant
   std::vector<int32_t> prompt;  // token ids, each < vocabulary; with session_id the tokens of this turn only
   // Instead of the prompt when the session has tokens already: a chat template writes its beginning only once. It
   // begins with the token that ends an answer, which is left out when it is the session's last token. Empty: the
@@ -139,7 +141,7 @@ class Engine {
   virtual void Cancel(uint64_t request) = 0;
   // Forgets the session when its turn under way, if there is one, has ended. `done` is called once, from any thread; OK
   // also when there is no such session. InvalidArgument, FailedPrecondition without a manifest store, Unavailable.
-  virtual void EndSession(std::string session_id, std::function<void(absl::Status)> done) = 0;
+  virtual void EndSession(SessionName session, std::function<void(absl::Status)> done) = 0;
   virtual EngineStats Stats() const = 0;
   virtual const Model& model() const = 0;
 };

@@ -30,10 +30,10 @@ void ContinueSession(const SessionManifest& manifest, GenerationRequest* request
 void EngineLoop::StartLoads() {
   for (auto at = waiting_.begin();
        at != waiting_.end() && static_cast<int>(active_.size()) < options_.max_active_sequences;) {
-    const std::string session = (*at)->request().session_id;
+    const SessionName session = NameOf((*at)->request());
     const bool ends = std::any_of(session_ends_.begin(), session_ends_.end(),
-                                  [&](const SessionEnd& end) { return end.session_id == session; });
-    if (!session.empty() && (ends || busy_sessions_.contains(session))) {  // turns of a session follow one another
+                                  [&](const SessionEnd& end) { return end.session == session; });
+    if (!session.id.empty() && (ends || busy_sessions_.contains(session))) {  // turns of a session follow one another
       ++at;
       continue;
     }
@@ -43,17 +43,17 @@ void EngineLoop::StartLoads() {
     const GenerationRequest& request = generation.request();
     generation.phase = Generation::Phase::kLoading;
     const uint64_t id = generation.id();
-    if (!session.empty()) {
+    if (!session.id.empty()) {
       busy_sessions_.insert(session);
       int64_t resident = -1;
       for (const std::unique_ptr<Context>& context : idle_) {
-        if (context->options().session_id == session) resident = context->revision;
+        if (context->options().session() == session) resident = context->revision;
       }
       LoadSession(generation, resident);
     } else if (const int32_t most =
                    Compressor::ReusablePrefix(request.compression, static_cast<int32_t>(request.prompt.size()));
                cache_ != nullptr && request.reuse_prefix && most >= kBlockTokens) {
-      background_->Run([this, id, prompt = request.prompt, most, loader = Loader()] {
+      background_->Run([this, id, prompt = request.prompt, most, loader = Loader(request.tenant)] {
         auto loaded = std::make_shared<LoadedContext>(loader.LoadPrefix(prompt, most));
         Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
       });
@@ -63,17 +63,20 @@ void EngineLoop::StartLoads() {
   }
 }
 
-ContextLoader EngineLoop::Loader() const {
-  return ContextLoader(backend_->layout(), options_.tenant, options_.tenant_salt, options_.cache_deadline, cache_,
-                       manifests_);
+ContextLoader EngineLoop::Loader(const std::string& tenant) const {
+  return ContextLoader(backend_->layout(), tenant, SaltOf(tenant), options_.cache_deadline, cache_, manifests_);
+}
+
+std::string EngineLoop::SaltOf(const std::string& tenant) const {
+  return tenant == options_.tenant ? options_.tenant_salt : SaltOfTenant(options_.tenant_salt, tenant);
 }
 
 void EngineLoop::LoadSession(const Generation& generation, int64_t resident) {
-  background_->Run(
-      [this, id = generation.id(), session = generation.request().session_id, resident, loader = Loader()] {
-        auto loaded = std::make_shared<LoadedContext>(loader.LoadSession(session, resident));
-        Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
-      });
+  background_->Run([this, id = generation.id(), session = generation.request().session_id, resident,
+                    loader = Loader(generation.request().tenant)] {
+    auto loaded = std::make_shared<LoadedContext>(loader.LoadSession(session, resident));
+    Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
+  });
 }
 
 void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
@@ -171,11 +174,11 @@ int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
   return rows / kPageSlots + 2 * heads;
 }
 
-std::unique_ptr<Context> EngineLoop::TakeIdle(const std::string& session) {
+std::unique_ptr<Context> EngineLoop::TakeIdle(const SessionName& session) {
   const auto at = std::find_if(idle_.begin(), idle_.end(), [&](const std::unique_ptr<Context>& context) {
-    return context->options().session_id == session;
+    return context->options().session() == session;
   });
-  if (session.empty() || at == idle_.end()) return nullptr;
+  if (session.id.empty() || at == idle_.end()) return nullptr;
   std::unique_ptr<Context> taken = std::move(*at);
   idle_.erase(at);
   return taken;
@@ -198,7 +201,7 @@ void EngineLoop::AdmitLoaded() {
     if (generation->phase != Generation::Phase::kLoaded) continue;
     const GenerationRequest& request = generation->request();
     // Its own idle context becomes part of what it reserves.
-    std::unique_ptr<Context> own = TakeIdle(request.session_id);
+    std::unique_ptr<Context> own = TakeIdle(NameOf(request));
     if (!MakeRoom(generation->need_pages)) {
       if (own != nullptr) idle_.push_back(std::move(own));
       break;  // first come, first served
@@ -265,7 +268,8 @@ ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, 
   ContextOptions options;
   options.spec = request.compression;
   options.session_id = request.session_id;
-  options.tenant_salt = options_.tenant_salt;
+  options.tenant = request.tenant;
+  options.tenant_salt = SaltOf(request.tenant);
   options.nonce = std::move(nonce);
   options.query_heads = model_->config().heads;
   options.token_classes = token_classes_;

@@ -83,6 +83,10 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
   if (request.logprobs < -1 || request.logprobs > kMaxLogprobs) {
     return bad("logprobs: ", request.logprobs, " is not in -1 to ", kMaxLogprobs);
   }
+  if (request.tenant.empty()) request.tenant = options_.tenant;
+  if (request.tenant.size() > kMaxTenantBytes) {
+    return bad("tenant: ", request.tenant.size(), " bytes, at most ", kMaxTenantBytes);
+  }
   TP_RETURN_IF_ERROR(ValidateSessionId(request.session_id));
   if (!request.session_id.empty() && (cache_ == nullptr || manifests_ == nullptr)) {
     return absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)");
@@ -350,7 +354,7 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
   if (generation.phase == Generation::Phase::kDone) return;
   const bool session_stored = generation.phase == Generation::Phase::kStoring && status.ok();
   if (generation.phase != Generation::Phase::kWaiting && !generation.request().session_id.empty()) {
-    busy_sessions_.erase(generation.request().session_id);
+    busy_sessions_.erase(NameOf(generation.request()));
   }
   loaded_.erase(generation.id());
   reserved_pages_ -= generation.reserved_pages;

@@ -34,14 +34,16 @@ class EngineLoop : public Engine {
 
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override;
   void Cancel(uint64_t request) override;
-  void EndSession(std::string session_id, std::function<void(absl::Status)> done) override;
+  void EndSession(SessionName session, std::function<void(absl::Status)> done) override;
   EngineStats Stats() const override;
   const Model& model() const override { return *model_; }
 
  private:
   absl::Status Validate(GenerationRequest& request) const;
   static absl::Status ValidateSessionId(const std::string& session_id);
-  ContextLoader Loader() const;
+  ContextLoader Loader(const std::string& tenant) const;
+  std::string SaltOf(const std::string& tenant) const;
+  static SessionName NameOf(const GenerationRequest& request) { return {request.session_id, request.tenant}; }
 
   // All below run on the engine thread.
   void Loop();
@@ -54,7 +56,7 @@ class EngineLoop : public Engine {
   void AdmitLoaded();
   int64_t PagesNeeded(const Generation& generation) const;
   // The idle context of the session, taken out of idle_; null when there is none.
-  std::unique_ptr<Context> TakeIdle(const std::string& session);
+  std::unique_ptr<Context> TakeIdle(const SessionName& session);
   // Frees pages of idle sessions until `pages` are free of reservations; false, and nothing freed, when that is not
   // enough.
   bool MakeRoom(int64_t pages);
@@ -92,14 +94,14 @@ class EngineLoop : public Engine {
 
   // Engine thread only.
   struct SessionEnd {
-    std::string session_id;
+    SessionName session;
     std::function<void(absl::Status)> done;
   };
   EngineStats counted_;
   std::deque<std::unique_ptr<Generation>> waiting_;
   std::list<std::unique_ptr<Generation>> active_;  // in order of arrival
   absl::flat_hash_map<uint64_t, LoadedContext> loaded_;
-  absl::flat_hash_set<std::string> busy_sessions_;
+  absl::flat_hash_set<SessionName> busy_sessions_;
   std::list<std::unique_ptr<Context>> idle_;  // sessions that stay resident while pages allow, the least recent first
   std::vector<SessionEnd> session_ends_;      // asked for, waiting for the turn under way
   int64_t reserved_pages_ = 0;                // of active generations

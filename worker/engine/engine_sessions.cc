@@ -22,7 +22,7 @@ void EngineLoop::StoreFinished() {
     }
     generation->storing_manifest = true;
     auto manifest = std::make_shared<SessionManifest>(ContextCodec::Save(context));
-    manifest->tenant = options_.tenant;
+    manifest->tenant = context.options().tenant;
     manifest->model_fingerprint = backend_->layout().model_fingerprint;
     manifest->revision = context.revision + 1;
     writer_->Run([this, id = generation->id(), manifest] {
@@ -37,12 +37,13 @@ void EngineLoop::StoreFinished() {
   }
 }
 
-void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Status)> done) {
-  if (session_id.empty()) return done(absl::InvalidArgumentError("session_id: is empty"));
-  if (absl::Status valid = ValidateSessionId(session_id); !valid.ok()) return done(std::move(valid));
+void EngineLoop::EndSession(SessionName session, std::function<void(absl::Status)> done) {
+  if (session.id.empty()) return done(absl::InvalidArgumentError("session_id: is empty"));
+  if (absl::Status valid = ValidateSessionId(session.id); !valid.ok()) return done(std::move(valid));
   if (manifests_ == nullptr) {
     return done(absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)"));
   }
+  if (session.tenant.empty()) session.tenant = options_.tenant;
   absl::Status refused;
   {
     MutexLock lock(&mutex_);
@@ -53,8 +54,8 @@ void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Sta
           absl::StrCat("queue: ", ends_under_way_, " sessions are being ended, at most ", kMaxQueuedRequests));
     } else {
       ++ends_under_way_;
-      posted_.push_back([this, session_id = std::move(session_id), done = std::move(done)]() mutable {
-        session_ends_.push_back({std::move(session_id), std::move(done)});
+      posted_.push_back([this, session = std::move(session), done = std::move(done)]() mutable {
+        session_ends_.push_back({std::move(session), std::move(done)});
       });
       woken_ = true;
       wake_.Signal();
@@ -66,24 +67,24 @@ void EngineLoop::EndSession(std::string session_id, std::function<void(absl::Sta
 
 void EngineLoop::EndSessions() {
   for (auto at = session_ends_.begin(); at != session_ends_.end();) {
-    if (busy_sessions_.contains(at->session_id)) {
+    if (busy_sessions_.contains(at->session)) {
       ++at;
       continue;
     }
     SessionEnd end = std::move(*at);
     at = session_ends_.erase(at);
     idle_.remove_if(
-        [&end](const std::unique_ptr<Context>& context) { return context->options().session_id == end.session_id; });
+        [&end](const std::unique_ptr<Context>& context) { return context->options().session() == end.session; });
     PublishStats();  // who learns of the end finds the pages free
-    busy_sessions_.insert(end.session_id);
+    busy_sessions_.insert(end.session);
     writer_->Run([this, end = std::move(end)] {
       const absl::Status status =
-          manifests_->Delete(options_.tenant, end.session_id, absl::Now() + options_.cache_deadline);
+          manifests_->Delete(end.session.tenant, end.session.id, absl::Now() + options_.cache_deadline);
       {
         MutexLock lock(&mutex_);
         --ends_under_way_;
       }
-      Post([this, session_id = end.session_id] { busy_sessions_.erase(session_id); });
+      Post([this, session = end.session] { busy_sessions_.erase(session); });
       end.done(status);
     });
   }

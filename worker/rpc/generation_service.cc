@@ -1,16 +1,21 @@
 #include "worker/rpc/generation_service.h"
 
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/limits.h"
+#include "base/status_macros.h"
 #include "policies/retain/score_method.h"
+#include "security/rate_limiter.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 #include "worker/model/model.h"
 #include "worker/rpc/convert.h"
 #include "worker/rpc/generation_stream.h"
 #include "worker/rpc/score_call.h"
+#include "worker/rpc/status_details.h"
 
 namespace tidepool {
 namespace {
@@ -25,20 +30,25 @@ void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
 
 class GenerationService final : public v1::Generation::CallbackService {
  public:
-  GenerationService(Engine* engine, NamedPolicies policies) : engine_(engine), policies_(std::move(policies)) {}
+  GenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security, NamedPolicies policies)
+      : engine_(engine),
+        policies_(std::move(policies)),
+        security_(std::move(security)),
+        rates_(std::make_shared<RateLimiter>(
+            [security = security_](std::string_view tenant) { return security->access()->LimitsOf(tenant); })) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* call,
                                                            const v1::GenerateRequest* request) override {
-    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model().tokenizer());
-    SetDeadline(call, converted);
-    return new GenerationStream(engine_, std::move(converted));
+    absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model().tokenizer());
+    auto charge = ChargeFor(converted);
+    return new GenerationStream(engine_, std::move(converted), std::move(charge));
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* call,
                                                        const v1::ChatRequest* request) override {
-    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model());
-    SetDeadline(call, converted);
-    return new GenerationStream(engine_, std::move(converted));
+    absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model());
+    auto charge = ChargeFor(converted);
+    return new GenerationStream(engine_, std::move(converted), std::move(charge));
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
@@ -70,9 +80,7 @@ class GenerationService final : public v1::Generation::CallbackService {
 
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* call, const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override {
-    absl::StatusOr<GenerationRequest> converted = Converted(*request, engine_->model().tokenizer());
-    SetDeadline(call, converted);
-    return new ScoreCall(engine_, std::move(converted), response);
+    return new ScoreCall(engine_, Admitted(call, *request, engine_->model().tokenizer()), response);
   }
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call, const v1::GetModelRequest*,
@@ -135,13 +143,23 @@ class GenerationService final : public v1::Generation::CallbackService {
     response->set_offloaded_bytes(stats.cache.offloaded_bytes);
     response->set_offload_failures(stats.cache.offload_failures);
     response->set_cache_reconnects(stats.cache.reconnects);
+    for (const CachePodStats& pod : stats.cache.pods) *response->add_cache_pods() = CachePodTo(pod);
+    response->set_degraded_blocks(stats.cache.degraded_blocks);
+    response->set_degraded_manifests(stats.cache.degraded_manifests);
+    response->set_repaired_manifests(stats.cache.repaired_manifests);
+    for (const CachePodStats& pod : stats.cache.pods) *response->add_cache_pods() = CachePodTo(pod);
+    response->set_degraded_blocks(stats.cache.degraded_blocks);
+    response->set_degraded_manifests(stats.cache.degraded_manifests);
+    response->set_repaired_manifests(stats.cache.repaired_manifests);
     return Done(call, absl::OkStatus());
   }
 
   grpc::ServerUnaryReactor* EndSession(grpc::CallbackServerContext* call, const v1::EndSessionRequest* request,
                                        v1::EndSessionResponse*) override {
+    const absl::StatusOr<std::string> tenant = TenantOf(call);
+    if (!tenant.ok()) return Done(call, tenant.status());
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-    engine_->EndSession(request->session_id(),
+    engine_->EndSession({request->session_id(), *tenant},
                         [reactor](const absl::Status& status) { reactor->Finish(GenerationStatus(status)); });
     return reactor;
   }
@@ -151,6 +169,38 @@ class GenerationService final : public v1::Generation::CallbackService {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
     reactor->Finish(GenerationStatus(status));
     return reactor;
+  }
+
+  // Whose sessions and blocks a call is about. Empty: the worker's own tenant's.
+  absl::StatusOr<std::string> TenantOf(grpc::CallbackServerContext* call) const {
+    TP_ASSIGN_OR_RETURN(const Caller caller, security_->CallerOf(*call));
+    return caller.all_tenants() ? "" : caller.tenant;
+  }
+
+  // The request as the engine takes it; or why it does not come that far. It counts for its tenant's rate whatever
+  // comes of it, so that nobody keeps the worker busy with what it refuses.
+  template <typename Request, typename Source>
+  absl::StatusOr<GenerationRequest> Admitted(grpc::CallbackServerContext* call, const Request& request,
+                                             const Source& source) {
+    TP_ASSIGN_OR_RETURN(const std::string tenant, TenantOf(call));
+    if (!tenant.empty()) {  // whoever may do everything has no rate
+      if (const std::optional<RateRefusal> refusal = rates_->Admit(tenant); refusal.has_value()) {
+        absl::Status status = absl::ResourceExhaustedError(refusal->message);
+        SetRetryAfter(refusal->retry_after, &status);
+        return status;
+      }
+    }
+    absl::StatusOr<GenerationRequest> converted = Converted(request, source);
+    SetDeadline(call, converted);
+    if (converted.ok()) converted->tenant = tenant;
+    return converted;
+  }
+
+  // Counts generated tokens for the request's tenant.
+  std::function<void(int64_t)> ChargeFor(const absl::StatusOr<GenerationRequest>& request) const {
+    return [rates = rates_, tenant = request.ok() ? request->tenant : std::string()](int64_t tokens) {
+      if (!tenant.empty()) rates->Charge(tenant, tokens);
+    };
   }
 
   // source: what RequestFrom needs besides.
@@ -164,12 +214,15 @@ class GenerationService final : public v1::Generation::CallbackService {
 
   Engine* const engine_;
   const NamedPolicies policies_;
+  const std::shared_ptr<const ServerSecurity> security_;
+  const std::shared_ptr<RateLimiter> rates_;  // shared with requests under way
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, NamedPolicies policies) {
-  return std::make_unique<GenerationService>(engine, std::move(policies));
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
+                                                     NamedPolicies policies) {
+  return std::make_unique<GenerationService>(engine, std::move(security), std::move(policies));
 }
 
 }  // namespace tidepool

@@ -7,13 +7,16 @@
 
 #include <memory>
 
+#include "security/rpc/server_security.h"
 #include "worker/engine/engine.h"
 #include "worker/rpc/policy_file.h"
 
 namespace tidepool {
 
-// `engine` outlives the service. policies: offered beside the presets.
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, NamedPolicies policies);
+// `engine` outlives the service. security: of the port that it is served on; its access file's rates bound what each
+// tenant asks for. policies: offered beside the presets.
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
+                                                     NamedPolicies policies);
 
 }  // namespace tidepool
 

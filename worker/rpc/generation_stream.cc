@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "worker/rpc/convert.h"
+#include "worker/rpc/status_details.h"
 
 namespace tidepool {
 namespace {
@@ -15,7 +16,8 @@ constexpr int kMaxJoinedTokens = 4096;
 
 grpc::Status GenerationStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()),
+                      StatusDetailsOf(status));
 }
 
 grpc::Status GenerationStatus(const GenerationResult& result) {
@@ -29,8 +31,9 @@ grpc::Status GenerationStatus(const GenerationResult& result) {
   return grpc::Status::OK;
 }
 
-GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request)
-    : engine_(engine), sink_(std::make_shared<Sink>(this)) {
+GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
+                                   std::function<void(int64_t)> on_generated)
+    : engine_(engine), sink_(std::make_shared<Sink>(this, std::move(on_generated))) {
   if (!request.ok()) {
     Finish(GenerationStatus(request.status()));
     return;
@@ -75,6 +78,7 @@ void GenerationStream::Sink::OnProgress(int64_t prefilled_tokens, int64_t prompt
 }
 
 void GenerationStream::Sink::OnTokens(TokenDelta delta) {
+  on_generated_(static_cast<int64_t>(delta.tokens.size()));
   MutexLock lock(&mutex_);
   if (tokens_.empty() || tokens_.back().ids_size() >= kMaxJoinedTokens) tokens_.emplace_back();
   v1::Tokens& tokens = tokens_.back();

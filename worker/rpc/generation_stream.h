@@ -6,9 +6,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/mutex.h"
 #include "tidepool/v1/generation.pb.h"
@@ -19,7 +22,9 @@ namespace tidepool {
 // Deletes itself when the call is done. The engine holds its sink apart, which outlives it.
 class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
-  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request);
+  // on_generated: called with the number of tokens as they come, from the engine thread; also when the client is gone.
+  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
+                   std::function<void(int64_t)> on_generated);
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
@@ -28,7 +33,8 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
   // What the engine writes to and the stream reads from.
   class Sink : public GenerationSink {
    public:
-    explicit Sink(GenerationStream* stream) : stream_(stream) {}
+    Sink(GenerationStream* stream, std::function<void(int64_t)> on_generated)
+        : on_generated_(std::move(on_generated)), stream_(stream) {}
     void OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) override;
     void OnTokens(TokenDelta delta) override;
     void OnFinished(GenerationResult result) override;
@@ -40,6 +46,7 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
    private:
     void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+    const std::function<void(int64_t)> on_generated_;
     Mutex mutex_;
     GenerationStream* stream_ ABSL_GUARDED_BY(mutex_);
     std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);

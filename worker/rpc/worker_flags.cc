@@ -6,6 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/limits.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
 ABSL_FLAG(
@@ -25,9 +26,12 @@ ABSL_FLAG(double, decode_pace, 2.5,
           "as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
 ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
-ABSL_FLAG(std::string, tenant, "default", "whose sessions and blocks: a worker has one tenant");
+ABSL_FLAG(
+    std::string, tenant, "",
+    "whose sessions and blocks: for a worker, of requests by callers that have none of their own (--access-file); "
+    "empty: the caller's own, or default");
 ABSL_FLAG(std::string, tenant_salt_file, "",
-          "file whose bytes key the tenant's blocks: without them nobody can find or probe them");
+          "file whose bytes key the blocks of all tenants, each apart: without them nobody can find or probe them");
 ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
@@ -54,10 +58,10 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
     return absl::InvalidArgumentError(absl::StrCat("--kv-type: '", type, "' is not f16 or f32"));
   options.kv_type = type == "f16" ? KvType::kF16 : KvType::kF32;
   options.f32_weights = absl::GetFlag(FLAGS_f32_weights);
-  options.tenant = absl::GetFlag(FLAGS_tenant);
-  if (options.tenant.empty() || options.tenant.size() > 128) {
+  if (const std::string tenant = absl::GetFlag(FLAGS_tenant); !tenant.empty()) options.tenant = tenant;
+  if (options.tenant.size() > kMaxTenantBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--tenant: ", options.tenant.size(), " characters, 1 to 128 are allowed"));
+        absl::StrCat("--tenant: ", options.tenant.size(), " characters, at most ", kMaxTenantBytes, " are allowed"));
   }
   if (const std::string file = absl::GetFlag(FLAGS_tenant_salt_file); !file.empty()) {
     std::ifstream in(file, std::ios::binary);

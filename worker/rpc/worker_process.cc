@@ -24,15 +24,18 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
   TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
+  TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ServerSecurity> security,
+                      ServerSecurity::Open(process.security, process.listen));
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
   // A file that is missing or broken is not a mistake in the command's form: exit code 1.
   if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
   // The engine lets go of the cache before the cache goes.
-  TP_ASSIGN_OR_RETURN(const AttachedCache cache, process.open_cache(LayoutOf(**model, options.kv_type), options));
+  TP_ASSIGN_OR_RETURN(const AttachedCache cache,
+                      process.open_cache(LayoutOf(**model, options.kv_type), options, *security));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
-                      WorkerServer::Start(process.listen, process.insecure, engine.get(), cache.services, &policies));
+                      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
   std::printf("listening on %s\n", server->address().c_str());
   std::fflush(stdout);

@@ -11,6 +11,7 @@
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
 #include "policies/kv/kv_layout.h"
+#include "security/rpc/server_security.h"
 #include "worker/engine/engine.h"
 
 namespace grpc {
@@ -30,9 +31,11 @@ struct AttachedCache {
 struct WorkerProcess {
   std::string program;  // begins every message on stderr
   std::string listen;   // as WorkerServer::Start
-  bool insecure = false;
-  // Called once, when the model is loaded.
-  std::function<absl::StatusOr<AttachedCache>(const KvLayout& layout, const EngineOptions& options)> open_cache;
+  ServerSecurityOptions security;
+  // Called once, when the model is loaded. `security` outlives the cache.
+  std::function<absl::StatusOr<AttachedCache>(const KvLayout& layout, const EngineOptions& options,
+                                              const ServerSecurity& security)>
+      open_cache;
 };
 
 // Call it before the process has threads: they must all block the signals. Prints "listening on ADDRESS" and writes

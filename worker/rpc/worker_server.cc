@@ -10,8 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/limits.h"
-#include "base/listen_address.h"
-#include "base/status_macros.h"
+#include "security/rpc/server_security.h"
 #include "worker/rpc/generation_service.h"
 
 namespace tidepool {
@@ -26,13 +25,13 @@ struct WorkerServer::Impl {
 WorkerServer::WorkerServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
 
-absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen, bool insecure,
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen,
+                                                                  std::shared_ptr<const ServerSecurity> security,
                                                                   Engine* engine,
                                                                   const std::vector<grpc::Service*>& more,
                                                                   const NamedPolicies* policies) {
-  TP_RETURN_IF_ERROR(CheckListenAddress(listen, insecure));
   auto impl = std::make_unique<Impl>();
-  impl->generation = MakeGenerationService(engine, policies != nullptr ? *policies : NamedPolicies());
+  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -40,7 +39,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &impl->port);
+  builder.AddListeningPort(listen, security->Credentials(), &impl->port);
   builder.RegisterService(impl->generation.get());
   for (grpc::Service* service : more) builder.RegisterService(service);
   impl->server = builder.BuildAndStart();

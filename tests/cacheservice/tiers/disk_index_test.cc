@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <vector>
 
 #include "tests/support/blocks.h"
 
@@ -38,6 +39,53 @@ TEST(DiskIndexTest, AReplacedValueCountsUntilItIsTheOldestAndIsNoDrop) {
   EXPECT_EQ(index.Add(Id(2), At(3, 150)), 0) << "sequence 1 is dropped, and it held nothing";
   EXPECT_EQ(index.Find(Id(1)), At(2, 100, true));
   EXPECT_EQ(index.bytes(), 250u);
+}
+
+TEST(DiskIndexTest, WhatHalfOfTheLimitWouldDropIsToBeCopiedOldestFirst) {
+  DiskIndex index(1000);
+  uint64_t mark = 7;
+  for (int number = 1; number <= 5; ++number) index.Add(Id(number), At(number));
+  EXPECT_TRUE(index.LeavingNext(1000, &mark).empty()) << "half of the tier is free";
+  EXPECT_EQ(mark, 0u);
+  EXPECT_EQ(index.backlog_bytes(), 0u);
+  for (int number = 6; number <= 9; ++number) index.Add(Id(number), At(number));
+  EXPECT_EQ(index.backlog_bytes(), 400u);
+  EXPECT_EQ(index.LeavingNext(200, &mark), (std::vector<BlockId>{Id(1), Id(2)}));
+  EXPECT_EQ(mark, 2u);
+  EXPECT_EQ(index.LeavingNext(1, &mark), (std::vector<BlockId>{Id(1)})) << "one at least";
+  index.MarkCopied(2);
+  EXPECT_EQ(index.backlog_bytes(), 200u);
+  EXPECT_EQ(index.LeavingNext(1000, &mark), (std::vector<BlockId>{Id(3), Id(4)}));
+  EXPECT_EQ(mark, 4u);
+  index.MarkCopied(4);
+  EXPECT_TRUE(index.LeavingNext(1000, &mark).empty());
+  index.MarkCopied(3);
+  EXPECT_EQ(index.backlog_bytes(), 0u) << "a mark does not go back";
+}
+
+TEST(DiskIndexTest, WhatIsDroppedWithoutAMarkIsCounted) {
+  DiskIndex index(1000);
+  for (int number = 1; number <= 10; ++number) index.Add(Id(number), At(number));
+  index.MarkCopied(2);
+  for (int number = 11; number <= 15; ++number) index.Add(Id(number), At(number));
+  EXPECT_EQ(index.dropped_uncopied(), 3u) << "3, 4 and 5";
+  EXPECT_EQ(index.backlog_bytes(), 500u);
+  uint64_t mark = 0;
+  EXPECT_EQ(index.LeavingNext(1000, &mark).front(), Id(6));
+  index.MarkCopied(10);
+  EXPECT_EQ(index.backlog_bytes(), 0u);
+}
+
+TEST(DiskIndexTest, ReplacedAndForgottenValuesAreNotCopied) {
+  DiskIndex index(1000);
+  for (int number = 1; number <= 9; ++number) index.Add(Id(number), At(number));
+  index.Add(Id(1), At(10));
+  index.Forget(Id(2), 2);
+  uint64_t mark = 0;
+  EXPECT_EQ(index.LeavingNext(1000, &mark), (std::vector<BlockId>{Id(3), Id(4), Id(5)}));
+  EXPECT_EQ(mark, 5u);
+  for (int number = 11; number <= 13; ++number) index.Add(Id(number), At(number));
+  EXPECT_EQ(index.dropped_uncopied(), 1u) << "3: of 1 and 2 nothing was left to lose";
 }
 
 TEST(DiskIndexTest, OnlyTheLocationThatWasReadIsForgotten) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "security/rpc/server_security.h"
 #include "tests/support/paths.h"
 #include "tests/worker/rpc/held_engine.h"
 #include "worker/model/model.h"
@@ -20,7 +21,7 @@ class TinyWorker {
     options.device_kv_bytes = size_t{64} << 20;
     engine_ = *Engine::Create(options, *Model::Load(DataPath("tiny_models/" + model)), nullptr, nullptr);
     held_ = std::make_unique<HeldEngine>(engine_.get());
-    server_ = *WorkerServer::Start(listen, /*insecure=*/false, held_.get());
+    server_ = *WorkerServer::Start(listen, *ServerSecurity::Open({}, listen), held_.get());
   }
   // The engine's thread may still be in a sink of held_ when clients have their answers.
   ~TinyWorker() {

@@ -79,6 +79,15 @@ TEST(BlockKeyTest, NeighbouringFieldsDoNotRunIntoOneAnother) {
             ChildBlockKey("ab", shifted, "l", BlockKey(), Tokens(1)));
 }
 
+TEST(BlockKeyTest, TenantsHaveSaltsOfTheirOwnThatNeedTheSecret) {
+  std::set<std::string> salts;
+  for (const char* secret : {"", "secret", "secreta"}) {
+    for (const char* tenant : {"", "a", "b", "ab"}) salts.insert(SaltOfTenant(secret, tenant));
+  }
+  EXPECT_EQ(salts.size(), 12u);
+  EXPECT_EQ(SaltOfTenant("secret", "a"), SaltOfTenant("secret", "a"));
+}
+
 TEST(BlockKeyTest, HexIsLowerCaseAndOrderIsThatOfTheBytes) {
   BlockKey low, high;
   low.bytes[0] = 0x0a;

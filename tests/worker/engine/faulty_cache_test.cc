@@ -275,7 +275,7 @@ TEST_F(FaultyCacheTest, AWorkerDoesNotGoOnWithASessionThatAnotherOneHasReplaced)
     Mutex mutex;
     CondVar changed;
     bool done = false;
-    there.EndSession("s", [&](absl::Status status) {
+    there.EndSession({"s"}, [&](absl::Status status) {
       MutexLock lock(&mutex);
       ended = std::move(status);
       done = true;
@@ -297,7 +297,7 @@ TEST_F(FaultyCacheTest, ATurnAfterAnEndBelongsToANewSession) {
   std::atomic<bool> ended{false};
   first->set_on_token([&](int tokens) {
     if (tokens != 1) return;
-    engine.EndSession("s", [&](const absl::Status&) { ended = true; });
+    engine.EndSession({"s"}, [&](const absl::Status&) { ended = true; });
     EXPECT_TRUE(engine.Submit(Turn("s", {}, RandomTokens(30, 2), 3), second).ok());
   });
   ASSERT_TRUE(engine.Submit(Turn("s", {}, RandomTokens(80, 1), 10), first).ok());

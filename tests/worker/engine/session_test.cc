@@ -139,12 +139,12 @@ TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
   }
 }
 
-absl::Status EndSession(Engine& engine, const std::string& session) {
+absl::Status EndSession(Engine& engine, const std::string& session, const std::string& tenant = "") {
   absl::Status ended;
   Mutex mutex;
   CondVar changed;
   bool done = false;
-  engine.EndSession(session, [&](absl::Status status) {
+  engine.EndSession({session, tenant}, [&](absl::Status status) {
     MutexLock lock(&mutex);
     ended = std::move(status);
     done = true;
@@ -180,7 +180,7 @@ TEST(SessionTurnTest, AnEndWaitsForTheTurnUnderWay) {
   turn->set_on_token([&](int tokens) {
     if (tokens == 20) answered = true;
     if (tokens != 1) return;
-    worker.engine().EndSession("s", [&](const absl::Status& status) {
+    worker.engine().EndSession({"s"}, [&](const absl::Status& status) {
       EXPECT_EQ(status, absl::OkStatus());
       ended_early = !answered;
       MutexLock lock(&mutex);
@@ -197,6 +197,50 @@ TEST(SessionTurnTest, AnEndWaitsForTheTurnUnderWay) {
   EXPECT_FALSE(ended_early);
   EXPECT_FALSE(worker.cache().manifests()->Get("default", "s", absl::InfiniteFuture())->has_value());
   EXPECT_EQ(worker.engine().Stats().used_pages, 0);
+}
+
+GenerationRequest Of(const std::string& tenant, GenerationRequest request) {
+  request.tenant = tenant;
+  return request;
+}
+
+TEST(TenantTest, SessionsOfOneNameAreTwoSessions) {
+  Worker worker;
+  const std::vector<int32_t> first = RandomTokens(70, 1), next = RandomTokens(5, 2);
+  ASSERT_TRUE(RunRequest(worker.engine(), Of("a", Turn("s", {}, first, 3))).result.status.ok());
+  for (const bool restarted : {false, true}) {  // from the device, and from what is stored
+    if (restarted) worker.Restart();
+    const std::string other = restarted ? "c" : "b";
+    const Answer theirs = RunRequest(worker.engine(), Of(other, Turn("s", {}, next, 3)));
+    ASSERT_TRUE(theirs.result.status.ok()) << theirs.result.status;
+    EXPECT_EQ(theirs.result.usage.prompt_tokens, 5) << "a new session";
+    const Answer own = RunRequest(worker.engine(), Of("a", Turn("s", {}, next, 3)));
+    EXPECT_GE(own.result.usage.prompt_tokens, 75);
+    EXPECT_GE(own.result.usage.cached_prompt_tokens, 70);
+  }
+  EXPECT_EQ(EndSession(worker.engine(), "s", "b"), absl::OkStatus());
+  EXPECT_FALSE(worker.cache().manifests()->Get("b", "s", absl::InfiniteFuture())->has_value());
+  EXPECT_TRUE(worker.cache().manifests()->Get("a", "s", absl::InfiniteFuture())->has_value());
+}
+
+TEST(TenantTest, StoredPrefixesOfOthersAreNotHit) {
+  Worker worker;
+  const std::vector<int32_t> prompt = RandomTokens(200, 4);
+  for (const char* tenant : {"", "a", "b"}) {
+    const Answer fresh = RunRequest(worker.engine(), Of(tenant, Turn("", {}, prompt, 3)));
+    ASSERT_TRUE(fresh.result.status.ok()) << fresh.result.status;
+    EXPECT_EQ(fresh.result.usage.cached_prompt_tokens, 0) << "'" << tenant << "'";
+    worker.Restart();  // everything offloaded is stored
+    const Answer again = RunRequest(worker.engine(), Of(tenant, Turn("", {}, prompt, 3)));
+    EXPECT_EQ(again.result.usage.cached_prompt_tokens, 192) << "'" << tenant << "'";
+  }
+}
+
+TEST(TenantTest, ANameThatIsTooLongIsRefused) {
+  Worker worker;
+  const auto refused =
+      worker.engine().Submit(Of(std::string(129, 't'), Turn("", {}, {1}, 1)), std::make_shared<test::Collector>());
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("tenant: 129 bytes, at most 128"));
 }
 
 class SessionTest : public testing::TestWithParam<Mode> {};

@@ -4,17 +4,23 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "security/access_table.h"
+#include "security/rpc/server_security.h"
 #include "tests/support/collector.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
 #include "tests/worker/rpc/held_engine.h"
+#include "tidepool/v1/common.pb.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 #include "worker/model/model.h"
 #include "worker/rpc/convert.h"
@@ -44,9 +50,14 @@ class GenerationServiceTest : public testing::Test {
     options.prefill_chunk_tokens = 32;
     engine_ = *Engine::Create(options, model, nullptr, nullptr);
     held_ = std::make_unique<test::HeldEngine>(engine_.get());
-    server_ = *WorkerServer::Start("127.0.0.1:0", /*insecure=*/false, held_.get());
+    server_ = *Start("127.0.0.1:0");
     channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
     stub_ = v1::Generation::NewStub(channel_);
+  }
+  absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen,
+                                                      const ServerSecurityOptions& options = {}) {
+    TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ServerSecurity> security, ServerSecurity::Open(options, listen));
+    return WorkerServer::Start(listen, security, held_.get());
   }
   // The engine's thread may still be in a sink of held_ when the client has its answer.
   void TearDown() override {
@@ -439,14 +450,45 @@ TEST_F(GenerationServiceTest, AfterItsGraceShutdownCancels) {
 }
 
 TEST_F(GenerationServiceTest, PlainTextOffLoopbackNeedsToBeAllowed) {
-  const absl::Status refused = WorkerServer::Start("0.0.0.0:0", /*insecure=*/false, engine_.get()).status();
+  const absl::Status refused = Start("0.0.0.0:0").status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--insecure"));
-  EXPECT_TRUE(WorkerServer::Start("0.0.0.0:0", /*insecure=*/true, engine_.get()).ok());
+  EXPECT_TRUE(Start("0.0.0.0:0", {.insecure = true}).ok());
+}
+
+TEST_F(GenerationServiceTest, ATenantOverItsRateIsToldWhenToTryAgain) {
+  const test::TempDir dir;
+  const Sha256::Digest digest = TokenDigest("secret");
+  std::ofstream(dir.File("access")) << "token "
+                                    << absl::BytesToHexString(
+                                           {reinterpret_cast<const char*>(digest.data()), digest.size()})
+                                    << " acme user\nrate acme - 60\n";
+  const auto server = Start("127.0.0.1:0", {.access_file = dir.File("access")});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto stub =
+      v1::Generation::NewStub(grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
+  auto generate = [&stub](int tokens) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", "Bearer secret");
+    return Drain(stub->Generate(&context, Request(5, tokens))).status;
+  };
+  EXPECT_TRUE(generate(100).ok()) << "how much it takes is known only afterwards";
+  const grpc::Status refused = generate(1);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("tenant acme has had its 60 generated tokens of a minute"));
+  v1::StatusDetails details;
+  ASSERT_TRUE(details.ParseFromString(refused.error_details()));
+  EXPECT_EQ(details.code(), static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED));
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  v1::RetryInfo retry;
+  ASSERT_TRUE(retry.ParseFromString(details.details(0).value()));
+  EXPECT_GT(retry.retry_delay().seconds(), 0);
+  EXPECT_LE(retry.retry_delay().seconds(), 41);
 }
 
 TEST_F(GenerationServiceTest, AnAddressInUseIsNamed) {
-  const absl::Status status = WorkerServer::Start(server_->address(), false, engine_.get()).status();
+  const absl::Status status = Start(server_->address()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(server_->address()));
 }
@@ -454,7 +496,7 @@ TEST_F(GenerationServiceTest, AnAddressInUseIsNamed) {
 TEST_F(GenerationServiceTest, AUnixSocketServes) {
   const test::TempDir dir;
   const std::string address = absl::StrCat("unix:", dir.File("worker.sock"));
-  const auto server = WorkerServer::Start(address, false, engine_.get());
+  const auto server = Start(address);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ((*server)->port(), 0);
   const auto stub = v1::Generation::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));

@@ -51,8 +51,8 @@ class HeldEngine : public Engine {
     engine_->Cancel(request);
     Release();
   }
-  void EndSession(std::string session_id, std::function<void(absl::Status)> done) override {
-    engine_->EndSession(std::move(session_id), std::move(done));
+  void EndSession(SessionName session, std::function<void(absl::Status)> done) override {
+    engine_->EndSession(std::move(session), std::move(done));
   }
   EngineStats Stats() const override { return engine_->Stats(); }
   const Model& model() const override { return engine_->model(); }
