@@ -54,6 +54,7 @@ MAY_INCLUDE = {
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
     "worker/rpc/": ("base/", "security/", "policies/", "proto/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "security/", "proto/"),
+    "client/http/": ("base/", "security/", "proto/", "client/"),
     "client/cli/": ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
 }
 OURS = ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
@@ -69,7 +70,8 @@ PACKAGES = {
     "hiredis": (re.compile(r"^hiredis/"), ("cacheservice/resp/",)),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
-    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/cli/", "worker/rpc/")),
+    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),
+    "Boost": (re.compile(r"^boost/"), ("client/http/http_",)),
 }
 
 # Policies are pure: what they need of the outside comes in as an argument.

@@ -6,7 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "client/cli/proto_json.h"
+#include "client/proto_json.h"
 #include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
@@ -46,7 +46,7 @@ absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity() {
 }
 
 void PrintJson(const google::protobuf::Message& message) {
-  std::printf("%s\n", ToJson(message).c_str());
+  std::printf("%s\n", client::ToJson(message).c_str());
   std::fflush(stdout);
 }
 

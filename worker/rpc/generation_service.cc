@@ -71,7 +71,9 @@ class GenerationService final : public v1::Generation::CallbackService {
         return Done(call, absl::InvalidArgumentError(absl::StrCat("ids[", i, "]: ", request->ids(i), " is not in 0 to ",
                                                                   tokenizer.vocabulary() - 1)));
       }
-      response->mutable_text()->append(tokenizer.Piece(request->ids(i), request->render_special()));
+      const auto piece = tokenizer.Piece(request->ids(i), request->render_special());
+      response->mutable_text()->append(piece);
+      response->add_lengths(static_cast<int32_t>(piece.size()));
     }
     return Done(call, absl::OkStatus());
   }
