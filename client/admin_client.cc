@@ -71,4 +71,15 @@ absl::Status AdminClient::Drop(const std::string& session_id) {
   return impl_->Call(&v1::CacheAdmin::Stub::DropSession, request).status();
 }
 
+absl::Status AdminClient::Drain(bool all_blocks, const std::function<void(const v1::DrainProgress&)>& report) {
+  grpc::ClientContext context;
+  v1::DrainRequest request;
+  request.set_all_blocks(all_blocks);
+  const auto stream = impl_->stub->Drain(&context, request);
+  v1::DrainProgress progress;
+  while (stream->Read(&progress)) report(progress);
+  const grpc::Status status = stream->Finish();
+  return status.ok() ? absl::OkStatus() : client::FromGrpc(status, impl_->address, impl_->security.get());
+}
+
 }  // namespace tidepool

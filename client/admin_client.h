@@ -2,6 +2,7 @@
 #ifndef TIDEPOOL_CLIENT_ADMIN_CLIENT_H_
 #define TIDEPOOL_CLIENT_ADMIN_CLIENT_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ class AdminClient {
   absl::StatusOr<std::vector<v1::SessionSummary>> Sessions();
   absl::StatusOr<v1::SessionDescription> Describe(const std::string& session_id);
   absl::Status Drop(const std::string& session_id);
+  // Empties a pod onto its peers. `report` gets each state, the last one, too. As long as it takes.
+  absl::Status Drain(bool all_blocks, const std::function<void(const v1::DrainProgress&)>& report);
 
  private:
   class Impl;

@@ -21,6 +21,8 @@ inline std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, co
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxMessageBytes));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  // A server that comes back is found at once; by default two minutes may pass between attempts.
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   return OpenChannel(security, address, &arguments);
 }
 

@@ -8,6 +8,7 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "client/call.h"
+#include "client/start_call.h"
 #include "client/utf8.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 
@@ -95,6 +96,20 @@ absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& reque
                     deadline);
 }
 
+std::shared_ptr<GenerationCall> GenerationClient::StartGenerate(v1::GenerateRequest request,
+                                                                std::shared_ptr<GenerationCall::Reader> reader,
+                                                                absl::Time deadline) {
+  return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
+                           deadline);
+}
+
+std::shared_ptr<GenerationCall> GenerationClient::StartChat(v1::ChatRequest request,
+                                                            std::shared_ptr<GenerationCall::Reader> reader,
+                                                            absl::Time deadline) {
+  return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
+                           deadline);
+}
+
 void GenerationClient::Cancel() {
   MutexLock lock(&impl_->mutex);
   if (impl_->current != nullptr) impl_->current->TryCancel();
@@ -103,8 +118,12 @@ void GenerationClient::Cancel() {
 absl::StatusOr<v1::ScoreResponse> GenerationClient::Score(const v1::ScoreRequest& request, absl::Time deadline) {
   return impl_->Unary(&v1::Generation::Stub::Score, request, deadline);
 }
-absl::StatusOr<v1::GetModelResponse> GenerationClient::GetModel() {
-  return impl_->Unary(&v1::Generation::Stub::GetModel, v1::GetModelRequest(), client::ShortDeadline());
+absl::StatusOr<v1::DetokenizeResponse> GenerationClient::Detokenize(const v1::DetokenizeRequest& request) {
+  return impl_->Unary(&v1::Generation::Stub::Detokenize, request, client::ShortDeadline());
+}
+absl::StatusOr<v1::GetModelResponse> GenerationClient::GetModel() { return GetModel(client::ShortDeadline()); }
+absl::StatusOr<v1::GetModelResponse> GenerationClient::GetModel(absl::Time deadline) {
+  return impl_->Unary(&v1::Generation::Stub::GetModel, v1::GetModelRequest(), deadline);
 }
 absl::StatusOr<v1::ListPoliciesResponse> GenerationClient::ListPolicies() {
   return impl_->Unary(&v1::Generation::Stub::ListPolicies, v1::ListPoliciesRequest(), client::ShortDeadline());

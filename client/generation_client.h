@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/generation_call.h"
 #include "tidepool/v1/generation.pb.h"
 
 namespace tidepool {
@@ -30,9 +31,19 @@ class GenerationClient {
   // Ends the call under way, from any thread or a signal-waiting one. Nothing when there is none.
   void Cancel();
 
+  // The same calls without a thread that waits (generation_call.h), which may outlive this client. `reader` is held
+  // until its OnDone has returned. Text must be UTF-8 (utf8.h).
+  std::shared_ptr<GenerationCall> StartGenerate(v1::GenerateRequest request,
+                                                std::shared_ptr<GenerationCall::Reader> reader,
+                                                absl::Time deadline = absl::InfiniteFuture());
+  std::shared_ptr<GenerationCall> StartChat(v1::ChatRequest request, std::shared_ptr<GenerationCall::Reader> reader,
+                                            absl::Time deadline = absl::InfiniteFuture());
+
   absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
                                           absl::Time deadline = absl::InfiniteFuture());
+  absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request);
   absl::StatusOr<v1::GetModelResponse> GetModel();
+  absl::StatusOr<v1::GetModelResponse> GetModel(absl::Time deadline);
   absl::StatusOr<v1::ListPoliciesResponse> ListPolicies();
   absl::StatusOr<v1::GetWorkerStatsResponse> GetWorkerStats();
   // The worker forgets the session, after its turn under way. OK when there is none.

@@ -48,6 +48,7 @@ MAY_INCLUDE = {
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/", "cacheservice/resp/"),
     "cacheservice/manifests/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/"),
     "cacheservice/replay/": ("base/", "cacheservice/tiers/"),
+    "cacheservice/shards/": ("base/", "policies/", "cacheservice/api/", "cacheservice/remote/"),
     "cacheservice/": ("base/", "security/", "policies/", "proto/", "cacheservice/"),
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
@@ -55,6 +56,7 @@ MAY_INCLUDE = {
     "cacheservice/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/"),
     "worker/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "security/", "proto/"),
+    "client/http/": ("base/", "security/", "proto/", "client/"),
     "client/cli/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/"),
 }
 OURS = ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
@@ -71,7 +73,8 @@ PACKAGES = {
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
     "Prometheus": (re.compile(r"^prometheus/"), ("metrics/",)),
-    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/cli/", "worker/rpc/")),
+    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),
+    "Boost": (re.compile(r"^boost/"), ("client/http/http_",)),
 }
 
 # Policies are pure: what they need of the outside comes in as an argument.

@@ -50,6 +50,23 @@ struct OffloadOptions {
   BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
 };
 
+// A pod of a cache service of several, as its client sees it.
+struct CachePodStats {
+  enum class State : uint8_t { kConnecting, kUp, kSlowStart, kDraining, kLeaving, kDown };
+  std::string name;  // its address until it was reached
+  std::string address;
+  State state = State::kConnecting;
+  double weight = 0;  // share of its blocks that it is given, 0 to 1
+  int64_t offloaded_blocks = 0, offloaded_bytes = 0;
+  int64_t recalled_rows = 0, recalled_bytes = 0;
+  int64_t fetched_bytes = 0;
+  int64_t failed_calls = 0;  // that it did not answer
+  int64_t failed_rows = 0;   // asked of it and not come because it failed
+  int64_t moved_blocks = 0;  // meant for it, given to another because it failed or refused
+  int64_t downs = 0;         // times that it was left out
+  int64_t reconnects = 0;
+};
+
 // Counters of one client of the cache, all since it was made.
 struct BlockCacheStats {
   int64_t offloaded_blocks = 0, offloaded_bytes = 0;  // acknowledged
@@ -57,6 +74,9 @@ struct BlockCacheStats {
   int64_t recalled_rows = 0, recalled_bytes = 0, missing_rows = 0;
   int64_t fetched_blocks = 0, fetched_bytes = 0;
   int64_t reconnects = 0;
+  std::vector<CachePodStats> pods;                         // empty: the service is one
+  int64_t degraded_blocks = 0;                             // of two copies only one was stored: no second pod was there
+  int64_t degraded_manifests = 0, repaired_manifests = 0;  // acknowledged on one pod only; copied again later
 };
 
 class BlockCache {

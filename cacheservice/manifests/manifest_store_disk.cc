@@ -68,13 +68,37 @@ absl::Status DiskManifestStore::Reserve(uint64_t old_bytes, uint64_t new_bytes) 
   return absl::OkStatus();
 }
 
-absl::Status DiskManifestStore::Put(const SessionManifest& given, absl::Time deadline) {
+absl::Status DiskManifestStore::Put(const SessionManifest& manifest, absl::Time deadline) {
+  return Write(manifest, Kind::kTurn, deadline);
+}
+
+absl::Status DiskManifestStore::PutCopy(const SessionManifest& manifest, absl::Time deadline) {
+  return Write(manifest, Kind::kCopy, deadline);
+}
+
+absl::Status DiskManifestStore::CheckRevision(const SessionManifest& manifest, const EncodedManifest& encoded,
+                                              Kind kind, int64_t stored_revision) {
+  if (kind == Kind::kTurn ? manifest.revision == stored_revision + 1 : manifest.revision > stored_revision) {
+    return absl::OkStatus();
+  }
+  if (kind == Kind::kCopy && manifest.revision == stored_revision) {
+    TP_ASSIGN_OR_RETURN(const std::optional<std::string> body,
+                        database_->Get(Family::kManifests, KeyOf(kBody, manifest.tenant, manifest.session_id)));
+    if (body == encoded.body) return absl::AlreadyExistsError("");
+  }
+  MutexLock lock(&mutex_);
+  ++stats_.stale;
+  return absl::AbortedError(absl::StrCat("session '", manifest.session_id, "': revision ", manifest.revision,
+                                         " does not follow the stored revision ", stored_revision));
+}
+
+absl::Status DiskManifestStore::Write(const SessionManifest& given, Kind kind, absl::Time deadline) {
   TP_RETURN_IF_ERROR(ValidateManifest(given));
   if (clock_() > deadline && deadline != absl::InfiniteFuture()) {
     return absl::DeadlineExceededError("manifest: the deadline had passed before it was written");
   }
   SessionManifest manifest = given;
-  manifest.updated_unix_ms = absl::ToUnixMillis(clock_());
+  if (kind == Kind::kTurn || manifest.updated_unix_ms == 0) manifest.updated_unix_ms = absl::ToUnixMillis(clock_());
   const EncodedManifest encoded = EncodeManifest(manifest);
   const std::string head_key = KeyOf(kHead, manifest.tenant, manifest.session_id);
   const std::string body_key = KeyOf(kBody, manifest.tenant, manifest.session_id);
@@ -88,11 +112,8 @@ absl::Status DiskManifestStore::Put(const SessionManifest& given, absl::Time dea
     stored_revision = summary.revision;
     old_bytes = BytesOf(stored->size(), summary.body_bytes);
   }
-  if (manifest.revision != stored_revision + 1) {
-    MutexLock lock(&mutex_);
-    ++stats_.stale;
-    return absl::AbortedError(absl::StrCat("session '", manifest.session_id, "': revision ", manifest.revision,
-                                           " does not follow the stored revision ", stored_revision));
+  if (absl::Status follows = CheckRevision(manifest, encoded, kind, stored_revision); !follows.ok()) {
+    return absl::IsAlreadyExists(follows) ? absl::OkStatus() : follows;
   }
   const uint64_t new_bytes = BytesOf(encoded.head.size(), static_cast<int64_t>(encoded.body.size()));
   TP_RETURN_IF_ERROR(Reserve(old_bytes, new_bytes));
@@ -106,6 +127,15 @@ absl::Status DiskManifestStore::Put(const SessionManifest& given, absl::Time dea
   ++stats_.puts;
   stats_.sessions += !stored.has_value();
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<int64_t>> DiskManifestStore::Revision(std::string_view tenant,
+                                                                   std::string_view session_id) const {
+  TP_ASSIGN_OR_RETURN(const std::optional<std::string> head,
+                      database_->Get(Family::kManifests, KeyOf(kHead, tenant, session_id)));
+  if (!head.has_value()) return std::nullopt;
+  TP_ASSIGN_OR_RETURN(const ManifestSummary summary, DecodeManifestHead(*head));
+  return summary.revision;
 }
 
 absl::StatusOr<std::optional<SessionManifest>> DiskManifestStore::Read(std::string_view tenant,

@@ -48,6 +48,11 @@ class DiskManifestStore final : public ManifestStore {
   // would pass the limit, or the disk is full or read-only; DeadlineExceeded when the deadline has passed before the
   // write.
   absl::Status Put(const SessionManifest& manifest, absl::Time deadline) override;
+  // A manifest that is stored elsewhere: replaces any of a lower revision, and keeps its time. OK and nothing changes
+  // when it is there. Aborted: another of its revision, or a higher one, is there. Else as Put.
+  absl::Status PutCopy(const SessionManifest& manifest, absl::Time deadline);
+  // nullopt: no such session.
+  absl::StatusOr<std::optional<int64_t>> Revision(std::string_view tenant, std::string_view session_id) const;
   // DataLoss: the record is damaged. It is left for inspection; Delete removes it.
   absl::StatusOr<std::optional<SessionManifest>> Get(std::string_view tenant, std::string_view session_id,
                                                      absl::Time deadline) override;
@@ -61,6 +66,12 @@ class DiskManifestStore final : public ManifestStore {
 
  private:
   static constexpr int kStripes = 64;  // sessions that may be written at the same time
+  enum class Kind : uint8_t { kTurn, kCopy };
+
+  absl::Status Write(const SessionManifest& given, Kind kind, absl::Time deadline);
+  // OK: the given manifest follows what is stored. AlreadyExists: it is the one that is stored.
+  absl::Status CheckRevision(const SessionManifest& manifest, const EncodedManifest& encoded, Kind kind,
+                             int64_t stored_revision);
 
   DiskManifestStore(Database* database, uint64_t limit_bytes, std::function<absl::Time()> clock);
   absl::Status Load();

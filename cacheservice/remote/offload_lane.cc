@@ -28,15 +28,30 @@ OffloadLane::~OffloadLane() {
   FailOld(absl::UnavailableError("the worker is shutting down"), /*all=*/true);
 }
 
-void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& options,
-                          std::function<void(absl::Status)> done) {
+void OffloadLane::Interrupt() {
+  MutexLock lock(&mutex_);
+  if (entries_.empty() && context_ == nullptr) return;
+  interrupted_ = true;
+  if (context_ != nullptr) context_->TryCancel();
+  changed_.SignalAll();
+}
+
+void OffloadLane::Resume() {
+  MutexLock lock(&mutex_);
+  if (connected_) return;
+  resumed_ = true;
+  changed_.SignalAll();
+}
+
+void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& options, bool now, Done done) {
   // One value that the service must refuse would break the stream again each time it is repeated.
   const size_t most = std::min(kMaxWireValueBytes, options_.write_behind_bytes);
   if (value.empty() || value.size() > most || id.layer < 0 || id.layer >= options_.layout.layers) {
     counters_.failures.fetch_add(1);
-    return done(absl::InvalidArgumentError(absl::StrCat("offload: ", value.size(), " bytes of layer ", id.layer,
-                                                        "; 1 to ", most, " bytes of layer 0 to ",
-                                                        options_.layout.layers - 1, " are allowed")));
+    absl::Status bad = absl::InvalidArgumentError(absl::StrCat("offload: ", value.size(), " bytes of layer ", id.layer,
+                                                               "; 1 to ", most, " bytes of layer 0 to ",
+                                                               options_.layout.layers - 1, " are allowed"));
+    return done(std::move(bad), std::move(value));
   }
   auto entry = std::make_shared<Entry>();
   entry->id = id;
@@ -50,13 +65,14 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
     MutexLock lock(&mutex_);
     // Waits for room while the stream is moving; a service that is away must not hold the engine up.
     const Clock::time_point until = Clock::now() + std::chrono::seconds(2);
-    while (!stop_ && connected_ && !broken_ && !stalled_ && queued_bytes_ + bytes > options_.write_behind_bytes) {
+    while (!now && !stop_ && connected_ && !broken_ && !stalled_ &&
+           queued_bytes_ + bytes > options_.write_behind_bytes) {
       if (!changed_.WaitUntil(&mutex_, until)) {
         stalled_ = queued_bytes_ + bytes > options_.write_behind_bytes;
         break;
       }
     }
-    full = queued_bytes_ + bytes > options_.write_behind_bytes;
+    full = !now && queued_bytes_ + bytes > options_.write_behind_bytes;
     if (!full && !stop_) {
       queued_bytes_ += bytes;
       entries_.push_back(std::move(entry));
@@ -65,8 +81,11 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
     }
   }
   counters_.failures.fetch_add(1);
-  entry->done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, ": the write-behind buffer of ",
-                                                  options_.write_behind_bytes, " bytes is full")));
+  const std::string service = absl::StrCat("cache service ", options_.endpoint);
+  entry->done(full ? absl::ResourceExhaustedError(absl::StrCat(service, ": the write-behind buffer of ",
+                                                               options_.write_behind_bytes, " bytes is full"))
+                   : absl::UnavailableError(absl::StrCat(service, ": the connection is being closed")),
+              std::move(entry->value));
 }
 
 void OffloadLane::FailOld(const absl::Status& why, bool all) {
@@ -84,7 +103,7 @@ void OffloadLane::FailOld(const absl::Status& why, bool all) {
   }
   for (std::shared_ptr<Entry>& entry : failed) {
     counters_.failures.fetch_add(1);
-    entry->done(why);
+    entry->done(why, std::move(entry->value));
   }
 }
 
@@ -100,10 +119,11 @@ void OffloadLane::Run() {
     }
     if (!std::exchange(first, false)) counters_.reconnects.fetch_add(1);
     const grpc::Status end = RunStream();
-    bool was_connected = false;
+    bool was_connected = false, interrupted = false;
     {
       MutexLock lock(&mutex_);
       was_connected = connected_;
+      interrupted = std::exchange(interrupted_, false);
       // What was not answered is sent again.
       for (size_t i = 0; i < sent_; ++i) entries_[i]->sequence = 0;
       sent_ = sent_bytes_ = 0;
@@ -115,12 +135,20 @@ void OffloadLane::Run() {
     } else {
       FailOld(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint,
                                                   was_connected ? " does not answer" : " cannot be reached")),
-              /*all=*/false);
+              interrupted);
     }
     if (was_connected) backoff.Reset();
     const Clock::time_point until = Clock::now() + backoff.Next();
-    MutexLock lock(&mutex_);
-    while (!stop_ && changed_.WaitUntil(&mutex_, until)) {
+    {
+      MutexLock lock(&mutex_);
+      while (!stop_ && !interrupted_ && !resumed_ && changed_.WaitUntil(&mutex_, until)) {
+      }
+      resumed_ = false;
+      interrupted = std::exchange(interrupted_, false);
+    }
+    if (interrupted) {
+      FailOld(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")),
+              /*all=*/true);
     }
   }
 }
@@ -136,7 +164,8 @@ grpc::Status OffloadLane::RunStream() {
   }
   std::unique_ptr<Stream> stream = stub_->Offload(&context);
   v1::OffloadRequest hello;
-  *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
+  *hello.mutable_hello() =
+      options_.any_shape ? AnyShapeHelloOf(options_.tenant) : HelloOf(options_.tenant, options_.layout);
   std::thread reader;
   if (stream->Write(hello)) {
     reader = std::thread([this, &stream] { ReadResults(stream.get()); });
@@ -152,7 +181,7 @@ grpc::Status OffloadLane::RunStream() {
         auto overdue = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
           return !entries_.empty() && entries_.front()->give_up < Clock::now();
         };
-        while (!stop_ && !broken_ && !overdue() && !may_send()) {
+        while (!stop_ && !broken_ && !interrupted_ && !overdue() && !may_send()) {
           if (entries_.empty()) {
             changed_.Wait(&mutex_);
           } else {
@@ -160,7 +189,7 @@ grpc::Status OffloadLane::RunStream() {
           }
         }
         if (stop_ || broken_) break;
-        if (overdue()) {
+        if (interrupted_ || overdue()) {
           context.TryCancel();
           break;
         }
@@ -236,10 +265,11 @@ void OffloadLane::ReadResults(Stream* stream) {
     if (result.code() == 0) {
       counters_.blocks.fetch_add(1);
       counters_.bytes.fetch_add(static_cast<int64_t>(entry->value.size()));
-      entry->done(absl::OkStatus());
+      entry->done(absl::OkStatus(), std::string());
     } else {
       counters_.failures.fetch_add(1);
-      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()));
+      // A copy: a service that answers too early may still be written to.
+      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()), entry->value);
     }
   }
   MutexLock lock(&mutex_);

@@ -25,10 +25,18 @@ class OffloadLane {
     std::atomic<int64_t> blocks{0}, bytes{0}, failures{0}, reconnects{0};
   };
 
+  // On failure the value comes back, for another service.
+  using Done = std::function<void(absl::Status, std::string value)>;
+
   OffloadLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel);
   ~OffloadLane();
 
-  void Offload(BlockId id, std::string value, const OffloadOptions& options, std::function<void(absl::Status)> done);
+  // `now`: also past write_behind_bytes, without waiting.
+  void Offload(BlockId id, std::string value, const OffloadOptions& options, bool now, Done done);
+  // Ends the stream and fails what is queued (Unavailable), soon, from the lane's thread.
+  void Interrupt();
+  // The service is there again: connects without further pause.
+  void Resume();
   const Counters& counters() const { return counters_; }
 
  private:
@@ -38,7 +46,7 @@ class OffloadLane {
     BlockId id;
     std::string value;
     OffloadOptions options;
-    std::function<void(absl::Status)> done;
+    Done done;
     Clock::time_point give_up;
     uint64_t sequence = 0;  // in the present stream; 0: not sent
   };
@@ -65,6 +73,8 @@ class OffloadLane {
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool stalled_ ABSL_GUARDED_BY(mutex_) = false;  // an Offload waited in vain: no other does before an answer comes
+  bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool resumed_ ABSL_GUARDED_BY(mutex_) = false;  // since the pause before the present attempt
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the present stream
   std::thread thread_;

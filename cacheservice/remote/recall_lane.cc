@@ -46,6 +46,22 @@ void RecallLane::Recall(std::vector<RowSelection> selections, absl::Time deadlin
   done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
 }
 
+void RecallLane::Interrupt() {
+  {
+    MutexLock lock(&mutex_);
+    if (context_ != nullptr) context_->TryCancel();
+  }
+  Expire(/*all=*/true, absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
+}
+
+void RecallLane::Resume() {
+  MutexLock lock(&mutex_);
+  if (connected_) return;
+  if (away_since_ != Clock::time_point::max()) away_since_ = Clock::now();
+  resumed_ = true;
+  changed_.SignalAll();
+}
+
 RecallLane::Clock::time_point RecallLane::NextDeadline() const {
   Clock::time_point next = Clock::now() + std::chrono::seconds(1);
   for (const auto& [id, request] : requests_) next = std::min(next, request->deadline);
@@ -106,7 +122,7 @@ void RecallLane::Run() {
       Expire(false, late);
       MutexLock lock(&mutex_);
       if (stop_) return;
-      if (Clock::now() >= until) break;
+      if (Clock::now() >= until || std::exchange(resumed_, false)) break;
       changed_.WaitUntil(&mutex_, std::min(until, NextDeadline()));
     }
     bool away = false;

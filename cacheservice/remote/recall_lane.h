@@ -30,6 +30,10 @@ class RecallLane {
 
   void Recall(std::vector<RowSelection> selections, absl::Time deadline,
               std::function<void(absl::StatusOr<RecalledRows>)> done);
+  // Ends the stream and fails what was asked (Unavailable).
+  void Interrupt();
+  // The service is there again: connects without further pause, and requests wait for that.
+  void Resume();
   const Counters& counters() const { return counters_; }
 
  private:
@@ -61,6 +65,7 @@ class RecallLane {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool resumed_ ABSL_GUARDED_BY(mutex_) = false;  // since the pause before the present attempt
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   Clock::time_point away_since_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;

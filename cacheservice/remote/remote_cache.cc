@@ -3,12 +3,15 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/check.h"
 #include "base/checksum.h"
 #include "base/limits.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
@@ -32,7 +35,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const RemoteCacheOptions& options, in
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // or keepalive ends after two pings on an idle stream
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // Who does not wait for the service is told when it is back, and wants the streams soon then.
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, options.wait_for_service ? 1000 : 200);
   return OpenChannel(options.security.get(), options.endpoint, &arguments);
 }
 
@@ -52,11 +56,32 @@ class RemoteCache::Impl {
         offload_(options_, MakeChannel(options_, 1)),
         recall_(options_, MakeChannel(options_, 2)) {}
 
-  // The service may be on its way back: a call waits for it until the deadline.
-  static void Prepare(grpc::ClientContext& context, absl::Time deadline) {
-    context.set_deadline(absl::ToChronoTime(deadline));
-    context.set_wait_for_ready(true);
+  // One call, which Interrupt cancels.
+  class Call {
+   public:
+    Call(Impl* impl, absl::Time deadline) : impl_(impl) {
+      context.set_deadline(absl::ToChronoTime(deadline));
+      // The service may be on its way back.
+      context.set_wait_for_ready(impl->options_.wait_for_service);
+      MutexLock lock(&impl_->mutex_);
+      impl_->open_.insert(&context);
+    }
+    ~Call() {
+      MutexLock lock(&impl_->mutex_);
+      impl_->open_.erase(&context);
+    }
+    grpc::ClientContext context;
+
+   private:
+    Impl* const impl_;
+  };
+
+  void CancelCalls() {
+    MutexLock lock(&mutex_);
+    for (grpc::ClientContext* context : open_) context->TryCancel();
   }
+
+  absl::StatusOr<v1::LookupResponse> Lookup(absl::Span<const BlockKey> keys, bool each, absl::Time deadline);
 
   const RemoteCacheOptions options_;
   const std::shared_ptr<grpc::Channel> calls_;
@@ -64,6 +89,8 @@ class RemoteCache::Impl {
   OffloadLane offload_;
   RecallLane recall_;
   std::atomic<int64_t> fetched_blocks_{0}, fetched_bytes_{0};
+  Mutex mutex_;
+  std::set<grpc::ClientContext*> open_ ABSL_GUARDED_BY(mutex_);
 };
 
 RemoteCache::RemoteCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -83,21 +110,67 @@ absl::StatusOr<std::unique_ptr<RemoteCache>> RemoteCache::Connect(RemoteCacheOpt
   return std::unique_ptr<RemoteCache>(new RemoteCache(std::make_unique<Impl>(std::move(options))));
 }
 
-absl::StatusOr<int> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
+absl::StatusOr<v1::LookupResponse> RemoteCache::Impl::Lookup(absl::Span<const BlockKey> keys, bool each,
+                                                             absl::Time deadline) {
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(std::min(deadline, absl::Now() + impl_->options_.lookup_patience)));
+  context.set_deadline(absl::ToChronoTime(std::min(deadline, absl::Now() + options_.lookup_patience)));
   v1::LookupRequest request;
-  const size_t most = static_cast<size_t>(kMaxWireSelections);
-  for (const BlockKey& key : chain.subspan(0, most)) request.add_keys(std::string(key.AsString()));
-  request.set_layers(impl_->options_.layout.layers);
+  for (const BlockKey& key : keys) request.add_keys(std::string(key.AsString()));
+  request.set_layers(options_.layout.layers);
+  request.set_each(each);
   v1::LookupResponse response;
-  TP_RETURN_IF_ERROR(FromGrpc(impl_->stub_->Lookup(&context, request, &response)));
-  return std::clamp<int>(response.stored_prefix(), 0, request.keys_size());
+  TP_RETURN_IF_ERROR(FromGrpc(stub_->Lookup(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<int> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
+  chain = chain.subspan(0, static_cast<size_t>(kMaxWireSelections));
+  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(chain, /*each=*/false, deadline));
+  return std::clamp<int>(response.stored_prefix(), 0, static_cast<int>(chain.size()));
+}
+
+absl::StatusOr<std::vector<bool>> RemoteCache::LookupEach(absl::Span<const BlockKey> keys, absl::Time deadline) {
+  TIDEPOOL_CHECK(keys.size() <= static_cast<size_t>(kMaxWireSelections));
+  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(keys, /*each=*/true, deadline));
+  if (response.stored_size() != static_cast<int>(keys.size())) {
+    return absl::DataLossError(
+        absl::StrCat("cache service: ", response.stored_size(), " answers for ", keys.size(), " keys"));
+  }
+  return std::vector<bool>(response.stored().begin(), response.stored().end());
+}
+
+absl::StatusOr<PodIdentity> RemoteCache::Probe(absl::Time deadline) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  v1::ProbeResponse response;
+  TP_RETURN_IF_ERROR(FromGrpc(impl_->stub_->Probe(&context, {}, &response)));
+  if (response.pod_name().empty() || response.pod_name().size() > kMaxPodNameBytes) {
+    return absl::DataLossError(absl::StrCat("cache service: a pod name of ", response.pod_name().size(),
+                                            " characters, 1 to ", kMaxPodNameBytes, " are allowed"));
+  }
+  return PodIdentity{.name = response.pod_name(), .draining = response.draining()};
 }
 
 void RemoteCache::Offload(BlockId id, std::string value, OffloadOptions options,
                           std::function<void(absl::Status)> done) {
-  impl_->offload_.Offload(id, std::move(value), options, std::move(done));
+  impl_->offload_.Offload(id, std::move(value), options, /*now=*/false,
+                          [done = std::move(done)](absl::Status status, std::string) { done(std::move(status)); });
+}
+
+void RemoteCache::OffloadOrReturn(BlockId id, std::string value, OffloadOptions options, bool now,
+                                  std::function<void(absl::Status, std::string value)> done) {
+  impl_->offload_.Offload(id, std::move(value), options, now, std::move(done));
+}
+
+void RemoteCache::Interrupt() {
+  impl_->CancelCalls();
+  impl_->offload_.Interrupt();
+  impl_->recall_.Interrupt();
+}
+
+void RemoteCache::Resume() {
+  impl_->offload_.Resume();
+  impl_->recall_.Resume();
 }
 
 void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadline,
@@ -119,13 +192,12 @@ void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadli
 
 absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks(absl::Span<const BlockId> ids,
                                                                                  absl::Time deadline) {
-  grpc::ClientContext context;
-  Impl::Prepare(context, deadline);
+  Impl::Call call(impl_.get(), deadline);
   v1::FetchBlocksRequest request;
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
   std::vector<std::optional<std::string>> values(ids.size());
   std::vector<size_t> expected(ids.size(), 0);
-  auto reader = impl_->stub_->FetchBlocks(&context, request);
+  auto reader = impl_->stub_->FetchBlocks(&call.context, request);
   v1::FetchBlocksResponse frame;
   absl::Status bad;
   while (bad.ok() && reader->Read(&frame)) {
@@ -145,7 +217,7 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks
       if (bad.ok()) value->append(frame.payload());
     }
   }
-  if (!bad.ok()) context.TryCancel();
+  if (!bad.ok()) call.context.TryCancel();
   const grpc::Status status = reader->Finish();
   TP_RETURN_IF_ERROR(bad);
   TP_RETURN_IF_ERROR(FromGrpc(status));
@@ -173,18 +245,28 @@ BlockCacheStats RemoteCache::Stats() const {
 }
 
 absl::Status RemoteCache::Put(const SessionManifest& manifest, absl::Time deadline) {
+  return SendManifest(manifest, /*copy=*/false, deadline);
+}
+
+absl::Status RemoteCache::PutCopy(const SessionManifest& manifest, absl::Time deadline) {
+  return SendManifest(manifest, /*copy=*/true, deadline);
+}
+
+absl::Status RemoteCache::SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline) {
   const std::string bytes = ManifestToWire(manifest);
   if (bytes.size() > kMaxManifestWireBytes) {
     return absl::ResourceExhaustedError(absl::StrCat("session '", manifest.session_id, "': its manifest has ",
                                                      bytes.size(), " bytes, at most ", kMaxManifestWireBytes));
   }
-  grpc::ClientContext context;
-  Impl::Prepare(context, deadline);
+  Impl::Call call(impl_.get(), deadline);
   v1::PutManifestResponse response;
-  auto writer = impl_->stub_->PutManifest(&context, &response);
+  auto writer = impl_->stub_->PutManifest(&call.context, &response);
   for (size_t offset = 0; offset < bytes.size();) {
     v1::ManifestFrame frame;
-    if (offset == 0) frame.set_manifest_bytes(bytes.size());
+    if (offset == 0) {
+      frame.set_manifest_bytes(bytes.size());
+      frame.set_copy(copy);
+    }
     frame.set_payload(bytes.substr(offset, kWireFrameBytes));
     frame.set_checksum(Checksum32(frame.payload()));
     offset += frame.payload().size();
@@ -196,12 +278,11 @@ absl::Status RemoteCache::Put(const SessionManifest& manifest, absl::Time deadli
 
 absl::StatusOr<std::optional<SessionManifest>> RemoteCache::Get(std::string_view tenant, std::string_view session_id,
                                                                 absl::Time deadline) {
-  grpc::ClientContext context;
-  Impl::Prepare(context, deadline);
+  Impl::Call call(impl_.get(), deadline);
   v1::GetManifestRequest request;
   request.set_tenant(std::string(tenant));
   request.set_session_id(std::string(session_id));
-  auto reader = impl_->stub_->GetManifest(&context, request);
+  auto reader = impl_->stub_->GetManifest(&call.context, request);
   std::string bytes;
   uint64_t expected = 0;
   v1::ManifestFrame frame;
@@ -212,7 +293,7 @@ absl::StatusOr<std::optional<SessionManifest>> RemoteCache::Get(std::string_view
     bytes.append(frame.payload());
     if (bytes.size() > kMaxManifestWireBytes) bad = absl::DataLossError("cache service: a manifest is too large");
   }
-  if (!bad.ok()) context.TryCancel();
+  if (!bad.ok()) call.context.TryCancel();
   const grpc::Status status = reader->Finish();
   TP_RETURN_IF_ERROR(bad);
   if (status.error_code() == grpc::StatusCode::NOT_FOUND) return std::nullopt;
@@ -222,14 +303,36 @@ absl::StatusOr<std::optional<SessionManifest>> RemoteCache::Get(std::string_view
   return manifest;
 }
 
+absl::StatusOr<std::optional<int64_t>> RemoteCache::Revision(std::string_view tenant, std::string_view session_id,
+                                                             absl::Time deadline) {
+  Impl::Call call(impl_.get(), deadline);
+  v1::GetManifestRequest request;
+  request.set_tenant(std::string(tenant));
+  request.set_session_id(std::string(session_id));
+  request.set_revision_only(true);
+  auto reader = impl_->stub_->GetManifest(&call.context, request);
+  v1::ManifestFrame frame;
+  if (!reader->Read(&frame)) {
+    const grpc::Status status = reader->Finish();
+    if (status.error_code() == grpc::StatusCode::NOT_FOUND) return std::nullopt;
+    TP_RETURN_IF_ERROR(FromGrpc(status));
+    return absl::DataLossError("cache service: no revision was sent");
+  }
+  const int64_t revision = frame.revision();
+  while (reader->Read(&frame)) {
+  }
+  TP_RETURN_IF_ERROR(FromGrpc(reader->Finish()));
+  if (revision < 1) return absl::DataLossError(absl::StrCat("cache service: revision ", revision));
+  return revision;
+}
+
 absl::Status RemoteCache::Delete(std::string_view tenant, std::string_view session_id, absl::Time deadline) {
-  grpc::ClientContext context;
-  Impl::Prepare(context, deadline);
+  Impl::Call call(impl_.get(), deadline);
   v1::DeleteSessionRequest request;
   request.set_tenant(std::string(tenant));
   request.set_session_id(std::string(session_id));
   v1::DeleteSessionResponse response;
-  return FromGrpc(impl_->stub_->DeleteSession(&context, request, &response));
+  return FromGrpc(impl_->stub_->DeleteSession(&call.context, request, &response));
 }
 
 }  // namespace tidepool

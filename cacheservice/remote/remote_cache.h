@@ -28,6 +28,13 @@ struct RemoteCacheOptions {
   absl::Duration offload_patience = absl::Seconds(60);  // a block not stored after so long has failed
   absl::Duration recall_patience = absl::Seconds(5);    // the service is away for longer: recalls fail at once
   absl::Duration lookup_patience = absl::Seconds(2);    // a prefix lookup that takes longer is given up
+  bool wait_for_service = true;  // calls wait for a service that is away until their deadline; else they fail at once
+  bool any_shape = false;        // blocks of any model may be offloaded, and none recalled; of `layout` counts `layers`
+};
+
+struct PodIdentity {
+  std::string name;
+  bool draining = false;  // it takes nothing new
 };
 
 class RemoteCache final : public BlockCache, public ManifestStore {
@@ -45,6 +52,27 @@ class RemoteCache final : public BlockCache, public ManifestStore {
                                                                       absl::Time deadline) override;
   BlockCacheStats Stats() const override;
 
+  // What a client of several services needs beside the interface (cacheservice/shards).
+
+  // As Offload, but the value comes back when it was not stored: ResourceExhausted when the write-behind buffer is
+  // full, Unavailable when the service is away or takes nothing. `now`: queued also past write_behind_bytes.
+  void OffloadOrReturn(BlockId id, std::string value, OffloadOptions options, bool now,
+                       std::function<void(absl::Status, std::string value)> done);
+  // Which of the keys have their blocks of all layers stored; they need not be a chain.
+  absl::StatusOr<std::vector<bool>> LookupEach(absl::Span<const BlockKey> keys, absl::Time deadline);
+  absl::StatusOr<PodIdentity> Probe(absl::Time deadline);
+  // Stores a manifest that is stored elsewhere: replaces any of a lower revision. Aborted: another of its revision is
+  // there, or a higher one.
+  absl::Status PutCopy(const SessionManifest& manifest, absl::Time deadline);
+  // nullopt: no such session.
+  absl::StatusOr<std::optional<int64_t>> Revision(std::string_view tenant, std::string_view session_id,
+                                                  absl::Time deadline);
+  // The service is given up for now: fails all calls and recalls under way and all that is queued. Streams connect
+  // anew.
+  void Interrupt();
+  // It is there again: streams connect at once.
+  void Resume();
+
   absl::Status Put(const SessionManifest& manifest, absl::Time deadline) override;
   absl::StatusOr<std::optional<SessionManifest>> Get(std::string_view tenant, std::string_view session_id,
                                                      absl::Time deadline) override;
@@ -52,6 +80,7 @@ class RemoteCache final : public BlockCache, public ManifestStore {
 
  private:
   class Impl;
+  absl::Status SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline);
   explicit RemoteCache(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -5,6 +5,7 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/drain_stream.h"
 #include "security/audit.h"
 #include "tidepool/v1/cache_admin.grpc.pb.h"
 
@@ -86,6 +87,8 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       response->set_version(TIDEPOOL_VERSION);
       response->set_open_streams(static_cast<uint64_t>(context_->open_streams.load()));
       response->set_staging_bytes(static_cast<uint64_t>(context_->staging_bytes.load()));
+      response->set_pod_name(context_->pod_name);
+      response->set_draining(context_->draining.load());
       return absl::OkStatus();
     });
   }
@@ -141,6 +144,14 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
             absl::StrCat(tenant.ok() ? *tenant : request->tenant(), "/", request->session_id()), dropped);
       return dropped;
     });
+  }
+
+  grpc::ServerWriteReactor<v1::DrainProgress>* Drain(grpc::CallbackServerContext* call,
+                                                     const v1::DrainRequest* request) override {
+    if (const absl::StatusOr<Caller> caller = context_->security->CallerOf(*call); caller.ok()) {
+      Audit(*caller, "/tidepool.v1.CacheAdmin/Drain", context_->pod_name, absl::OkStatus());
+    }
+    return new DrainStream(context_, request->all_blocks());
   }
 
  private:

@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/background.h"
 #include "base/mutex.h"
@@ -21,6 +22,8 @@
 #include "security/rpc/server_security.h"
 
 namespace tidepool {
+
+class PodDrain;
 
 struct CacheContext {
   // All that is pointed to outlives the context.
@@ -66,6 +69,12 @@ struct CacheContext {
     return absl::OkStatus();
   }
 
+  // Unavailable, once a drain has emptied this pod.
+  absl::Status CheckTakesNew() const {
+    if (!refuses_new.load()) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat("pod ", pod_name, " has been drained: it takes nothing new"));
+  }
+
   static constexpr size_t kMostModels = 1024;
   static constexpr int kMostWaitingCalls = 4096;
 
@@ -77,6 +86,10 @@ struct CacheContext {
   std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};
   std::atomic<int> waiting_calls{0};
+  std::string pod_name;                  // set before anything is served
+  std::atomic<bool> draining{false};     // clients of several pods give it nothing new
+  std::atomic<bool> refuses_new{false};  // what comes all the same is refused
+  PodDrain* drain = nullptr;             // null: no peers. Outlives the calls
   Mutex mutex;
   absl::flat_hash_map<std::pair<std::string, KvType>, KvLayout> layouts ABSL_GUARDED_BY(mutex);
   PutQueue puts;

@@ -26,6 +26,14 @@ ABSL_FLAG(
     bool, validate_config, false,
     "check the flags, and the files of flags, certificates and access that they name, and exit: 0, or 2 with what is "
     "wrong");
+ABSL_FLAG(
+    std::string, pod_name, "",
+    "name of this pod among several, 1 to 128 characters: decides which blocks are its own; empty: a name that the "
+    "data directory keeps");
+ABSL_FLAG(
+    std::string, peers, "",
+    "all pods of the service, as in tidepool-worker --cache, this one among them or not: where `tidepool admin drain` "
+    "copies to");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
@@ -58,6 +66,12 @@ int main(int argc, char** argv) {
   options.security = tidepool::ServerSecurityFromFlags();
   options.threads = absl::GetFlag(FLAGS_threads);
   options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  options.pod_name = absl::GetFlag(FLAGS_pod_name);
+  if (const std::string peers = absl::GetFlag(FLAGS_peers); !peers.empty()) {
+    absl::StatusOr<tidepool::PodList> list = tidepool::ParsePodList("--peers", peers);
+    if (!list.ok()) return Usage(std::string(list.status().message()));
+    options.peers = *std::move(list);
+  }
   options.cache.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.cache.data_dir.empty()) return Usage("--data-dir is required");
   const auto memory = tidepool::ParseByteSize(absl::GetFlag(FLAGS_memory_bytes));

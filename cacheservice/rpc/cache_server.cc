@@ -16,6 +16,8 @@
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/cache_metrics.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/pod_drain.h"
+#include "cacheservice/rpc/pod_name.h"
 #include "metrics/metrics_server.h"
 
 namespace tidepool {
@@ -24,6 +26,7 @@ struct CacheServer::Impl {
   CacheStorage storage;
   std::shared_ptr<const ServerSecurity> security;
   std::unique_ptr<CacheContext> context;
+  std::unique_ptr<PodDrain> drain;
   std::unique_ptr<grpc::Service> store, admin;
   std::unique_ptr<MetricsServer> metrics;
   std::unique_ptr<grpc::Server> server;
@@ -65,6 +68,21 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   const int threads = options.threads + (options.cache.remote.enabled() ? options.cache.remote.readers : 0);
   impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), threads,
                                                  options.staging_bytes, impl->security.get());
+  TP_ASSIGN_OR_RETURN(impl->context->pod_name, PodName(options.pod_name, impl->storage.database.get()));
+  if (options.peers.from_dns() || !options.peers.addresses.empty()) {
+    // Towards its peers a pod is who it is towards its clients.
+    std::shared_ptr<const ChannelSecurity> security;
+    if (const ServerSecurityOptions& own = options.security; !own.tls_ca.empty()) {
+      TP_ASSIGN_OR_RETURN(security, ChannelSecurity::Create({.tls_ca = own.tls_ca,
+                                                             .tls_cert = own.tls_cert,
+                                                             .tls_key = own.tls_key,
+                                                             .tls_server_name = "",
+                                                             .token = "",
+                                                             .token_file = ""}));
+    }
+    impl->drain = std::make_unique<PodDrain>(impl->context.get(), options.peers, std::move(security));
+    impl->context->drain = impl->drain.get();
+  }
   impl->store = MakeCacheStoreService(impl->context.get());
   impl->admin = MakeCacheAdminService(impl->context.get());
 
@@ -103,9 +121,11 @@ std::string CacheServer::metrics_address() const { return impl_->metrics ? impl_
 void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
   impl_->server->GetHealthCheckService()->SetServingStatus(false);
+  if (impl_->drain != nullptr) impl_->drain->Cancel();
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   impl_->server.reset();
   impl_->metrics.reset();
+  impl_->drain.reset();
   impl_->context.reset();
   if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {
     TP_LOG(Warning, "cache", "not everything could be written at shutdown: ", status.message());

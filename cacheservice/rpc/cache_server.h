@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "cacheservice/shards/pod_list.h"
 #include "cacheservice/tiers/cache_options.h"
 #include "security/rpc/server_security.h"
 
@@ -17,6 +18,8 @@ struct CacheServerOptions {
   int threads = 4;                           // that may wait for the disk, 1 to 64
   int64_t staging_bytes = int64_t{1} << 30;  // of values and manifests under way on all streams, at least 1 MiB
   ServerSecurityOptions security;
+  std::string pod_name;  // among several; empty: one that belongs to the data directory
+  PodList peers;         // where Drain copies to, this pod itself may be among them; empty: nowhere
   CacheOptions cache;
   std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
 };

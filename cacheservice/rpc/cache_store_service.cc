@@ -16,10 +16,11 @@ namespace tidepool {
 namespace {
 
 // Offload and Recall take raw bytes (raw_message.h).
-using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<v1::CacheStore::WithRawCallbackMethod_Offload<
-    v1::CacheStore::WithRawCallbackMethod_Recall<v1::CacheStore::WithCallbackMethod_FetchBlocks<
-        v1::CacheStore::WithCallbackMethod_PutManifest<v1::CacheStore::WithCallbackMethod_GetManifest<
-            v1::CacheStore::WithCallbackMethod_DeleteSession<v1::CacheStore::Service>>>>>>>;
+using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<
+    v1::CacheStore::WithRawCallbackMethod_Offload<v1::CacheStore::WithRawCallbackMethod_Recall<
+        v1::CacheStore::WithCallbackMethod_FetchBlocks<v1::CacheStore::WithCallbackMethod_PutManifest<
+            v1::CacheStore::WithCallbackMethod_GetManifest<v1::CacheStore::WithCallbackMethod_DeleteSession<
+                v1::CacheStore::WithCallbackMethod_Probe<v1::CacheStore::Service>>>>>>>>;
 using RawReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 class CacheStoreService final : public CacheStoreBase {
@@ -74,6 +75,16 @@ class CacheStoreService final : public CacheStoreBase {
     return reactor;
   }
 
+  // Not through the pool: it is to answer also when the disk is slow.
+  grpc::ServerUnaryReactor* Probe(grpc::CallbackServerContext* call, const v1::ProbeRequest*,
+                                  v1::ProbeResponse* response) override {
+    response->set_pod_name(context_->pod_name);
+    response->set_draining(context_->draining.load());
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+
  private:
   absl::Status DoLookup(const v1::LookupRequest& request, absl::Time deadline, v1::LookupResponse& response) {
     if (request.keys_size() > kMaxWireSelections) {
@@ -90,7 +101,13 @@ class CacheStoreService final : public CacheStoreBase {
       }
       std::memcpy(chain[i].bytes.data(), request.keys(i).data(), chain[i].bytes.size());
     }
-    response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers(), deadline));
+    if (!request.each()) {
+      response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers(), deadline));
+      return absl::OkStatus();
+    }
+    for (const BlockKey& key : chain) {
+      response.add_stored(context_->blocks->LookupPrefix({&key, 1}, request.layers(), deadline) == 1);
+    }
     return absl::OkStatus();
   }
 

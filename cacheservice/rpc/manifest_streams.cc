@@ -26,7 +26,9 @@ void PutManifestStream::OnDone() {
 absl::Status PutManifestStream::Take() {
   TP_RETURN_IF_ERROR(CheckFrame("manifest", frame_.payload(), frame_.checksum()));
   if (bytes_.empty()) {
+    TP_RETURN_IF_ERROR(context_->CheckTakesNew());
     expected_ = frame_.manifest_bytes();
+    copy_ = frame_.copy();
     if (expected_ < 1 || expected_ > kMaxManifestWireBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("manifest_bytes: ", expected_, " is not in 1 to ", kMaxManifestWireBytes));
@@ -57,7 +59,7 @@ void PutManifestStream::OnReadDone(bool ok) {
 absl::Status PutManifestStream::Store() {
   TP_ASSIGN_OR_RETURN(const SessionManifest manifest, ManifestFromWire(bytes_));
   TP_RETURN_IF_ERROR(IsTenantOf(caller_, manifest.tenant));
-  return context_->manifests->Put(manifest, deadline_);
+  return copy_ ? context_->manifests->PutCopy(manifest, deadline_) : context_->manifests->Put(manifest, deadline_);
 }
 
 GetManifestStream::GetManifestStream(CacheContext* context, const absl::StatusOr<Caller>& caller, absl::Time deadline,
@@ -68,7 +70,14 @@ GetManifestStream::GetManifestStream(CacheContext* context, const absl::StatusOr
     return;
   }
   const absl::Status queued =
-      context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id()] {
+      context_->Run([this, deadline, tenant = request->tenant(), session = request->session_id(),
+                     revision_only = request->revision_only()] {
+        if (revision_only) {
+          absl::StatusOr<std::optional<int64_t>> revision = context_->manifests->Revision(tenant, session);
+          if (!revision.ok()) return Finish(ToGrpc(revision.status()));
+          if (revision->has_value()) return SendRevision(**revision);
+          return Finish(ToGrpc(absl::NotFoundError(absl::StrCat("session '", session, "' is not stored"))));
+        }
         absl::StatusOr<std::optional<SessionManifest>> manifest = context_->manifests->Get(tenant, session, deadline);
         if (!manifest.ok()) return Finish(ToGrpc(manifest.status()));
         if (!manifest->has_value())
@@ -77,6 +86,11 @@ GetManifestStream::GetManifestStream(CacheContext* context, const absl::StatusOr
         SendNext();
       });
   if (!queued.ok()) Finish(ToGrpc(queued));
+}
+
+void GetManifestStream::SendRevision(int64_t revision) {
+  frame_.set_revision(revision);
+  StartWrite(&frame_);
 }
 
 void GetManifestStream::SendNext() {

@@ -28,6 +28,7 @@ class PutManifestStream : public grpc::ServerReadReactor<v1::ManifestFrame> {
   const absl::Time deadline_;
   v1::ManifestFrame frame_;
   uint64_t expected_ = 0;
+  bool copy_ = false;
   std::string bytes_;
 };
 
@@ -39,6 +40,7 @@ class GetManifestStream : public grpc::ServerWriteReactor<v1::ManifestFrame> {
   void OnDone() override { delete this; }
 
  private:
+  void SendRevision(int64_t revision);
   void SendNext();
 
   CacheContext* const context_;

@@ -31,17 +31,22 @@ void OffloadStream::OnDone() {
 void OffloadStream::OnReadDone(bool ok) {
   if (!ok) return outbox_.Close(grpc::Status::OK);  // the worker has ended the stream, or is gone
   absl::Status status = ParseRaw(&raw_, &request_);
-  if (status.ok()) status = layout_.has_value() ? TakeFrame() : TakeHello();
+  if (status.ok()) status = open_ ? TakeFrame() : TakeHello();
   if (!status.ok()) return outbox_.Close(ToGrpc(status));
   StartRead(&raw_);
 }
 
 absl::Status OffloadStream::TakeHello() {
   if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
-  TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
   TP_RETURN_IF_ERROR(IsTenantOf(caller_, request_.hello().tenant()));
-  TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
-  layout_ = std::move(layout);
+  if (request_.hello().any_shape()) {
+    TP_RETURN_IF_ERROR(CheckHello(request_.hello()));
+  } else {
+    TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+    TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
+    layout_ = std::move(layout);
+  }
+  open_ = true;
   v1::OffloadResponse response;
   response.mutable_accepted()->set_credit_bytes(kCreditBytes);
   outbox_.Send(response);
@@ -85,10 +90,12 @@ absl::Status OffloadStream::TakeFrame() {
   value_.value.append(frame.payload());
   if (value_.value.size() < value_bytes_) return absl::OkStatus();
 
-  absl::Status fits;
-  if (absl::StatusOr<BlockView> view = BlockView::Parse(value_.value); !view.ok()) {
+  absl::Status fits = context_->CheckTakesNew();
+  if (!fits.ok()) {
+    // Answered for each value, so that what was taken before is still acknowledged.
+  } else if (absl::StatusOr<BlockView> view = BlockView::Parse(value_.value); !view.ok()) {
     fits = view.status();
-  } else {
+  } else if (layout_.has_value()) {
     fits = view->CheckLayout(*layout_);
   }
   const int64_t bytes = static_cast<int64_t>(value_bytes_);

@@ -32,7 +32,8 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
   grpc::ByteBuffer raw_;  // of the read under way
   v1::OffloadRequest request_;
-  std::optional<KvLayout> layout_;
+  bool open_ = false;               // the hello has come
+  std::optional<KvLayout> layout_;  // nullopt: values of any shape
   // The value under way.
   uint64_t sequence_ = 0;
   BlockPut value_;

@@ -40,6 +40,14 @@ bool DiskIndex::Forget(const BlockId& id, uint64_t sequence) {
   return true;
 }
 
+std::vector<BlockId> DiskIndex::Ids(bool durable_only) const {
+  std::vector<BlockId> ids;
+  for (const auto& [id, location] : locations_) {
+    if (!durable_only || location.durable) ids.push_back(id);
+  }
+  return ids;
+}
+
 bool DiskIndex::LeavesSoon(const Location& location) const {
   const bool nearly_full = bytes_ > limit_bytes_ - limit_bytes_ / 4;
   return nearly_full && location.sequence - first_sequence() < (next_sequence_ - first_sequence()) / 2;

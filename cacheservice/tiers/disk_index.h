@@ -36,6 +36,9 @@ class DiskIndex {
   // Takes out a value that cannot be read. Its bytes count until they are the oldest. False: it is not there any more.
   bool Forget(const BlockId& id, uint64_t sequence);
 
+  // All ids, or those that were stored durably.
+  std::vector<BlockId> Ids(bool durable_only) const;
+
   // The value is in the older half and the tier nearly full: it leaves soon, so storing it anew is worth a write.
   bool LeavesSoon(const Location& location) const;
 

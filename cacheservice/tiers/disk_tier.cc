@@ -364,6 +364,11 @@ DiskTier::CopyStats DiskTier::copy_stats() const {
   return {.backlog_bytes = index_.backlog_bytes(), .dropped = index_.dropped_uncopied()};
 }
 
+std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
+  MutexLock lock(&mutex_);
+  return index_.Ids(durable_only);
+}
+
 bool DiskTier::Contains(const BlockId& id) const {
   MutexLock lock(&mutex_);
   return index_.Find(id).has_value();

@@ -59,6 +59,8 @@ class DiskTier {
   std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
 
   bool Contains(const BlockId& id) const;
+  // All ids, or those that were put durable; what was there when the tier was opened counts as durable.
+  std::vector<BlockId> Ids(bool durable_only) const;
 
   // For one who copies values elsewhere before they are dropped: those of the older half that he has not marked as
   // copied, oldest first, some `most_bytes` of them (at least one value, unless there is none to copy).

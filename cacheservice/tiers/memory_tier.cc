@@ -231,11 +231,13 @@ void MemoryTier::Erase(const BlockId& id) {
   PassOn(links);
 }
 
-std::vector<BlockId> MemoryTier::Ids() const {
+std::vector<BlockId> MemoryTier::Ids(bool pinned_only) const {
   std::vector<BlockId> ids;
   for (const std::unique_ptr<Shard>& shard : shards_) {
     MutexLock lock(&shard->mutex);
-    for (const auto& [id, slot] : shard->slots) ids.push_back(id);
+    for (const auto& [id, slot] : shard->slots) {
+      if (!pinned_only || shard->entries[slot].pins > 0) ids.push_back(id);
+    }
   }
   return ids;
 }

@@ -66,8 +66,8 @@ class MemoryTier {
   // Forgets a value (found corrupt), pinned or not.
   void Erase(const BlockId& id);
 
-  // All ids at some moment during the call.
-  std::vector<BlockId> Ids() const;
+  // All ids, or those of pinned values, at some moment during the call.
+  std::vector<BlockId> Ids(bool pinned_only = false) const;
 
   TierStats Stats() const;
   uint64_t pinned_bytes() const;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <optional>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
@@ -70,6 +71,7 @@ class TieredStore::Impl {
   bool Contains(const BlockId& id) const {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
   }
+  std::vector<BlockId> Ids(bool all) const;
   absl::Status Pin(const BlockId& id);
   void Unpin(const BlockId& id) { memory_.Unpin(id); }
   absl::Status Drain();
@@ -325,6 +327,15 @@ int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers
   return found == places.size() ? known : places[found];
 }
 
+std::vector<BlockId> TieredStore::Impl::Ids(bool all) const {
+  std::vector<BlockId> ids = disk_->Ids(/*durable_only=*/!all);
+  const absl::flat_hash_set<BlockId> on_disk(ids.begin(), ids.end());
+  for (const BlockId& id : memory_.Ids(/*pinned_only=*/!all)) {
+    if (!on_disk.contains(id)) ids.push_back(id);
+  }
+  return ids;
+}
+
 absl::Status TieredStore::Impl::Pin(const BlockId& id) {
   const auto too_much = [this] {
     return absl::ResourceExhaustedError(absl::StrCat("pinned blocks would take more than half of the memory tier (",
@@ -435,6 +446,7 @@ int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl
 }
 
 bool TieredStore::Contains(const BlockId& id) const { return impl_->Contains(id); }
+std::vector<BlockId> TieredStore::Ids(bool all) const { return impl_->Ids(all); }
 absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
 void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }
 absl::Status TieredStore::Drain() { return impl_->Drain(); }

@@ -78,6 +78,9 @@ class TieredStore {
   // wants this chain. Reads no value. What the remote tier has not said by `deadline` is not stored.
   int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline = absl::InfiniteFuture());
   bool Contains(const BlockId& id) const;  // in memory or on disk
+  // What somebody relies on: pinned values and those that were put durable. `all`: every value. At some moment during
+  // the call; one on its way to disk may be left out.
+  std::vector<BlockId> Ids(bool all) const;
 
   // A pinned value stays in memory until it is unpinned as often as it was pinned (promise P8). NotFound: not stored.
   // ResourceExhausted: more than half of the memory tier would be pinned.

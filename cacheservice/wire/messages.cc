@@ -19,6 +19,14 @@ absl::Status InRange(const char* field, int64_t value, int64_t low, int64_t high
 
 }  // namespace
 
+v1::StreamHello AnyShapeHelloOf(std::string_view tenant) {
+  v1::StreamHello hello;
+  hello.set_protocol(kCacheProtocol);
+  hello.set_tenant(std::string(tenant));
+  hello.set_any_shape(true);
+  return hello;
+}
+
 v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout) {
   v1::StreamHello hello;
   hello.set_protocol(kCacheProtocol);
@@ -32,12 +40,16 @@ v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout) {
   return hello;
 }
 
-absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello) {
+absl::Status CheckHello(const v1::StreamHello& hello) {
   if (hello.protocol() != kCacheProtocol) {
     return absl::FailedPreconditionError(
         absl::StrCat("hello.protocol: ", hello.protocol(), ", this service speaks ", kCacheProtocol));
   }
-  TP_RETURN_IF_ERROR(InRange("hello.tenant size", static_cast<int64_t>(hello.tenant().size()), 1, 128));
+  return InRange("hello.tenant size", static_cast<int64_t>(hello.tenant().size()), 1, 128);
+}
+
+absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello) {
+  TP_RETURN_IF_ERROR(CheckHello(hello));
   const v1::KvShape& shape = hello.shape();
   TP_RETURN_IF_ERROR(
       InRange("hello.shape.model_fingerprint size", static_cast<int64_t>(shape.model_fingerprint().size()), 1, 128));

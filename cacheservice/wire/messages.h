@@ -19,8 +19,14 @@ inline constexpr int kMaxWireSelections = 65'536;
 inline constexpr size_t kMaxWireValueBytes = size_t{8} << 20;
 inline constexpr int64_t kMaxWireRecallBytes = int64_t{32} << 20;  // rows that one recall request may ask for
 
+inline constexpr size_t kMaxPodNameBytes = 128;
+
 v1::StreamHello HelloOf(std::string_view tenant, const KvLayout& layout);
-// InvalidArgument naming the field, FailedPrecondition for another protocol.
+// For offloading blocks of any model.
+v1::StreamHello AnyShapeHelloOf(std::string_view tenant);
+// Protocol and tenant. InvalidArgument naming the field, FailedPrecondition for another protocol.
+absl::Status CheckHello(const v1::StreamHello& hello);
+// CheckHello, and the shape.
 absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello);
 // FailedPrecondition naming the first field that differs.
 absl::Status SameLayout(const KvLayout& known, const KvLayout& given);

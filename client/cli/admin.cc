@@ -1,18 +1,22 @@
 // tidepool admin: what a cache service holds and does.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
 #include "client/admin_client.h"
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
 
+ABSL_FLAG(bool, all, false, "drain: all blocks, also those that no session needs");
 ABSL_DECLARE_FLAG(std::string, tenant);  // also a worker's, so that its help speaks of both
 
 namespace tidepool::cli {
@@ -57,6 +61,33 @@ int FailCache(const absl::Status& status) {
       absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
 }
 
+const char* StateName(v1::CachePodStats::State state) {
+  switch (state) {
+    case v1::CachePodStats::STATE_CONNECTING: return "connecting";
+    case v1::CachePodStats::STATE_UP: return "up";
+    case v1::CachePodStats::STATE_SLOW_START: return "slow start";
+    case v1::CachePodStats::STATE_DRAINING: return "draining";
+    case v1::CachePodStats::STATE_LEAVING: return "leaving";
+    case v1::CachePodStats::STATE_DOWN: return "DOWN";
+    default: return "?";
+  }
+}
+
+void PrintPods(const v1::GetWorkerStatsResponse& stats) {
+  if (stats.cache_pods().empty()) return;
+  std::printf("manifests     %lld on one pod only, %lld copied again; blocks: %lld stored once of two copies\n",
+              static_cast<long long>(stats.degraded_manifests()), static_cast<long long>(stats.repaired_manifests()),
+              static_cast<long long>(stats.degraded_blocks()));
+  std::printf("%-24s %-10s %6s %10s %10s %9s %9s %6s\n", "pod", "state", "share", "offloaded", "recalled", "failed rw",
+              "moved blk", "downs");
+  for (const v1::CachePodStats& pod : stats.cache_pods()) {
+    std::printf("%-24s %-10s %5.0f%% %10s %10s %9lld %9lld %6lld\n", pod.name().c_str(), StateName(pod.state()),
+                100 * pod.weight(), FormatByteSize(pod.offloaded_bytes()).c_str(),
+                FormatByteSize(pod.recalled_bytes()).c_str(), static_cast<long long>(pod.failed_rows()),
+                static_cast<long long>(pod.moved_blocks()), static_cast<long long>(pod.downs()));
+  }
+}
+
 int WorkerStats(std::shared_ptr<const ChannelSecurity> security) {
   GenerationClient client(WorkerAddress(), std::move(security));
   const absl::StatusOr<v1::GetWorkerStatsResponse> stats = client.GetWorkerStats();
@@ -79,6 +110,7 @@ int WorkerStats(std::shared_ptr<const ChannelSecurity> security) {
   std::printf("offloaded     %lld blocks, %s, %lld failed, %lld reconnects\n",
               static_cast<long long>(stats->offloaded_blocks()), FormatByteSize(stats->offloaded_bytes()).c_str(),
               static_cast<long long>(stats->offload_failures()), static_cast<long long>(stats->cache_reconnects()));
+  PrintPods(*stats);
   return kOk;
 }
 
@@ -103,7 +135,36 @@ int Stats(AdminClient& client) {
   std::printf("streams       %llu open, %s in transit\n", static_cast<unsigned long long>(stats->open_streams()),
               FormatByteSize(stats->staging_bytes()).c_str());
   std::printf("up            %.0f s, version %s\n", stats->uptime_seconds(), stats->version().c_str());
+  if (!stats->pod_name().empty()) {
+    std::printf("pod           %s%s\n", stats->pod_name().c_str(), stats->draining() ? ", draining" : "");
+  }
   return kOk;
+}
+
+// Of each address, one after the other; the worst exit code.
+int StatsOf(const std::vector<std::string>& addresses, const std::shared_ptr<const ChannelSecurity>& security) {
+  int worst = kOk;
+  for (const std::string& address : addresses) {
+    if (!Json() && addresses.size() > 1) std::printf("%s== %s\n", address == addresses[0] ? "" : "\n", address.c_str());
+    std::fflush(stdout);
+    AdminClient client(address, absl::GetFlag(FLAGS_tenant), security);
+    worst = std::max(worst, Stats(client));
+  }
+  return worst;
+}
+
+int Drain(AdminClient& client) {
+  const absl::Status status = client.Drain(absl::GetFlag(FLAGS_all), [](const v1::DrainProgress& progress) {
+    if (Json()) return PrintJson(progress);
+    std::printf("copied %llu of %llu sessions, %llu of %llu blocks (%s)%s\n",
+                static_cast<unsigned long long>(progress.sessions_copied()),
+                static_cast<unsigned long long>(progress.sessions()),
+                static_cast<unsigned long long>(progress.blocks_copied()),
+                static_cast<unsigned long long>(progress.blocks()), FormatByteSize(progress.bytes_copied()).c_str(),
+                progress.drained() ? "; drained: it can be taken away" : "");
+    std::fflush(stdout);
+  });
+  return status.ok() ? kOk : FailCache(status);
 }
 
 int Sessions(AdminClient& client) {
@@ -140,11 +201,11 @@ int Session(AdminClient& client, const std::string& id) {
 }
 
 int Admin(const Arguments& arguments) {
-  if (arguments.empty()) return UsageError("admin: stats, sessions, session ID or drop ID is missing");
+  if (arguments.empty()) return UsageError("admin: stats, sessions, session ID, drop ID or drain is missing");
   const std::string& what = arguments[0];
   const size_t wanted = what == "session" || what == "drop" ? 2 : 1;
-  if (what != "stats" && what != "sessions" && what != "session" && what != "drop") {
-    return UsageError(absl::StrCat("admin: '", what, "' is not stats, sessions, session or drop"));
+  if (what != "stats" && what != "sessions" && what != "session" && what != "drop" && what != "drain") {
+    return UsageError(absl::StrCat("admin: '", what, "' is not stats, sessions, session, drop or drain"));
   }
   if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
   if (arguments.size() > wanted)
@@ -152,8 +213,13 @@ int Admin(const Arguments& arguments) {
   const auto security = ReadSecurity();
   if (!security.ok()) return UsageError(security.status());
   if (what == "stats" && WorkerIsGiven()) return WorkerStats(*security);
+  const std::vector<std::string> addresses = absl::StrSplit(CacheAddress(), ',');
+  if (what == "stats") return StatsOf(addresses, *security);
+  if (addresses.size() > 1) {
+    return UsageError(absl::StrCat("admin ", what, ": --cache: '", CacheAddress(), "' is more than one pod"));
+  }
   AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant), *security);
-  if (what == "stats") return Stats(client);
+  if (what == "drain") return Drain(client);
   if (what == "sessions") return Sessions(client);
   if (what == "session") return Session(client, arguments[1]);
   if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return FailCache(dropped);
@@ -168,18 +234,22 @@ int Admin(const Arguments& arguments) {
 }  // namespace
 
 Command AdminCommand() {
-  return {.name = "admin",
-          .arguments = "stats | sessions | session ID | drop ID",
-          .summary = "what a cache service, or a worker, holds and does",
-          .details =
-              "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
-              "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; with --worker that\n"
-              "           worker's sequences, slot pages, tokens and rows\n"
-              "sessions   stored sessions of the tenant\n"
-              "session    one of them\n"
-              "drop       deletes one: it cannot be resumed",
-          .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json", kChannelFlags},
-          .run = Admin};
+  return {
+      .name = "admin",
+      .arguments = "stats | sessions | session ID | drop ID | drain",
+      .summary = "what a cache service, or a worker, holds and does",
+      .details =
+          "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
+          "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; of each pod when --cache\n"
+          "           names several (a:7070,b:7070); with --worker that worker's sequences, slot pages, tokens and\n"
+          "           rows, and what it has of each pod\n"
+          "sessions   stored sessions of the tenant\n"
+          "session    one of them\n"
+          "drop       deletes one: it cannot be resumed\n"
+          "drain      copies a pod's sessions and the blocks that they need to its peers (tidepool-cache --peers);\n"
+          "           then it takes nothing new and can be ended. Prints how far it is; Ctrl-C gives it up",
+      .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json", kChannelFlags},
+      .run = Admin};
 }
 
 }  // namespace tidepool::cli

@@ -6,11 +6,12 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "client/cli/proto_json.h"
+#include "client/proto_json.h"
 #include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
-ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress, "cache service to ask: host:port or unix:PATH");
+ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress,
+          "cache service to ask: host:port or unix:PATH; admin stats: several pods, separated by commas");
 ABSL_FLAG(bool, json, false, "one line of JSON for each result, for scripts");
 ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(), "longest time for one answer, such as 30s or 2m");
 
@@ -45,7 +46,7 @@ absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity() {
 }
 
 void PrintJson(const google::protobuf::Message& message) {
-  std::printf("%s\n", ToJson(message).c_str());
+  std::printf("%s\n", client::ToJson(message).c_str());
   std::fflush(stdout);
 }
 

@@ -171,6 +171,33 @@ void LogprobTo(const TokenLogprob& from, v1::TokenLogprob& to) {
   }
 }
 
+v1::CachePodStats CachePodTo(const CachePodStats& pod) {
+  using State = CachePodStats::State;
+  v1::CachePodStats to;
+  to.set_name(pod.name);
+  to.set_address(pod.address);
+  switch (pod.state) {
+    case State::kConnecting: to.set_state(v1::CachePodStats::STATE_CONNECTING); break;
+    case State::kUp: to.set_state(v1::CachePodStats::STATE_UP); break;
+    case State::kSlowStart: to.set_state(v1::CachePodStats::STATE_SLOW_START); break;
+    case State::kDraining: to.set_state(v1::CachePodStats::STATE_DRAINING); break;
+    case State::kLeaving: to.set_state(v1::CachePodStats::STATE_LEAVING); break;
+    case State::kDown: to.set_state(v1::CachePodStats::STATE_DOWN); break;
+  }
+  to.set_weight(pod.weight);
+  to.set_offloaded_blocks(pod.offloaded_blocks);
+  to.set_offloaded_bytes(pod.offloaded_bytes);
+  to.set_recalled_rows(pod.recalled_rows);
+  to.set_recalled_bytes(pod.recalled_bytes);
+  to.set_fetched_bytes(pod.fetched_bytes);
+  to.set_failed_calls(pod.failed_calls);
+  to.set_failed_rows(pod.failed_rows);
+  to.set_moved_blocks(pod.moved_blocks);
+  to.set_downs(pod.downs);
+  to.set_reconnects(pod.reconnects);
+  return to;
+}
+
 v1::Finished FinishedTo(const GenerationResult& result) {
   v1::Finished finished;
   switch (result.reason) {

@@ -4,6 +4,7 @@
 #define TIDEPOOL_WORKER_RPC_CONVERT_H_
 
 #include "absl/status/statusor.h"
+#include "cacheservice/api/block_cache.h"
 #include "tidepool/v1/generation.pb.h"
 #include "worker/engine/engine.h"
 #include "worker/model/tokenizer.h"
@@ -21,6 +22,7 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::ScoreRequest& request, c
 
 v1::Usage UsageTo(const GenerationUsage& usage);
 void LogprobTo(const TokenLogprob& from, v1::TokenLogprob& to);
+v1::CachePodStats CachePodTo(const CachePodStats& pod);
 v1::Finished FinishedTo(const GenerationResult& result);
 
 }  // namespace tidepool

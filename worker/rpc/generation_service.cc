@@ -71,7 +71,9 @@ class GenerationService final : public v1::Generation::CallbackService {
         return Done(call, absl::InvalidArgumentError(absl::StrCat("ids[", i, "]: ", request->ids(i), " is not in 0 to ",
                                                                   tokenizer.vocabulary() - 1)));
       }
-      response->mutable_text()->append(tokenizer.Piece(request->ids(i), request->render_special()));
+      const auto piece = tokenizer.Piece(request->ids(i), request->render_special());
+      response->mutable_text()->append(piece);
+      response->add_lengths(static_cast<int32_t>(piece.size()));
     }
     return Done(call, absl::OkStatus());
   }
@@ -141,6 +143,14 @@ class GenerationService final : public v1::Generation::CallbackService {
     response->set_offloaded_bytes(stats.cache.offloaded_bytes);
     response->set_offload_failures(stats.cache.offload_failures);
     response->set_cache_reconnects(stats.cache.reconnects);
+    for (const CachePodStats& pod : stats.cache.pods) *response->add_cache_pods() = CachePodTo(pod);
+    response->set_degraded_blocks(stats.cache.degraded_blocks);
+    response->set_degraded_manifests(stats.cache.degraded_manifests);
+    response->set_repaired_manifests(stats.cache.repaired_manifests);
+    for (const CachePodStats& pod : stats.cache.pods) *response->add_cache_pods() = CachePodTo(pod);
+    response->set_degraded_blocks(stats.cache.degraded_blocks);
+    response->set_degraded_manifests(stats.cache.degraded_manifests);
+    response->set_repaired_manifests(stats.cache.repaired_manifests);
     return Done(call, absl::OkStatus());
   }
 

@@ -7,15 +7,25 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/flags.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/remote_cache.h"
+#include "cacheservice/shards/pod_list.h"
+#include "cacheservice/shards/sharded_cache.h"
 #include "security/rpc/channel_flags.h"
 #include "security/rpc/server_flags.h"
 #include "worker/rpc/worker_process.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7071", "host:port (port 0: any free one) or unix:PATH");
-ABSL_FLAG(std::string, cache, "", "cache service, host:port or unix:PATH; empty: none, nothing is recalled or kept");
+ABSL_FLAG(std::string, cache, "",
+          "cache service, host:port or unix:PATH; several pods of one service: a:7070,b:7070,c:7070, or "
+          "dns:///NAME:PORT for all addresses of a name; empty: none, nothing is recalled or kept");
+ABSL_FLAG(int, cache_copies, 1,
+          "pods that each block is stored on, of several: 1, or 2 so that a pod that fails costs no block");
+ABSL_FLAG(absl::Duration, cache_slow_start, absl::Seconds(30),
+          "how long a pod that has come, or come back, takes to get its full share of new blocks: 0s to 24h");
 ABSL_FLAG(bool, cache_plain_text, false, "--cache speaks plain text, though --tls-ca is given");
 
 namespace tidepool {
@@ -31,16 +41,50 @@ ChannelSecurityOptions CacheSecurity() {
   return options;
 }
 
-absl::StatusOr<AttachedCache> ConnectCache(const KvLayout& layout, const EngineOptions& options,
-                                           const ServerSecurity&) {
+constexpr absl::Duration kFirstLook = absl::Seconds(5);
+constexpr size_t kPodWriteBehindBytes = size_t{16} << 20;  // what a pod grants as credit
+
+absl::StatusOr<AttachedCache> ConnectCache(const PodList& pods, const KvLayout& layout, const EngineOptions& options) {
   RemoteCacheOptions remote;
-  remote.endpoint = absl::GetFlag(FLAGS_cache);
-  if (remote.endpoint.empty()) return AttachedCache();
   remote.tenant = options.tenant;
   remote.layout = layout;
   TP_ASSIGN_OR_RETURN(remote.security, ChannelSecurity::Create(CacheSecurity()));
-  TP_ASSIGN_OR_RETURN(std::shared_ptr<RemoteCache> cache, RemoteCache::Connect(std::move(remote)));
+  if (pods.single()) {
+    remote.endpoint = pods.addresses.front();
+    TP_ASSIGN_OR_RETURN(std::shared_ptr<RemoteCache> cache, RemoteCache::Connect(std::move(remote)));
+    return AttachedCache{.owner = cache, .blocks = cache.get(), .manifests = cache.get()};
+  }
+  remote.write_behind_bytes = kPodWriteBehindBytes;
+  ShardedCacheOptions sharded;
+  sharded.pods = pods;
+  sharded.remote = std::move(remote);
+  sharded.copies = absl::GetFlag(FLAGS_cache_copies);
+  sharded.timing.slow_start = absl::GetFlag(FLAGS_cache_slow_start);
+  TP_ASSIGN_OR_RETURN(std::shared_ptr<ShardedCache> cache, ShardedCache::Connect(std::move(sharded)));
+  // The first request finds the pods that are there.
+  cache->WaitForPods(absl::Now() + kFirstLook);
   return AttachedCache{.owner = cache, .blocks = cache.get(), .manifests = cache.get()};
+}
+
+absl::StatusOr<AttachedCache> OpenCache(const KvLayout& layout, const EngineOptions& options, const ServerSecurity&) {
+  const std::string cache = absl::GetFlag(FLAGS_cache);
+  if (cache.empty()) return AttachedCache();
+  TP_ASSIGN_OR_RETURN(const PodList pods, ParsePodList("--cache", cache));
+  return ConnectCache(pods, layout, options);
+}
+
+// Before the model is loaded.
+absl::Status CheckCacheFlags() {
+  if (const int copies = absl::GetFlag(FLAGS_cache_copies); copies < 1 || copies > 2) {
+    return absl::InvalidArgumentError(absl::StrCat("--cache-copies: ", copies, " is not 1 or 2"));
+  }
+  const absl::Duration slow_start = absl::GetFlag(FLAGS_cache_slow_start);
+  if (slow_start < absl::ZeroDuration() || slow_start > absl::Hours(24)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--cache-slow-start: ", absl::FormatDuration(slow_start), " is not in 0s to 24h"));
+  }
+  const std::string cache = absl::GetFlag(FLAGS_cache);
+  return cache.empty() ? absl::OkStatus() : ParsePodList("--cache", cache).status();
 }
 
 int Usage(const std::string& message) {
@@ -57,17 +101,20 @@ int main(int argc, char** argv) {
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-worker: serves a model with compressed keys and values.\n\n"
-        "  tidepool-worker --model=FILE.gguf [--cache=HOST:PORT] [flags]\n\n%s\n"
+        "  tidepool-worker --model=FILE.gguf [--cache=HOST:PORT[,HOST:PORT...]] [flags]\n\n%s\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
         tidepool::FlagHelp(tidepool::kFlags).c_str());
     return 0;
   }
   if (!rest->empty()) return tidepool::Usage(absl::StrCat("unexpected argument '", rest->front(), "'"));
+  if (const absl::Status flags = tidepool::CheckCacheFlags(); !flags.ok()) {
+    return tidepool::Usage(std::string(flags.message()));
+  }
   if (const absl::Status secured = tidepool::ChannelSecurity::Check(tidepool::CacheSecurity()); !secured.ok()) {
     return tidepool::Usage(std::string(secured.message()));  // before a large model is read
   }
   return tidepool::RunWorker({.program = "tidepool-worker",
                               .listen = absl::GetFlag(FLAGS_listen),
                               .security = tidepool::ServerSecurityFromFlags(),
-                              .open_cache = tidepool::ConnectCache});
+                              .open_cache = tidepool::OpenCache});
 }

@@ -111,6 +111,28 @@ TEST_F(ManifestStoreTest, OnlyTheRevisionThatFollowsIsTaken) {
   EXPECT_EQ(store_->Stats().sessions, 1);
 }
 
+TEST_F(ManifestStoreTest, ACopyReplacesAnyLowerRevisionAndKeepsItsTime) {
+  SessionManifest copy = Manifest("t", "s", 5);
+  copy.updated_unix_ms = 12'345;
+  ASSERT_TRUE(store_->PutCopy(copy, kNever).ok());  // nothing before it
+  EXPECT_EQ(**store_->Revision("t", "s"), 5);
+  EXPECT_EQ(**Get("t", "s"), copy);
+  EXPECT_TRUE(store_->PutCopy(copy, kNever).ok());
+  EXPECT_EQ(store_->Stats().puts, 1u);  // the second one changed nothing
+  copy.revision = 9;
+  ASSERT_TRUE(store_->PutCopy(copy, kNever).ok());
+  EXPECT_EQ(**store_->Revision("t", "s"), 9);
+  copy.revision = 8;
+  EXPECT_EQ(store_->PutCopy(copy, kNever).code(), kAborted);
+  copy.revision = 9;
+  copy.engine_state = "another worker's";
+  const absl::Status other = store_->PutCopy(copy, kNever);
+  EXPECT_EQ(other.code(), kAborted);
+  EXPECT_THAT(std::string(other.message()), AllOf(HasSubstr("revision 9"), HasSubstr("'s'")));
+  ASSERT_TRUE(Put(Manifest("t", "s", 10)).ok());  // the next turn follows a copy
+  EXPECT_FALSE(store_->Revision("t", "nobody")->has_value());
+}
+
 TEST_F(ManifestStoreTest, OfWritersThatRaceForARevisionOneWins) {
   constexpr int kRounds = 20;
   std::atomic<int> won{0};

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <future>
 #include <memory>
 #include <string>
@@ -266,6 +267,83 @@ TEST_F(RemoteCacheTest, AUnixSocketServesLikeAPort) {
   auto cache = *RemoteCache::Connect(options);
   ASSERT_TRUE(Offload(*cache, 1, 0).get().ok());
   EXPECT_EQ((*cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(1), 0}}, Soon()))[0], NumberedValue(1, 0));
+}
+
+TEST_F(RemoteCacheTest, KeysThatAreNoChainAreLookedUpEachByItself) {
+  auto cache = Connect();
+  for (const int number : {1, 2, 5}) {
+    for (int layer = 0; layer < 3; ++layer) ASSERT_TRUE(Offload(*cache, number, layer).get().ok());
+  }
+  ASSERT_TRUE(Offload(*cache, 3, 0).get().ok());  // not in all layers
+  std::vector<BlockKey> keys;
+  for (int number = 0; number < 6; ++number) keys.push_back(NumberedKey(number));
+  EXPECT_THAT(*cache->LookupEach(keys, Soon()), testing::ElementsAre(false, true, true, false, false, true));
+  EXPECT_EQ(*cache->LookupPrefix(keys, Soon()), 0);
+}
+
+TEST_F(RemoteCacheTest, WhatIsNotStoredComesBackToWhoMayStoreItElsewhere) {
+  RemoteCacheOptions options;
+  options.wait_for_service = false;
+  auto cache = Connect(options);
+  ASSERT_TRUE(Offload(*cache, 0, 0).get().ok());
+  server_->Shutdown(absl::ZeroDuration());
+  server_.reset();
+  std::vector<std::future<std::string>> returned;
+  for (int number = 1; number < 20; ++number) {
+    auto promise = std::make_shared<std::promise<std::string>>();
+    returned.push_back(promise->get_future());
+    cache->OffloadOrReturn({NumberedKey(number), 0}, NumberedValue(number, 0), {}, /*now=*/false,
+                           [promise](const absl::Status& status, std::string value) {
+                             EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+                             promise->set_value(std::move(value));
+                           });
+  }
+  EXPECT_TRUE(absl::IsUnavailable(cache->Probe(Soon()).status()));
+  EXPECT_TRUE(absl::IsUnavailable(cache->Get("default", "s", Soon()).status()));  // does not wait for it
+  cache->Interrupt();
+  for (int number = 1; number < 20; ++number) EXPECT_EQ(returned[number - 1].get(), NumberedValue(number, 0));
+  StartServer();
+  cache->Resume();
+  EXPECT_TRUE(Offload(*cache, 1, 0).get().ok());
+}
+
+TEST_F(RemoteCacheTest, APodKeepsItsNameOverARestart) {
+  auto cache = Connect();
+  const std::string name = cache->Probe(Soon())->name;
+  EXPECT_THAT(name, testing::StartsWith("pod-"));
+  server_.reset();
+  StartServer();
+  absl::StatusOr<PodIdentity> again = cache->Probe(Soon());
+  while (!again.ok()) again = cache->Probe(Soon());  // the connection comes back by itself
+  EXPECT_EQ(again->name, name);
+  EXPECT_FALSE(again->draining);
+}
+
+TEST_F(RemoteCacheTest, BlocksOfAnyShapeAreTakenFromWhoHandsThemOn) {
+  RemoteCacheOptions options;
+  options.endpoint = "127.0.0.1:" + std::to_string(port_);
+  options.any_shape = true;
+  options.layout.layers = 1024;
+  auto cache = *RemoteCache::Connect(options);
+  KvLayout other = test::SmallLayout();
+  other.model_fingerprint = "another model";
+  other.head_dim = 8;
+  const std::string value = [&other] {
+    BlockBuilder builder(other, 7, 0, kBlockTokens);
+    for (int head = 0; head < other.kv_heads; ++head) {
+      for (int token = 0; token < kBlockTokens; ++token)
+        std::fill_n(builder.MutableRow(head, token), other.row_bytes(), 'x');
+    }
+    return std::move(builder).Finish();
+  }();
+  std::promise<absl::Status> stored, refused;
+  cache->Offload({NumberedKey(100), 7}, value, {}, [&](absl::Status status) { stored.set_value(std::move(status)); });
+  EXPECT_TRUE(stored.get_future().get().ok());
+  EXPECT_TRUE(Offload(*cache, 1, 0).get().ok());
+  cache->Offload({NumberedKey(101), 0}, "no block", {},
+                 [&](absl::Status status) { refused.set_value(std::move(status)); });
+  EXPECT_FALSE(refused.get_future().get().ok());
+  EXPECT_EQ((*cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(100), 7}}, Soon()))[0], value);
 }
 
 TEST(RemoteCacheOptionsTest, BadOnesAreRefusedByName) {

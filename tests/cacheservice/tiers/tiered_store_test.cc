@@ -310,6 +310,19 @@ TEST_F(TieredStoreTest, ABlockOnDiskIsBroughtUpToBePinnedAndTooManyPinsAreRefuse
   EXPECT_EQ(store_->Stats().pinned_bytes, 0u);
 }
 
+TEST_F(TieredStoreTest, DurableAndPinnedBlocksAreThoseThatSomebodyReliesOn) {
+  ASSERT_TRUE(Put(1).ok());
+  ASSERT_TRUE(Put(2, /*durable=*/true).ok());
+  ASSERT_TRUE(Put(3).ok());
+  ASSERT_TRUE(Put(4, /*durable=*/true).ok());
+  ASSERT_TRUE(store_->Pin(Id(3)).ok());
+  ASSERT_TRUE(store_->Pin(Id(4)).ok());
+  EXPECT_THAT(store_->Ids(/*all=*/false), testing::UnorderedElementsAre(Id(2), Id(3), Id(4)));
+  EXPECT_THAT(store_->Ids(/*all=*/true), testing::UnorderedElementsAre(Id(1), Id(2), Id(3), Id(4)));
+  store_->Unpin(Id(3));
+  EXPECT_THAT(store_->Ids(/*all=*/false), testing::UnorderedElementsAre(Id(2), Id(4)));
+}
+
 TEST_F(TieredStoreTest, AFullDiskRefusesDurablePutsAndDropsDemotionsAndServesWhatItHas) {
   ASSERT_TRUE(Put(0, /*durable=*/true).ok());
   disk_->set_writes(FaultyFileSystem::Writes::kDiskFull);

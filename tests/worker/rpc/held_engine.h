@@ -29,6 +29,11 @@ class HeldEngine : public Engine {
     held_at_ = -1;
     changed_.SignalAll();
   }
+  // Waits until so many requests have been submitted since the engine was made.
+  void WaitForSubmitted(int requests) {
+    MutexLock lock(&mutex_);
+    while (submitted_ < requests) changed_.Wait(&mutex_);
+  }
   // Waits until so many answers have been finished since the engine was made.
   void WaitForFinished(int answers) {
     MutexLock lock(&mutex_);
@@ -36,7 +41,11 @@ class HeldEngine : public Engine {
   }
 
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override {
-    return engine_->Submit(std::move(request), std::make_shared<Sink>(this, std::move(sink)));
+    absl::StatusOr<uint64_t> id = engine_->Submit(std::move(request), std::make_shared<Sink>(this, std::move(sink)));
+    MutexLock lock(&mutex_);
+    ++submitted_;
+    changed_.SignalAll();
+    return id;
   }
   void Cancel(uint64_t request) override {
     engine_->Cancel(request);
@@ -78,6 +87,7 @@ class HeldEngine : public Engine {
   Mutex mutex_;
   CondVar changed_;
   int held_at_ ABSL_GUARDED_BY(mutex_) = -1;
+  int submitted_ ABSL_GUARDED_BY(mutex_) = 0;
   int finished_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -1,10 +1,10 @@
-#include "client/cli/proto_json.h"
+#include "client/proto_json.h"
 
 #include <nlohmann/json.hpp>
 
 #include "google/protobuf/descriptor.h"
 
-namespace tidepool::cli {
+namespace tidepool::client {
 namespace {
 
 using google::protobuf::FieldDescriptor;
@@ -66,4 +66,4 @@ std::string ToJson(const Message& message) {
   return Object(message).dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }
 
-}  // namespace tidepool::cli
+}  // namespace tidepool::client

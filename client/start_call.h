@@ -1,0 +1,25 @@
+// How GenerationClient starts its asynchronous calls. Includes gRPC's stubs: for .cc files only.
+#ifndef TIDEPOOL_CLIENT_START_CALL_H_
+#define TIDEPOOL_CLIENT_START_CALL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "client/generation_call.h"
+#include "security/rpc/channel_security.h"
+#include "tidepool/v1/generation.grpc.pb.h"
+
+namespace tidepool::client {
+
+// security: of the stub's channel; null: plain text.
+std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
+                                          std::shared_ptr<const ChannelSecurity> security, v1::GenerateRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
+std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
+                                          std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
+
+}  // namespace tidepool::client
+
+#endif  // TIDEPOOL_CLIENT_START_CALL_H_
