@@ -11,6 +11,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
 
 namespace tidepool {
 namespace {
@@ -28,32 +31,42 @@ absl::CommandLineFlag* Find(const FlagSet& known, std::string_view name) {
   return flag != nullptr && (known.empty() || Contains(known, *flag)) ? flag : nullptr;
 }
 
-}  // namespace
+constexpr size_t kMaxFileBytes = 64 << 10;
 
-absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known) {
-  std::vector<std::string> rest;
-  std::set<std::string> given_lists;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument == "--") {
-      rest.insert(rest.end(), argv + i + 1, argv + argc);
-      break;
+// Reads a command line, and the flags files that it names.
+class FlagReader {
+ public:
+  explicit FlagReader(const FlagSet& known) : known_(known) {}
+
+  absl::StatusOr<std::vector<std::string>> Read(const std::vector<std::string>& arguments) {
+    std::vector<std::string> rest;
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const std::string& argument = arguments[i];
+      if (argument == "--") {
+        rest.insert(rest.end(), arguments.begin() + static_cast<int64_t>(i) + 1, arguments.end());
+        break;
+      }
+      if (argument == "-h" || argument == "--help") {
+        rest.push_back("--help");
+      } else if (argument.size() < 3 || argument.substr(0, 2) != "--") {
+        rest.push_back(argument);
+      } else {
+        TP_RETURN_IF_ERROR(Set(argument, i + 1 < arguments.size() ? &arguments[i + 1] : nullptr, &i));
+      }
     }
-    if (argument == "-h" || argument == "--help") {
-      rest.push_back("--help");
-      continue;
-    }
-    if (argument.size() < 3 || argument.substr(0, 2) != "--") {
-      rest.push_back(argument);
-      continue;
-    }
+    return rest;
+  }
+
+ private:
+  // One flag; takes the next argument, and counts it, where that is the value.
+  absl::Status Set(const std::string& argument, const std::string* next, size_t* index) {
     const size_t equals = argument.find('=');
     const std::string given = argument.substr(0, equals);
     const std::string name = absl::StrReplaceAll(given.substr(2), {{"-", "_"}});
-    absl::CommandLineFlag* flag = Find(known, name);
+    absl::CommandLineFlag* flag = Find(known_, name);
     std::string value;
     if (flag == nullptr && equals == std::string::npos && absl::StartsWith(name, "no")) {
-      flag = Find(known, name.substr(2));
+      flag = Find(known_, name.substr(2));
       if (flag != nullptr && !flag->IsOfType<bool>()) flag = nullptr;
       value = "false";
     } else if (flag != nullptr && equals != std::string::npos) {
@@ -61,11 +74,12 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const
     } else if (flag != nullptr && flag->IsOfType<bool>()) {
       value = "true";
     } else if (flag != nullptr) {
-      if (i + 1 == argc) return absl::InvalidArgumentError(absl::StrCat(given, ": needs a value"));
-      value = argv[++i];
+      if (next == nullptr) return absl::InvalidArgumentError(absl::StrCat(given, ": needs a value"));
+      value = *next;
+      ++*index;
     }
     if (flag == nullptr) return absl::InvalidArgumentError(absl::StrCat(given, ": is not a flag of this program"));
-    if (flag->IsOfType<std::vector<std::string>>() && !given_lists.insert(name).second) {
+    if (flag->IsOfType<std::vector<std::string>>() && !given_lists_.insert(name).second) {
       value = absl::StrCat(flag->CurrentValue(), ",", value);  // a list that is given again goes on
     }
     std::string error;
@@ -73,8 +87,44 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const
       return absl::InvalidArgumentError(absl::StrCat(given, ": '", value, "' is not allowed", error.empty() ? "" : ": ",
                                                      error, " (", flag->Help(), ")"));
     }
+    return name == "flags_file" ? ReadFile(value) : absl::OkStatus();
   }
-  return rest;
+
+  absl::Status ReadFile(const std::string& path) {
+    auto bad = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat("--flags-file: ", path, what...)); };
+    if (in_file_) return bad(": is named by another flags file");
+    std::ifstream in(path);
+    std::string text(kMaxFileBytes + 1, 0);
+    if (!in.is_open() || in.read(text.data(), static_cast<std::streamsize>(text.size())).bad()) {
+      return bad(": cannot be read");
+    }
+    text.resize(static_cast<size_t>(in.gcount()));
+    if (text.size() > kMaxFileBytes) return bad(": is larger than ", kMaxFileBytes, " bytes");
+    in_file_ = true;
+    int number = 0;
+    for (absl::string_view line : absl::StrSplit(text, '\n')) {
+      ++number;
+      line = absl::StripAsciiWhitespace(line);
+      if (line.empty() || line.front() == '#') continue;
+      if (!absl::StartsWith(line, "--") || line.size() < 3) return bad(":", number, ": is not --name=value");
+      size_t index = 0;
+      if (absl::Status status = Set(std::string(line), nullptr, &index); !status.ok()) {
+        return bad(":", number, ": ", status.message());
+      }
+    }
+    in_file_ = false;
+    return absl::OkStatus();
+  }
+
+  const FlagSet& known_;
+  std::set<std::string> given_lists_;
+  bool in_file_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const FlagSet& known) {
+  return FlagReader(known).Read({argv + 1, argv + argc});
 }
 
 std::string FlagHelp(const FlagSet& known) {

@@ -15,6 +15,9 @@ namespace tidepool {
 // flags as "--name".
 using FlagSet = std::vector<std::string>;
 
+// A flag named --flags-file, where a program has one, is read where it stands: each line of the file is --name=value,
+// empty or a # comment; later flags win. At most 64 KiB, and no file names another.
+//
 // Sets the flags and returns the other arguments; argv[0] is skipped. --name=value, --name value, --switch, --noswitch;
 // -- ends the flags; a list given again goes on. --help gives the argument "--help" back. InvalidArgument naming what
 // is not known (or not in `known`, unless that is empty) or not allowed.

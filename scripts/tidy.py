@@ -42,6 +42,7 @@ MAY_INCLUDE = {
     "security/rpc/": ("base/", "security/"),
     "policies/": ("base/",),
     "proto/": ("base/", "policies/"),
+    "metrics/": ("base/",),
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/resp/": ("base/",),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/", "cacheservice/resp/"),
@@ -52,12 +53,13 @@ MAY_INCLUDE = {
     "worker/kernels/": ("base/", "policies/", "worker/model/tensor_view.h"),
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
-    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "cacheservice/api/", "worker/"),
+    "cacheservice/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/"),
+    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "security/", "proto/"),
     "client/http/": ("base/", "security/", "proto/", "client/"),
-    "client/cli/": ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/"),
+    "client/cli/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/"),
 }
-OURS = ("base/", "security/", "policies/", "proto/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
+OURS = ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
@@ -70,6 +72,7 @@ PACKAGES = {
     "hiredis": (re.compile(r"^hiredis/"), ("cacheservice/resp/",)),
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
+    "Prometheus": (re.compile(r"^prometheus/"), ("metrics/",)),
     "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),
     "Boost": (re.compile(r"^boost/"), ("client/http/http_",)),
 }

@@ -19,6 +19,13 @@ ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
+ABSL_FLAG(std::string, metrics_address, "",
+          "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
+ABSL_FLAG(
+    bool, validate_config, false,
+    "check the flags, and the files of flags, certificates and access that they name, and exit: 0, or 2 with what is "
+    "wrong");
 ABSL_FLAG(
     std::string, pod_name, "",
     "name of this pod among several, 1 to 128 characters: decides which blocks are its own; empty: a name that the "
@@ -58,6 +65,7 @@ int main(int argc, char** argv) {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.security = tidepool::ServerSecurityFromFlags();
   options.threads = absl::GetFlag(FLAGS_threads);
+  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
   options.pod_name = absl::GetFlag(FLAGS_pod_name);
   if (const std::string peers = absl::GetFlag(FLAGS_peers); !peers.empty()) {
     absl::StatusOr<tidepool::PodList> list = tidepool::ParsePodList("--peers", peers);
@@ -80,6 +88,11 @@ int main(int argc, char** argv) {
   options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.disk_bytes = *disk;
 
+  if (absl::GetFlag(FLAGS_validate_config)) {
+    const absl::Status valid = tidepool::ValidateCacheServerOptions(options);
+    return valid.ok() ? 0 : Usage(std::string(valid.message()));
+  }
+
   // Signals are taken by sigwait below: block them before any thread exists.
   sigset_t signals;
   sigemptyset(&signals);
@@ -97,6 +110,9 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "tidepool-cache: %s\n", std::string(status.message()).c_str());
       return 1;
     }
+  }
+  if (const std::string metrics = (*server)->metrics_address(); !metrics.empty()) {
+    std::printf("metrics on http://%s/metrics\n", metrics.c_str());
   }
   std::printf("listening on %s\n", (*server)->address().c_str());
   std::fflush(stdout);

@@ -14,9 +14,11 @@
 #include "base/status_macros.h"
 #include "cacheservice/embedded/cache_storage.h"
 #include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/cache_metrics.h"
 #include "cacheservice/rpc/cache_store_service.h"
 #include "cacheservice/rpc/pod_drain.h"
 #include "cacheservice/rpc/pod_name.h"
+#include "metrics/metrics_server.h"
 
 namespace tidepool {
 
@@ -26,6 +28,7 @@ struct CacheServer::Impl {
   std::unique_ptr<CacheContext> context;
   std::unique_ptr<PodDrain> drain;
   std::unique_ptr<grpc::Service> store, admin;
+  std::unique_ptr<MetricsServer> metrics;
   std::unique_ptr<grpc::Server> server;
   std::string address;
   int port = 0;
@@ -35,13 +38,29 @@ CacheServer::CacheServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 CacheServer::~CacheServer() { Shutdown(absl::Seconds(1)); }
 
-absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
+namespace {
+
+// All but the security.
+absl::Status CheckOptions(const CacheServerOptions& options) {
   if (options.threads < 1 || options.threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads, " is not in 1 to 64"));
   }
   if (options.staging_bytes < (int64_t{1} << 20)) {
     return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
   }
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
+  return options.cache.Validate();
+}
+
+}  // namespace
+
+absl::Status ValidateCacheServerOptions(const CacheServerOptions& options) {
+  TP_RETURN_IF_ERROR(CheckOptions(options));
+  return ServerSecurity::Open(options.security, options.listen).status();
+}
+
+absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServerOptions& options) {
+  TP_RETURN_IF_ERROR(CheckOptions(options));
   auto impl = std::make_unique<Impl>();
   TP_ASSIGN_OR_RETURN(impl->security, ServerSecurity::Open(options.security, options.listen));
   TP_ASSIGN_OR_RETURN(impl->storage, CacheStorage::Open(options.cache));
@@ -88,11 +107,16 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   } else {
     impl->address = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", impl->port);
   }
+  if (!options.metrics_address.empty()) {
+    const auto show = [context = impl->context.get()](MetricsPage& page) { AddCacheMetrics(*context, page); };
+    TP_ASSIGN_OR_RETURN(impl->metrics, MetricsServer::Start(options.metrics_address, {AddProcessMetrics, show}));
+  }
   return std::unique_ptr<CacheServer>(new CacheServer(std::move(impl)));
 }
 
 const std::string& CacheServer::address() const { return impl_->address; }
 int CacheServer::port() const { return impl_->port; }
+std::string CacheServer::metrics_address() const { return impl_->metrics ? impl_->metrics->address() : ""; }
 
 void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
@@ -100,6 +124,7 @@ void CacheServer::Shutdown(absl::Duration grace) {
   if (impl_->drain != nullptr) impl_->drain->Cancel();
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   impl_->server.reset();
+  impl_->metrics.reset();
   impl_->drain.reset();
   impl_->context.reset();
   if (absl::Status status = impl_->storage.blocks->Drain(); !status.ok()) {

@@ -21,7 +21,11 @@ struct CacheServerOptions {
   std::string pod_name;  // among several; empty: one that belongs to the data directory
   PodList peers;         // where Drain copies to, this pod itself may be among them; empty: nowhere
   CacheOptions cache;
+  std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
 };
+
+// What Start checks before it touches the data directory. InvalidArgument naming the option.
+absl::Status ValidateCacheServerOptions(const CacheServerOptions& options);
 
 class CacheServer {
  public:
@@ -31,8 +35,9 @@ class CacheServer {
   // Shutdown, if it was not called.
   ~CacheServer();
 
-  const std::string& address() const;  // with the port that was taken
-  int port() const;                    // 0 for a Unix socket
+  const std::string& address() const;   // with the port that was taken
+  int port() const;                     // 0 for a Unix socket
+  std::string metrics_address() const;  // with its port; empty: none
   // Health says not serving, streams get `grace` to end, what lives in memory only goes to disk.
   void Shutdown(absl::Duration grace);
 

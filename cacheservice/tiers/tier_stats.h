@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "base/histogram.h"
+
 namespace tidepool {
 
 struct TierStats {
@@ -19,6 +21,10 @@ struct TierStats {
   uint64_t corrupt = 0;         // values whose checksums differed when read: dropped, answered as misses
   uint64_t write_failures = 0;  // values that could not be stored
 };
+
+// Seconds of a gather: from memory's to what a deadline allows.
+inline constexpr double kGatherSecondsBounds[] = {0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002,
+                                                  0.005,   0.01,    0.02,    0.05,   0.1,    0.5,    2,     10};
 
 // All counts are of block values.
 struct RemoteTierStats {
@@ -57,7 +63,9 @@ struct CacheStats {
   uint64_t demotion_queue_bytes = 0;  // waiting to be written
   uint64_t recalled_rows = 0;
   uint64_t recalled_bytes = 0;
-  uint64_t missing_rows = 0;     // asked for in a gather and not there
+  uint64_t missing_rows = 0;  // asked for in a gather and not there
+  uint64_t late_blocks = 0;   // on disk or nowhere, and not read because the deadline passed
+  Histogram gather_seconds{kGatherSecondsBounds};
   uint64_t disk_used_bytes = 0;  // files of the database, manifests included
   bool disk_writable = true;     // false after a failed write until one succeeds
 };

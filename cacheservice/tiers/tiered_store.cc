@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/copy_ahead.h"
@@ -62,6 +63,10 @@ class TieredStore::Impl {
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
+  void ObserveGather(absl::Duration took) {
+    MutexLock lock(&mutex_);
+    gather_seconds_.Observe(absl::ToDoubleSeconds(took));
+  }
   int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline);
   bool Contains(const BlockId& id) const {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
@@ -100,7 +105,9 @@ class TieredStore::Impl {
   MemoryTier memory_;
   std::atomic<uint64_t> promotions_{0};
   std::atomic<uint64_t> recalled_rows_{0}, recalled_bytes_{0}, missing_rows_{0};
-  std::atomic<uint64_t> memory_corrupt_{0};
+  std::atomic<uint64_t> memory_corrupt_{0}, late_blocks_{0};
+  mutable Mutex mutex_;
+  Histogram gather_seconds_ ABSL_GUARDED_BY(mutex_){kGatherSecondsBounds};
 };
 
 std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPut> puts) {
@@ -193,7 +200,11 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<co
     on_disk.push_back(ids[i]);
   }
   absl::Status failure;
-  for (size_t first = 0; first < on_disk.size() && absl::Now() < deadline; first += kReadBatch) {
+  for (size_t first = 0; first < on_disk.size(); first += kReadBatch) {
+    if (absl::Now() >= deadline) {
+      late_blocks_ += on_disk.size() - first;
+      break;
+    }
     const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
     std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch);
     for (size_t i = 0; i < batch.size(); ++i) {
@@ -257,6 +268,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
   for (size_t first = 0; first < on_disk.size(); first += kReadBatch) {
     if (absl::Now() >= deadline) {
       failure = absl::DeadlineExceededError("gather: the deadline passed before the disk was read");
+      late_blocks_ += on_disk.size() - first;
       break;
     }
     const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
@@ -381,8 +393,11 @@ CacheStats TieredStore::Impl::Stats() const {
   stats.recalled_rows = recalled_rows_;
   stats.recalled_bytes = recalled_bytes_;
   stats.missing_rows = missing_rows_;
+  stats.late_blocks = late_blocks_;
   stats.disk_used_bytes = database_->UsedBytes();
   stats.disk_writable = database_->writable();
+  MutexLock lock(&mutex_);
+  stats.gather_seconds = gather_seconds_;
   return stats;
 }
 
@@ -420,7 +435,10 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const Bl
 }
 
 absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline) {
-  return impl_->GatherRows(selections, deadline);
+  const absl::Time start = absl::Now();
+  absl::StatusOr<RecalledRows> rows = impl_->GatherRows(selections, deadline);
+  impl_->ObserveGather(absl::Now() - start);
+  return rows;
 }
 
 int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline) {

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "cacheservice/embedded/embedded_cache.h"
 #include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/cache_metrics.h"
 #include "cacheservice/rpc/cache_store_service.h"
 #include "client/cli/cli.h"
 #include "security/rpc/server_flags.h"
@@ -67,7 +68,8 @@ int Serve(const Arguments& arguments) {
     return AttachedCache{.owner = owner,
                          .blocks = owner->cache.get(),
                          .manifests = owner->cache->manifests(),
-                         .services = {owner->admin.get()}};
+                         .services = {owner->admin.get()},
+                         .metrics = [&context = owner->context](MetricsPage& page) { AddCacheMetrics(context, page); }};
   };
   return RunWorker({.program = "tidepool serve",
                     .listen = absl::GetFlag(FLAGS_listen),

@@ -1,12 +1,15 @@
-// The small real model behind real processes: many clients at once, cancellation, bad input.
+// The small real model behind real processes: many clients at once, cancellation, bad input, draining.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
+#include <fstream>
 #include <functional>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/e2e/cluster.h"
@@ -150,6 +153,74 @@ TEST(ServingTest, BadRequestsAreRefusedByFieldAndTheWorkerLivesOn) {
     EXPECT_THAT(reply.status.error_message(), HasSubstr(c.field));
   }
   EXPECT_TRUE(Shared().Generate(Request(5, 3, 1)).status.ok());
+}
+
+// SIGTERM at the first token of a request.
+test::Reply EndedWhileItAnswers(test::Cluster& cluster, int max_tokens) {
+  bool asked = false;
+  return cluster.Generate(Request(20, max_tokens, 1), [&](const v1::GenerateResponse& response) {
+    if (response.has_tokens() && !std::exchange(asked, true)) cluster.worker().Signal(SIGTERM);
+    return true;
+  });
+}
+
+TEST(DrainTest, ARequestUnderWayIsAnsweredInFull) {
+  test::Cluster cluster(
+      {.model = test::ModelPath("SmolLM2-135M-Instruct.Q4_1.gguf"), .worker_flags = {"--drain-time=3600"}});
+  const test::Reply reply = EndedWhileItAnswers(cluster, 300);
+  EXPECT_TRUE(reply.status.ok()) << reply.status.error_message();
+  EXPECT_EQ(reply.ids.size(), 300u);
+  EXPECT_EQ(cluster.worker().Wait(), test::ExitStatus::Exited(0));
+  EXPECT_EQ(cluster.Generate(Request(5, 1, 1)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST(DrainTest, WhatTakesLongerThanTheDrainTimeIsCancelled) {
+  test::Cluster cluster(
+      {.model = test::ModelPath("SmolLM2-135M-Instruct.Q4_1.gguf"), .worker_flags = {"--drain-time=0"}});
+  const test::Reply reply = EndedWhileItAnswers(cluster, 8000);
+  EXPECT_FALSE(reply.status.ok());
+  EXPECT_LT(reply.ids.size(), 8000u);
+  EXPECT_EQ(cluster.worker().Wait(), test::ExitStatus::Exited(0));
+}
+
+TEST(ValidateConfigTest, MistakesAreFoundWithoutModelAndData) {
+  test::TempDir dir;
+  const std::string file = dir.File("flags");
+  auto run = [&](const std::string& program, const std::string& flags) {
+    std::ofstream(file) << flags;
+    return test::RunProgram({test::BinaryPath(program), "--flags-file=" + file, "--validate-config"});
+  };
+  const std::string worker = "--model=/models/none.gguf\n--listen=127.0.0.1:0\n", cache = "--data-dir=/none/data\n";
+  EXPECT_EQ(run("tidepool-worker", worker).exit, test::ExitStatus::Exited(0));
+  EXPECT_EQ(run("tidepool-cache", cache).exit, test::ExitStatus::Exited(0));
+  struct Case {
+    const char *program, *flags, *named;
+  };
+  const std::vector<Case> cases = {
+      {"tidepool-worker", "--listen=0.0.0.0:1", "insecure"},
+      {"tidepool-worker", "--threads=0", "threads"},
+      {"tidepool-worker", "--prefill-chunk=9999", "prefill_chunk"},
+      {"tidepool-worker", "--device-kv-bytes=much", "--device-kv-bytes"},
+      {"tidepool-worker", "--metrics-address=9464", "metrics_address"},
+      {"tidepool-worker", "--drain-time=-1", "--drain-time"},
+      {"tidepool-worker", "--policies=/none.json", "--policies"},
+      {"tidepool-worker", "--modle=x", ":3: --modle"},
+      {"tidepool-worker", "--tls-cert=/none.pem\n--tls-key=/none.key", "--tls-cert"},
+      {"tidepool-worker", "--access-file=/none", "--access-file"},
+      {"tidepool-cache", "--memory-bytes=1KiB", "memory_bytes"},
+      {"tidepool-cache", "--threads=65", "threads"},
+      {"tidepool-cache", "--listen=0.0.0.0:1", "insecure"},
+      {"tidepool-cache", "--metrics-address=x", "metrics_address"},
+      {"tidepool-cache", "--tls-cert=/none.pem\n--tls-key=/none.key", "--tls-cert"},
+      {"tidepool-cache", "--access-file=/none", "--access-file"},
+      {"tidepool-cache", "--remote-tier=none", "remote_tier"},
+  };
+  for (const Case& c : cases) {
+    const bool is_worker = std::string(c.program) == "tidepool-worker";
+    const test::ProgramResult result = run(c.program, (is_worker ? worker : cache) + c.flags);
+    EXPECT_EQ(result.exit, test::ExitStatus::Exited(2)) << c.flags;
+    EXPECT_THAT(result.err, HasSubstr(c.named)) << c.flags;
+  }
 }
 
 }  // namespace

@@ -10,17 +10,22 @@
 
 namespace tidepool {
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, std::shared_ptr<const Model> model,
-                                                       BlockCache* cache, ManifestStore* manifests) {
+absl::Status ValidateEngineOptions(const EngineOptions& options) {
   auto in_range = [](const char* field, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, " is not in ", low, " to ", high));
   };
+  TP_RETURN_IF_ERROR(in_range("threads", options.threads, 1, 256));
   TP_RETURN_IF_ERROR(in_range("prefill_chunk_tokens", options.prefill_chunk_tokens, 1, 8192));
   if (options.decode_pace != 0 && !(options.decode_pace >= 1.1 && options.decode_pace <= 100)) {
     return absl::InvalidArgumentError(absl::StrCat("decode_pace: ", options.decode_pace, " is not 0 or in 1.1 to 100"));
   }
-  TP_RETURN_IF_ERROR(in_range("max_active_sequences", options.max_active_sequences, 1, kMaxActiveSequences));
+  return in_range("max_active_sequences", options.max_active_sequences, 1, kMaxActiveSequences);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, std::shared_ptr<const Model> model,
+                                                       BlockCache* cache, ManifestStore* manifests) {
+  TP_RETURN_IF_ERROR(ValidateEngineOptions(options));
   if (model->config().heads / model->config().kv_heads > 16) {
     return absl::InvalidArgumentError(absl::StrCat("model: ", model->config().heads, " query heads on ",
                                                    model->config().kv_heads, " kv heads, at most 16 share one"));

@@ -19,6 +19,7 @@
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
 #include "policies/retain/compression_spec.h"
+#include "worker/engine/engine_stats.h"
 #include "worker/engine/sampling_params.h"
 #include "worker/engine/session_name.h"
 
@@ -42,6 +43,9 @@ struct EngineOptions {
   absl::Duration cache_deadline = absl::Seconds(20);   // to load or store what a request needs
   absl::Duration recall_deadline = absl::Seconds(10);  // for all that one step waits for in synchronous recall
 };
+
+// What can be said without a model. InvalidArgument naming the option, its value and its range.
+absl::Status ValidateEngineOptions(const EngineOptions& options);
 
 struct GenerationRequest {
   std::string request_id;       // for logs
@@ -76,8 +80,6 @@ struct TokenDelta {
   std::string text;
   std::vector<TokenLogprob> logprobs;  // one per token when asked for
 };
-
-enum class FinishReason { kStop, kLength, kCancelled, kDeadline };
 
 struct GenerationUsage {
   int64_t prompt_tokens = 0;
@@ -114,17 +116,6 @@ class GenerationSink {
   virtual void OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) {}
   virtual void OnTokens(TokenDelta delta) = 0;
   virtual void OnFinished(GenerationResult result) = 0;
-};
-
-struct EngineStats {
-  int64_t running_sequences = 0, waiting_requests = 0;
-  int64_t total_pages = 0, used_pages = 0;
-  int64_t page_bytes = 0;
-  int64_t requests_finished = 0, requests_cancelled = 0, requests_failed = 0;
-  int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
-  int64_t evicted_rows = 0, merged_rows = 0, recalled_rows = 0, late_rows = 0, lost_rows = 0;
-  int64_t steps = 0;
-  BlockCacheStats cache;
 };
 
 class Engine {

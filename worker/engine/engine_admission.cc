@@ -223,7 +223,9 @@ void EngineLoop::AdmitLoaded() {
     LoadedContext loaded = std::move(waiting);
     loaded_.erase(generation->id());
     std::unique_ptr<Context> context;
+    EngineMeter::Source source = EngineMeter::Source::kNone;
     if (loaded.resident_is_current) {
+      source = EngineMeter::Source::kResident;
       context = std::move(own);
     } else if (own.reset(); loaded.manifest.has_value() && !loaded.blocks_missing) {
       absl::StatusOr<std::unique_ptr<Context>> restored = ContextCodec::Restore(
@@ -237,6 +239,7 @@ void EngineLoop::AdmitLoaded() {
         generation->need_pages = PagesNeeded(*generation);
         continue;
       }
+      source = EngineMeter::Source::kRestored;
       context = *std::move(restored);
     } else {
       context = std::make_unique<Context>(backend_.get(), cache_, MakeContextOptions(request, RandomNonce()));
@@ -244,7 +247,10 @@ void EngineLoop::AdmitLoaded() {
         context->AddTokens(loaded.manifest->token_ids);
         context->revision = loaded.manifest->revision;
       }
-      if (!loaded.values.empty()) context->AdoptPrefix(loaded.keys, loaded.values);
+      if (!loaded.values.empty()) {
+        source = EngineMeter::Source::kPrefix;
+        context->AdoptPrefix(loaded.keys, loaded.values);
+      }
     }
     const int64_t cached = context->computed();
     generation->reserved_pages = generation->need_pages;
@@ -255,8 +261,7 @@ void EngineLoop::AdmitLoaded() {
     generation->Start(std::move(context), cached);
     generation->phase = Generation::Phase::kPrefill;
     LeaveQueue(*generation);
-    counted_.prompt_tokens += generation->usage.prompt_tokens;
-    counted_.cached_prompt_tokens += cached;
+    meter_.Admitted(*generation, source, cache_ != nullptr && (request.reuse_prefix || !request.session_id.empty()));
     if (generation->context()->uncomputed() == 0) {
       End(*generation, absl::InvalidArgumentError("prompt: has no tokens, and all of the session's are computed"),
           FinishReason::kStop);

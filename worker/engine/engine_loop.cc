@@ -133,6 +133,7 @@ absl::StatusOr<uint64_t> EngineLoop::Submit(GenerationRequest request, std::shar
   MutexLock lock(&mutex_);
   if (stop_) return absl::UnavailableError("the worker is shutting down");
   if (queued_ >= kMaxQueuedRequests) {
+    ++rejected_;
     return absl::ResourceExhaustedError(
         absl::StrCat("queue: ", queued_, " requests are waiting, at most ", kMaxQueuedRequests));
   }
@@ -156,6 +157,7 @@ EngineStats EngineLoop::Stats() const {
   {
     MutexLock lock(&mutex_);
     stats = stats_;
+    stats.requests_rejected = rejected_;
   }
   if (cache_ != nullptr) stats.cache = cache_->Stats();
   return stats;
@@ -295,7 +297,7 @@ bool EngineLoop::Step() {
     Context& context = *contexts[i];
     recall_slices.push_back({&context.rows(), &context.log(), context.step_recall(), context.step_ring(),
                              slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()),
-                             generations[i]->phase == Generation::Phase::kPrefill});
+                             generations[i]->phase == Generation::Phase::kPrefill, meter_.RecallOf(*generations[i])});
     observed.Add({context.repeating() ? nullptr : context.observer(), &context.rows(), slices[i].first_position,
                   static_cast<int32_t>(slices[i].tokens.size()), context.compressor().compressed()});
   }
@@ -334,7 +336,7 @@ void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logit
   }
   absl::StatusOr<std::optional<FinishReason>> reason = generation.Next(logits, scratch_);
   if (!reason.ok()) return End(generation, reason.status(), FinishReason::kStop);
-  ++counted_.generated_tokens;
+  meter_.Drew(generation);
   if (reason->has_value()) return End(generation, absl::OkStatus(), **reason);
   if (static_cast<int64_t>(context.token_ids().size()) >= model_->config().context_tokens) {
     return End(generation, absl::OkStatus(), FinishReason::kLength);
@@ -361,11 +363,6 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
   generation.reserved_pages = 0;
   if (Context* context = generation.context(); context != nullptr) {
     generation.RecordUsage(*backend_, backend_->pool().page_bytes());
-    counted_.evicted_rows += generation.usage.evicted_rows;
-    counted_.merged_rows += generation.usage.merged_rows;
-    counted_.recalled_rows += generation.usage.recalled_rows;
-    counted_.late_rows += generation.usage.late_rows;
-    counted_.lost_rows += generation.usage.lost_rows;
     std::unique_ptr<Context> taken = generation.TakeContext();
     if (session_stored) {
       taken->log().set_on_idle(nullptr);
@@ -381,12 +378,8 @@ void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason
     const bool asked_wrong = absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status);
     WriteLog(asked_wrong ? LogLevel::kInfo : LogLevel::kWarning, "engine",
              absl::StrCat("request '", generation.request().request_id, "' failed: ", status.message()));
-    ++counted_.requests_failed;
-  } else if (reason == FinishReason::kCancelled || reason == FinishReason::kDeadline) {
-    ++counted_.requests_cancelled;
-  } else {
-    ++counted_.requests_finished;
   }
+  meter_.Ended(generation, status, reason);
   LeaveQueue(generation);
   generation.phase = Generation::Phase::kDone;
   PublishStats();  // who learns of the end finds the pages free
@@ -418,6 +411,7 @@ void EngineLoop::PublishStats() {
   counted_.total_pages = backend_->pool().total();
   counted_.used_pages = backend_->pool().used();
   counted_.page_bytes = static_cast<int64_t>(backend_->pool().page_bytes());
+  counted_.recalls = recall_.requests();
   MutexLock lock(&mutex_);
   stats_ = counted_;
 }

@@ -18,6 +18,7 @@
 #include "worker/backend/backend.h"
 #include "worker/engine/context_loader.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/engine_meter.h"
 #include "worker/engine/generation.h"
 #include "worker/engine/sampler.h"
 #include "worker/engine/step_pace.h"
@@ -90,6 +91,7 @@ class EngineLoop : public Engine {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   int64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;          // submitted and not admitted
   int64_t ends_under_way_ ABSL_GUARDED_BY(mutex_) = 0;  // EndSession asked for and not answered
+  int64_t rejected_ ABSL_GUARDED_BY(mutex_) = 0;        // since the start: the queue was full
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
@@ -98,6 +100,7 @@ class EngineLoop : public Engine {
     std::function<void(absl::Status)> done;
   };
   EngineStats counted_;
+  EngineMeter meter_{&counted_};
   std::deque<std::unique_ptr<Generation>> waiting_;
   std::list<std::unique_ptr<Generation>> active_;  // in order of arrival
   absl::flat_hash_map<uint64_t, LoadedContext> loaded_;

@@ -37,6 +37,7 @@ class Generation {
   // Logits after the last token of the context: chooses the next token (or takes the forced one), adds it to the
   // context and reports it. The reason when it was the last one; Internal when the logits are no numbers.
   absl::StatusOr<std::optional<FinishReason>> Next(absl::Span<const float> logits, SamplerScratch& scratch);
+  absl::Time submitted() const { return submitted_; }
   // Whether no token is wanted at all.
   bool nothing_to_generate() const { return request_.stop.max_tokens == 0; }
 
@@ -55,6 +56,8 @@ class Generation {
   int64_t need_pages = 0;
   GenerationUsage usage;
   std::vector<float> prompt_logits;  // of the last token, while the prompt is repeated
+  int policy_index = -1;             // in EngineStats::policies, once admitted
+  absl::Time first_token = absl::InfinitePast(), last_token = absl::InfinitePast();  // when they were drawn
 
  private:
   const uint64_t id_;

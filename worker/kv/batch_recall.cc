@@ -26,9 +26,16 @@ constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl
 class Mailbox {
  public:
   void Put(absl::StatusOr<RecalledRows> rows) {
+    const absl::Duration took = absl::Now() - asked_;
     MutexLock lock(&mutex_);
     rows_ = std::move(rows);
+    took_ = took;
     arrived_.SignalAll();
+  }
+  // From the asking to the answer, once that was taken.
+  absl::Duration took() {
+    MutexLock lock(&mutex_);
+    return took_;
   }
   // nullopt when nothing has come by the deadline.
   std::optional<absl::StatusOr<RecalledRows>> TakeBy(absl::Time deadline) {
@@ -48,7 +55,21 @@ class Mailbox {
   Mutex mutex_;
   CondVar arrived_;
   std::optional<absl::StatusOr<RecalledRows>> rows_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration took_ ABSL_GUARDED_BY(mutex_);
+  const absl::Time asked_ = absl::Now();
 };
+
+void CountAnswer(const std::optional<absl::StatusOr<RecalledRows>>& answer, Mailbox& mailbox,
+                 RecallRequests::Mode& requests) {
+  if (!answer.has_value() || absl::IsDeadlineExceeded(answer->status())) {
+    ++requests.late;
+  } else if (!answer->ok()) {
+    ++requests.failed;
+  } else {
+    ++requests.answered;
+    requests.seconds.Observe(absl::ToDoubleSeconds(mailbox.took()));
+  }
+}
 
 }  // namespace
 
@@ -149,12 +170,14 @@ void BatchRecall::Wait(int layer) {
   backend_->ParallelFor(count, [&](int64_t u) { Choose(layer, units[u]); });
   std::vector<MissingRows> missing;
   for (Unit& unit : units) Finish(layer, unit, &missing);
-  if (missing.empty()) return;
-  Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
-    for (Unit& unit : units) {
-      if (unit.slice == of.slice && unit.kv_head == of.kv_head) Install(layer, unit, position, bytes);
-    }
-  });
+  if (!missing.empty()) {
+    Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
+      for (Unit& unit : units) {
+        if (unit.slice == of.slice && unit.kv_head == of.kv_head) Install(layer, unit, position, bytes);
+      }
+    });
+  }
+  for (Unit& unit : units) MeasureDropped(unit);
 }
 
 void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
@@ -163,16 +186,31 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   Unit& unit = passing_.all[index];
   Score(layer, unit);
   Choose(layer, unit);
+  MeasureDropped(unit);
 }
 
 void BatchRecall::AfterAttention(int layer) {
   for (Unit& unit : passing_.now()) Finish(layer, unit, nullptr);
   for (Units* units : {&waiting_, &passing_}) {
-    for (Unit& unit : units->now()) {
-      slices_[unit.slice].recall->counters().recalled_rows += std::exchange(unit.installed, 0);
-    }
+    for (Unit& unit : units->now()) Count(layer, unit);
   }
   SendSome(layer);
+}
+
+void BatchRecall::MeasureDropped(Unit& unit) const {
+  unit.dropped = unit.scores.mass * std::clamp(1.0f - unit.covered, 0.0f, 1.0f);
+}
+
+void BatchRecall::Count(int layer, Unit& unit) {
+  const RecallSlice& slice = slices_[unit.slice];
+  const int64_t installed = std::exchange(unit.installed, 0);
+  slice.recall->counters().recalled_rows += installed;
+  RecallMeter::Group* meter = Meter(slice, layer);
+  if (meter == nullptr) return;
+  meter->recalled_rows += installed;
+  if (slice.prompt) return;
+  meter->evicted_mass.Observe(unit.scores.mass);
+  meter->dropped_mass.Observe(unit.dropped);
 }
 
 void BatchRecall::SendSome(int layer) {
@@ -220,6 +258,10 @@ void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
 
 void BatchRecall::Choose(int layer, Unit& unit) {
   unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, unit.scores, unit.waits);
+  unit.covered = 0;
+  if (unit.scores.any()) {
+    for (const SlotRow& row : unit.scores.slots) unit.covered += unit.scores.weight[row.position];
+  }
   InstallLocal(layer, unit);
   Ask(layer, unit);
 }
@@ -318,13 +360,16 @@ std::vector<RowSelection> BatchRecall::SelectionsOf(absl::Span<const MissingRows
 void BatchRecall::Miss(RecallSlice& slice, const MissingRows& of, int32_t position, const absl::Status& why,
                        bool waited) const {
   RowRecall& recall = *slice.recall;
+  RecallMeter::Group* meter = Meter(slice, of.layer);
   if (absl::IsNotFound(why) || absl::IsDataLoss(why)) slice.log->MarkLost(of.block, of.layer);  // not asked for again
   if ((of.wanted & MissingRows::Bit(position)) == 0) return;
   if (!waited && absl::IsDeadlineExceeded(why)) {
     ++recall.counters().late_rows;
+    if (meter != nullptr) ++meter->late_rows;
     return;
   }
   ++recall.counters().lost_rows;
+  if (meter != nullptr) ++meter->lost_rows;
   if (recall.spec().on_loss == OnRecallLoss::kFail && recall.failure().ok()) {
     recall.set_failure(absl::UnavailableError(
         absl::StrCat("recall: position ", position, " of layer ", of.layer, " is lost: ", why.message())));
@@ -339,6 +384,7 @@ void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
     cache_->Recall(SelectionsOf(missing), step_deadline_,
                    [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
     came = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
+    CountAnswer(came, *mailbox, requests_.sync);
     const bool late = !came.has_value() || absl::IsDeadlineExceeded(came->status());
     pause_ = late ? std::clamp(2 * pause_, kShortestPause, kLongestPause) : absl::ZeroDuration();
     if (late) {
@@ -372,15 +418,19 @@ void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* r
   } else if (head.recalled_rows() < slice.recall->slots()) {
     slot = head.Add(slice.rows->pool(), position, RowKind::kRecalled);
   } else {
+    int32_t victim = -1;
     while (!victims.empty() && slot < 0) {
-      slot = head.Find(victims.front());
+      victim = victims.front();
+      slot = head.Find(victim);
       victims.erase(victims.begin());
       if (slot >= 0 && head.kind(slot) != RowKind::kRecalled) slot = -1;
     }
     if (slot < 0) return;
     head.Replace(slot, position);
+    unit.covered -= unit.scores.weight[victim];
   }
   backend_->WriteRow(*slice.rows, layer, unit.kv_head, slot, row);
+  unit.covered += unit.scores.weight[position];
   ++unit.installed;
 }
 
@@ -403,6 +453,7 @@ void BatchRecall::StageArrived(RecallSlice& slice) {
   std::erase_if(slice.recall->inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
     const std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
     if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
+    CountAnswer(came, *inflight->mailbox, requests_.async);
     Stage(slice, MissingAnswer(came.has_value() ? &*came : nullptr, inflight->groups, backend_->layout().row_bytes()),
           inflight->groups);
     return true;

@@ -24,6 +24,7 @@
 #include "worker/kv/block_log.h"
 #include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
+#include "worker/kv/recall_meter.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/row_recall.h"
 
@@ -37,7 +38,8 @@ struct RecallSlice {
   QueryRing* ring = nullptr;    // null: queries need not be remembered
   int32_t first_position = 0;
   int32_t tokens = 0;
-  bool prompt = false;  // tokens of a prompt
+  bool prompt = false;           // tokens of a prompt
+  RecallMeter* meter = nullptr;  // counts for the sequence's policy; null: nobody counts
 };
 
 class BatchRecall : public StepHook {
@@ -55,6 +57,8 @@ class BatchRecall : public StepHook {
   int QueriesRead(int slice) const override;
   // After it.
   void End();
+  // Since the beginning.
+  const RecallRequests& requests() const { return requests_; }
 
  private:
   // Index into passing_, or -1.
@@ -77,6 +81,8 @@ class BatchRecall : public StepHook {
     std::vector<MissingPosition> asked;    // what is to come later
     std::vector<MissingRows> groups;       // of them
     int64_t installed = 0;
+    float covered = 0;  // of the candidates' weights: what recall slots hold
+    float dropped = 0;  // of the attention: what is on evicted rows that are not there as the layer attends
   };
   // The units of this layer, into waiting_ and passing_.
   void FindUnits(int layer, absl::Span<const SliceQueries> queries);
@@ -90,6 +96,13 @@ class BatchRecall : public StepHook {
   void Choose(int layer, Unit& unit);
   void InstallLocal(int layer, Unit& unit);
   void Ask(int layer, Unit& unit);
+  // What recall could not bring for this layer, once its slots are as they will be.
+  void MeasureDropped(Unit& unit) const;
+  // Counts what a step's units have done; on the engine thread.
+  void Count(int layer, Unit& unit);
+  RecallMeter::Group* Meter(const RecallSlice& slice, int layer) const {
+    return slice.meter == nullptr ? nullptr : &slice.meter->groups[LayerGroupOf(layer, backend_->layout().layers)];
+  }
   // Fetches the others.
   void CompareFar(int layer, absl::Span<Unit> units);
   // After Choose: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
@@ -132,6 +145,8 @@ class BatchRecall : public StepHook {
   Units waiting_, passing_;                     // of slices that wait for rows, and that do not
   std::vector<int32_t> passing_of_;             // [slice][kv_head] index into passing_, or -1
   std::vector<std::vector<MissingRows>> asks_;  // [slice], async: to be asked for; rows of a head lie together
+
+  RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.
   absl::Time step_deadline_;

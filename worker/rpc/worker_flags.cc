@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
 #include "base/limits.h"
+#include "base/status_macros.h"
+#include "metrics/metrics_server.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
 ABSL_FLAG(
@@ -34,11 +36,24 @@ ABSL_FLAG(std::string, tenant_salt_file, "",
           "file whose bytes key the blocks of all tenants, each apart: without them nobody can find or probe them");
 ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
+ABSL_FLAG(std::string, metrics_address, "",
+          "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(int, drain_time, 5,
+          "seconds that requests may go on after SIGTERM or SIGINT before they are cancelled: 0 to 86400");
+ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
+ABSL_FLAG(bool, validate_config, false,
+          "check the flags, and the files of flags, policies, salt, certificates and access that they name, and exit: "
+          "0, or 2 "
+          "with what is wrong");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace tidepool {
 
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(absl::GetFlag(FLAGS_metrics_address)));
+  if (const int seconds = absl::GetFlag(FLAGS_drain_time); seconds < 0 || seconds > 86'400) {
+    return absl::InvalidArgumentError(absl::StrCat("--drain-time: ", seconds, " is not in 0 to 86400"));
+  }
   EngineOptions options;
   options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
@@ -71,6 +86,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
     if (options.tenant_salt.empty())
       return absl::InvalidArgumentError(absl::StrCat("--tenant-salt-file: ", file, " is empty or cannot be read"));
   }
+  TP_RETURN_IF_ERROR(ValidateEngineOptions(options));
   return options;
 }
 
@@ -83,6 +99,9 @@ absl::StatusOr<NamedPolicies> PoliciesFromFlags() {
 }
 
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
+std::string MetricsAddressFlag() { return absl::GetFlag(FLAGS_metrics_address); }
+absl::Duration DrainTimeFlag() { return absl::Seconds(absl::GetFlag(FLAGS_drain_time)); }
+bool ValidateConfigFlag() { return absl::GetFlag(FLAGS_validate_config); }
 std::string PortFileFlag() { return absl::GetFlag(FLAGS_port_file); }
 
 }  // namespace tidepool

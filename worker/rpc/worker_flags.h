@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "worker/engine/engine.h"
 #include "worker/rpc/policy_file.h"
 
@@ -14,8 +15,11 @@ namespace tidepool {
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 // --policies: what the file offers, or nothing.
 absl::StatusOr<NamedPolicies> PoliciesFromFlags();
-std::string ModelFlag();     // --model, empty when it is not given
-std::string PortFileFlag();  // --port-file
+std::string ModelFlag();           // --model, empty when it is not given
+std::string PortFileFlag();        // --port-file
+absl::Duration DrainTimeFlag();    // --drain-time, valid once EngineOptionsFromFlags is
+bool ValidateConfigFlag();         // --validate-config
+std::string MetricsAddressFlag();  // --metrics-address, empty when there is none
 
 }  // namespace tidepool
 

@@ -6,19 +6,29 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "base/flags.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "metrics/metrics_server.h"
 #include "worker/backend/backend.h"
 #include "worker/model/model.h"
 #include "worker/rpc/worker_flags.h"
+#include "worker/rpc/worker_metrics.h"
 #include "worker/rpc/worker_server.h"
 
 namespace tidepool {
 namespace {
 
-constexpr absl::Duration kDrainGrace = absl::Seconds(5);  // for requests under way; then they are cancelled
+// Null without --metrics-address.
+absl::StatusOr<std::unique_ptr<MetricsServer>> ServeMetrics(const Engine& engine, const AttachedCache& cache,
+                                                            const std::string& tenant) {
+  const std::string address = MetricsAddressFlag();
+  if (address.empty()) return nullptr;
+  std::vector<MetricsSource> sources = {
+      AddProcessMetrics, [&engine, tenant](MetricsPage& page) { AddWorkerMetrics(engine, tenant, page); }};
+  if (cache.metrics) sources.push_back(cache.metrics);
+  return MetricsServer::Start(address, std::move(sources));
+}
 
 absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
@@ -26,6 +36,8 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
   TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ServerSecurity> security,
                       ServerSecurity::Open(process.security, process.listen));
+  if (ValidateConfigFlag()) return absl::OkStatus();
+  const std::string tenant = options.tenant;
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(ModelFlag());
   // A file that is missing or broken is not a mistake in the command's form: exit code 1.
   if (!model.ok()) return absl::FailedPreconditionError(absl::StrCat("--model: ", model.status().message()));
@@ -36,13 +48,15 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
                       WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
+  if (metrics != nullptr) std::printf("metrics on http://%s/metrics\n", metrics->address().c_str());
   std::printf("listening on %s\n", server->address().c_str());
   std::fflush(stdout);
   int signal = 0;
   sigwait(&signals, &signal);
   TP_LOG(Info, "worker", "ending on signal ", signal);
-  server->Shutdown(kDrainGrace);
+  server->Shutdown(DrainTimeFlag());
   return absl::OkStatus();
 }
 

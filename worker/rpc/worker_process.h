@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
+#include "metrics/metrics_page.h"
 #include "policies/kv/kv_layout.h"
 #include "security/rpc/server_security.h"
 #include "worker/engine/engine.h"
@@ -26,6 +27,7 @@ struct AttachedCache {
   BlockCache* blocks = nullptr;
   ManifestStore* manifests = nullptr;
   std::vector<grpc::Service*> services;  // of the owner, served on the worker's address
+  MetricsSource metrics;                 // of the owner, shown beside the worker's; null: none
 };
 
 struct WorkerProcess {

@@ -189,6 +189,10 @@ TEST_F(FaultyCacheTest, RowsThatAnAsynchronousStepMissesFailTheRequestThatAskedF
   EXPECT_EQ(degraded.result.status, absl::OkStatus());
   EXPECT_GT(degraded.result.usage.lost_rows, 0);
   EXPECT_TRUE(degraded.result.usage.degraded);
+  int64_t lost = 0;
+  for (const RecallMeter::Group& group : engine.Stats().policies[0].recall.groups) lost += group.lost_rows;
+  EXPECT_EQ(lost, failed.result.usage.lost_rows + degraded.result.usage.lost_rows);
+  EXPECT_EQ(engine.Stats().requests_degraded, 1);
 }
 
 TEST_F(FaultyCacheTest, AnAnswerCutShortLosesNoBlockForGood) {
@@ -231,6 +235,9 @@ TEST_F(FaultyCacheTest, ASilentServiceIsWaitedForOnceAndNotAtEveryLayerOfEveryTo
   EXPECT_TRUE(answer.result.usage.degraded);
   EXPECT_GT(cache_->recalls, 0);
   EXPECT_LT(cache_->recalls, 39 / 2) << "39 steps of several layers";
+  const EngineStats stats = engine.Stats();
+  EXPECT_EQ(stats.recalls.sync.late, cache_->recalls);
+  EXPECT_EQ(stats.recalls.sync.answered, stats.recalls.sync.seconds.count());
 }
 
 TEST_F(FaultyCacheTest, ASessionOutlivesBlocksThatCouldNotBeStored) {

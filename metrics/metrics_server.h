@@ -1,0 +1,38 @@
+// Prometheus scrapes of a process: GET /metrics over HTTP/1.1, one answer for each connection, on an address of its
+// own. One thread serves all connections, at most 16: with one more the oldest is closed, so that those who never ask
+// or never read keep nobody away. A request has at most 8 KiB and 5 s. docs/decisions/0015-metrics.md
+#ifndef TIDEPOOL_METRICS_METRICS_SERVER_H_
+#define TIDEPOOL_METRICS_METRICS_SERVER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "metrics/metrics_page.h"
+
+namespace tidepool {
+
+// host:port with port 0 to 65535; empty is fine, too: no metrics. InvalidArgument naming metrics_address.
+absl::Status CheckMetricsAddress(const std::string& address);
+
+class MetricsServer {
+ public:
+  // Port 0: any free one. What `sources` use outlives the server; its thread calls them. InvalidArgument as
+  // CheckMetricsAddress, Unavailable when it cannot listen there.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& address,
+                                                              std::vector<MetricsSource> sources);
+  // Connections are closed as they are.
+  ~MetricsServer();
+
+  const std::string& address() const;  // host:port, with the port that was taken
+
+ private:
+  class Impl;
+  explicit MetricsServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_METRICS_METRICS_SERVER_H_
