@@ -189,10 +189,11 @@ TEST_F(FaultyCacheTest, RowsThatAnAsynchronousStepMissesFailTheRequestThatAskedF
   EXPECT_EQ(degraded.result.status, absl::OkStatus());
   EXPECT_GT(degraded.result.usage.lost_rows, 0);
   EXPECT_TRUE(degraded.result.usage.degraded);
+  const EngineStats stats = engine.Stats();
   int64_t lost = 0;
-  for (const RecallMeter::Group& group : engine.Stats().policies[0].recall.groups) lost += group.lost_rows;
+  for (const RecallMeter::Group& group : stats.policies[0].recall.groups) lost += group.lost_rows;
   EXPECT_EQ(lost, failed.result.usage.lost_rows + degraded.result.usage.lost_rows);
-  EXPECT_EQ(engine.Stats().requests_degraded, 1);
+  EXPECT_EQ(stats.requests_degraded, 1);
 }
 
 TEST_F(FaultyCacheTest, AnAnswerCutShortLosesNoBlockForGood) {
