@@ -48,7 +48,7 @@ struct TopRows {
 // are known already; the result does not depend on it.
 TopRows FindTopRows(const RecallRows& rows, int k, float near = 0, absl::Span<const int32_t> likely = {});
 
-// sync: `best`, the `slots` best candidates, are to be resident.
+// sync: `best`, the `slots` best candidates, are to be resident. held: by ascending position, here and below.
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best);
 
 // async: candidates above the threshold that are among the `slots` best, `top` being those, at most `most`. Slots of

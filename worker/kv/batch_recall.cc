@@ -318,7 +318,7 @@ void BatchRecall::Ask(int layer, Unit& unit) {
 void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missing) {
   const RecallSlice& slice = slices_[unit.slice];
   std::vector<MissingPosition> gone;
-  std::string copy(backend_->layout().row_bytes(), '\0');
+  std::string copy(unit.new_slot.empty() ? 0 : backend_->layout().row_bytes(), '\0');
   for (int32_t position : unit.new_slot) {
     if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
       Install(layer, unit, position, row);

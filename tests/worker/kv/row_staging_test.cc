@@ -27,6 +27,22 @@ TEST(RowStagingTest, ARowIsFoundInItsHeadOnly) {
   EXPECT_EQ(Find(staging, 1, 4), "");
 }
 
+TEST(RowStagingTest, ARowIsAskedForOnceUntilItCameOrWillNot) {
+  RowStaging staging(2, 8);
+  staging.Grow(4);
+  EXPECT_TRUE(staging.Ask(0, 3));
+  EXPECT_FALSE(staging.Ask(0, 3));
+  EXPECT_TRUE(staging.Ask(1, 3)) << "another head's";
+  EXPECT_FALSE(staging.Has(0, 3));
+  staging.Forget(0, 3);
+  EXPECT_TRUE(staging.Ask(0, 3));
+  Put(staging, 0, 3);
+  EXPECT_EQ(Find(staging, 0, 3), RowOf(3));
+  EXPECT_FALSE(staging.Ask(0, 3)) << "it is here";
+  staging.Forget(0, 3);
+  EXPECT_TRUE(staging.Has(0, 3));
+}
+
 TEST(RowStagingTest, NothingIsHeldWithoutCapacity) {
   RowStaging staging(1, 8);
   Put(staging, 0, 1);
