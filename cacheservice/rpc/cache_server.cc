@@ -76,7 +76,7 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
       TP_ASSIGN_OR_RETURN(security, ChannelSecurity::Create({.tls_ca = own.tls_ca,
                                                              .tls_cert = own.tls_cert,
                                                              .tls_key = own.tls_key,
-                                                             .tls_server_name = "",
+                                                             .tls_server_name = options.peers.dns_host,
                                                              .token = "",
                                                              .token_file = ""}));
     }

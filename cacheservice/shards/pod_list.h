@@ -13,7 +13,8 @@ inline constexpr size_t kMostPods = 64;
 
 struct PodList {
   std::vector<std::string> addresses;  // host:port or unix:PATH; empty when they come from DNS
-  std::string dns_host, dns_port;      // of dns:///HOST:PORT
+  // Of dns:///HOST:PORT. The certificates of its pods are for the name, whatever their addresses.
+  std::string dns_host, dns_port;
 
   bool from_dns() const { return !dns_host.empty(); }
   // One fixed address: no sharding is needed.

@@ -40,6 +40,7 @@ struct Command {
 Command GenerateCommand();
 Command ChatCommand();
 Command AdminCommand();
+Command HealthCommand();
 Command ModelCommand();
 Command PoliciesCommand();
 Command ServeCommand();

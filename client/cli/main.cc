@@ -15,8 +15,9 @@ constexpr char kExitCodes[] =
     "Exit codes: 0 ok, 1 failed, 2 usage or a value that the service refused, 3 the service cannot be reached.\n";
 
 const std::vector<Command>& Commands() {
-  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),  ServeCommand(),    InspectCommand(),
-                                                AdminCommand(),    ModelCommand(), PoliciesCommand(), BenchCommand()};
+  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),     ServeCommand(),
+                                                InspectCommand(),  AdminCommand(),    HealthCommand(),
+                                                ModelCommand(),    PoliciesCommand(), BenchCommand()};
   return commands;
 }
 

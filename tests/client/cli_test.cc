@@ -106,6 +106,7 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"serve", "--data-dir=x"}, "--model"},
       {{"serve", "--data-dir=x", "--memory-bytes=lots"}, "--memory-bytes"},
       {{"serve", "--data-dir=x", "--memory-policy=best"}, "'best'"},
+      {{"health", "a:1", "b:1"}, "health"},
       {{"model"}, "model info"},
       {{"help", "everything"}, "'everything'"},
       {{"version", "2"}, "'2'"},
@@ -121,7 +122,8 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
 TEST(CliUsageTest, HelpTellsCommandsExitCodesAndEveryFlagsDefault) {
   const ProgramResult help = Tidepool({"--help"});
   EXPECT_EQ(help.exit, ExitStatus::Exited(0));
-  for (const char* part : {"generate", "chat", "serve", "admin", "model", "bench", "version", "Exit codes: 0"}) {
+  for (const char* part :
+       {"generate", "chat", "serve", "admin", "health", "model", "bench", "version", "Exit codes: 0"}) {
     EXPECT_THAT(help.out, HasSubstr(part));
   }
   EXPECT_EQ(Tidepool({"help"}).out, help.out);
@@ -188,6 +190,7 @@ TEST(CliUsageTest, AServiceThatIsNotThereGives3AndItsAddress) {
   for (const std::vector<std::string>& arguments :
        std::vector<std::vector<std::string>>{{"generate", "--prompt=x", "--worker=127.0.0.1:1"},
                                              {"chat", "--worker=127.0.0.1:1"},
+                                             {"health", "127.0.0.1:1"},
                                              {"admin", "stats", "--cache=127.0.0.1:1"},
                                              {"admin", "stats", "--worker=127.0.0.1:1"},
                                              {"admin", "sessions", "--cache=127.0.0.1:1"},
@@ -518,6 +521,17 @@ TEST_F(CliTest, TheCacheOfServeIsAdministeredAtTheSameAddress) {
   EXPECT_EQ(json::parse(Tidepool({"admin", "session", "mine", "--json", cache}).out)["summary"]["tokens"], 8);
   EXPECT_EQ(Tidepool({"admin", "drop", "mine", cache}).exit, ExitStatus::Exited(0));
   EXPECT_EQ(json::parse(Tidepool({"admin", "stats", "--json", cache}).out)["sessions"], 0);
+}
+
+TEST_F(CliTest, HealthIsAskedOfAnyServer) {
+  const std::string address = worker_.substr(worker_.find('=') + 1);
+  const ProgramResult health = Tidepool({"health", address});
+  EXPECT_EQ(health.exit, ExitStatus::Exited(0)) << health.err;
+  EXPECT_EQ(health.out, address + " serves\n");
+  // A server that answers gRPC's messages only with silence.
+  server_->Signal(SIGSTOP);
+  EXPECT_EQ(Tidepool({"health", address, "--timeout=100ms"}).exit, ExitStatus::Exited(1));
+  server_->Signal(SIGCONT);
 }
 
 // A cache service and a worker, each its own process.

@@ -165,10 +165,25 @@ class OverlayTest(unittest.TestCase):
 
         prometheus = (9464, ("kubernetes.io/metadata.name", "monitoring"))
         worker = ("app.kubernetes.io/name", "tidepool-worker")
-        self.assertEqual(allowed("ingress", "tidepool-cache", "from"), {(7070, worker), prometheus})
+        cache = ("app.kubernetes.io/name", "tidepool-cache")
+        dns = (53, ("k8s-app", "kube-dns"))
+        self.assertEqual(allowed("ingress", "tidepool-cache", "from"), {(7070, worker), (7070, cache), prometheus})
+        self.assertEqual({(port, who) for port, who in allowed("egress", "tidepool-cache", "to") if port != 6379},
+                         {(7070, cache), dns})
         self.assertEqual(allowed("ingress", "tidepool-worker", "from"), {(7071, ("tidepool/client", "true")), prometheus})
-        self.assertEqual(allowed("egress", "tidepool-worker", "to"),
-                         {(7070, ("app.kubernetes.io/name", "tidepool-cache")), (53, ("k8s-app", "kube-dns"))})
+        self.assertEqual(allowed("egress", "tidepool-worker", "to"), {(7070, cache), dns})
+
+    @for_each_overlay
+    def test_workers_and_cache_pods_find_every_cache_pod(self, overlay, documents):
+        service = documents["Service", "tidepool-cache"]
+        [port] = [port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc"]
+        self.assertEqual(service["spec"]["clusterIP"], "None", "headless: its name is every pod")
+        every = f"dns:///tidepool-cache:{port}"
+        cache, worker = (flags_of(documents, name) for name in TIDEPOOL)
+        replicas = documents["StatefulSet", "tidepool-cache"]["spec"]["replicas"]
+        self.assertEqual(replicas, 1 if overlay == "cpu-demo" else 3)
+        self.assertEqual((cache.get("--peers"), worker["--cache"]),
+                         (every, every) if replicas > 1 else (None, f"tidepool-cache:{port}"))
 
     @for_each_overlay
     def test_the_init_step_accepts_the_flags(self, overlay, documents):

@@ -95,10 +95,12 @@ class ShardCluster {
   }
   v1::CachePodStats PodStats(int pod) {
     const v1::GetWorkerStatsResponse all = Stats();
+    std::vector<v1::CachePodStats> found;
     for (const v1::CachePodStats& stats : all.cache_pods()) {
-      if (stats.address() == address(pod)) return stats;
+      if (stats.address() == address(pod)) found.push_back(stats);
     }
-    return {};
+    EXPECT_LE(found.size(), 1u) << "pod " << pod << " is reported twice";
+    return found.empty() ? v1::CachePodStats() : found.front();
   }
   void WaitForPod(int pod, v1::CachePodStats::State state) {
     const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;

@@ -147,10 +147,6 @@ class GenerationService final : public v1::Generation::CallbackService {
     response->set_degraded_blocks(stats.cache.degraded_blocks);
     response->set_degraded_manifests(stats.cache.degraded_manifests);
     response->set_repaired_manifests(stats.cache.repaired_manifests);
-    for (const CachePodStats& pod : stats.cache.pods) *response->add_cache_pods() = CachePodTo(pod);
-    response->set_degraded_blocks(stats.cache.degraded_blocks);
-    response->set_degraded_manifests(stats.cache.degraded_manifests);
-    response->set_repaired_manifests(stats.cache.repaired_manifests);
     return Done(call, absl::OkStatus());
   }
 

@@ -48,7 +48,9 @@ absl::StatusOr<AttachedCache> ConnectCache(const PodList& pods, const KvLayout& 
   RemoteCacheOptions remote;
   remote.tenant = options.tenant;
   remote.layout = layout;
-  TP_ASSIGN_OR_RETURN(remote.security, ChannelSecurity::Create(CacheSecurity()));
+  ChannelSecurityOptions security = CacheSecurity();
+  if (!security.tls_ca.empty() && security.tls_server_name.empty()) security.tls_server_name = pods.dns_host;
+  TP_ASSIGN_OR_RETURN(remote.security, ChannelSecurity::Create(std::move(security)));
   if (pods.single()) {
     remote.endpoint = pods.addresses.front();
     TP_ASSIGN_OR_RETURN(std::shared_ptr<RemoteCache> cache, RemoteCache::Connect(std::move(remote)));
