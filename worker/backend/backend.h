@@ -82,9 +82,6 @@ class Backend {
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;
 
-  // Rows can be kept at less than their own precision: Pack and what belongs to it.
-  virtual bool packs() const { return true; }
-
   // Copies rows, layout().row_bytes() each: the K row then the V row in the layout's element type. Packed rows are
   // expanded and rounded to it.
   virtual void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,

@@ -320,10 +320,6 @@ absl::StatusOr<std::unique_ptr<Context>> ContextCodec::Restore(const SessionMani
   ByteReader in(manifest.engine_state);
   in.Get<uint32_t>();
   options.spec = GetSpec(in);
-  if (options.spec.kv_precision != KvPrecision::kF16 && !backend->packs()) {
-    return absl::FailedPreconditionError(
-        "session_id: the session keeps rows at less than f16 (kv_precision), which this worker's device does not");
-  }
   in.Get<int32_t>();  // the longest head
   options.nonce = std::string(in.GetBytes());
   const int32_t computed = in.Get<int32_t>();

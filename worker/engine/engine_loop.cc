@@ -101,9 +101,6 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
       }
       return absl::OkStatus();
     };
-    if (request.compression.kv_precision != KvPrecision::kF16 && !backend_->packs()) {
-      return bad("compression.kv_precision: --device=", options_.device, " keeps rows at f16 only");
-    }
     TP_RETURN_IF_ERROR(check_layers("dense_layers", request.compression.dense_layers));
     TP_RETURN_IF_ERROR(check_layers("lazy_layers", request.compression.lazy_layers));
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {

@@ -22,7 +22,9 @@ int32_t PagePool::Allocate(KvPrecision precision) {
   if (!pages.free.empty()) return take(pages.free);
   if (held_bytes_ + bytes > total_bytes) GiveBack();
   held_bytes_ += bytes;
-  return pages.hollow.empty() ? pages.fresh++ : take(pages.hollow);
+  const int32_t page = pages.hollow.empty() ? pages.fresh++ : take(pages.hollow);
+  if (hold_) hold_(precision, page);
+  return page;
 }
 
 void PagePool::Free(int32_t page, KvPrecision precision) {

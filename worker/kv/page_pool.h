@@ -30,6 +30,9 @@ class PagePool {
   // Called with pages whose contents need not be kept, by ascending index: their memory may go back to the system.
   using Release = std::function<void(KvPrecision precision, absl::Span<const int32_t> pages)>;
   void set_release(Release release) { release_ = std::move(release); }
+  // Called in Allocate with a page that needs memory: one that was never used, or released since.
+  using Hold = std::function<void(KvPrecision precision, int32_t page)>;
+  void set_hold(Hold hold) { hold_ = std::move(hold); }
 
   // A page's index among those of its precision. The caller has reserved: running dry is a bug of the admission.
   int32_t Allocate(KvPrecision precision = KvPrecision::kF16);
@@ -60,6 +63,7 @@ class PagePool {
   const PageBytes page_bytes_;
   const int32_t total_;
   Release release_;
+  Hold hold_;
   std::atomic<int64_t> used_bytes_{0};
   int64_t held_bytes_ = 0;  // used pages and free ones whose memory is held
   std::array<Class, kKvPrecisions> classes_;

@@ -230,6 +230,74 @@ TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
   }
 }
 
+TEST_P(CudaBackendTest, PackedRowsAreTheCpus) {
+  const ModelConfig& config = cpu_.config();
+  const size_t row = 2 * static_cast<size_t>(config.head_dim);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> rows(120 * row);
+  for (uint16_t& x : rows) {
+    const float value = normal(random);
+    FloatToHalf(&value, 1, &x);
+  }
+  auto bytes = [&](int position) { return reinterpret_cast<const char*>(rows.data() + position * row); };
+  for (Machine* machine : {&cpu_, &cuda_}) machine->Step({100});
+  for (const KvPrecision precision : {KvPrecision::kInt8, KvPrecision::kKivi4, KvPrecision::kKivi2}) {
+    std::vector<std::vector<uint16_t>> read[2];
+    for (Machine* machine : {&cpu_, &cuda_}) {
+      SequenceRows& of = machine->rows(0);
+      for (int layer = 0; layer < config.layers; ++layer) {
+        std::vector<Backend::PackTask> tasks;
+        for (int kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
+          HeadRows& head = of.head(layer, kv_head);
+          std::vector<int32_t> plain;
+          for (const int32_t slot : head.order()) {
+            if (head.is_packed(slot)) continue;
+            machine->backend().WriteRow(of, layer, kv_head, slot, bytes(head.position(slot)));
+            plain.push_back(slot);
+          }
+          plain.resize(kGroupTokens);
+          tasks.push_back({layer, kv_head, plain});
+        }
+        machine->backend().Pack(of, precision, tasks);
+        for (int kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
+          HeadRows& head = of.head(layer, kv_head);
+          head.Remove(head.groups()[0].first_slot + 3);
+          if (precision != KvPrecision::kInt8) {
+            // A founder's row, packed again from the exact rows.
+            std::vector<char> founders;
+            for (const int32_t position : head.groups().back().founders) {
+              founders.insert(founders.end(), bytes(position), bytes(position) + row * sizeof(uint16_t));
+            }
+            machine->backend().FillGroup(head.groups().back(), founders.data());
+          } else {
+            const int32_t first = head.groups()[0].first_slot;
+            machine->backend().MovePackedRow(of, layer, kv_head, first + 20, first + 3);
+            machine->backend().MovePackedRow(of, layer, kv_head, first + 9, first + 20);
+          }
+          const std::vector<int32_t> slots(head.order().begin(), head.order().end());
+          std::vector<uint16_t>& to = read[machine == &cuda_].emplace_back(slots.size() * row);
+          machine->backend().ReadRows(of, layer, kv_head, slots, reinterpret_cast<char*>(to.data()));
+        }
+      }
+    }
+    EXPECT_EQ(read[0], read[1]) << "precision " << static_cast<int>(precision);
+    for (int count : {1, 6}) ExpectNear(cuda_.Step({count}), cpu_.Step({count}), GetParam().tolerance);
+  }
+  for (int layer = 0; layer < config.layers; ++layer) {
+    for (int kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
+      EXPECT_EQ(cuda_.rows(0).head(layer, kv_head).bytes(cuda_.backend().pool()),
+                cpu_.rows(0).head(layer, kv_head).bytes(cpu_.backend().pool()));
+      const std::vector<float> query(config.head_dim, 0.5f);
+      const int32_t visible = cpu_.rows(0).head(layer, kv_head).rows();
+      std::vector<float> expected(visible), got(visible);
+      cpu_.backend().Probabilities(cpu_.rows(0), layer, kv_head, {query.data()}, {visible}, expected.data());
+      cuda_.backend().Probabilities(cuda_.rows(0), layer, kv_head, {query.data()}, {visible}, got.data());
+      ExpectNear(got, expected, GetParam().tolerance);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, CudaBackendTest,
                          testing::Values(Case{"llama_f32.gguf", true, 2e-2f}, Case{"qwen2_f32.gguf", true, 2e-2f},
                                          Case{"qwen3_yarn_f16.gguf", false, 5e-2f},

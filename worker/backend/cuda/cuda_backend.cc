@@ -16,6 +16,10 @@ namespace {
 
 constexpr size_t kMostWritten = 4096;  // rows on their way into slots: 2 MiB at a head_dim of 128
 
+constexpr size_t kMostPackedBytes = size_t{64} << 20;  // of groups on their way into packed pages, about
+
+int64_t KeyOf(const RowPlace& place) { return int64_t{place.place} * 64 + place.row; }
+
 absl::Status CheckOptions(const Model& model, const BackendOptions& options) {
   if (options.kv_type != KvType::kF16) return absl::InvalidArgumentError("kv_type: cuda keeps f16 rows only");
   const ModelConfig& config = model.config();
@@ -48,15 +52,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateOn(std::unique_ptr<Device> device
     sized.kv_bytes = static_cast<size_t>(options.device_memory * static_cast<double>(device->facts().free_bytes));
   }
   TP_ASSIGN_OR_RETURN(const int32_t pages, PagesOf(sized, layout, kPageSlots * layout.row_bytes()));
-  TP_ASSIGN_OR_RETURN(void* const memory,
-                      device->Allocate(static_cast<size_t>(pages) * kPageSlots * layout.row_bytes()));
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<DevicePages> device_pages, DevicePages::Create(device.get(), layout, pages));
   return std::make_unique<CudaBackend>(std::move(device), std::move(model), options, layout, pages, std::move(team),
-                                       std::move(weights), memory);
+                                       std::move(weights), std::move(device_pages));
 }
 
 CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const Model> model,
                          const BackendOptions& options, KvLayout layout, int32_t pages,
-                         std::unique_ptr<ThreadTeam> team, std::unique_ptr<DeviceWeights> weights, void* page_memory)
+                         std::unique_ptr<ThreadTeam> team, std::unique_ptr<DeviceWeights> weights,
+                         std::unique_ptr<DevicePages> device_pages)
     : device_(std::move(device)),
       model_(std::move(model)),
       config_(model_->config()),
@@ -65,8 +69,8 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       multiprocessors_(device_->facts().multiprocessors),
       team_(std::move(team)),
       weights_(std::move(weights)),
-      memory_{static_cast<char*>(page_memory), layout_.head_dim},
-      pool_(pages, kPageSlots * layout_.row_bytes()),
+      pages_(std::move(device_pages)),
+      pool_(pages, DevicePages::BytesOf(layout_)),
       uploads_(device_.get()),
       x_(device_.get()),
       q_(device_.get()),
@@ -89,6 +93,7 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       log_sum_(device_.get()),
       births_(device_.get()),
       moved_(device_.get()),
+      packed_(device_.get()),
       job_scores_(device_.get()),
       sums_(device_.get()),
       host_queries_(device_.get(), true),
@@ -97,12 +102,19 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       host_rows_(device_.get(), true),
       host_scores_(device_.get(), true),
       fresh_rows_(device_.get()),
-      host_fresh_rows_(device_.get(), true) {}
-
-CudaBackend::~CudaBackend() {
-  device_->Synchronize();
-  device_->Free(memory_.base);
+      host_fresh_rows_(device_.get(), true) {
+  pool_.set_hold([this](KvPrecision precision, int32_t page) {
+    pages_->Hold(precision, page, [this](absl::Span<const CopyPages::Copy> copies, size_t bytes_each) {
+      MutexLock lock(&mutex_);
+      FlushWrites();  // they go by place
+      CopyWhole(copies, bytes_each);
+    });
+  });
+  pool_.set_release(
+      [this](KvPrecision precision, absl::Span<const int32_t> pages) { pages_->Release(precision, pages); });
 }
+
+CudaBackend::~CudaBackend() { device_->Synchronize(); }
 
 void CudaBackend::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) {
   team_->ForEach(count, 1, [&](int64_t begin, int64_t end) {
@@ -140,12 +152,12 @@ void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, abs
     std::memcpy(out, fresh, bytes);
     return;
   }
-  std::vector<int64_t> places;
+  std::vector<RowPlace> places;
   places.reserve(slots.size());
   for (int32_t slot : slots) places.push_back(PlaceOf(head, slot));
   auto* moved = moved_.Get<uint16_t>(bytes / 2);
   device_->Launch<MoveRows>({static_cast<int>(places.size())},
-                            {memory_, uploads_.Upload(absl::MakeConstSpan(places)), moved, false});
+                            {pages_->view(), uploads_.Upload(absl::MakeConstSpan(places)), moved, false});
   char* host = host_rows_.Get<char>(bytes);
   device_->CopyToHost(host, moved, bytes);
   device_->Synchronize();
@@ -153,10 +165,11 @@ void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, abs
 }
 
 void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {
-  const int64_t place = PlaceOf(rows.head(layer, kv_head), slot);
+  const RowPlace place = PlaceOf(rows.head(layer, kv_head), slot);
+  TIDEPOOL_CHECK(place.precision == KvPrecision::kF16);
   MutexLock lock(&mutex_);
   if (!in_step_) fresh_.rows.clear();  // it may be one of them
-  const auto [at, added] = written_at_.try_emplace(place, written_places_.size());
+  const auto [at, added] = written_at_.try_emplace(KeyOf(place), written_places_.size());
   if (added) {
     written_places_.push_back(place);
     written_rows_.insert(written_rows_.end(), row, row + layout_.row_bytes());
@@ -167,38 +180,132 @@ void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t s
 }
 
 void CudaBackend::FlushWrites() {
+  if (!packed_moves_.empty()) {
+    device_->Launch<MovePackedRows>({static_cast<int>(packed_moves_.size())},
+                                    {pages_->view(), uploads_.Upload(absl::MakeConstSpan(packed_moves_))});
+    packed_moves_.clear();
+    moved_places_.clear();
+  }
   if (written_places_.empty()) return;
   auto* rows = reinterpret_cast<uint16_t*>(uploads_.Upload(absl::MakeConstSpan(written_rows_)));
   device_->Launch<MoveRows>({static_cast<int>(written_places_.size())},
-                            {memory_, uploads_.Upload(absl::MakeConstSpan(written_places_)), rows, true});
+                            {pages_->view(), uploads_.Upload(absl::MakeConstSpan(written_places_)), rows, true});
   written_places_.clear();
   written_rows_.clear();
   written_at_.clear();
 }
 
+void CudaBackend::MoveToFront(const HeadRows& head) {
+  std::vector<int32_t> plain, places;  // slots: by ascending position, by number
+  for (const int32_t slot : head.order()) {
+    if (!head.is_packed(slot)) plain.push_back(slot);
+  }
+  for (int32_t slot = 0; slot < head.slots() && places.size() < plain.size(); ++slot) {
+    if (!head.is_packed(slot)) places.push_back(slot);
+  }
+  std::vector<RowPlace> from, to;  // of the rows that move
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (plain[i] == places[i]) continue;
+    from.push_back(PlaceOf(head, plain[i]));
+    to.push_back(PlaceOf(head, places[i]));
+  }
+  MutexLock lock(&mutex_);
+  FlushWrites();
+  fresh_.rows.clear();
+  auto* moved = moved_.Get<uint16_t>(from.size() * layout_.row_bytes() / 2);
+  const Grid grid{static_cast<int>(from.size())};
+  const PageMemoryView view = pages_->view();
+  device_->Launch<MoveRows>(grid, {view, uploads_.Upload(absl::MakeConstSpan(from)), moved, false});
+  device_->Launch<MoveRows>(grid, {view, uploads_.Upload(absl::MakeConstSpan(to)), moved, true});
+}
+
 void CudaBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
   HeadRows& head = rows.head(layer, kv_head);
-  if (!head.in_order()) {
-    std::vector<int64_t> from, to;  // of the rows that move
-    for (int32_t i = 0; i < head.rows(); ++i) {
-      if (head.order()[i] == i) continue;
-      from.push_back(PlaceOf(head, head.order()[i]));
-      to.push_back(PlaceOf(head, i));
-    }
-    MutexLock lock(&mutex_);
-    FlushWrites();
-    fresh_.rows.clear();
-    auto* moved = moved_.Get<uint16_t>(from.size() * layout_.row_bytes() / 2);
-    const Grid grid{static_cast<int>(from.size())};
-    device_->Launch<MoveRows>(grid, {memory_, uploads_.Upload(absl::MakeConstSpan(from)), moved, false});
-    device_->Launch<MoveRows>(grid, {memory_, uploads_.Upload(absl::MakeConstSpan(to)), moved, true});
-  }
+  if (!head.in_order()) MoveToFront(head);
   head.Renumber(pool_);
 }
 
-void CudaBackend::Pack(SequenceRows&, KvPrecision, absl::Span<const PackTask>) { TIDEPOOL_CHECK(packs()); }
-void CudaBackend::MovePackedRow(SequenceRows&, int, int, int32_t, int32_t) { TIDEPOOL_CHECK(packs()); }
-void CudaBackend::FillGroup(const RowGroup&, const char*) { TIDEPOOL_CHECK(packs()); }
+char* CudaBackend::PackGroupsOf(KvPrecision precision, absl::Span<const uint16_t* const> rows, int64_t value_offset) {
+  const auto groups = static_cast<int32_t>(rows.size() / kGroupTokens);
+  char* packed = packed_.Get<char>(groups * pool_.page_bytes(precision));
+  PackGroups::Args args{.rows = uploads_.Upload(rows), .value_offset = value_offset, .pages = packed};
+  args.head_dim = layout_.head_dim;
+  args.precision = precision;
+  const int ranges = PackGroups::RangesOf(precision, layout_.head_dim);
+  device_->Launch<PackGroups>({CeilDiv(ranges, PackGroups::kThreads), groups}, args);
+  return packed;
+}
+
+void CudaBackend::CopyWhole(absl::Span<const CopyPages::Copy> copies, size_t bytes_each) {
+  device_->Launch<CopyPages>({static_cast<int>(copies.size())},
+                             {uploads_.Upload(copies), static_cast<int32_t>(bytes_each)});
+}
+
+void CudaBackend::Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) {
+  // Groups are packed into scratch memory first: their rows' pages are freed before new ones are taken.
+  const size_t bytes = pool_.page_bytes(precision);
+  while (!tasks.empty()) {
+    std::vector<const uint16_t*> from;
+    size_t count = 0;  // of tasks
+    for (; count < tasks.size() && (count == 0 || from.size() / kGroupTokens * bytes < kMostPackedBytes); ++count) {
+      const HeadRows& head = rows.head(tasks[count].layer, tasks[count].kv_head);
+      for (const int32_t slot : tasks[count].slots) {
+        const RowPlace place = PlaceOf(head, slot);
+        from.push_back(pages_->view().Keys(place.place) + place.row * layout_.head_dim);
+      }
+    }
+    const char* packed = nullptr;
+    {
+      MutexLock lock(&mutex_);
+      FlushWrites();
+      packed = PackGroupsOf(precision, from, int64_t{kPageSlots} * layout_.head_dim);
+    }
+    for (const PackTask& task : tasks.subspan(0, count)) {
+      HeadRows& head = rows.head(task.layer, task.kv_head);
+      head.TakeForGroups(task.slots);
+      Repack(rows, task.layer, task.kv_head);
+      const std::vector<int32_t> pages = head.AddGroups(pool_, precision);
+      std::vector<CopyPages::Copy> copies;
+      for (const int32_t page : pages) {
+        copies.push_back({packed, pages_->view().Page(pages_->Place(precision, page))});
+        packed += bytes;
+      }
+      MutexLock lock(&mutex_);
+      CopyWhole(copies, bytes);
+    }
+    tasks.remove_prefix(count);
+  }
+}
+
+void CudaBackend::MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) {
+  HeadRows& head = rows.head(layer, kv_head);
+  const MovePackedRows::Move move{PlaceOf(head, from), PlaceOf(head, to)};
+  TIDEPOOL_CHECK(move.from.precision == KvPrecision::kInt8 && move.to.precision == KvPrecision::kInt8);
+  {
+    MutexLock lock(&mutex_);
+    fresh_.rows.clear();
+    // Moves of one launch are in no order: none may touch a row of another.
+    if (!written_places_.empty() || moved_places_.contains(KeyOf(move.from)) ||
+        moved_places_.contains(KeyOf(move.to))) {
+      FlushWrites();
+    }
+    packed_moves_.push_back(move);
+    moved_places_.insert({KeyOf(move.from), KeyOf(move.to)});
+  }
+  head.MovePacked(from, to);
+}
+
+void CudaBackend::FillGroup(const RowGroup& group, const char* rows) {
+  MutexLock lock(&mutex_);
+  FlushWrites();
+  const size_t row_bytes = layout_.row_bytes(), bytes = pool_.page_bytes(group.precision);
+  const char* uploaded = uploads_.Upload(absl::MakeConstSpan(rows, kGroupTokens * row_bytes));
+  std::vector<const uint16_t*> from;
+  for (int i = 0; i < kGroupTokens; ++i) from.push_back(reinterpret_cast<const uint16_t*>(uploaded + i * row_bytes));
+  const CopyPages::Copy copy{PackGroupsOf(group.precision, from, layout_.head_dim),
+                             pages_->view().Page(pages_->Place(group.precision, group.page))};
+  CopyWhole(absl::MakeConstSpan(&copy, 1), bytes);
+}
 
 void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head,
                                 absl::Span<const float* const> queries, absl::Span<const int32_t> visible, float* out) {
@@ -213,7 +320,7 @@ void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head
   {
     MutexLock lock(&mutex_);
     FlushWrites();
-    PageTables& tables = PageTables::Of(device_.get(), rows);
+    PageTables& tables = PageTables::Of(device_.get(), *pages_, rows);
     tables.Reserve();
     std::vector<UpdateEntries::Update> updates;
     ScoreJob job;

@@ -9,11 +9,13 @@
 
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/mutex.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/device_memory.h"
+#include "worker/backend/cuda/device_pages.h"
 #include "worker/backend/cuda/device_weights.h"
 #include "worker/backend/cuda/page_tables.h"
 #include "worker/kernels/cpu/thread_team.h"
@@ -25,14 +27,13 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const Model> model, const BackendOptions& options,
               KvLayout layout, int32_t pages, std::unique_ptr<ThreadTeam> team, std::unique_ptr<DeviceWeights> weights,
-              void* page_memory);
+              std::unique_ptr<DevicePages> device_pages);
   ~CudaBackend() override;
 
   const KvLayout& layout() const override { return layout_; }
   PagePool& pool() override { return pool_; }
   const Rope& rope() const override { return rope_; }
   void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
-  bool packs() const override { return false; }
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
   void Repack(SequenceRows& rows, int layer, int kv_head) override;
@@ -80,8 +81,14 @@ class CudaBackend final : public Backend {
   // Tells the device what changed in a layer since the plan was made.
   void RefreshLayer(Plan& plan, int layer);
   void ApplyUpdates(const std::vector<UpdateEntries::Update>& updates);
-  // Puts the rows of WriteRow into their slots: before anything that reads or moves rows.
+  // Moves the rows of MovePackedRow and puts those of WriteRow into their slots: before anything else that reads or
+  // moves rows.
   void FlushWrites();
+  void CopyWhole(absl::Span<const CopyPages::Copy> copies, size_t bytes_each);
+  // Packs groups of kGroupTokens rows into scratch memory: [groups][page bytes].
+  char* PackGroupsOf(KvPrecision precision, absl::Span<const uint16_t* const> rows, int64_t value_offset);
+  // Moves the plain rows of a head to the first plain slots, by ascending position.
+  void MoveToFront(const HeadRows& head);
   void RunLayer(Plan& plan, int layer, StepHook* hook);
   void Attention(Plan& plan, int layer);
   void AttendSingles(Plan& plan, int layer);
@@ -108,8 +115,11 @@ class CudaBackend final : public Backend {
   void MatMulByVectors(absl::Span<const Use> uses, const DeviceActivations& x, int32_t count, bool add);
   void MatMulByLibrary(const Use& use, int32_t count, bool add);
 
-  int64_t PlaceOf(const HeadRows& head, int32_t slot) const {
-    return int64_t{head.pages()[slot / kPageSlots].page} * kPageSlots + slot % kPageSlots;
+  RowPlace PlaceOf(const HeadRows& head, int32_t slot) const {
+    const SlotPage& page = head.pages()[slot / kPageSlots];
+    return {.place = pages_->Place(page.precision, page.page),
+            .row = static_cast<uint16_t>(page.half * kPageSlots + slot % kPageSlots),
+            .precision = page.precision};
   }
   // The rows were computed in the last step: their copy on the host, else null. With mutex_ held.
   const char* FreshRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots);
@@ -122,7 +132,7 @@ class CudaBackend final : public Backend {
   const int multiprocessors_;
   const std::unique_ptr<ThreadTeam> team_;
   const std::unique_ptr<DeviceWeights> weights_;
-  const PageMemoryView memory_;
+  const std::unique_ptr<DevicePages> pages_;
   PagePool pool_;
 
   // Host threads may read and write rows at the same time: held by who uses the device or the buffers below.
@@ -133,7 +143,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer weights_as_halves_;
   DeviceBuffer part_out_, part_maximum_, part_sum_, log_sum_;
   DeviceBuffer births_;
-  DeviceBuffer moved_, job_scores_;
+  DeviceBuffer moved_, packed_, job_scores_;
   DeviceBuffer sums_;
   DeviceBuffer host_queries_, host_logits_, host_sums_, host_rows_, host_scores_;
   std::vector<SumsOfHead> pending_sums_;
@@ -150,9 +160,12 @@ class CudaBackend final : public Backend {
   Fresh fresh_;
   bool in_step_ = false;
   // Rows of WriteRow on their way: one upload and one launch for all that recall installs before a layer attends.
-  std::vector<int64_t> written_places_;
+  std::vector<RowPlace> written_places_;
   std::vector<char> written_rows_;
   std::unordered_map<int64_t, size_t> written_at_;  // place: which of them
+  // Packed rows that are to move, likewise; and where from and where to.
+  std::vector<MovePackedRows::Move> packed_moves_;
+  std::unordered_set<int64_t> moved_places_;
   DeviceBuffer fresh_rows_, host_fresh_rows_;
 };
 

@@ -45,6 +45,13 @@ void ForCount(int count, With&& with) {
   return with.template operator()<8>();
 }
 
+bool AnyPacked(const SequenceRows& rows, int layer) {
+  for (int kv_head = 0; kv_head < rows.kv_heads(); ++kv_head) {
+    if (!rows.head(layer, kv_head).groups().empty()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 CudaBackend::Plan CudaBackend::MakePlan(absl::Span<const StepSlice> slices) {
@@ -81,7 +88,7 @@ CudaBackend::Plan CudaBackend::MakePlan(absl::Span<const StepSlice> slices) {
       RopeTable(config_.rope_frequencies.data(), pairs, config_.rope_magnitude, int64_t{slice.first_position} + i,
                 cosine.data() + (first + i) * pairs, sine.data() + (first + i) * pairs);
     }
-    PageTables& tables = PageTables::Of(device_.get(), *slice.rows);
+    PageTables& tables = PageTables::Of(device_.get(), *pages_, *slice.rows);
     tables.Reserve();
     for (int layer = 0; layer < config_.layers; ++layer) {
       for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
@@ -115,7 +122,7 @@ void CudaBackend::RefreshLayer(Plan& plan, int layer) {
   const int kv_heads = config_.kv_heads;
   bool changed = false;
   for (size_t rank = 0; rank < plan.by_rank.size(); ++rank) {
-    PageTables& tables = PageTables::Of(device_.get(), *plan.slice(static_cast<int>(rank)).rows);
+    PageTables& tables = PageTables::Of(device_.get(), *pages_, *plan.slice(static_cast<int>(rank)).rows);
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       HeadPages& of = heads[rank * kv_heads + kv_head];
       const HeadPages now = tables.Refresh(layer, kv_head, updates);
@@ -239,7 +246,7 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
 
     RotateAndStore::Args rotate;
     rotate.step = plan.step;
-    rotate.memory = memory_;
+    rotate.memory = pages_->view();
     rotate.heads = plan.heads_on_device[layer];
     rotate.slots = plan.slots_on_device + static_cast<int64_t>(layer) * kv_heads * tokens;
     rotate.tokens = tokens;
@@ -318,7 +325,7 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
   const int at_once = group <= 1 ? 1 : group <= 2 ? 2 : group <= 4 ? 4 : 8, parts = CeilDiv(group, at_once);
   const int wanted = CeilDiv(multiprocessors_ * kCtasOfMultiprocessor, kv_heads * parts * plan.singles);
   AttendArgs args;
-  args.memory = memory_;
+  args.memory = pages_->view();
   args.heads = plan.heads_on_device[layer];
   args.rows = plan.single_rows;
   args.q = q_.As<float>();
@@ -330,9 +337,13 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
   args.part_out = part_out_.Get<float>(partials * head_dim);
   args.part_maximum = part_maximum_.Get<float>(partials);
   args.part_sum = part_sum_.Get<float>(partials);
+  const Grid grid{args.splits, kv_heads * parts, plan.singles};
+  bool packed = false;
+  for (int rank = 0; rank < plan.singles; ++rank) packed = packed || AnyPacked(*plan.slice(rank).rows, layer);
   ForLanes(LanesOf(head_dim), [&]<int kLanes>() {
     ForCount(at_once, [&]<int kQueries>() {
-      device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, kv_heads * parts, plan.singles}, args);
+      if (packed) return device_->Launch<AttendPacked<kLanes, kQueries>>(grid, args);
+      device_->Launch<AttendSplit<kLanes, kQueries>>(grid, args);
     });
   });
   MergeSplits::Args merge{.parts = args};
@@ -371,7 +382,7 @@ void CudaBackend::LaunchScores(const ScoreJob* jobs, int count, int most_pages) 
   ForLanes(LanesOf(config_.head_dim), [&]<int kLanes>() {
     using Kernel = ScoreRows<kLanes>;
     const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-    device_->Launch<Kernel>({CeilDiv(most_pages, Kernel::kThreads / 32), count}, {memory_, jobs, scale});
+    device_->Launch<Kernel>({CeilDiv(most_pages, Kernel::kThreads / 32), count}, {pages_->view(), jobs, scale});
   });
 }
 
@@ -394,7 +405,7 @@ void CudaBackend::AttendSlice(Plan& plan, int layer, int rank) {
   device_->Launch<MarkBirths>({CeilDiv(tokens, MarkBirths::kThreads), kv_heads}, births);
 
   PrefillArgs args;
-  args.memory = memory_;
+  args.memory = pages_->view();
   args.heads = births.heads;
   args.births = births.births;
   args.birth_stride = births.stride;
@@ -407,7 +418,12 @@ void CudaBackend::AttendSlice(Plan& plan, int layer, int rank) {
   args.log_sum = log_sum_.Get<float>(static_cast<size_t>(plan.tokens) * config_.heads);
   ForLanes(LanesOf(head_dim), [&]<int kLanes>() {
     using Kernel = FlashPrefill<kLanes>;
-    device_->Launch<Kernel>({CeilDiv(int64_t{group} * CeilDiv(tokens, kTileTokens), Kernel::kWarps), kv_heads}, args);
+    const Grid grid{CeilDiv(int64_t{group} * CeilDiv(tokens, kTileTokens), Kernel::kWarps), kv_heads};
+    if (AnyPacked(*plan.slice(rank).rows, layer)) {
+      device_->Launch<FlashPacked<kLanes>>(grid, args);
+    } else {
+      device_->Launch<Kernel>(grid, args);
+    }
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       if (!plan.slice(rank).rows->head(layer, kv_head).keeps_column_sums()) continue;
       const int32_t pages = heads[kv_head].pages;

@@ -10,9 +10,9 @@ constexpr int32_t kLeastCapacity = 64;
 
 }  // namespace
 
-PageTables& PageTables::Of(Device* device, const SequenceRows& rows) {
+PageTables& PageTables::Of(Device* device, const DevicePages& pages, const SequenceRows& rows) {
   std::unique_ptr<SequenceRows::DeviceState>& state = rows.device_state();
-  if (state == nullptr) state = std::make_unique<PageTables>(device, rows);
+  if (state == nullptr) state = std::make_unique<PageTables>(device, &pages, rows);
   return static_cast<PageTables&>(*state);
 }
 
@@ -27,7 +27,7 @@ void PageTables::Reserve() {
   capacity_ = std::max(kLeastCapacity, most + most / 2);
   const size_t heads = static_cast<size_t>(rows_->layers()) * rows_->kv_heads();
   entries_.Get<PageEntry>(heads * capacity_);
-  stale_.assign(heads, 1);
+  told_.assign(heads, -1);
 }
 
 HeadPages PageTables::Refresh(int layer, int kv_head, std::vector<UpdateEntries::Update>& updates) {
@@ -37,14 +37,18 @@ HeadPages PageTables::Refresh(int layer, int kv_head, std::vector<UpdateEntries:
   TIDEPOOL_CHECK(pages <= capacity_);
   PageEntry* table = entries_.As<PageEntry>() + index * capacity_;
   const int32_t touched = head.TakeTouched();
-  for (int32_t p = stale_[index] != 0 ? 0 : touched; p < pages; ++p) {
-    PageEntry entry{.page = head.pages()[p].page};
-    for (int32_t i = 0; i < kPageSlots; ++i) {
-      entry.valid |= static_cast<uint32_t>(head.position(p * kPageSlots + i) >= 0) << i;
+  for (int32_t p = told_[index] != pages_->moves() ? 0 : touched; p < pages; ++p) {
+    const SlotPage& page = head.pages()[p];
+    PageEntry entry;
+    if (page.page >= 0) {
+      entry = {.place = pages_->Place(page.precision, page.page), .precision = page.precision, .half = page.half};
+      for (int32_t i = 0; i < kPageSlots; ++i) {
+        entry.valid = static_cast<uint16_t>(entry.valid | (head.position(p * kPageSlots + i) >= 0) << i);
+      }
     }
     updates.push_back({table + p, entry});
   }
-  stale_[index] = 0;
+  told_[index] = pages_->moves();
   return {table, pages, 0};
 }
 

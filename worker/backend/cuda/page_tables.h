@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "worker/backend/cuda/device_memory.h"
+#include "worker/backend/cuda/device_pages.h"
 #include "worker/kernels/cuda/move_rows_body.h"
 #include "worker/kv/resident_rows.h"
 
@@ -13,10 +14,11 @@ namespace tidepool::cuda {
 
 class PageTables final : public SequenceRows::DeviceState {
  public:
-  PageTables(Device* device, const SequenceRows& rows) : device_(device), entries_(device), rows_(&rows) {}
+  PageTables(Device* device, const DevicePages* pages, const SequenceRows& rows)
+      : pages_(pages), entries_(device), rows_(&rows) {}
 
   // Of these rows, made when there are none.
-  static PageTables& Of(Device* device, const SequenceRows& rows);
+  static PageTables& Of(Device* device, const DevicePages& pages, const SequenceRows& rows);
 
   // Appends what has changed in a head, and says where its table is. Before it Reserve has been called.
   HeadPages Refresh(int layer, int kv_head, std::vector<UpdateEntries::Update>& updates);
@@ -25,10 +27,10 @@ class PageTables final : public SequenceRows::DeviceState {
   void Reserve();
 
  private:
-  Device* const device_;
+  const DevicePages* const pages_;
   DeviceBuffer entries_;  // [layers][kv_heads][capacity_]
   const SequenceRows* const rows_;
-  std::vector<uint8_t> stale_;  // by head: all of it is to be told
+  std::vector<int64_t> told_;  // by head: DevicePages::moves() when its entries were told, -1 when none were
   int32_t capacity_ = 0;
 };
 

@@ -1,7 +1,8 @@
 // Attention of single tokens over ragged slot pages (flash-decoding): a head's pages are split over CTAs, each of which
 // leaves a partial softmax; MergeSplits puts them together.
 //
-// Bytes moved: K and V of every resident row once, all queries of a group sharing each load. Bound: memory bandwidth.
+// Bytes moved: K and V of every resident row once, as it lies there, all queries of a group sharing each load. Bound:
+// memory bandwidth.
 //
 // A lane holds 8 channels (16 bytes), so kLanes = head_dim / 8, rounded up to a power of two, make a row, and a warp
 // reads 32 / kLanes rows at a time. Softmax in powers of two: exp(s) = 2^(s log2 e).
@@ -30,9 +31,9 @@ struct AttendArgs {
   float* part_sum = nullptr;
 };
 
-// grid: splits, kv_heads * CeilDiv(group, kQueries), slices
-template <int kLanes, int kQueries>
-struct AttendSplit {
+// grid: splits, kv_heads * CeilDiv(group, kQueries), slices. kPacked: some pages are packed.
+template <int kLanes, int kQueries, bool kPacked>
+struct AttendPages {
   static constexpr int kThreads = 128;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRowsAtOnce = 32 / kLanes;            // of a warp
@@ -71,10 +72,11 @@ struct AttendSplit {
       const PageEntry entry = head.entries[page];
       if (entry.valid == 0) continue;
       // Channels that do not exist: the first ones, times 0.
-      const uint16_t* keys = args.memory.Keys(entry.page) + (has_channels ? channel : 0);
-      const uint16_t* values = args.memory.Values(entry.page) + (has_channels ? channel : 0);
-      for (int step = 0; step < kSteps; step += kUnroll) {
-        AddRows(cta, keys, values, entry.valid, step * kRowsAtOnce + lane / kLanes, head_dim, state);
+      const int existing = has_channels ? channel : 0;
+      if (kPacked && entry.precision != KvPrecision::kF16) {
+        AddPage(cta, PackedRows(args.memory, entry.place, entry.precision, existing), entry, lane / kLanes, state);
+      } else {
+        AddPage(cta, PlainRows(args.memory, entry.place, existing), entry, lane / kLanes, state);
       }
     }
     MergeWarp(cta, state);
@@ -120,13 +122,19 @@ struct AttendSplit {
     float out[kQueries][8];
   };
 
-  // The rows in slots slot, slot + kRowsAtOnce, ..: kUnroll of them.
-  template <class Cta>
-  TP_KERNEL static void AddRows(Cta& cta, const uint16_t* keys, const uint16_t* values, uint32_t valid, int slot,
-                                int head_dim, State& state) {
+  template <class Cta, class Rows>
+  TP_KERNEL static void AddPage(Cta& cta, const Rows& rows, const PageEntry& entry, int slot, State& state) {
+    for (int step = 0; step < kSteps; step += kUnroll) {
+      AddRows(cta, rows, entry.half * kSlotsOfPage, entry.valid, step * kRowsAtOnce + slot, state);
+    }
+  }
+
+  // The rows in slots slot, slot + kRowsAtOnce, ..: kUnroll of them. Slot 0 is row `first` of its page.
+  template <class Cta, class Rows>
+  TP_KERNEL static void AddRows(Cta& cta, const Rows& rows, int first, uint32_t valid, int slot, State& state) {
     const int somebody = LowestBit(valid);
     bool here[kUnroll];
-    Words4 key_words[kUnroll], value_words[kUnroll];
+    typename Rows::Channels keys[kUnroll], values[kUnroll];
 #ifdef __CUDACC__
 #pragma unroll
 #endif
@@ -134,9 +142,9 @@ struct AttendSplit {
       const int at = slot + r * kRowsAtOnce;
       here[r] = (valid >> at & 1) != 0;
       // For a free slot another row, so that no load waits for a branch; it weighs 0.
-      const int row = here[r] ? at : somebody;
-      key_words[r] = LoadWords(keys + row * head_dim);
-      value_words[r] = LoadWords(values + row * head_dim);
+      const int row = first + (here[r] ? at : somebody);
+      keys[r] = rows.LoadKey(row);
+      values[r] = rows.LoadValue(row);
     }
     float scores[kUnroll * kQueries];
 #ifdef __CUDACC__
@@ -144,7 +152,7 @@ struct AttendSplit {
 #endif
     for (int r = 0; r < kUnroll; ++r) {
       float key[8];
-      for (int i = 0; i < 4; ++i) HalvesToFloats(key_words[r].w[i], &key[2 * i]);
+      rows.KeyOf(keys[r], key);
       for (int j = 0; j < kQueries; ++j) {
         float dot = 0;
         for (int i = 0; i < 8; ++i) dot += state.q[j][i] * key[i];
@@ -175,7 +183,7 @@ struct AttendSplit {
 #endif
     for (int r = 0; r < kUnroll; ++r) {
       float value[8];
-      for (int i = 0; i < 4; ++i) HalvesToFloats(value_words[r].w[i], &value[2 * i]);
+      rows.ValueOf(values[r], value);
       for (int j = 0; j < kQueries; ++j) {
         for (int i = 0; i < 8; ++i) state.out[j][i] += scores[r * kQueries + j] * value[i];
       }
@@ -198,6 +206,11 @@ struct AttendSplit {
     for (int j = 0; j < kQueries; ++j) cta.template CrossSum<kLanes>(state.out[j]);
   }
 };
+
+template <int kLanes, int kQueries>
+struct AttendSplit : AttendPages<kLanes, kQueries, false> {};
+template <int kLanes, int kQueries>
+struct AttendPacked : AttendPages<kLanes, kQueries, true> {};
 
 // out = the softmax over all splits. grid: query_heads, slices
 struct MergeSplits {

@@ -39,8 +39,8 @@ class CudaDevice final : public Device {
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
     Check(cublasCreate(&cublas_), "cuBLAS");
     Check(cublasSetStream(cublas_, stream_), "cuBLAS's stream");
-    for (const LaunchTable& table : {RowLaunches(), AttendLaunches(), PrefillLaunches(), FloatMatVecLaunches(),
-                                     NibbleMatVecLaunches(), ByteMatVecLaunches()}) {
+    for (const LaunchTable& table : {RowLaunches(), AttendLaunches(), AttendPackedLaunches(), PrefillLaunches(),
+                                     FloatMatVecLaunches(), NibbleMatVecLaunches(), ByteMatVecLaunches()}) {
       launches_.insert(launches_.end(), table.launches, table.launches + table.count);
     }
   }

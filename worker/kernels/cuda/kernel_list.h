@@ -11,6 +11,7 @@
 #include "worker/kernels/cuda/mat_tile_body.h"
 #include "worker/kernels/cuda/mat_vec_body.h"
 #include "worker/kernels/cuda/move_rows_body.h"
+#include "worker/kernels/cuda/pack_rows_body.h"
 #include "worker/kernels/cuda/prefill_body.h"
 #include "worker/kernels/cuda/rotate_store_body.h"
 #include "worker/kernels/cuda/rows_body.h"
@@ -40,17 +41,24 @@ template <class Kernel, class First, class... Rest>
 struct IndexIn<Kernel, KernelList<First, Rest...>>
     : std::integral_constant<int, 1 + IndexIn<Kernel, KernelList<Rest...>>::value> {};
 
-using RowKernels =
-    KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths, MoveRows,
-               UpdateEntries, ScoreRows<2>, ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths,
+                              MoveRows, UpdateEntries, PackGroups, CopyPages, MovePackedRows, ScoreRows<2>,
+                              ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
 using PrefillKernels =
-    KernelList<FlashPrefill<2>, FlashPrefill<4>, FlashPrefill<8>, FlashPrefill<16>, FlashPrefill<32>,
-               FlashColumnSums<2>, FlashColumnSums<4>, FlashColumnSums<8>, FlashColumnSums<16>, FlashColumnSums<32>>;
+    KernelList<FlashPrefill<2>, FlashPrefill<4>, FlashPrefill<8>, FlashPrefill<16>, FlashPrefill<32>, FlashPacked<2>,
+               FlashPacked<4>, FlashPacked<8>, FlashPacked<16>, FlashPacked<32>, FlashColumnSums<2>, FlashColumnSums<4>,
+               FlashColumnSums<8>, FlashColumnSums<16>, FlashColumnSums<32>>;
 
 template <int kLanes>
 using AttendOf =
     KernelList<AttendSplit<kLanes, 1>, AttendSplit<kLanes, 2>, AttendSplit<kLanes, 4>, AttendSplit<kLanes, 8>>;
 using AttendKernels = Join<Join<Join<AttendOf<2>, AttendOf<4>>, Join<AttendOf<8>, AttendOf<16>>>, AttendOf<32>>;
+template <int kLanes>
+using AttendPackedOf =
+    KernelList<AttendPacked<kLanes, 1>, AttendPacked<kLanes, 2>, AttendPacked<kLanes, 4>, AttendPacked<kLanes, 8>>;
+using AttendPackedKernels =
+    Join<Join<Join<AttendPackedOf<2>, AttendPackedOf<4>>, Join<AttendPackedOf<8>, AttendPackedOf<16>>>,
+         AttendPackedOf<32>>;
 
 template <MatrixFormat kFormat>
 using FloatMatVecOf = KernelList<MatVec<kFormat, 1, 32>, MatVec<kFormat, 4, 32>, MatVec<kFormat, 8, 32>,
@@ -65,8 +73,9 @@ using NibbleMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kNibbles>, MatVecOf
 using ByteMatVecKernels = Join<Join<MatVecOf<MatrixFormat::kBytes>, MatVecOf<MatrixFormat::kBytesMinimum>>,
                                Join<MatVecOf<MatrixFormat::kBytesK>, MatVecOf<MatrixFormat::kBytesK16>>>;
 
-using AllKernels = Join<Join<Join<Join<RowKernels, AttendKernels>, PrefillKernels>, FloatMatVecKernels>,
-                        Join<NibbleMatVecKernels, ByteMatVecKernels>>;
+using AllKernels =
+    Join<Join<Join<Join<Join<RowKernels, AttendKernels>, AttendPackedKernels>, PrefillKernels>, FloatMatVecKernels>,
+         Join<NibbleMatVecKernels, ByteMatVecKernels>>;
 
 template <class Kernel>
 inline constexpr int kKernelId = IndexIn<Kernel, AllKernels>::value;

@@ -59,6 +59,7 @@ LaunchTable TableOf(KernelList<Kernels...>) {
 // One for each file of kernels, in the order of AllKernels.
 LaunchTable RowLaunches();
 LaunchTable AttendLaunches();
+LaunchTable AttendPackedLaunches();
 LaunchTable PrefillLaunches();
 LaunchTable FloatMatVecLaunches();
 LaunchTable NibbleMatVecLaunches();

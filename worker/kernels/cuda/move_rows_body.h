@@ -6,25 +6,31 @@
 
 namespace tidepool::cuda {
 
-// Copies rows, K then V, between slots and an array, or back. One CTA for a row. Bytes: each row once each way.
+// Copies rows, K then V, from places to an array, packed ones expanded, or from there into slots of slot pages. One CTA
+// for a row. Bytes: each row once each way.
 struct MoveRows {
   static constexpr int kThreads = 32;
   struct Args {
     PageMemoryView memory;
-    const int64_t* places = nullptr;  // [rows]: page * kSlotsOfPage + slot
-    uint16_t* rows = nullptr;         // [rows][2 * head_dim]
+    const RowPlace* places = nullptr;  // [rows]
+    uint16_t* rows = nullptr;          // [rows][2 * head_dim]
     bool into_slots = false;
   };
   struct Shared {};
 
   template <class Cta>
   TP_KERNEL static void Run(Cta& cta, Shared&, const Args& args) {
-    const int64_t place = args.places[cta.x()];
+    const RowPlace place = args.places[cta.x()];
     const int head_dim = args.memory.head_dim, words = head_dim / 8;
     uint16_t* row = args.rows + static_cast<int64_t>(cta.x()) * 2 * head_dim;
     for (int i = cta.thread(); i < 2 * words; i += kThreads) {
-      uint16_t* slot = (i < words ? args.memory.Keys(place / kSlotsOfPage) : args.memory.Values(place / kSlotsOfPage)) +
-                       place % kSlotsOfPage * head_dim + i % words * 8;
+      if (place.precision != KvPrecision::kF16) {
+        const PackedRows packed(args.memory, place.place, place.precision, i % words * 8);
+        StoreWords(row + i * 8, packed.HalvesOf(i >= words, place.row));
+        continue;
+      }
+      uint16_t* slot = (i < words ? args.memory.Keys(place.place) : args.memory.Values(place.place)) +
+                       place.row * head_dim + i % words * 8;
       const Words4 moved = LoadWords(args.into_slots ? row + i * 8 : slot);
       StoreWords(args.into_slots ? slot : row + i * 8, moved);
     }

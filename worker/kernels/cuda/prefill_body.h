@@ -86,11 +86,17 @@ struct PrefillTile {
   }
 
   // Rows e and 8 + e of a page.
-  TP_KERNEL static void LoadKeys(const uint16_t* keys, int head_dim, int lane, Keys& out) {
+  TP_KERNEL static void LoadKeys(const PageMemoryView& memory, const PageEntry& entry, int lane, Keys& out) {
     for (int half = 0; half < 2; ++half) {
-      const uint16_t* row = keys + (lane / 4 + 8 * half) * head_dim;
+      const int row = lane / 4 + 8 * half;
       for (int c = 0; c < kChunks; ++c) {
-        out.chunks[half][c] = LoadWords(row + Existing((4 * c + lane % 4) * 8, head_dim));
+        const int channel = Existing((4 * c + lane % 4) * 8, memory.head_dim);
+        if (entry.precision == KvPrecision::kF16) {
+          out.chunks[half][c] = LoadWords(memory.Keys(entry.place) + row * memory.head_dim + channel);
+        } else {
+          const PackedRows packed(memory, entry.place, entry.precision, channel);
+          out.chunks[half][c] = packed.HalvesOf(false, entry.half * kSlotsOfPage + row);
+        }
       }
     }
   }
@@ -117,9 +123,10 @@ struct PrefillTile {
 
 // out = softmax(q k) v. A warp for 16 tokens of a query head; those of a CTA share a kv head, and by and large their
 // tokens: the heads of a group first. Pages come through shared memory, several on their way at a time.
+// kPacked: some pages are packed; their rows are made halves on the way.
 // grid: CeilDiv(group * CeilDiv(tokens, kTileTokens), kWarps), kv_heads
-template <int kLanes>
-struct FlashPrefill {
+template <int kLanes, bool kPacked>
+struct FlashPages {
   using Tile = PrefillTile<kLanes>;
   static constexpr int kThreads = 128;
   static constexpr int kCtasAtOnce = kLanes <= 16 ? 3 : 2;
@@ -227,7 +234,8 @@ struct FlashPrefill {
       const PageEntry entry = shared.entries[next % kThreads];
       const int head_dim = args.memory.head_dim;
       const int row = cta.thread() / kLanes, chunk = cta.thread() % kLanes;  // the first, of K and then V
-      const uint16_t* from = args.memory.Keys(entry.page) + row * head_dim + chunk * 8;
+      const uint16_t* from = args.memory.Keys(entry.place) + row * head_dim + chunk * 8;
+      const bool packed = kPacked && entry.precision != KvPrecision::kF16;
 #ifdef __CUDACC__
 #pragma unroll
 #endif
@@ -235,8 +243,12 @@ struct FlashPrefill {
         if (kRowsAtOnce > 2 * kSlotsOfPage && row >= 2 * kSlotsOfPage) break;
         // Free slots hold anything, and 0 times anything may be NaN.
         const bool exists = (entry.valid >> (rows + row) % kSlotsOfPage & 1) != 0 && chunk * 8 < head_dim;
-        cta.Copy(shared.rows, stage * 2 * kPageChunks + Place(rows + row, chunk), from + (exists ? rows * head_dim : 0),
-                 exists);
+        const int to = stage * 2 * kPageChunks + Place(rows + row, chunk);
+        if (packed) {
+          shared.rows[to] = exists ? Expanded(args.memory, entry, rows + row, chunk) : Words4{};
+        } else {
+          cta.Copy(shared.rows, to, from + (exists ? rows * head_dim : 0), exists);
+        }
       }
       if (cta.thread() < kSlotsOfPage / 4) {
         cta.Copy(shared.births, stage * kSlotsOfPage / 4 + cta.thread(),
@@ -246,6 +258,12 @@ struct FlashPrefill {
       next = NextPage(cta, shared, head, births, next + 1, end);
     }
     cta.EndCopies();
+  }
+
+  // Chunk of a row of K, or behind kSlotsOfPage of V.
+  TP_KERNEL static Words4 Expanded(const PageMemoryView& memory, const PageEntry& entry, int row, int chunk) {
+    const PackedRows packed(memory, entry.place, entry.precision, chunk * 8);
+    return packed.HalvesOf(row >= kSlotsOfPage, entry.half * kSlotsOfPage + row % kSlotsOfPage);
   }
 
   template <class Cta>
@@ -350,6 +368,11 @@ struct FlashPrefill {
   }
 };
 
+template <int kLanes>
+struct FlashPrefill : FlashPages<kLanes, false> {};
+template <int kLanes>
+struct FlashPacked : FlashPages<kLanes, true> {};
+
 // sums[g][slot] = the probabilities that the queries of a head give a slot, in float32: a second pass, by log_sum.
 // A CTA for a page and a query head; its warps take turns at the tokens. grid: pages, group
 template <int kLanes>
@@ -380,7 +403,7 @@ struct FlashColumnSums {
     float sums[4] = {};
     if (entry.valid != 0) {  // of the whole CTA
       typename Tile::Keys keys;
-      Tile::LoadKeys(of.memory.Keys(entry.page), of.memory.head_dim, lane, keys);
+      Tile::LoadKeys(of.memory, entry, lane, keys);
       for (int first = warp * kTileTokens; first < of.tokens; first += kWarps * kTileTokens) {
         typename Tile::Queries queries;
         Tile::LoadQueries(of, query_head, first, lane, queries);

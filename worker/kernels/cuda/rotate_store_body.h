@@ -58,7 +58,7 @@ struct RotateAndStore {
     if (is_value) head -= args.kv_heads;
     const HeadPages& pages = args.heads[static_cast<int64_t>(args.step.slice[token]) * args.kv_heads + head];
     const int slot = args.slots[static_cast<int64_t>(head) * args.tokens + token];
-    const int64_t page = pages.entries[slot / kSlotsOfPage].page;
+    const uint32_t page = pages.entries[slot / kSlotsOfPage].place;
     uint16_t* to = (is_value ? args.memory.Values(page) : args.memory.Keys(page)) + slot % kSlotsOfPage * head_dim;
     uint16_t* fresh = args.fresh + (static_cast<int64_t>(head) * args.tokens + token) * 2 * head_dim;
     const int64_t from = (static_cast<int64_t>(token) * args.kv_heads + head) * head_dim;

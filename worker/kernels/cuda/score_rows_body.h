@@ -37,7 +37,7 @@ struct ScoreRows {
     const int head_dim = args.memory.head_dim, channel = lane % kLanes * 8;
     if (page >= job.head.pages) return;  // the whole warp
     const PageEntry entry = job.head.entries[page];
-    const uint16_t* keys = entry.valid == 0 ? nullptr : args.memory.Keys(entry.page) + channel;
+    const uint16_t* keys = entry.valid == 0 ? nullptr : args.memory.Keys(entry.place) + channel;
     const int64_t slots = static_cast<int64_t>(job.head.pages) * kSlotsOfPage;
     for (int j = 0; j < job.queries; ++j) {
       float q[8];
@@ -49,8 +49,14 @@ struct ScoreRows {
 #endif
       for (int step = 0; step < kSteps; ++step) {
         const int slot = step * kRowsAtOnce + lane / kLanes;
-        float key[8];
-        LoadChannels(keys + slot * head_dim, (entry.valid >> slot & 1) != 0 && channel < head_dim, key);
+        const bool exists = (entry.valid >> slot & 1) != 0 && channel < head_dim;
+        float key[8] = {};
+        if (entry.precision == KvPrecision::kF16) {
+          LoadChannels(keys + slot * head_dim, exists, key);
+        } else if (exists) {
+          const PackedRows packed(args.memory, entry.place, entry.precision, channel);
+          packed.KeyOf(packed.LoadKey(entry.half * kSlotsOfPage + slot), key);
+        }
         scores[step] = 0;
         for (int i = 0; i < 8; ++i) scores[step] += q[i] * key[i];
       }

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <random>
 
 #include "tests/worker/kernels/cuda/device_fixture.h"
+#include "tests/worker/kernels/cuda/packed_image.h"
 #include "worker/kernels/cuda/attend_body.h"
 #include "worker/kernels/cuda/move_rows_body.h"
 #include "worker/kernels/cuda/prefill_body.h"
@@ -16,36 +18,43 @@ namespace {
 
 struct Shape {
   int head_dim, kv_heads, group, slices, most_pages;
+  KvPrecision precision = KvPrecision::kF16;  // of every fourth pair of pages
 };
 
 std::ostream& operator<<(std::ostream& out, const Shape& s) {
   return out << s.head_dim << "x" << s.kv_heads << "x" << s.group << ", " << s.slices << " slices, " << s.most_pages
-             << " pages";
+             << " pages, precision " << static_cast<int>(s.precision);
 }
 
-// Ragged heads over random pages; free slots and pages hold NaN.
+// Ragged heads over random pages, some of them packed; free slots and pages hold NaN.
 class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> {
  protected:
   AttendTest() {
     const Shape& s = GetParam();
-    std::vector<int32_t> page_numbers(static_cast<size_t>(s.slices) * s.kv_heads * s.most_pages + 3);
-    for (size_t i = 0; i < page_numbers.size(); ++i) page_numbers[i] = static_cast<int32_t>(i);
-    std::shuffle(page_numbers.begin(), page_numbers.end(), random_);
-    rows_.assign(page_numbers.size() * kSlotsOfPage * 2 * s.head_dim, 0x7e00);
+    std::vector<uint32_t> numbers(static_cast<size_t>(s.slices) * s.kv_heads * s.most_pages + 3);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    std::shuffle(numbers.begin(), numbers.end(), random_);
+    rows_.assign(numbers.size() * kSlotsOfPage * 2 * s.head_dim, 0x7e00);
     memory_.head_dim = s.head_dim;
     for (int i = 0; i < s.slices * s.kv_heads; ++i) {
       const int pages = i == 0 ? s.most_pages : 1 + static_cast<int>(random_() % s.most_pages);
       std::vector<PageEntry> entries;
-      for (int p = 0; p < pages; ++p) {
-        PageEntry entry{page_numbers.back(), static_cast<uint32_t>(random_()) & 0xffff};
-        page_numbers.pop_back();
-        if (p % 5 == 3) entry = {-1, 0};  // freed
-        if (p == 0) entry.valid |= 4;     // somebody is there
+      while (static_cast<int>(entries.size()) < pages) {
+        const size_t p = entries.size();
+        if (s.precision != KvPrecision::kF16 && p % 4 == 1 && static_cast<int>(p) + 2 <= pages) {
+          AddGroup(entries);
+          continue;
+        }
+        // A slot page takes 64 * head_dim bytes.
+        PageEntry entry{.place = numbers.back() * s.head_dim, .valid = static_cast<uint16_t>(random_())};
+        numbers.pop_back();
+        if (p % 5 == 3) entry = {.place = ~0u};  // freed
+        if (p == 0) entry.valid |= 4;            // somebody is there
         for (int slot = 0; slot < kSlotsOfPage; ++slot) {
           if ((entry.valid >> slot & 1) == 0) continue;
           for (int c = 0; c < s.head_dim; ++c) {
-            At(entry.page, slot, c) = FloatToHalf(Normal());
-            At(entry.page, slot + kSlotsOfPage, c) = FloatToHalf(Normal());
+            At(entry.place, slot, c) = FloatToHalf(Normal());
+            At(entry.place, slot + kSlotsOfPage, c) = FloatToHalf(Normal());
           }
         }
         entries.push_back(entry);
@@ -60,9 +69,44 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
     for (float& x : q_) x = 2 * Normal();
   }
 
-  uint16_t& At(int64_t page, int row, int channel) {
-    return rows_[(page * 2 * kSlotsOfPage + row) * GetParam().head_dim + channel];
+  // Rows of K, then of V.
+  uint16_t& At(uint32_t place, int row, int channel) {
+    return rows_[(size_t{place} * kPlaceBytes) / sizeof(uint16_t) + row * GetParam().head_dim + channel];
   }
+  // A packed page behind the others, with holes, as the cpu packs it.
+  void AddGroup(std::vector<PageEntry>& entries) {
+    const Shape& s = GetParam();
+    const auto place = static_cast<uint32_t>(rows_.size() * sizeof(uint16_t) / kPlaceBytes);
+    const std::vector<float> keys = RandomHalves(kGroupTokens * s.head_dim),
+                             values = RandomHalves(kGroupTokens * s.head_dim);
+    std::vector<char> page = test::PackedOnDevice(s.precision, s.head_dim, keys, values);
+    std::vector<float>& expanded = groups_[place];
+    expanded = test::Expanded(s.precision, s.head_dim, keys, values);
+    for (uint8_t half = 0; half < 2; ++half) {
+      const auto valid = static_cast<uint16_t>(random_());
+      entries.push_back({.place = place, .valid = valid, .precision = s.precision, .half = half});
+      for (int slot = 0; slot < kSlotsOfPage; ++slot) {
+        if ((valid >> slot & 1) == 0) test::PoisonRow(s.precision, s.head_dim, half * kSlotsOfPage + slot, page.data());
+      }
+    }
+    rows_.resize(rows_.size() + page.size() / sizeof(uint16_t));
+    std::memcpy(reinterpret_cast<char*>(rows_.data()) + size_t{place} * kPlaceBytes, page.data(), page.size());
+  }
+  std::vector<float> RandomHalves(int count) {
+    std::vector<float> x(count);
+    for (float& of : x) of = HalfToFloat(FloatToHalf(Normal()));
+    return x;
+  }
+  float Row(const PageEntry& entry, bool value, int slot, int channel) {
+    const int head_dim = GetParam().head_dim;
+    if (entry.precision == KvPrecision::kF16) {
+      return HalfToFloat(At(entry.place, (value ? kSlotsOfPage : 0) + slot, channel));
+    }
+    const float x = groups_.at(entry.place)[((entry.half * kSlotsOfPage + slot) * 2 + value) * head_dim + channel];
+    return expand_to_halves_ ? HalfToFloat(FloatToHalf(x)) : x;
+  }
+  float Key(const PageEntry& entry, int slot, int channel) { return Row(entry, false, slot, channel); }
+  float Value(const PageEntry& entry, int slot, int channel) { return Row(entry, true, slot, channel); }
   float Normal() { return normal_(random_); }
   const float* Query(int slice, int head) const {
     const Shape& s = GetParam();
@@ -74,7 +118,7 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
     while (last->valid == 0) ++last;
     const int slot = std::bit_width(last->valid) - 1;
     float* q = q_.data() + (Query(0, 0) - q_.data());
-    for (int c = 0; c < GetParam().head_dim; ++c) q[c] = size * HalfToFloat(At(last->page, slot, c));
+    for (int c = 0; c < GetParam().head_dim; ++c) q[c] = size * Key(*last, slot, c);
   }
   // Scores by slot, NaN in free ones.
   std::vector<double> Scores(int slice, int head) {
@@ -85,8 +129,7 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
         double dot = std::nan("");
         if ((entry.valid >> slot & 1) != 0) {
           dot = 0;
-          for (int c = 0; c < s.head_dim; ++c)
-            dot += double{Query(slice, head)[c]} * HalfToFloat(At(entry.page, slot, c));
+          for (int c = 0; c < s.head_dim; ++c) dot += double{Query(slice, head)[c]} * Key(entry, slot, c);
         }
         scores.push_back(dot / std::sqrt(s.head_dim));
       }
@@ -122,8 +165,9 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
   template <int kLanes, int kQueries>
   void Attend(const AttendArgs& args) {
     const Shape& s = GetParam();
-    device_->Launch<AttendSplit<kLanes, kQueries>>({args.splits, s.kv_heads * CeilDiv(s.group, kQueries), s.slices},
-                                                   args);
+    const Grid grid{args.splits, s.kv_heads * CeilDiv(s.group, kQueries), s.slices};
+    if (s.precision == KvPrecision::kF16) return device_->Launch<AttendSplit<kLanes, kQueries>>(grid, args);
+    device_->Launch<AttendPacked<kLanes, kQueries>>(grid, args);
   }
   template <int kQueries>
   void AttendAnyDim(const AttendArgs& args) {
@@ -152,7 +196,12 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
   void Prefill(const PrefillArgs& args, int kv_head, float* sums) {
     const Shape& s = GetParam();
     using Kernel = FlashPrefill<kLanes>;
-    device_->Launch<Kernel>({CeilDiv(s.group * CeilDiv(args.tokens, kTileTokens), Kernel::kWarps), s.kv_heads}, args);
+    const Grid grid{CeilDiv(s.group * CeilDiv(args.tokens, kTileTokens), Kernel::kWarps), s.kv_heads};
+    if (s.precision == KvPrecision::kF16) {
+      device_->Launch<Kernel>(grid, args);
+    } else {
+      device_->Launch<FlashPacked<kLanes>>(grid, args);
+    }
     device_->Launch<FlashColumnSums<kLanes>>({heads_[kv_head].pages, s.group}, {args, kv_head, sums});
   }
 
@@ -160,6 +209,8 @@ class AttendTest : public DeviceTest, public testing::WithParamInterface<Shape> 
   std::normal_distribution<float> normal_;
   PageMemoryView memory_;
   std::vector<uint16_t> rows_;
+  std::map<uint32_t, std::vector<float>> groups_;  // by place: [kGroupTokens][K, V][head_dim]
+  bool expand_to_halves_ = false;
   std::vector<std::vector<PageEntry>> entries_;  // [slices][kv_heads]
   std::vector<HeadPages> heads_;
   std::vector<int32_t> q_rows_;
@@ -208,8 +259,7 @@ TEST_P(AttendTest, EqualsSoftmaxOverTheResidentRows) {
           double expected = 0;
           for (size_t i = 0; i < weights.size(); ++i) {
             if (weights[i] == 0) continue;
-            expected +=
-                weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
+            expected += weights[i] * Value(entries[i / kSlotsOfPage], i % kSlotsOfPage, c);
           }
           ASSERT_NEAR(outputs[(static_cast<size_t>(q_rows_[slice]) * args.query_heads + head) * s.head_dim + c],
                       expected, 2e-5 * spread)
@@ -276,6 +326,7 @@ TEST_P(AttendTest, ScoresAndProbabilitiesOfEverySlot) {
 // A prompt's last tokens, more than a tile of them, with their own rows among those that were there.
 TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
   const Shape& s = GetParam();
+  expand_to_halves_ = true;
   const int dim = s.head_dim, kv_head = s.kv_heads - 1, query_heads = s.kv_heads * s.group;
   const auto& entries = entries_[kv_head];
   const int slots = static_cast<int>(entries.size()) * kSlotsOfPage;
@@ -348,7 +399,7 @@ TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
         double dot = 0;
         for (int c = 0; c < dim; ++c) {
           dot += double{HalfToFloat(q[(t * query_heads + kv_head * s.group + g) * dim + c])} *
-                 HalfToFloat(At(entry.page, i % kSlotsOfPage, c));
+                 Key(entry, i % kSlotsOfPage, c);
         }
         of_slot[i] = dot / std::sqrt(dim);
       }
@@ -358,7 +409,7 @@ TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
         double expected = 0;
         for (int i = 0; i < slots; ++i) {
           if (weights[i] == 0) continue;
-          expected += weights[i] * HalfToFloat(At(entries[i / kSlotsOfPage].page, kSlotsOfPage + i % kSlotsOfPage, c));
+          expected += weights[i] * Value(entries[i / kSlotsOfPage], i % kSlotsOfPage, c);
         }
         ASSERT_NEAR(outputs[(t * query_heads + kv_head * s.group + g) * dim + c], expected, 4e-3)
             << t << " " << g << " " << c;
@@ -371,11 +422,12 @@ TEST_P(AttendTest, PromptsSeeOldRowsAndTheirOwnPast) {
 
 TEST_P(AttendTest, RowsMoveOutOfSlotsAndIntoOthers) {
   const Shape& s = GetParam();
-  std::vector<int64_t> from, to;
-  for (int slot = 0; slot < kSlotsOfPage; ++slot) {
-    if ((entries_[0][0].valid >> slot & 1) == 0) continue;
-    from.push_back(static_cast<int64_t>(entries_[0][0].page) * kSlotsOfPage + slot);
-    to.push_back(from.back() / kSlotsOfPage * kSlotsOfPage + (from.back() + 1) % kSlotsOfPage);
+  std::vector<RowPlace> from, to;
+  const PageEntry entry = entries_[0][0];
+  for (uint16_t slot = 0; slot < kSlotsOfPage; ++slot) {
+    if ((entry.valid >> slot & 1) == 0) continue;
+    from.push_back({.place = entry.place, .row = slot});
+    to.push_back({.place = entry.place, .row = static_cast<uint16_t>((slot + 1) % kSlotsOfPage)});
   }
   const size_t row = 2 * static_cast<size_t>(s.head_dim);
   auto* moved = Make<uint16_t>(from.size() * row);
@@ -388,12 +440,40 @@ TEST_P(AttendTest, RowsMoveOutOfSlotsAndIntoOthers) {
   EXPECT_EQ(first, Download(again, from.size() * row));
   for (size_t i = 0; i < from.size(); ++i) {
     for (int c = 0; c < s.head_dim; ++c) {
-      ASSERT_EQ(first[i * row + c], At(from[i] / kSlotsOfPage, from[i] % kSlotsOfPage, c));
-      ASSERT_EQ(first[i * row + s.head_dim + c], At(from[i] / kSlotsOfPage, kSlotsOfPage + from[i] % kSlotsOfPage, c));
+      ASSERT_EQ(first[i * row + c], At(entry.place, from[i].row, c));
+      ASSERT_EQ(first[i * row + s.head_dim + c], At(entry.place, kSlotsOfPage + from[i].row, c));
     }
   }
 }
 
+TEST_P(AttendTest, PackedRowsAreReadAsHalves) {
+  const Shape& s = GetParam();
+  if (groups_.empty()) return;
+  const auto& [place, expanded] = *groups_.begin();
+  std::vector<RowPlace> places;
+  for (const PageEntry& entry : entries_[0]) {
+    for (uint16_t slot = 0; slot < kSlotsOfPage; ++slot) {
+      if (entry.place != place || (entry.valid >> slot & 1) == 0) continue;
+      places.push_back({.place = place,
+                        .row = static_cast<uint16_t>(entry.half * kSlotsOfPage + slot),
+                        .precision = entry.precision});
+    }
+  }
+  ASSERT_FALSE(places.empty());
+  const size_t row = 2 * static_cast<size_t>(s.head_dim);
+  auto* out = Make<uint16_t>(places.size() * row);
+  device_->Launch<MoveRows>({static_cast<int>(places.size())}, {memory_, Upload(places), out, false});
+  const std::vector<uint16_t> got = Download(out, places.size() * row);
+  for (size_t i = 0; i < places.size(); ++i) {
+    for (size_t c = 0; c < row; ++c) ASSERT_EQ(got[i * row + c], FloatToHalf(expanded[places[i].row * row + c])) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Packed, AttendTest,
+    testing::Values(Shape{64, 2, 3, 1, 14, KvPrecision::kInt8}, Shape{16, 1, 1, 1, 7, KvPrecision::kInt8},
+                    Shape{128, 1, 4, 2, 11, KvPrecision::kKivi4}, Shape{80, 1, 2, 1, 8, KvPrecision::kKivi4},
+                    Shape{256, 1, 8, 1, 6, KvPrecision::kKivi2}, Shape{48, 2, 16, 1, 9, KvPrecision::kKivi2}));
 INSTANTIATE_TEST_SUITE_P(Shapes, AttendTest,
                          testing::Values(Shape{32, 1, 2, 1, 150}, Shape{64, 3, 3, 2, 23}, Shape{128, 2, 4, 1, 40},
                                          Shape{16, 1, 1, 3, 1}, Shape{32, 2, 2, 1, 5}, Shape{80, 1, 7, 2, 9},
@@ -428,8 +508,10 @@ TEST_P(RotateTest, RotatesNormalisesAndStores) {
   const std::vector<int32_t> slice = {0, 1, 1, 1, 1};
   // Pages of (slice, kv head), two each.
   std::vector<HeadPages> heads;
-  for (int i = 0; i < kSlices * kKvHeads; ++i)
-    heads.push_back({Upload(std::vector<PageEntry>{{2 * i + 1, 0}, {2 * i, 0}}), 2, 0});
+  for (uint32_t i = 0; i < kSlices * kKvHeads; ++i)
+    heads.push_back({Upload(std::vector<PageEntry>{{.place = (2 * i + 1) * static_cast<uint32_t>(dim)},
+                                                   {.place = 2 * i * static_cast<uint32_t>(dim)}}),
+                     2, 0});
   const std::vector<int32_t> slots = {17, 3, 4, 31, 0, 2, 16, 15, 9, 1};  // [kv_heads][tokens]
   RotateAndStore::Args args;
   args.step = {Upload(slice), Upload(cosine), Upload(sine)};

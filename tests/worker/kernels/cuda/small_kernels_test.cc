@@ -24,15 +24,17 @@ TEST_F(SmallKernelsTest, BiasesAreAddedToEveryRow) {
 TEST_F(SmallKernelsTest, EntriesArriveWhereTheyBelongAndNowhereElse) {
   for (int count : {1, UpdateEntries::kThreads, UpdateEntries::kThreads + 5}) {
     std::vector<PageEntry> before(2 * count);
-    for (int i = 0; i < 2 * count; ++i) before[i] = {i, 1};
+    for (uint32_t i = 0; i < before.size(); ++i) before[i] = {.place = i, .valid = 1};
     PageEntry* entries = Upload(before);
     std::vector<UpdateEntries::Update> updates;  // of every second entry, the last first
-    for (int i = 0; i < count; ++i) updates.push_back({entries + 2 * (count - 1 - i), {1000 + i, 0xffff}});
+    for (int i = 0; i < count; ++i) {
+      updates.push_back({entries + 2 * (count - 1 - i), {.place = static_cast<uint32_t>(1000 + i), .valid = 0xffff}});
+    }
     device_->Launch<UpdateEntries>({CeilDiv(count, UpdateEntries::kThreads)}, {Upload(updates), count});
     const std::vector<PageEntry> got = Download(entries, before.size());
     for (int i = 0; i < 2 * count; ++i) {
       const bool updated = i % 2 == 0;
-      ASSERT_EQ(got[i].page, updated ? 1000 + count - 1 - i / 2 : i) << count << " updates";
+      ASSERT_EQ(got[i].place, static_cast<uint32_t>(updated ? 1000 + count - 1 - i / 2 : i)) << count << " updates";
       ASSERT_EQ(got[i].valid, updated ? 0xffff : 1u) << count << " updates";
     }
   }
