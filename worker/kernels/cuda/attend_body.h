@@ -38,7 +38,9 @@ struct AttendPages {
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRowsAtOnce = 32 / kLanes;            // of a warp
   static constexpr int kSteps = kSlotsOfPage / kRowsAtOnce;  // of a page
-  static constexpr int kUnroll = kSteps < 4 ? kSteps : 4;    // loads in flight
+  // Loads in flight; of packed rows for many queries fewer, so that registers suffice.
+  static constexpr int kMostUnrolled = kPacked && kQueries > 4 ? 2 : 4;
+  static constexpr int kUnroll = kSteps < kMostUnrolled ? kSteps : kMostUnrolled;
   static constexpr int kDims = kLanes * 8;
   using Args = AttendArgs;
   struct Shared {
