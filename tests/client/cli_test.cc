@@ -528,7 +528,16 @@ TEST_F(CliTest, HealthIsAskedOfAnyServer) {
   const ProgramResult health = Tidepool({"health", address});
   EXPECT_EQ(health.exit, ExitStatus::Exited(0)) << health.err;
   EXPECT_EQ(health.out, address + " serves\n");
-  // A server that answers gRPC's messages only with silence.
+  // One that is not there yet is waited for.
+  server_.reset();
+  test::ChildProcess waits({test::BinaryPath("tidepool"), "health", "unix:" + dir_.File("socket"), "--wait=10m"});
+  test::ChildProcess late(
+      {test::BinaryPath("tidepool-cache"), "--listen=unix:" + dir_.File("socket"), "--data-dir=" + dir_.File("late")});
+  EXPECT_EQ(waits.Wait(), ExitStatus::Exited(0)) << waits.Stderr();
+}
+
+TEST_F(CliTest, AServerThatSaysNothingIsNotHealthy) {
+  const std::string address = worker_.substr(worker_.find('=') + 1);
   server_->Signal(SIGSTOP);
   EXPECT_EQ(Tidepool({"health", address, "--timeout=100ms"}).exit, ExitStatus::Exited(1));
   server_->Signal(SIGCONT);
