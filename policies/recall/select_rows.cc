@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <functional>
 #include <utility>
 
 #include "base/check.h"
@@ -25,16 +24,22 @@ std::vector<int32_t> Candidates(const RecallRows& rows) {
   return positions;
 }
 
-// A float's bits in the order of floats.
-uint32_t OrderedBits(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+// A float's bits in the order of floats, no number before all of them; the two zeros are one.
+int32_t RankOf(float value) {
+  const auto bits = std::bit_cast<int32_t>(BestFirst::Rank(value) + 0.0f);
+  return bits ^ (bits >> 31 & INT32_MAX);
 }
 
-// Sorts by the high half, ascending; equal ones keep their order. Byte by byte: comparing, half of the branches would
-// be guessed wrong, which takes ten times as long.
+// A position that is to be ordered: the lowest first, by rank and then by position.
+uint64_t KeyOf(int32_t rank, int32_t position) {
+  return uint64_t{static_cast<uint32_t>(rank) ^ 0x80000000u} << 32 | static_cast<uint32_t>(position);
+}
+
+// Sorts keys that ascend by their low half by the high one. Many of them byte by byte: comparing, half of the branches
+// would be guessed wrong, which takes ten times as long.
 void SortByHighHalf(std::vector<uint64_t>& keys) {
-  constexpr int kBytes = 4, kValues = 256;
+  constexpr int kBytes = 4, kValues = 256, kFew = 48;
+  if (keys.size() <= kFew) return std::sort(keys.begin(), keys.end());
   uint32_t place[kBytes][kValues] = {};
   for (const uint64_t key : keys) {
     for (int byte = 0; byte < kBytes; ++byte) ++place[byte][key >> (32 + 8 * byte) & 255];
@@ -48,88 +53,118 @@ void SortByHighHalf(std::vector<uint64_t>& keys) {
   }
 }
 
-// The first `count` of `positions`, which ascend, in the order of their weights, best first.
-std::vector<int32_t> Best(const RecallRows& rows, std::vector<int32_t> positions, int count) {
+// The k-th largest of the ranks, k in 1 .. their number. Halves the range that it lies in by counting, which takes no
+// branch for each: selection by pivots pays for a wrong guess at every other one.
+int32_t KthLargest(absl::Span<const int32_t> ranks, int k) {
+  auto count_from = [ranks](int32_t least) {
+    int32_t count = 0;
+    for (const int32_t rank : ranks) count += static_cast<int32_t>(rank >= least);
+    return count;
+  };
+  const auto [lowest, highest] = std::minmax_element(ranks.begin(), ranks.end());
+  int64_t low = *lowest, high = int64_t{*highest} + 1;  // k or more are from `low` on, fewer from `high` on
+  while (high - low > 1) {
+    const auto middle = static_cast<int32_t>(low + (high - low) / 2);
+    const int32_t count = count_from(middle);
+    if (count == k) {
+      int32_t kth = INT32_MAX;
+      for (const int32_t rank : ranks) kth = std::min(kth, rank >= middle ? rank : INT32_MAX);
+      return kth;
+    }
+    (count > k ? low : high) = middle;
+  }
+  return static_cast<int32_t>(low);
+}
+
+// The first `count` of the positions, which ascend, by ascending rank.
+std::vector<int32_t> FirstByRank(absl::Span<const int32_t> ranks, absl::Span<const int32_t> positions, int count) {
+  const size_t size = std::min(positions.size(), static_cast<size_t>(std::max(count, 0)));
+  if (size == 0) return {};
   std::vector<uint64_t> keys(positions.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    // + 0: of the two zeros none is larger.
-    const uint32_t rank = ~OrderedBits(BestFirst::Rank(rows.weight[positions[i]]) + 0.0f);
-    keys[i] = uint64_t{rank} << 32 | static_cast<uint32_t>(positions[i]);
+  for (size_t i = 0; i < keys.size(); ++i) keys[i] = KeyOf(ranks[i], positions[i]);
+  if (size < keys.size() / 4) {
+    const int32_t last = KthLargest(ranks, static_cast<int>(ranks.size() - size) + 1);
+    size_t taken = 0;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      keys[taken] = keys[i];
+      taken += static_cast<size_t>(ranks[i] <= last);
+    }
+    keys.resize(taken);
   }
   SortByHighHalf(keys);
-  positions.resize(std::min(positions.size(), static_cast<size_t>(std::max(count, 0))));
-  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(keys[i] & UINT32_MAX);
-  return positions;
+  std::vector<int32_t> first(size);
+  for (size_t i = 0; i < size; ++i) first[i] = static_cast<int32_t>(keys[i] & UINT32_MAX);
+  return first;
+}
+
+// The first `count` of the positions, which ascend, by descending weight.
+std::vector<int32_t> Best(absl::Span<const float> weights, absl::Span<const int32_t> positions, int count) {
+  std::vector<int32_t> ranks(positions.size());
+  for (size_t i = 0; i < ranks.size(); ++i) ranks[i] = ~RankOf(weights[i]);
+  return FirstByRank(ranks, positions, count);
 }
 
 // The first `most` of `rows`, which ascend, by average, lowest first.
 std::vector<int32_t> Victims(absl::Span<const SlotRow> rows, size_t most) {
-  std::vector<uint64_t> keys(rows.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    const uint32_t rank = OrderedBits(BestFirst::Rank(rows[i].average) + 0.0f);
-    keys[i] = uint64_t{rank} << 32 | static_cast<uint32_t>(rows[i].position);
+  std::vector<int32_t> ranks(rows.size()), positions(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ranks[i] = RankOf(rows[i].average);
+    positions[i] = rows[i].position;
   }
-  SortByHighHalf(keys);
-  std::vector<int32_t> victims(std::min(most, keys.size()));
-  for (size_t i = 0; i < victims.size(); ++i) victims[i] = static_cast<int32_t>(keys[i] & UINT32_MAX);
-  return victims;
+  return FirstByRank(ranks, positions, static_cast<int>(most));
 }
 
-// The k-th largest of the values, k in 1 .. their number.
-float KthLargest(std::vector<float>& values, int k) {
-  // Floats in the order of their numbers; then by their position in the range that these span, in kBins bins: one pass
-  // to count, one to take the bin in which the k-th is. Selection by pivots pays for a wrong guess at every value.
-  constexpr int kBits = 10, kBins = 1 << kBits;
-  uint32_t least = UINT32_MAX, most = 0;
-  for (const float value : values) {
-    least = std::min(least, OrderedBits(value));
-    most = std::max(most, OrderedBits(value));
-  }
-  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
-  uint32_t count[kBins] = {};
-  for (const float value : values) ++count[(OrderedBits(value) - least) >> shift];
-  uint32_t bin = kBins - 1, above = 0;
-  while (above + count[bin] < static_cast<uint32_t>(k)) above += count[bin--];
-  size_t taken = 0;
-  for (const float value : values) {
-    values[taken] = value;
-    taken += static_cast<size_t>(((OrderedBits(value) - least) >> shift) == bin);
-  }
-  const auto kth = values.begin() + (k - static_cast<int>(above) - 1);
-  std::nth_element(values.begin(), kth, values.begin() + static_cast<std::ptrdiff_t>(taken), std::greater<float>());
-  return *kth;
+// The weights of the positions.
+std::vector<float> WeightsOf(const RecallRows& rows, absl::Span<const int32_t> positions) {
+  std::vector<float> weights(positions.size());
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = rows.weight[positions[i]];
+  return weights;
 }
 
 }  // namespace
 
-std::vector<int32_t> BestRows(const RecallRows& rows, int count) { return Best(rows, Candidates(rows), count); }
+std::vector<int32_t> BestRows(const RecallRows& rows, int count) {
+  const std::vector<int32_t> candidates = Candidates(rows);
+  return Best(WeightsOf(rows, candidates), candidates, count);
+}
 
-TopRows FindTopRows(const RecallRows& rows, int k, float near, absl::Span<const int32_t> likely) {
-  TopRows top;
-  if (k < 1) return top;
-  std::vector<int32_t> all;
-  if (likely.size() < static_cast<size_t>(k)) likely = all = Candidates(rows);
-  if (likely.size() >= static_cast<size_t>(k)) {
-    std::vector<float> ranks(likely.size());
-    std::transform(likely.begin(), likely.end(), ranks.begin(),
-                   [&](int32_t position) { return BestFirst::Rank(rows.weight[position]); });
-    top.kth = KthLargest(ranks, k);
+void FindTopRows(const RecallRows& rows, int k, float near, const WeighedRows& likely, TopRows& top) {
+  top.kth = 0;
+  top.positions.clear();
+  top.weights.clear();
+  top.runners_up.clear();
+  if (k < 1) return;
+  std::vector<int32_t> candidates;
+  std::vector<float> all_weights;
+  absl::Span<const int32_t> positions = likely.positions;
+  absl::Span<const float> weights = likely.weights;
+  if (positions.size() < static_cast<size_t>(k)) {
+    positions = candidates = Candidates(rows);
+    weights = all_weights = WeightsOf(rows, candidates);
+  }
+  if (positions.size() >= static_cast<size_t>(k)) {
+    std::vector<int32_t> ranks(weights.size());
+    std::transform(weights.begin(), weights.end(), ranks.begin(), RankOf);
+    const int32_t kth = KthLargest(ranks, k);
+    top.kth = std::bit_cast<float>(kth ^ (kth >> 31 & INT32_MAX));
   }
   // Without branches: which are taken is hard to guess.
-  top.positions.resize(likely.size());
-  top.runners_up.resize(likely.size());
+  top.positions.resize(positions.size());
+  top.weights.resize(positions.size());
+  top.runners_up.resize(positions.size());
   size_t best = 0, next = 0;
-  for (int32_t position : likely) {
-    const float weight = rows.weight[position];
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const float weight = weights[i];
     const bool is_best = static_cast<int>(weight >= top.kth) & static_cast<int>(weight > 0);
-    top.positions[best] = top.runners_up[next] = position;
+    top.positions[best] = top.runners_up[next] = positions[i];
+    top.weights[best] = weight;
     best += static_cast<size_t>(is_best);
     next +=
         static_cast<size_t>(static_cast<int>(!is_best) & static_cast<int>(near > 0) & static_cast<int>(weight > near));
   }
   top.positions.resize(best);
+  top.weights.resize(best);
   top.runners_up.resize(next);
-  return top;
 }
 
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best) {
@@ -150,17 +185,20 @@ RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, 
 RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
                          int slots, int most) {
   RecallChoice choice;
-  choice.wanted.resize(top.positions.size());
-  size_t wanted = 0;
-  for (int32_t position : top.positions) {
-    choice.wanted[wanted] = position;
-    wanted += static_cast<size_t>(static_cast<int>(rows.state[position] == RecallState::kCandidate) &
-                                  static_cast<int>(rows.weight[position] > threshold));
-  }
-  choice.wanted.resize(wanted);
-  if (choice.wanted.empty()) return choice;
-  std::vector<SlotRow> others(held.size());
+  std::vector<int32_t> wanted(top.positions.size());
+  std::vector<float> weights(top.positions.size());
   size_t taken = 0;
+  for (size_t i = 0; i < top.positions.size(); ++i) {
+    wanted[taken] = top.positions[i];
+    weights[taken] = top.weights[i];
+    taken += static_cast<size_t>(static_cast<int>(rows.state[top.positions[i]] == RecallState::kCandidate) &
+                                 static_cast<int>(top.weights[i] > threshold));
+  }
+  if (taken == 0) return choice;
+  wanted.resize(taken);
+  weights.resize(taken);
+  std::vector<SlotRow> others(held.size());
+  taken = 0;
   for (const SlotRow& row : held) {
     const float weight = rows.weight[row.position];
     others[taken] = row;
@@ -169,35 +207,37 @@ RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held,
   others.resize(taken);
   // Of equal ones at the kth place there may be more than there is room for.
   const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(others.size()));
-  choice.wanted = Best(rows, std::move(choice.wanted), std::min(most, room));
+  choice.wanted = Best(weights, wanted, std::min(most, room));
   choice.victims = Victims(others, choice.wanted.size());
   return choice;
 }
 
-std::vector<int32_t> RowsAbove(const RecallRows& rows, const TopRows& top, float least) {
+std::vector<int32_t> RowsAbove(const TopRows& top, float least) {
   std::vector<int32_t> above;
-  for (int32_t position : top.positions) {
-    if (rows.weight[position] > least) above.push_back(position);
+  std::vector<float> weights;
+  for (size_t i = 0; i < top.positions.size(); ++i) {
+    if (!(top.weights[i] > least)) continue;
+    above.push_back(top.positions[i]);
+    weights.push_back(top.weights[i]);
   }
-  return Best(rows, std::move(above), static_cast<int>(top.positions.size()));
+  return Best(weights, above, static_cast<int>(above.size()));
 }
 
-std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
-                               int most) {
-  std::vector<int32_t> ahead;
-  std::vector<uint8_t> taken(state.size(), 0);
+void RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow, int most,
+               absl::FunctionRef<bool(int32_t position)> take) {
+  std::vector<uint64_t> taken((state.size() + 63) / 64, 0);
   int count = 0;
   for (int32_t position : best) {
     const auto end = static_cast<int32_t>(std::min<size_t>(state.size(), static_cast<size_t>(position) + follow + 1));
     for (int32_t at = position; at < end; ++at) {
-      if (count >= most) return ahead;
-      if (taken[at] || state[at] == RecallState::kOut) continue;
-      taken[at] = 1;
+      if (count >= most) return;
+      const uint64_t bit = uint64_t{1} << at % 64;
+      if ((taken[at / 64] & bit) != 0 || state[at] == RecallState::kOut) continue;
+      taken[at / 64] |= bit;
       ++count;
-      if (state[at] != RecallState::kSlot) ahead.push_back(at);
+      if (state[at] != RecallState::kSlot && !take(at)) return;
     }
   }
-  return ahead;
 }
 
 }  // namespace tidepool

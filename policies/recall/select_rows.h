@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 
 namespace tidepool {
@@ -37,16 +38,23 @@ struct RecallChoice {
 // The `count` best candidates, or all, best first; ties to the lower position.
 std::vector<int32_t> BestRows(const RecallRows& rows, int count);
 
+// Candidates, ascending, and their weights.
+struct WeighedRows {
+  absl::Span<const int32_t> positions;
+  absl::Span<const float> weights;
+};
+
 // The candidates that matter to a step that chooses by a threshold.
 struct TopRows {
   float kth = 0;                   // the k-th largest weight of candidates; 0: fewer than k, a slot for each
   std::vector<int32_t> positions;  // of all candidates with a weight of at least kth and above 0, ascending
+  std::vector<float> weights;      // theirs
   // Of those below kth, but above `near`, ascending: the next to be wanted.
   std::vector<int32_t> runners_up;
 };
-// near: 0: no runners-up. likely: the candidates with a weight above near, ascending, where near is above 0 and they
-// are known already; the result does not depend on it.
-TopRows FindTopRows(const RecallRows& rows, int k, float near = 0, absl::Span<const int32_t> likely = {});
+// near: 0: no runners-up. likely: the candidates with a weight above near, where near is above 0 and they are known
+// already; the result does not depend on it. top: kept from choice to choice for its memory.
+void FindTopRows(const RecallRows& rows, int k, float near, const WeighedRows& likely, TopRows& top);
 
 // sync: `best`, the `slots` best candidates, are to be resident. held: by ascending position, here and below.
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best);
@@ -57,13 +65,13 @@ RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held,
                          int slots, int most);
 
 // Of `top`, those with a weight above `least`, best first.
-std::vector<int32_t> RowsAbove(const RecallRows& rows, const TopRows& top, float least);
+std::vector<int32_t> RowsAbove(const TopRows& top, float least);
 
 // async: rows that the next token may want. Heads that copy read on: after position p they want p + 1. So each of
 // `best`, in order, is followed by the candidates at the next `follow` positions, until there are `most` different
-// ones. Those with slots count, and are left out of the result.
-std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
-                               int most);
+// ones. Those with slots count; the others are given to `take`, until it returns false.
+void RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow, int most,
+               absl::FunctionRef<bool(int32_t position)> take);
 
 }  // namespace tidepool
 

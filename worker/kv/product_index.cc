@@ -1,6 +1,7 @@
 #include "worker/kv/product_index.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "base/check.h"
@@ -85,22 +86,28 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
   const int head_dim = shape_.head_dim, count = static_cast<int>(queries.size());
   const int32_t coded = std::min(CodedBlocks(at), blocks);
   const size_t table_size = static_cast<size_t>(shape_.groups) * shape_.centroids();
-  std::vector<float> tables(count * table_size), offset(count), step(count);
+  const auto tables = std::make_unique_for_overwrite<float[]>(count * table_size);
+  const auto entry = std::make_unique_for_overwrite<uint8_t[]>(shape_.bits == 4 ? count * table_size : 0);
+  std::vector<float> offset(count), step(count);
   std::vector<const float*> table(count);
-  std::vector<RoundedScoreTable> rounded(shape_.bits == 4 ? count : 0);
   std::vector<const uint8_t*> entries(count);
   std::vector<float*> out(count);
   for (size_t s = 0; s < at.segments.size() && at.segments[s].first_block < coded; ++s) {
+    const ProductTables& of_segment = at.segments[s].tables;
     const int32_t first = at.segments[s].first_block;
     const int32_t end = s + 1 < at.segments.size() ? std::min(at.segments[s + 1].first_block, coded) : coded;
     for (int i = 0; i < count; ++i) {
-      ProductScoreTable(shape_, at.segments[s].tables, queries[i], tables.data() + i * table_size);
-      table[i] = tables.data() + i * table_size;
+      float* own = tables.get() + i * table_size;
+      table[i] = own;
       if (shape_.bits == 4) {
-        RoundScoreTable(shape_, table[i], rounded[i]);
-        entries[i] = rounded[i].entry.data();
-        offset[i] = rounded[i].offset;
-        step[i] = rounded[i].step;
+        entries[i] = entry.get() + i * table_size;
+        const RoundedScale scale = RoundedProductTable(
+            {shape_.groups, shape_.width(), of_segment.channel.data(), of_segment.centroid.data(),
+             of_segment.offset.data(), of_segment.scale.data(), queries[i], own, entry.get() + i * table_size});
+        offset[i] = scale.offset;
+        step[i] = scale.step;
+      } else {
+        ProductScoreTable(shape_, of_segment, queries[i], own);
       }
       out[i] = scores[i] + first * kBlockTokens;
     }

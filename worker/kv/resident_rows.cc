@@ -103,6 +103,18 @@ int32_t HeadRows::Find(int32_t position) const {
   return at != order_.end() && position_[*at] == position ? *at : -1;
 }
 
+void HeadRows::Prefetch() const {
+  constexpr size_t kLine = 64;
+  auto prefetch = [](const auto& values) {
+    const auto* bytes = reinterpret_cast<const char*>(values.data());
+    for (size_t at = 0; at < values.size() * sizeof values[0]; at += kLine) __builtin_prefetch(bytes + at);
+  };
+  prefetch(order_);
+  prefetch(position_);
+  prefetch(kind_);
+  prefetch(merged_);
+}
+
 float HeadRows::ColumnSum(int32_t slot) const {
   float sum = 0;
   for (const std::vector<float>& sums : column_sums_) sum += sums[slot];

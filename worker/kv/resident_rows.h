@@ -86,6 +86,8 @@ class HeadRows {
   int64_t bytes(const PagePool& pool) const;
   // The first page whose number, or whose slots in use, changed since it was asked last: what a device must be told.
   int32_t TakeTouched() const { return std::exchange(touched_, INT32_MAX); }
+  // Has what is asked of each row brought near: a step's weights have pushed it out of the caches.
+  void Prefetch() const;
   // Slots by ascending position.
   absl::Span<const int32_t> order() const { return order_; }
   // order()[i] == i for all i.

@@ -121,7 +121,7 @@ void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
       }
     }
     for (float& w : weight) w = std::sqrt(w / static_cast<float>(std::max(1, count * group_)));
-    index_->Learn(static_cast<int>(index), weight);
+    LearnHead(layer, kv_head, weight);
   });
 }
 
@@ -155,7 +155,6 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
                                RowScores& scores) const {
   const HeadRows& resident = rows.head(layer, kv_head);
   scores.state.assign(scores.positions, RecallState::kCandidate);
-  scores.candidate.assign(scores.positions, 1.0f);
   scores.slots.clear();
   int32_t candidates = scores.positions;
   if (log.AnyLost()) {
@@ -163,7 +162,6 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
       if (!log.IsLost(first / kBlockTokens, layer)) continue;
       const int32_t end = std::min(scores.positions, first + kBlockTokens);
       std::fill(scores.state.begin() + first, scores.state.begin() + end, RecallState::kOut);
-      std::fill(scores.candidate.begin() + first, scores.candidate.begin() + end, 0.0f);
       candidates -= end - first;
     }
   }
@@ -178,7 +176,6 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
     const bool kept = resident.kind(slot) == RowKind::kKept;
     candidates -= static_cast<int32_t>(kept) - static_cast<int32_t>(scores.state[position] == RecallState::kOut);
     scores.state[position] = kept ? RecallState::kOut : RecallState::kSlot;
-    scores.candidate[position] = kept ? 0.0f : 1.0f;
     scores.slots[slots] = {position, 0};
     slots += static_cast<size_t>(!kept);
   }
@@ -193,22 +190,31 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   scores.positions = std::min(positions, log.tokens());
   scores.mass = 0;
   scores.shortlist.clear();
-  if (!FindCandidates(rows, log, layer, kv_head, scores)) return;
+  // While the codes are scanned.
+  rows.head(layer, kv_head).Prefetch();
+  const char* tail = log.TailRows(layer, kv_head);
+  for (int32_t token = 0; token < log.tail_tokens(); ++token) {
+    const char* key = tail + token * layout_.row_bytes();
+    for (size_t at = 0; at < layout_.row_bytes() / 2; at += 64) __builtin_prefetch(key + at);
+  }
 
   scores.stride = static_cast<size_t>(blocks + 1) * kBlockTokens;
   scores.estimate.resize(group_ * scores.stride);
   std::vector<float*> of_query(group_);
   for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * scores.stride;
   index_->Score(layer * layout_.kv_heads + kv_head, queries, blocks, of_query.data());
+  if (!FindCandidates(rows, log, layer, kv_head, scores)) return;
   // The block being filled is not indexed yet: its exact keys are here.
-  ScoreRows(queries, log.TailRows(layer, kv_head), blocks * kBlockTokens, scores.positions, of_query);
+  ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
 
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   scores.share.resize(group_ * scores.stride);
+  static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
+  const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
   scores.sum.resize(group_);
   for (int g = 0; g < group_; ++g) {
     float sums[2];
-    SharesOf(scores.estimate.data() + g * scores.stride, scores.candidate.data(), scores.positions, scale,
+    SharesOf(scores.estimate.data() + g * scores.stride, which, scores.positions, scale,
              scores.share.data() + g * scores.stride, sums);
     scores.sum[g] = sums[0];
     scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
@@ -240,15 +246,18 @@ void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* ro
 
 void RowRecall::SetWeights(RowScores& scores, float least) const {
   scores.weight.resize(scores.positions);
-  scores.above.resize(scores.positions + 16);
+  if (scores.above.size() < static_cast<size_t>(scores.positions) + 16) {
+    scores.above.resize(scores.positions + kBlockTokens);
+    scores.above_weight.resize(scores.above.size());
+  }
   std::vector<const float*> shares(group_);
   std::vector<float> factor(group_);
   for (int g = 0; g < group_; ++g) {
     shares[g] = scores.share.data() + g * scores.stride;
     factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(group_));
   }
-  scores.above.resize(WeighShares(shares.data(), factor.data(), group_, scores.positions, least, scores.weight.data(),
-                                  scores.above.data()));
+  scores.rows_above = WeighShares(shares.data(), factor.data(), group_, scores.positions, least, scores.weight.data(),
+                                  scores.above.data(), scores.above_weight.data());
 }
 
 void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position, const char* row,
@@ -302,32 +311,32 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
     const bool full = best.size() == static_cast<size_t>(slots_) && slots_ > 0;
     state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
   } else {
-    TopRows top =
-        FindTopRows(rows, slots_, near, near > 0 ? absl::MakeConstSpan(scores.above) : absl::Span<const int32_t>());
+    TopRows& top = scores.top;
+    const size_t likely = near > 0 ? scores.rows_above : 0;
+    FindTopRows(rows, slots_, near, {{scores.above.data(), likely}, {scores.above_weight.data(), likely}}, top);
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
     // The first step has no threshold yet: everything that would be among the best is wanted.
     const float least = static_cast<float>(spec_.min_share) / scores.mass;
     chosen = ChooseAbove(rows, scores.slots, top, std::max(least, static_cast<float>(spec_.ema_margin) * theta), slots_,
                          most);
-    best = RowsAbove(rows, top, kFollowedShare / scores.mass);
-    runners_up = std::move(top.runners_up);
+    best = RowsAbove(top, kFollowedShare / scores.mass);
+    runners_up.swap(top.runners_up);
     state.threshold.Update(top.kth, beta);
   }
   choice.wanted = std::move(chosen.wanted);
   choice.victims = std::move(chosen.victims);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
-    auto ahead = [&](absl::Span<const int32_t> positions) {
-      for (int32_t position : positions) {
-        if (choice.ahead.size() == kMostAhead) return;
-        if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
-          choice.ahead.push_back(position);
-        }
+    auto take = [&](int32_t position) {
+      if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
+        choice.ahead.push_back(position);
       }
+      return choice.ahead.size() < kMostAhead;
     };
-    ahead(RowsAhead(best, scores.state, spec_.follow_rows, slots_));
-    ahead(runners_up);
-    ahead(scores.shortlist);
+    RowsAhead(best, scores.state, spec_.follow_rows, slots_, take);
+    for (const std::vector<int32_t>* rest : {&runners_up, &scores.shortlist}) {
+      if (choice.ahead.size() < kMostAhead) std::all_of(rest->begin(), rest->end(), take);
+    }
   }
   return choice;
 }

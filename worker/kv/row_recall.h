@@ -46,14 +46,17 @@ struct RowScores {
   int32_t positions = 0;           // that may be chosen: those before the step
   size_t stride = 0;               // of the [group] arrays
   std::vector<RecallState> state;  // candidates: what is not kept as it was, and is to be had
-  std::vector<float> candidate;    // 1 where the state is not kOut, else 0
   std::vector<SlotRow> slots;      // that hold recall slots, ascending
   std::vector<float> estimate;     // [group][stride]: q.k by the index
   std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
   std::vector<float> sum;          // [group]: of the shares
   float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group
   std::vector<float> weight;       // what is chosen by
-  std::vector<int32_t> above;      // positions with a weight near the threshold or above, ascending
+  // The first rows_above of `above`: positions with a weight near the threshold or above, ascending; and their weights.
+  std::vector<int32_t> above;
+  std::vector<float> above_weight;
+  int32_t rows_above = 0;
+  TopRows top;
   std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
 
   bool any() const { return mass > 0; }
@@ -73,6 +76,10 @@ class RowRecall {
   void AddBlock(int32_t block, int layer, int kv_head, const char* rows, bool prompt);
   // A prompt is in, and `ring` has its last queries, learning_queries() of them if there were as many.
   void Learn(Backend& backend, const QueryRing& ring);
+  // The same for one (layer, kv head). weight: [head_dim], the root mean square of the queries by channel.
+  void LearnHead(int layer, int kv_head, absl::Span<const float> weight) {
+    index_->Learn(layer * layout_.kv_heads + kv_head, weight);
+  }
   int learning_queries() const { return LearningQueries(spec_.index); }
   // Learn is due while decoding.
   bool learning_overdue() const { return index_->overdue(); }
@@ -137,13 +144,13 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
-  // Fills state, candidate and slots; false when nothing can be chosen.
+  // Fills state and slots; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where
   // of_query is moved to.
   void ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
                  std::vector<float*>& of_query) const;
-  // Fills weight and above.
+  // Fills weight, and above and its weights.
   void SetWeights(RowScores& scores, float least) const;
   // Averages of the rows that hold slots go on; a new one starts with its weight.
   void Average(HeadState& state, RowScores& scores) const;

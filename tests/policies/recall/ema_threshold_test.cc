@@ -41,7 +41,8 @@ struct Head {
       held.push_back({static_cast<int32_t>(i), average[i]});
     }
     const float theta = threshold.started ? threshold.theta : 0.0f;
-    const TopRows top = FindTopRows({weight, state}, slots, theta / 2);
+    TopRows top;
+    FindTopRows({weight, state}, slots, theta / 2, {}, top);
     const RecallChoice choice = ChooseAbove({weight, state}, held, top, theta, slots, slots / 2);
     threshold.Update(top.kth, kBeta);
     size_t victim = 0;

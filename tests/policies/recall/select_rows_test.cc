@@ -1,5 +1,6 @@
 #include "policies/recall/select_rows.h"
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "policies/retain/token_scores.h"
 
 namespace tidepool {
 namespace {
@@ -28,6 +30,22 @@ struct Head {
 Head AllFree(std::vector<float> weight) {
   const size_t count = weight.size();
   return {std::move(weight), std::vector<RecallState>(count, kFree), {}};
+}
+
+TopRows FindTopRows(const RecallRows& rows, int k, float near = 0, const WeighedRows& likely = {}) {
+  TopRows top{1, {7}, {7.0f}, {7}};  // of another choice
+  FindTopRows(rows, k, near, likely, top);
+  return top;
+}
+
+std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
+                               int most) {
+  std::vector<int32_t> ahead;
+  RowsAhead(best, state, follow, most, [&](int32_t position) {
+    ahead.push_back(position);
+    return true;
+  });
+  return ahead;
 }
 
 TEST(FindTopRowsTest, TheKthLargestCountsTies) {
@@ -59,13 +77,18 @@ TEST(FindTopRowsTest, RunnersUpAreThoseNearTheKthAndAGuessChangesNothingElse) {
     const TopRows plain = FindTopRows(head.rows(), k);
     const float near = static_cast<float>(random() % 12) / 12;
     std::vector<int32_t> likely;
+    std::vector<float> weights;
     for (int i = 0; i < count; ++i) {
-      if (near > 0 && head.weight[i] > near) likely.push_back(i);
+      if (!(near > 0 && head.weight[i] > near)) continue;
+      likely.push_back(i);
+      weights.push_back(head.weight[i]);
     }
-    const TopRows guessed = FindTopRows(head.rows(), k, near, likely);
+    const TopRows guessed = FindTopRows(head.rows(), k, near, {likely, weights});
     ASSERT_EQ(FindTopRows(head.rows(), k, near).runners_up, guessed.runners_up);
     ASSERT_EQ(plain.kth, guessed.kth);
     ASSERT_EQ(plain.positions, guessed.positions);
+    ASSERT_EQ(plain.weights, guessed.weights);
+    for (size_t i = 0; i < plain.positions.size(); ++i) ASSERT_EQ(plain.weights[i], head.weight[plain.positions[i]]);
     ASSERT_THAT(plain.runners_up, IsEmpty());
     std::vector<int32_t> expected;
     for (int i = 0; i < count; ++i) {
@@ -120,8 +143,8 @@ TEST(ChooseAboveTest, ARowWithoutAnyWeightGivesItsSlotUp) {
 TEST(RowsAboveTest, AreOfTheTopOnly) {
   const Head head = AllFree({0.1f, 0.4f, 0.3f, 0.2f});
   const TopRows top = FindTopRows(head.rows(), 3);
-  EXPECT_THAT(RowsAbove(head.rows(), top, 0.0f), ElementsAre(1, 2, 3));
-  EXPECT_THAT(RowsAbove(head.rows(), top, 0.3f), ElementsAre(1));
+  EXPECT_THAT(RowsAbove(top, 0.0f), ElementsAre(1, 2, 3));
+  EXPECT_THAT(RowsAbove(top, 0.3f), ElementsAre(1));
 }
 
 TEST(SelectRowsToRecallTest, ThereIsAlwaysASlotForWhatIsWantedAndVictimsAreNeverAmongTheBest) {
@@ -163,6 +186,31 @@ TEST(RowsAheadTest, RowsWithSlotsCountButAreNotFetched) {
 
 TEST(RowsAheadTest, ARowIsAskedForOnce) {
   EXPECT_THAT(RowsAhead({0, 1, 2}, std::vector<RecallState>(4, kFree), 2, 100), ElementsAre(0, 1, 2, 3));
+}
+
+TEST(RowsAheadTest, StopsWhenNoMoreAreTaken) {
+  std::vector<int32_t> ahead;
+  RowsAhead({2, 0}, std::vector<RecallState>(100, kFree), 8, 100, [&](int32_t position) {
+    ahead.push_back(position);
+    return ahead.size() < 2;
+  });
+  EXPECT_THAT(ahead, ElementsAre(2, 3));
+}
+
+// More than are sorted by comparisons, and some that are few among many.
+TEST(BestRowsTest, AreThoseOfASortOfEverything) {
+  std::mt19937 random(12);
+  for (const int size : {1, 47, 48, 49, 200, 1000}) {
+    Head head = AllFree(std::vector<float>(size));
+    for (float& x : head.weight) x = random() % 30 == 0 ? kNan : static_cast<float>(random() % 40) / 40 - 0.25f;
+    std::vector<int32_t> sorted(size);
+    for (int i = 0; i < size; ++i) sorted[i] = i;
+    std::sort(sorted.begin(), sorted.end(), BestFirst(head.weight));
+    for (const int count : {0, 1, size / 10, size / 3, size, size + 5}) {
+      const auto end = sorted.begin() + std::min(count, size);
+      ASSERT_EQ(BestRows(head.rows(), count), std::vector<int32_t>(sorted.begin(), end));
+    }
+  }
 }
 
 TEST(RowsAheadTest, NothingFollowsWhenNothingMay) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -54,6 +56,36 @@ TEST(ProductScanTest, EqualsThePlainEstimateBitForBit) {
                                                  : EstimateProduct(shape, table[i], codes.data(), row))
               << "query " << i << " row " << row;
         }
+      }
+    }
+  }
+}
+
+TEST(ProductScanTest, RoundedTablesEqualThePlainOnesBitForBit) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const ProductShape shape : {ProductShape{64, 16, 4}, ProductShape{128, 32, 4}, ProductShape{64, 32, 4}}) {
+    std::mt19937 random(shape.groups);
+    std::normal_distribution<float> normal;
+    std::vector<float> keys(200 * shape.head_dim), weight(shape.head_dim, 1.0f);
+    for (float& x : keys) x = normal(random);
+    const ProductTables tables = TrainProductTables(shape, keys, weight);
+    for (const float odd : {1.0f, 0.0f, inf, -inf, std::nanf(""), 1e30f, 1e38f}) {
+      std::vector<float> query(shape.head_dim);
+      for (float& x : query) x = odd == 0 ? 0 : normal(random);
+      query[5] *= odd;
+      const size_t size = static_cast<size_t>(shape.groups) * 16;
+      std::vector<float> plain(size), own(size);
+      ProductScoreTable(shape, tables, query.data(), plain.data());
+      RoundedScoreTable expected;
+      RoundScoreTable(shape, plain.data(), expected);
+      std::vector<uint8_t> entries(size, 7);
+      const RoundedScale scale =
+          RoundedProductTable({shape.groups, shape.width(), tables.channel.data(), tables.centroid.data(),
+                               tables.offset.data(), tables.scale.data(), query.data(), own.data(), entries.data()});
+      ASSERT_EQ(entries, expected.entry) << odd;
+      ASSERT_EQ(scale.step, expected.step) << odd;
+      if (scale.step > 0) {
+        ASSERT_EQ(scale.offset, expected.offset) << odd;
       }
     }
   }

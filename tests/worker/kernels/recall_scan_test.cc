@@ -65,10 +65,11 @@ TEST_P(RecallScanTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal(0, 20);
   for (const int count : {1, 15, 16, 17, 200}) {
-    std::vector<float> x(count), which(count), shares(count, -1.0f);
+    std::vector<float> x(count), shares(count, -1.0f);
+    std::vector<uint8_t> which(count);
     for (int i = 0; i < count; ++i) {
       x[i] = normal(random);
-      which[i] = i == 0 || random() % 3 == 0 ? 1.0f : 0.0f;
+      which[i] = i == 0 || random() % 3 == 0 ? 1 + random() % 2 : 0;
     }
     constexpr float kScale = 0.25f;
     float sums[2];
@@ -77,8 +78,8 @@ TEST_P(RecallScanTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
     for (int i = 0; i < count; ++i) maximum = which[i] > 0 ? std::max(maximum, double{x[i]} * kScale) : maximum;
     for (int i = 0; i < count; ++i) {
       const double e = std::exp(x[i] * kScale - maximum);
-      ASSERT_NEAR(shares[i], which[i] * e, 1e-5 + 2e-7) << "terms below e^-16 may be taken as 0";
-      chosen += which[i] * e;
+      ASSERT_NEAR(shares[i], which[i] > 0 ? e : 0, 1e-5 * e + 1e-36);
+      chosen += which[i] > 0 ? e : 0;
       all += e;
     }
     ASSERT_NEAR(sums[0], chosen, 1e-4 * chosen);
@@ -97,15 +98,17 @@ TEST_P(RecallScanTest, WeighedSharesAndThoseAboveALimit) {
       rows.push_back(of_query.data());
     }
     const std::vector<float> factor = {0.5f, 0.25f, 2.0f};
-    std::vector<float> weight(count);
+    std::vector<float> weight(count), above_weight(count + 16);
     std::vector<int32_t> above(count + 16), expected;
-    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data());
+    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data(),
+                                               above_weight.data());
     for (int i = 0; i < count; ++i) {
       ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
       if (weight[i] > 1.5f) expected.push_back(i);
     }
     above.resize(found);
     ASSERT_EQ(above, expected);
+    for (int32_t i = 0; i < found; ++i) ASSERT_EQ(above_weight[i], weight[above[i]]);
   }
 }
 

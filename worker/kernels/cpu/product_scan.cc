@@ -20,4 +20,10 @@ const ProductScanKernels& Kernels() {
 
 void ScanProductCodes(const ProductScanTask& task) { Kernels().scan(task); }
 
+RoundedScale RoundedProductTable(const RoundedTableTask& task) {
+  RoundedScale scale;
+  Kernels().rounded_table(task, &scale);
+  return scale;
+}
+
 }  // namespace tidepool

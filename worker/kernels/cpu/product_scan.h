@@ -25,8 +25,29 @@ struct ProductScanTask {
 
 void ScanProductCodes(const ProductScanTask& task);
 
+// The tables of 4-bit codes of one query, rounded: ProductScoreTable and RoundScoreTable
+// (policies/recall/product_code.h) in one, the same bits.
+struct RoundedTableTask {
+  int32_t groups = 0;
+  int32_t width = 0;                  // places of a group
+  const uint8_t* channel = nullptr;   // [groups * width]
+  const uint8_t* centroid = nullptr;  // [groups * width][16]
+  const float* offset = nullptr;      // [groups * width]
+  const float* scale = nullptr;       // [groups * width]
+  const float* query = nullptr;
+  float* table = nullptr;      // [groups][16], for its own use
+  uint8_t* entries = nullptr;  // [groups][16]
+};
+// A row's score is offset + step * (sum of its entries).
+struct RoundedScale {
+  float offset = 0, step = 0;
+};
+
+RoundedScale RoundedProductTable(const RoundedTableTask& task);
+
 struct ProductScanKernels {
   void (*scan)(const ProductScanTask&);
+  void (*rounded_table)(const RoundedTableTask&, RoundedScale*);
 };
 
 namespace cpu_baseline {

@@ -63,8 +63,8 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
   const int64_t tile_bytes = int64_t{task.groups} * kRows / 2;
   const uint8_t* codes = task.codes + tile * tile_bytes;
   const auto nibble = hn::Set(d8, uint8_t{0x0f});
-  hn::Vec<D16> low_rows[kQueries], high_rows[kQueries];
-  for (int j = 0; j < kQueries; ++j) low_rows[j] = high_rows[j] = hn::Zero(d16);
+  hn::Vec<D16> both_rows[kQueries], odd_rows[kQueries];
+  for (int j = 0; j < kQueries; ++j) both_rows[j] = odd_rows[j] = hn::Zero(d16);
   for (int g = 0; g < task.groups; g += 2) {
     const auto both = LoadBlocks<kTiles>(codes + g * (kRows / 2), tile_bytes);
     const auto low = hn::BitCast(d64, hn::And(both, nibble));
@@ -75,19 +75,22 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
       const uint8_t* entries = task.entries[first + j] + g * 16;
       const auto sum = hn::Add(hn::TableLookupBytes(hn::LoadDup128(d8, entries), first_codes),
                                hn::TableLookupBytes(hn::LoadDup128(d8, entries + 16), second_codes));
-      low_rows[j] = hn::Add(low_rows[j], hn::BitCast(d16, hn::InterleaveLower(d8, sum, hn::Zero(d8))));
-      high_rows[j] = hn::Add(high_rows[j], hn::BitCast(d16, hn::InterleaveUpper(d8, sum, hn::Zero(d8))));
+      // A pair of rows lies in 16 bits: the sums of the odd one, and those of both, from which they are taken in the
+      // end.
+      both_rows[j] = hn::Add(both_rows[j], hn::BitCast(d16, sum));
+      odd_rows[j] = hn::Add(odd_rows[j], hn::ShiftRight<8>(hn::BitCast(d16, sum)));
     }
   }
-  // Block t of low_rows has the first eight rows of tile t, that of high_rows the others.
+  // Block t of the lower halves has the first eight rows of tile t, that of the upper ones the others.
   const hn::CappedTag<float, 8> d;
   const hn::RebindToSigned<decltype(d)> di;
   const hn::Rebind<uint16_t, decltype(d)> narrow;
   const int lanes = static_cast<int>(hn::Lanes(d));
   HWY_ALIGN uint16_t sums[2][8 * kTiles];
   for (int j = 0; j < kQueries; ++j) {
-    hn::Store(low_rows[j], d16, sums[0]);
-    hn::Store(high_rows[j], d16, sums[1]);
+    const auto even_rows = hn::Sub(both_rows[j], hn::ShiftLeft<8>(odd_rows[j]));
+    hn::Store(hn::InterleaveLower(d16, even_rows, odd_rows[j]), d16, sums[0]);
+    hn::Store(hn::InterleaveUpper(d16, even_rows, odd_rows[j]), d16, sums[1]);
     const auto offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
     float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
     for (int t = 0; t < kTiles; ++t) {
@@ -125,9 +128,59 @@ void ScanImpl(const ProductScanTask& task) {
   for (; tile < task.tiles; ++tile) ScanNibbles<1>(task, tile);
 }
 
+void RoundedTableImpl(const RoundedTableTask& task, RoundedScale* result) {
+  const D d;
+  const DI di;
+  const hn::Rebind<uint8_t, D> d8;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V zero = hn::Zero(d);
+  V poison = zero;  // not a number when an entry is not one, or infinite
+  float lows_sum = 0, widest = 0;
+  for (int g = 0; g < task.groups; ++g) {
+    float constant = 0;
+    for (int i = g * task.width; i < (g + 1) * task.width; ++i) {
+      constant += task.query[task.channel[i]] * task.offset[i];
+    }
+    V low, high;
+    for (int part = 0; part < kRows; part += lanes) {
+      V entry = hn::Set(d, constant);
+      for (int i = g * task.width; i < (g + 1) * task.width; ++i) {
+        const V factor = hn::Set(d, task.query[task.channel[i]] * task.scale[i]);
+        const auto level = hn::PromoteTo(di, hn::LoadU(d8, task.centroid + i * kRows + part));
+        entry = hn::Add(entry, hn::Mul(factor, hn::ConvertTo(d, level)));
+      }
+      hn::StoreU(entry, d, task.table + g * kRows + part);
+      poison = hn::Add(poison, hn::Mul(entry, zero));
+      low = part == 0 ? entry : hn::Min(low, entry);
+      high = part == 0 ? entry : hn::Max(high, entry);
+    }
+    const float least = hn::GetLane(hn::MinOfLanes(d, low));
+    const float range = hn::GetLane(hn::MaxOfLanes(d, high)) - least;
+    lows_sum += least;
+    widest = range > widest ? range : widest;
+  }
+  constexpr float kMost = 127;
+  const float step = widest / kMost;
+  result->offset = lows_sum;
+  const bool numbers = hn::GetLane(hn::SumOfLanes(d, poison)) == 0 && step > 0 && step <= hwy::HighestValue<float>();
+  result->step = numbers ? step : 0;
+  const V inverse = hn::Set(d, 1 / step), half = hn::Set(d, 0.5f), most = hn::Set(d, kMost);
+  for (int g = 0; g < task.groups; ++g) {
+    float* table = task.table + g * kRows;
+    V low = hn::LoadU(d, table);
+    for (int part = lanes; part < kRows; part += lanes) low = hn::Min(low, hn::LoadU(d, table + part));
+    low = hn::MinOfLanes(d, low);
+    for (int part = 0; part < kRows; part += lanes) {
+      const V level = hn::Add(hn::Mul(hn::Sub(hn::LoadU(d, table + part), low), inverse), half);
+      const V entry = numbers ? hn::Min(level, most) : zero;
+      hn::StoreU(hn::DemoteTo(d8, hn::ConvertTo(di, entry)), d8, task.entries + g * kRows + part);
+    }
+  }
+}
+
 }  // namespace
 
 extern const ProductScanKernels kProductScanKernels;
-const ProductScanKernels kProductScanKernels = {ScanImpl};
+const ProductScanKernels kProductScanKernels = {ScanImpl, RoundedTableImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA

@@ -23,15 +23,15 @@ inline constexpr int kMaxK4Queries = 16;
 
 void ScoreK4Tiles(const K4Task& task);
 
-// Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum) where which[i] is 1, and 0
-// where it is 0; the maximum is that of scale * x[i] where which[i] is 1. sums[0]: of the shares; sums[1]: of all rows'
-// terms, none taken above e^60. Both in 16 lanes by index. which: 0 or 1, at least one 1.
-void SharesOf(const float* x, const float* which, int32_t count, float scale, float* shares, float sums[2]);
+// Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum), to 1e-5 of it, where
+// which[i] is not 0, else 0; the maximum is that of scale * x[i] where which[i] is not 0. sums[0]: of the shares;
+// sums[1]: of all rows' terms, none taken above e^60. Both in 16 lanes by index. At least one which[i] is not 0.
+void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]);
 
-// weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above: gets the i with a weight above `least`, in
-// ascending order; room for count + 16. Returns how many.
+// weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above, above_weight: get the i with a weight above
+// `least`, in ascending order, and their weights; room for count + 16. Returns how many.
 int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                    float* weight, int32_t* above);
+                    float* weight, int32_t* above, float* above_weight);
 
 // Keys in half precision, `stride` elements from one to the next.
 struct HalfRows {
@@ -46,8 +46,8 @@ void DotHalves(const HalfRows& rows, int32_t queries, const float* const* q, flo
 
 struct RecallScanKernels {
   void (*score_k4)(const K4Task&);
-  void (*shares_of)(const float*, const float*, int32_t, float, float*, float*);
-  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*);
+  void (*shares_of)(const float*, const uint8_t*, int32_t, float, float*, float*);
+  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*, float*);
   void (*dot_halves)(const HalfRows&, int32_t, const float* const*, float* const*);
 };
 

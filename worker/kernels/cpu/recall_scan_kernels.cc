@@ -1,5 +1,4 @@
 // Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/recall_scan.h"
 
@@ -22,62 +21,82 @@ float SumOf16(const float* partial) {
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-void SharesOfImpl(const float* x, const float* which, int32_t count, float scale, float* shares, float* sums) {
+// 2^y for y in -120 to 127, to 4e-6 of it.
+HWY_INLINE V TwoTo(V y) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const V factor = hn::Set(d, scale), lowest = hn::Set(d, -hwy::HighestValue<float>()), zero = hn::Zero(d);
-  HWY_ALIGN float tail_x[kSlots] = {}, tail_which[kSlots] = {}, tail_shares[kSlots];
+  const hn::RebindToSigned<D> di;
+  const auto whole = hn::NearestInt(y);
+  const V f = hn::Sub(y, hn::ConvertTo(d, whole));
+  V p = hn::MulAdd(hn::Set(d, 9.666368515e-3f), f, hn::Set(d, 5.592197584e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.2402234904f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.6931210452f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(whole)));
+}
+
+HWY_INLINE hn::Mask<D> Chosen(const uint8_t* which) {
+  const hn::RebindToSigned<D> di;
+  const hn::Rebind<uint8_t, D> d8;
+  return hn::RebindMask(D(), hn::Ne(hn::PromoteTo(di, hn::LoadU(d8, which)), hn::Zero(di)));
+}
+
+void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float* sums) {
+  constexpr float kLog2E = 1.44269504f;
+  constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
+  const D d;
+  const V factor = hn::Set(d, scale * kLog2E), lowest = hn::Set(d, -hwy::HighestValue<float>());
+  HWY_ALIGN float tail_x[kSlots] = {}, tail_shares[kSlots];
+  HWY_ALIGN uint8_t tail_which[kSlots] = {};
   const int32_t whole = count / kSlots * kSlots;
   for (int k = 0; k < count - whole; ++k) {
     tail_x[k] = x[whole + k];
     tail_which[k] = which[whole + k];
   }
-  V most = lowest;
-  auto raise = [&](const float* values, const float* chosen) {
-    const V value = hn::Mul(hn::LoadU(d, values), factor);
-    most = hn::Max(most, hn::IfThenElse(hn::Gt(hn::LoadU(d, chosen), zero), value, lowest));
+  V most[kParts];
+  for (V& of_part : most) of_part = lowest;
+  auto raise = [&](const float* values, const uint8_t* chosen) HWY_ATTR {
+    for (size_t part = 0; part < kParts; ++part) {
+      const V value = hn::IfThenElse(Chosen(chosen + part * kLanes), hn::LoadU(d, values + part * kLanes), lowest);
+      most[part] = hn::Max(most[part], hn::Mul(value, factor));
+    }
   };
-  for (int32_t i = 0; i < whole; i += lanes) raise(x + i, which + i);
-  for (int part = 0; part < kSlots; part += lanes) raise(tail_x + part, tail_which + part);
-  const V maximum = hn::MaxOfLanes(d, most), cap = hn::Set(d, 60.0f);
+  for (int32_t i = 0; i < whole; i += kSlots) raise(x + i, which + i);
+  raise(tail_x, tail_which);
+  for (size_t part = 1; part < kParts; ++part) most[0] = hn::Max(most[0], most[part]);
+  const V maximum = hn::MaxOfLanes(d, most[0]), least = hn::Set(d, -120.0f), cap = hn::Set(d, 60 * kLog2E);
 
-  HWY_ALIGN float chosen_sum[kSlots] = {}, all_sum[kSlots] = {};
-  auto add = [&](const float* values, const float* chosen, float* out, int part) {
-    const V e = hn::Exp(d, hn::Min(hn::Sub(hn::Mul(hn::LoadU(d, values), factor), maximum), cap));
-    const V share = hn::Mul(e, hn::LoadU(d, chosen));
-    hn::StoreU(share, d, out);
-    hn::Store(hn::Add(hn::Load(d, chosen_sum + part), share), d, chosen_sum + part);
-    return e;
+  V chosen_sum[kParts], all_sum[kParts];
+  for (size_t part = 0; part < kParts; ++part) chosen_sum[part] = all_sum[part] = hn::Zero(d);
+  auto add = [&](const float* values, const uint8_t* chosen, float* out, V* all) HWY_ATTR {
+    for (size_t part = 0; part < kParts; ++part) {
+      const V y = hn::Sub(hn::Mul(hn::LoadU(d, values + part * kLanes), factor), maximum);
+      const V e = TwoTo(hn::Min(hn::Max(y, least), cap));
+      const V share = hn::IfThenElseZero(Chosen(chosen + part * kLanes), e);
+      hn::StoreU(share, d, out + part * kLanes);
+      chosen_sum[part] = hn::Add(chosen_sum[part], share);
+      all[part] = hn::Add(all[part], e);
+    }
   };
-  const V floor = hn::Set(d, hn::GetLane(maximum) - 16.0f);
-  for (int32_t i = 0; i < whole; i += kSlots) {
-    V highest = hn::Mul(hn::LoadU(d, x + i), factor);
-    for (int part = lanes; part < kSlots; part += lanes) {
-      highest = hn::Max(highest, hn::Mul(hn::LoadU(d, x + i + part), factor));
-    }
-    if (hn::AllTrue(d, hn::Lt(highest, floor))) {  // most, where a head knows what it wants
-      for (int part = 0; part < kSlots; part += lanes) hn::StoreU(zero, d, shares + i + part);
-      continue;
-    }
-    for (int part = 0; part < kSlots; part += lanes) {
-      const V e = add(x + i + part, which + i + part, shares + i + part, part);
-      hn::Store(hn::Add(hn::Load(d, all_sum + part), e), d, all_sum + part);
-    }
-  }
-  HWY_ALIGN float tail_e[kSlots];
-  for (int part = 0; part < kSlots; part += lanes) {
-    hn::Store(add(tail_x + part, tail_which + part, tail_shares + part, part), d, tail_e + part);
+  for (int32_t i = 0; i < whole; i += kSlots) add(x + i, which + i, shares + i, all_sum);
+  V tail_e[kParts];
+  for (V& of_part : tail_e) of_part = hn::Zero(d);
+  add(tail_x, tail_which, tail_shares, tail_e);
+  HWY_ALIGN float e[kSlots], chosen_lanes[kSlots], all_lanes[kSlots];
+  for (size_t part = 0; part < kParts; ++part) {
+    hn::Store(tail_e[part], d, e + part * kLanes);
+    hn::Store(chosen_sum[part], d, chosen_lanes + part * kLanes);
+    hn::Store(all_sum[part], d, all_lanes + part * kLanes);
   }
   for (int k = 0; k < count - whole; ++k) {
     shares[whole + k] = tail_shares[k];
-    all_sum[k] += tail_e[k];
+    all_lanes[k] += e[k];
   }
-  sums[0] = SumOf16(chosen_sum);
-  sums[1] = SumOf16(all_sum);
+  sums[0] = SumOf16(chosen_lanes);
+  sums[1] = SumOf16(all_lanes);
 }
 
 int32_t WeighSharesImpl(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                        float* weight, int32_t* above) {
+                        float* weight, int32_t* above, float* above_weight) {
   const D d;
   const hn::RebindToSigned<D> di;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -87,15 +106,19 @@ int32_t WeighSharesImpl(const float* const* shares, const float* factor, int32_t
     V sum = hn::Zero(d);
     for (int j = 0; j < queries; ++j) sum = hn::Add(sum, hn::Mul(hn::Set(d, factor[j]), hn::LoadU(d, shares[j] + i)));
     hn::StoreU(sum, d, weight + i);
+    // Without a branch: which are above is hard to guess. To registers first: to memory it is slow on some machines.
     const auto is_above = hn::Gt(sum, limit);
-    if (hn::AllFalse(d, is_above)) continue;
-    found += static_cast<int32_t>(hn::CompressStore(hn::Iota(di, i), hn::RebindMask(di, is_above), di, above + found));
+    hn::StoreU(hn::Compress(hn::Iota(di, i), hn::RebindMask(di, is_above)), di, above + found);
+    hn::StoreU(hn::Compress(sum, is_above), d, above_weight + found);
+    found += static_cast<int32_t>(hn::CountTrue(d, is_above));
   }
   for (; i < count; ++i) {
     float sum = 0;
     for (int j = 0; j < queries; ++j) sum += factor[j] * shares[j][i];
     weight[i] = sum;
-    if (sum > least) above[found++] = i;
+    if (!(sum > least)) continue;
+    above[found] = i;
+    above_weight[found++] = sum;
   }
   return found;
 }
