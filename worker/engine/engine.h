@@ -61,6 +61,7 @@ struct GenerationRequest {
   std::string session_id;       // empty: nothing is kept
   CompressionSpec compression;  // of a resumed session: must equal the stored one, or have preset empty
   bool reuse_prefix = true;     // look stored prefixes up
+  int64_t session_turns = -1;   // that the session must have before this one, else Aborted; -1: any
   // Score: these tokens are fed instead of sampled ones, and their log-probabilities reported. max_tokens is their
   // count.
   std::vector<int32_t> forced_tokens;
@@ -107,6 +108,17 @@ struct GenerationResult {
   FinishReason reason = FinishReason::kStop;
   std::string stop_string;  // which one, when one ended it
   GenerationUsage usage;
+  int64_t session_turns = 0;  // that the session has now; 0: there is none
+};
+
+// What a request would find, and how busy the engine is.
+struct RequestEstimate {
+  int64_t prompt_tokens = 0;        // with a session the whole context before the answer
+  int64_t stored_tokens = 0;        // of those: the session's, or a stored prefix
+  int64_t session_turns = 0;        // 0: the session is new, or there is none
+  int64_t waiting_tokens = 0;       // of the prompts of all requests that it has
+  double prompt_token_seconds = 0;  // to compute one, on average; 0: not seen yet
+  int64_t running_sequences = 0, waiting_requests = 0;
 };
 
 // Called from the engine thread; must not block. OnFinished is called exactly once, last.
@@ -133,6 +145,10 @@ class Engine {
   // Forgets the session when its turn under way, if there is one, has ended. `done` is called once, from any thread; OK
   // also when there is no such session. InvalidArgument, FailedPrecondition without a manifest store, Unavailable.
   virtual void EndSession(SessionName session, std::function<void(absl::Status)> done) = 0;
+  // Runs nothing. `done` is called once, from any thread. A request with neither prompt nor session is only about how
+  // busy the engine is. InvalidArgument, ResourceExhausted (too many of these at once), Unavailable (of a session: the
+  // cache service does not answer within the request's deadline).
+  virtual void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) = 0;
   virtual EngineStats Stats() const = 0;
   virtual const Model& model() const = 0;
 };

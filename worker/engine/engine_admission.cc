@@ -83,6 +83,13 @@ void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
   Generation* generation = Find(id);
   if (generation == nullptr || generation->phase != Generation::Phase::kLoading) return;  // cancelled meanwhile
   if (!loaded.status.ok()) return Close(*generation, loaded.status, FinishReason::kStop);
+  const int64_t turns = loaded.manifest.has_value() ? loaded.manifest->revision : 0;
+  if (generation->request().session_turns >= 0 && generation->request().session_turns != turns) {
+    return Close(*generation,
+                 absl::AbortedError(absl::StrCat("session_turns: ", generation->request().session_turns, ", session '",
+                                                 generation->request().session_id, "' has ", turns)),
+                 FinishReason::kStop);
+  }
   if (loaded.manifest.has_value()) {
     CompressionSpec& wanted = generation->mutable_request().compression;
     absl::StatusOr<ContextCodec::Outline> stored = ContextCodec::OutlineOf(*loaded.manifest);

@@ -88,6 +88,7 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     return bad("tenant: ", request.tenant.size(), " bytes, at most ", kMaxTenantBytes);
   }
   TP_RETURN_IF_ERROR(ValidateSessionId(request.session_id));
+  if (request.session_turns >= 0 && request.session_id.empty()) return bad("session_turns: is set without session_id");
   if (!request.session_id.empty() && (cache_ == nullptr || manifests_ == nullptr)) {
     return absl::FailedPreconditionError("session_id: this worker has no cache service (start it with --cache)");
   }
@@ -352,6 +353,7 @@ void EngineLoop::End(Generation& generation, absl::Status status, FinishReason r
 void EngineLoop::Close(Generation& generation, absl::Status status, FinishReason reason) {
   if (generation.phase == Generation::Phase::kDone) return;
   const bool session_stored = generation.phase == Generation::Phase::kStoring && status.ok();
+  if (session_stored) generation.session_turns = generation.context()->revision;
   if (generation.phase != Generation::Phase::kWaiting && !generation.request().session_id.empty()) {
     busy_sessions_.erase(NameOf(generation.request()));
   }
@@ -393,12 +395,19 @@ void EngineLoop::LeaveQueue(Generation& generation) {
 void EngineLoop::PublishStats() {
   counted_.running_sequences = 0;
   int64_t waiting = static_cast<int64_t>(waiting_.size());
+  counted_.waiting_tokens = 0;
+  for (const std::unique_ptr<Generation>& generation : waiting_) {
+    counted_.waiting_tokens += static_cast<int64_t>(generation->request().prompt.size());
+  }
   for (const std::unique_ptr<Generation>& generation : active_) {
     switch (generation->phase) {
       case Generation::Phase::kWaiting:
       case Generation::Phase::kLoading:
-      case Generation::Phase::kLoaded: ++waiting; break;
-      case Generation::Phase::kPrefill:
+      case Generation::Phase::kLoaded:
+        ++waiting;
+        counted_.waiting_tokens += static_cast<int64_t>(generation->request().prompt.size());
+        break;
+      case Generation::Phase::kPrefill: counted_.waiting_tokens += generation->context()->uncomputed(); [[fallthrough]];
       case Generation::Phase::kDecode:
       case Generation::Phase::kStoring: ++counted_.running_sequences; break;
       case Generation::Phase::kDone: break;
@@ -409,6 +418,7 @@ void EngineLoop::PublishStats() {
   counted_.used_pages = backend_->pool().used();
   counted_.page_bytes = static_cast<int64_t>(backend_->pool().page_bytes());
   counted_.recalls = recall_.requests();
+  counted_.prompt_token_seconds = pace_.prompt_token_seconds();
   MutexLock lock(&mutex_);
   stats_ = counted_;
 }

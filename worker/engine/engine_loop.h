@@ -36,11 +36,14 @@ class EngineLoop : public Engine {
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override;
   void Cancel(uint64_t request) override;
   void EndSession(SessionName session, std::function<void(absl::Status)> done) override;
+  void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) override;
   EngineStats Stats() const override;
   const Model& model() const override { return *model_; }
 
  private:
   absl::Status Validate(GenerationRequest& request) const;
+  // Asks the cache: not on the engine thread.
+  absl::StatusOr<RequestEstimate> EstimateNow(const GenerationRequest& request);
   static absl::Status ValidateSessionId(const std::string& session_id);
   ContextLoader Loader(const std::string& tenant) const;
   std::string SaltOf(const std::string& tenant) const;
@@ -92,6 +95,7 @@ class EngineLoop : public Engine {
   int64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;          // submitted and not admitted
   int64_t ends_under_way_ ABSL_GUARDED_BY(mutex_) = 0;  // EndSession asked for and not answered
   int64_t rejected_ ABSL_GUARDED_BY(mutex_) = 0;        // since the start: the queue was full
+  int64_t estimates_ ABSL_GUARDED_BY(mutex_) = 0;       // under way
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.

@@ -40,6 +40,8 @@ struct PolicyStats {
 
 struct EngineStats {
   int64_t running_sequences = 0, waiting_requests = 0;
+  int64_t waiting_tokens = 0;       // of prompts, not computed yet
+  double prompt_token_seconds = 0;  // as StepPace
   int64_t total_pages = 0, used_pages = 0;
   int64_t page_bytes = 0;
   int64_t requests_finished = 0, requests_cancelled = 0, requests_failed = 0;

@@ -98,6 +98,7 @@ void Generation::Finish(absl::Status status, FinishReason reason) {
   result.reason = reason;
   result.stop_string = stop_string_;
   result.usage = usage;
+  result.session_turns = session_turns;
   sink_->OnFinished(std::move(result));
   sink_.reset();
 }

@@ -51,6 +51,7 @@ class Generation {
   bool queued = true;  // counts against the bound of the queue until admitted
   bool cancelled = false;
   bool storing_manifest = false;
+  int64_t session_turns = 0;                  // once this one is stored
   std::optional<FinishReason> finish_reason;  // set while phase is kStoring
   int64_t reserved_pages = 0;
   int64_t need_pages = 0;

@@ -24,6 +24,14 @@ absl::Status CheckRequestId(const std::string& id) {
   return absl::InvalidArgumentError(absl::StrCat("request_id: ", id.size(), " bytes, at most 128"));
 }
 
+// Of GenerateRequest and ChatRequest. -1: unset.
+template <typename Request>
+absl::StatusOr<int64_t> SessionTurnsFrom(const Request& request) {
+  if (!request.has_session_turns()) return -1;
+  if (request.session_turns() >= 0) return request.session_turns();
+  return absl::InvalidArgumentError(absl::StrCat("session_turns: ", request.session_turns(), " is not 0 or more"));
+}
+
 }  // namespace
 
 SamplingParams SamplingFrom(const v1::SamplingParams& params) {
@@ -75,6 +83,7 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::GenerateRequest& request
   out.session_id = request.session_id();
   TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
   if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
+  TP_ASSIGN_OR_RETURN(out.session_turns, SessionTurnsFrom(request));
   return out;
 }
 
@@ -111,6 +120,7 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::ChatRequest& request, co
   out.session_id = request.session_id();
   TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
   if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
+  TP_ASSIGN_OR_RETURN(out.session_turns, SessionTurnsFrom(request));
   return out;
 }
 
@@ -207,8 +217,21 @@ v1::Finished FinishedTo(const GenerationResult& result) {
     case FinishReason::kDeadline: finished.set_reason(v1::FINISH_REASON_DEADLINE); break;
   }
   finished.set_stop_string(result.stop_string);
+  finished.set_session_turns(result.session_turns);
   *finished.mutable_usage() = UsageTo(result.usage);
   return finished;
+}
+
+v1::EstimateResponse EstimateTo(const RequestEstimate& estimate) {
+  v1::EstimateResponse response;
+  response.set_prompt_tokens(estimate.prompt_tokens);
+  response.set_stored_tokens(estimate.stored_tokens);
+  response.set_session_turns(estimate.session_turns);
+  response.set_waiting_tokens(estimate.waiting_tokens);
+  if (estimate.prompt_token_seconds > 0) response.set_prompt_tokens_per_second(1 / estimate.prompt_token_seconds);
+  response.set_running_sequences(estimate.running_sequences);
+  response.set_waiting_requests(estimate.waiting_requests);
+  return response;
 }
 
 }  // namespace tidepool

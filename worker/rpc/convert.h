@@ -24,6 +24,7 @@ v1::Usage UsageTo(const GenerationUsage& usage);
 void LogprobTo(const TokenLogprob& from, v1::TokenLogprob& to);
 v1::CachePodStats CachePodTo(const CachePodStats& pod);
 v1::Finished FinishedTo(const GenerationResult& result);
+v1::EstimateResponse EstimateTo(const RequestEstimate& estimate);
 
 }  // namespace tidepool
 

@@ -150,6 +150,25 @@ class GenerationService final : public v1::Generation::CallbackService {
     return Done(call, absl::OkStatus());
   }
 
+  // Not counted for the tenant's rate: the request itself is.
+  grpc::ServerUnaryReactor* Estimate(grpc::CallbackServerContext* call, const v1::EstimateRequest* request,
+                                     v1::EstimateResponse* response) override {
+    absl::StatusOr<GenerationRequest> converted = GenerationRequest();
+    if (request->has_generate()) converted = Converted(request->generate(), engine_->model().tokenizer());
+    if (request->has_chat()) converted = Converted(request->chat(), engine_->model());
+    SetDeadline(call, converted);
+    const absl::StatusOr<std::string> tenant = TenantOf(call);
+    if (!tenant.ok()) return Done(call, tenant.status());
+    if (!converted.ok()) return Done(call, converted.status());
+    converted->tenant = *tenant;
+    grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+    engine_->Estimate(*std::move(converted), [reactor, response](const absl::StatusOr<RequestEstimate>& estimate) {
+      if (estimate.ok()) *response = EstimateTo(*estimate);
+      reactor->Finish(GenerationStatus(estimate.status()));
+    });
+    return reactor;
+  }
+
   grpc::ServerUnaryReactor* EndSession(grpc::CallbackServerContext* call, const v1::EndSessionRequest* request,
                                        v1::EndSessionResponse*) override {
     const absl::StatusOr<std::string> tenant = TenantOf(call);

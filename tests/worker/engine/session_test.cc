@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <memory>
 #include <random>
 #include <string>
@@ -153,6 +154,85 @@ absl::Status EndSession(Engine& engine, const std::string& session, const std::s
   MutexLock lock(&mutex);
   while (!done) changed.Wait(&mutex);
   return ended;
+}
+
+TEST(SessionTurnTest, ATurnThatTheSessionDoesNotWaitForIsRefused) {
+  Worker worker;
+  auto run = [&](int64_t turns_before, int seed) {
+    GenerationRequest turn = Turn("s", {}, RandomTokens(70, seed), 3);
+    turn.session_turns = turns_before;
+    return RunRequest(worker.engine(), turn).result;
+  };
+  EXPECT_TRUE(absl::IsAborted(run(1, 1).status));
+  EXPECT_EQ(run(0, 1).session_turns, 1);
+  // Asked again by a client that has not seen the end: it must not run twice.
+  const GenerationResult again = run(0, 1);
+  EXPECT_TRUE(absl::IsAborted(again.status));
+  EXPECT_THAT(again.status.message(), HasSubstr("session_turns: 0, session 's' has 1"));
+  EXPECT_EQ(again.session_turns, 0);
+  worker.Restart();
+  EXPECT_EQ(run(1, 2).session_turns, 2);
+  EXPECT_EQ(run(-1, 3).session_turns, 3);  // whoever does not say takes any
+  GenerationRequest without = Turn("", {}, RandomTokens(5, 1), 1);
+  without.session_turns = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(RunRequest(worker.engine(), without).result.status));
+}
+
+absl::StatusOr<RequestEstimate> Estimate(Engine& engine, GenerationRequest request) {
+  std::promise<absl::StatusOr<RequestEstimate>> estimate;
+  engine.Estimate(std::move(request), [&](absl::StatusOr<RequestEstimate> result) { estimate.set_value(result); });
+  return estimate.get_future().get();
+}
+
+TEST(SessionTurnTest, AnEstimateSaysWhatIsStoredAndHowBusyTheWorkerIs) {
+  Worker worker;
+  const std::vector<int32_t> prompt = RandomTokens(200, 1);
+  RequestEstimate estimate = *Estimate(worker.engine(), Turn("", {}, prompt, 3));
+  EXPECT_EQ(estimate.prompt_tokens, 200);
+  EXPECT_EQ(estimate.stored_tokens, 0);
+  EXPECT_EQ(estimate.prompt_token_seconds, 0);
+  ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", {}, prompt, 3)).result.status.ok());
+  estimate = *Estimate(worker.engine(), Turn("", {}, prompt, 3));
+  EXPECT_EQ(estimate.stored_tokens, 192);  // whole blocks
+  EXPECT_EQ(estimate.session_turns, 0);
+  EXPECT_GT(estimate.prompt_token_seconds, 0);
+  GenerationRequest next = Turn("s", {}, RandomTokens(50, 2), 3);
+  next.continuation = RandomTokens(7, 3);
+  estimate = *Estimate(worker.engine(), next);
+  EXPECT_EQ(estimate.prompt_tokens, 203 + 7);
+  EXPECT_EQ(estimate.stored_tokens, 203);
+  EXPECT_EQ(estimate.session_turns, 1);
+  EXPECT_TRUE(absl::IsInvalidArgument(Estimate(worker.engine(), Turn("", {}, {-1}, 3)).status()));
+
+  // While a request is under way, with another one behind it.
+  Mutex mutex;
+  CondVar changed;
+  bool held = true, reached = false;
+  auto running = std::make_shared<test::Collector>(), waiting = std::make_shared<test::Collector>();
+  running->set_on_token([&](int) {
+    MutexLock lock(&mutex);
+    reached = true;
+    changed.SignalAll();
+    while (held) changed.Wait(&mutex);
+  });
+  ASSERT_TRUE(worker.engine().Submit(Turn("", {}, RandomTokens(30, 4), 2), running).ok());
+  {
+    MutexLock lock(&mutex);
+    while (!reached) changed.Wait(&mutex);
+  }
+  ASSERT_TRUE(worker.engine().Submit(Turn("", {}, RandomTokens(60, 5), 2), waiting).ok());
+  estimate = *Estimate(worker.engine(), GenerationRequest());
+  EXPECT_EQ(estimate.prompt_tokens, 0);
+  EXPECT_GE(estimate.waiting_tokens, 60);
+  EXPECT_EQ(estimate.waiting_requests, 1);
+  {
+    MutexLock lock(&mutex);
+    held = false;
+    changed.SignalAll();
+  }
+  EXPECT_TRUE(running->Wait().status.ok());
+  EXPECT_TRUE(waiting->Wait().status.ok());
+  EXPECT_EQ(Estimate(worker.engine(), GenerationRequest())->waiting_tokens, 0);
 }
 
 TEST(SessionTurnTest, AnEndedSessionIsForgottenAndItsPagesAreFree) {

@@ -336,6 +336,31 @@ TEST_F(GenerationServiceTest, EndingASessionNeedsItsNameAndACacheService) {
   EXPECT_EQ(stub_->EndSession(&second, end, &ended).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
 }
 
+TEST_F(GenerationServiceTest, AnEstimateRunsNothing) {
+  v1::EstimateRequest request;
+  *request.mutable_generate() = Request(50, 3);
+  auto estimate = [&] {
+    v1::EstimateResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status = stub_->Estimate(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  };
+  EXPECT_EQ(estimate().prompt_tokens(), 50);
+  EXPECT_EQ(estimate().prompt_tokens_per_second(), 0);
+  EXPECT_EQ(engine_->Stats().steps, 0);
+  ASSERT_TRUE(Generate(Request(50, 3)).status.ok());
+  EXPECT_GT(estimate().prompt_tokens_per_second(), 0);
+  request.Clear();
+  EXPECT_EQ(estimate().prompt_tokens(), 0);
+  request.mutable_generate()->mutable_token_ids()->add_ids(-1);
+  v1::EstimateResponse response;
+  grpc::ClientContext context;
+  const grpc::Status refused = stub_->Estimate(&context, request, &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), HasSubstr("prompt[0]: -1"));
+}
+
 TEST_F(GenerationServiceTest, TextBecomesTokensAndTextAgain) {
   const std::string text = "Zwölf <|im_end|> Boxkämpfer 拳";
   v1::TokenizeRequest tokenize;

@@ -54,6 +54,9 @@ class HeldEngine : public Engine {
   void EndSession(SessionName session, std::function<void(absl::Status)> done) override {
     engine_->EndSession(std::move(session), std::move(done));
   }
+  void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) override {
+    engine_->Estimate(std::move(request), std::move(done));
+  }
   EngineStats Stats() const override { return engine_->Stats(); }
   const Model& model() const override { return engine_->model(); }
 
