@@ -8,20 +8,11 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "client/call.h"
+#include "client/request_text.h"
 #include "client/start_call.h"
-#include "client/utf8.h"
 #include "tidepool/v1/generation.grpc.pb.h"
 
 namespace tidepool {
-namespace {
-
-absl::Status CheckText(const std::string& field, const std::string& text) {
-  const size_t valid = client::ValidUtf8Prefix(text);
-  if (valid == text.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(field, ": byte ", valid, " of ", text.size(), " is not UTF-8"));
-}
-
-}  // namespace
 
 class GenerationClient::Impl {
  public:
@@ -82,16 +73,14 @@ GenerationClient::~GenerationClient() = default;
 
 absl::StatusOr<v1::Finished> GenerationClient::Generate(const v1::GenerateRequest& request,
                                                         const EventHandler& on_event, absl::Time deadline) {
-  TP_RETURN_IF_ERROR(CheckText("text", request.text()));
+  TP_RETURN_IF_ERROR(client::CheckText(request));
   return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Generate(context, request); }, on_event,
                     deadline);
 }
 
 absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& request, const EventHandler& on_event,
                                                     absl::Time deadline) {
-  for (int i = 0; i < request.messages_size(); ++i) {
-    TP_RETURN_IF_ERROR(CheckText(absl::StrCat("messages[", i, "].content"), request.messages(i).content()));
-  }
+  TP_RETURN_IF_ERROR(client::CheckText(request));
   return impl_->Run([&](grpc::ClientContext* context) { return impl_->stub->Chat(context, request); }, on_event,
                     deadline);
 }
@@ -108,6 +97,13 @@ std::shared_ptr<GenerationCall> GenerationClient::StartChat(v1::ChatRequest requ
                                                             absl::Time deadline) {
   return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
                            deadline);
+}
+
+void GenerationClient::StartEstimate(v1::EstimateRequest request,
+                                     std::function<void(absl::StatusOr<v1::EstimateResponse>)> done,
+                                     absl::Time deadline) {
+  client::StartEstimate(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(done),
+                        deadline);
 }
 
 void GenerationClient::Cancel() {

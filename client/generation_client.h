@@ -39,6 +39,10 @@ class GenerationClient {
   std::shared_ptr<GenerationCall> StartChat(v1::ChatRequest request, std::shared_ptr<GenerationCall::Reader> reader,
                                             absl::Time deadline = absl::InfiniteFuture());
 
+  // `done` is called once, by a thread of gRPC's, which it must not block.
+  void StartEstimate(v1::EstimateRequest request, std::function<void(absl::StatusOr<v1::EstimateResponse>)> done,
+                     absl::Time deadline);
+
   absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
                                           absl::Time deadline = absl::InfiniteFuture());
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request);

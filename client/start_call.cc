@@ -115,4 +115,23 @@ std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std:
   return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline);
 }
 
+void StartEstimate(v1::Generation::Stub* stub, const std::string& address,
+                   std::shared_ptr<const ChannelSecurity> security, v1::EstimateRequest request,
+                   std::function<void(absl::StatusOr<v1::EstimateResponse>)> done, absl::Time deadline) {
+  struct Estimate {
+    grpc::ClientContext context;
+    v1::EstimateRequest request;
+    v1::EstimateResponse response;
+  };
+  auto call = std::make_shared<Estimate>();
+  call->request = std::move(request);
+  call->context.set_deadline(absl::ToChronoTime(deadline));
+  stub->async()->Estimate(
+      &call->context, &call->request, &call->response,
+      [call, address, security = std::move(security), done = std::move(done)](const grpc::Status& status) {
+        if (!status.ok()) return done(FromGrpc(status, address, security.get()));
+        done(std::move(call->response));
+      });
+}
+
 }  // namespace tidepool::client

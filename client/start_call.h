@@ -2,9 +2,11 @@
 #ifndef TIDEPOOL_CLIENT_START_CALL_H_
 #define TIDEPOOL_CLIENT_START_CALL_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/generation_call.h"
 #include "security/rpc/channel_security.h"
@@ -19,6 +21,11 @@ std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std:
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
                                           std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
                                           std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
+
+// `done` once, by a thread of gRPC's.
+void StartEstimate(v1::Generation::Stub* stub, const std::string& address,
+                   std::shared_ptr<const ChannelSecurity> security, v1::EstimateRequest request,
+                   std::function<void(absl::StatusOr<v1::EstimateResponse>)> done, absl::Time deadline);
 
 }  // namespace tidepool::client
 

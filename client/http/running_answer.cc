@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "base/status_macros.h"
 #include "client/http/api_error.h"
 
 namespace tidepool::http {
@@ -38,62 +37,84 @@ void RunningAnswer::Begin() {
   exchange_->OnGone([weak = weak_from_this()] {
     if (const auto answer = weak.lock()) answer->OnGone();
   });
-  MutexLock lock(&mutex_);
-  for (int i = 0; i < request_.choices(); ++i) {
-    if (absl::Status started = StartChoice(i); !started.ok()) return Fail(started);
-  }
+  for (int i = 0; i < request_.choices(); ++i) StartChoice(i);
 }
 
-absl::Status RunningAnswer::StartChoice(int index) {
+void RunningAnswer::StartChoice(int index) {
+  WorkerPool::Wanted wanted{options_.tenant, request_.model, request_.session_id(), {}};
+  {
+    MutexLock lock(&mutex_);
+    if (over_) return;
+    wanted.without = choices_[static_cast<size_t>(index)].tried;
+  }
+  v1::EstimateRequest question;
+  auto asked = request_.Choice(index, options_.id);
+  if (auto* chat = std::get_if<v1::ChatRequest>(&asked)) {
+    *question.mutable_chat() = std::move(*chat);
+  } else {
+    *question.mutable_generate() = std::get<v1::GenerateRequest>(std::move(asked));
+  }
+  pool_->Find(std::move(wanted), std::move(question),
+              [self = shared_from_this(), index](absl::StatusOr<WorkerPool::Route> route) {
+                self->OnRoute(index, std::move(route));
+              });
+}
+
+void RunningAnswer::OnRoute(int index, absl::StatusOr<WorkerPool::Route> route) {
+  MutexLock lock(&mutex_);
+  if (over_) return;
   Choice& choice = choices_[static_cast<size_t>(index)];
-  TP_ASSIGN_OR_RETURN(choice.worker,
-                      pool_->Choose(options_.tenant, request_.model, request_.session_id(), choice.tried));
+  if (!route.ok()) return Fail(choice.left.ok() ? route.status() : choice.left);
+  choice.worker = std::move(route->worker);
+  if (choice.session_turns < 0) choice.session_turns = route->session_turns;
   const ServedModel& model = choice.worker.model();
   if (answer_ == nullptr) {
     answer_ = std::make_unique<OpenAiAnswer>(
         request_, AnswerHeading{options_.id, model.id, options_.created_unix_seconds}, model.vocabulary);
   }
   choice.tried.insert(choice.worker.address());
+  choice.so_far.Restart();
   end_.worker = choice.worker.address();
   GenerationClient& client = choice.worker.client();
   auto reader = std::make_shared<Reader>(shared_from_this(), index);
   auto asked = request_.Choice(index, options_.id);
+  const auto set_turns = [&](auto& turn) {
+    if (choice.session_turns >= 0) turn.set_session_turns(choice.session_turns);
+  };
   if (auto* chat = std::get_if<v1::ChatRequest>(&asked)) {
+    set_turns(*chat);
     choice.call = client.StartChat(std::move(*chat), std::move(reader), options_.deadline);
   } else {
-    choice.call =
-        client.StartGenerate(std::get<v1::GenerateRequest>(std::move(asked)), std::move(reader), options_.deadline);
+    auto& generate = std::get<v1::GenerateRequest>(asked);
+    set_turns(generate);
+    choice.call = client.StartGenerate(std::move(generate), std::move(reader), options_.deadline);
   }
-  return absl::OkStatus();
 }
 
 void RunningAnswer::OnResponse(int index, v1::GenerateResponse response) {
   MutexLock lock(&mutex_);
   if (over_) return;
   Choice& choice = choices_[static_cast<size_t>(index)];
-  choice.begun = true;
   std::shared_ptr<GenerationCall> call = choice.call;
   // From the first response on the request is accepted: what goes wrong later is said in the stream.
   if (request_.stream) StartStream();
-  std::string events = response.has_tokens() ? answer_->Add(index, response.tokens()) : std::string();
+  std::string events;
+  if (response.has_tokens()) {
+    const absl::StatusOr<v1::Tokens> tokens = choice.so_far.New(std::move(*response.mutable_tokens()));
+    if (!tokens.ok()) return Fail(tokens.status());
+    if (tokens->ids_size() > 0 || !tokens->text().empty()) events = answer_->Add(index, *tokens);
+  }
   if (events.empty()) return call->Next();
   exchange_->Write(std::move(events), [call = std::move(call)] { call->Next(); });
 }
 
 void RunningAnswer::OnDone(int index, absl::StatusOr<v1::Finished> result) {
+  if (AskAgain(index, result.status())) return StartChoice(index);
   MutexLock lock(&mutex_);
   Choice& choice = choices_[static_cast<size_t>(index)];
   choice.ended = true;
   if (over_) return;
-  if (!result.ok()) {
-    // Another worker can take what this one never began. With a session it might have: a turn must not run twice.
-    if (absl::IsUnavailable(result.status()) && !choice.begun && request_.session_id().empty()) {
-      choice.ended = false;
-      if (StartChoice(index).ok()) return;
-      choice.ended = true;
-    }
-    return Fail(result.status());
-  }
+  if (!result.ok()) return Fail(result.status());
   end_.prompt_tokens += result->usage().prompt_tokens();
   end_.cached_tokens += result->usage().cached_prompt_tokens();
   end_.generated_tokens += result->usage().generated_tokens();
@@ -111,6 +132,17 @@ void RunningAnswer::OnDone(int index, absl::StatusOr<v1::Finished> result) {
   if (left_ > 0) return;
   exchange_->EndStream();
   End(200);
+}
+
+bool RunningAnswer::AskAgain(int index, const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  Choice& choice = choices_[static_cast<size_t>(index)];
+  if (over_ || !client::WorkerHasGone(status, /*cancelled=*/false)) return false;
+  // With a session the worker might have stored the turn: who knows how many turns there were can ask again.
+  if (request_.session_id().empty() ? choice.so_far.begun() : choice.session_turns < 0) return false;
+  choice.left = status;
+  choice.call = nullptr;
+  return true;
 }
 
 void RunningAnswer::OnGone() {

@@ -1,7 +1,8 @@
 // One request to /v1/completions or /v1/chat/completions under way: a call to a worker for each choice, whose responses
 // become the answer of an exchange. The next response of a call is asked for when the events of the one before are with
 // the kernel, so a client that reads slowly costs one response for each choice, and holds up nobody else. When the
-// client goes, its calls are cancelled.
+// client goes, its calls are cancelled. When a worker goes, another one is asked what it had not begun, and a session's
+// turn, which goes on where it was.
 #ifndef TIDEPOOL_CLIENT_HTTP_RUNNING_ANSWER_H_
 #define TIDEPOOL_CLIENT_HTTP_RUNNING_ANSWER_H_
 
@@ -13,6 +14,7 @@
 
 #include "absl/time/time.h"
 #include "base/mutex.h"
+#include "client/answer_so_far.h"
 #include "client/http/http_service.h"
 #include "client/http/openai_answer.h"
 #include "client/http/openai_request.h"
@@ -46,15 +48,21 @@ class RunningAnswer : public std::enable_shared_from_this<RunningAnswer> {
     WorkerPool::Lease worker;
     std::shared_ptr<GenerationCall> call;
     std::set<std::string> tried;  // workers
-    bool begun = false;           // it has had a response
+    absl::Status left;            // what the last of them ended with, when the next one is looked for
+    int64_t session_turns = -1;   // before this one; -1: not known, or no session
+    client::AnswerSoFar so_far;
     bool ended = false;
   };
 
   RunningAnswer(OpenAiRequest request, std::shared_ptr<HttpExchange> exchange, WorkerPool* pool, Options options);
   void Begin();
-  absl::Status StartChoice(int index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Looks for a worker that has not been tried.
+  void StartChoice(int index);
+  void OnRoute(int index, absl::StatusOr<WorkerPool::Route> route);
   void OnResponse(int index, v1::GenerateResponse response);
   void OnDone(int index, absl::StatusOr<v1::Finished> result);
+  // Whether another worker is to be asked, since this choice's has gone.
+  bool AskAgain(int index, const absl::Status& status);
   void OnGone();
   void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartStream() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

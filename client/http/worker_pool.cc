@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <map>
 #include <utility>
 
@@ -11,24 +10,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
+#include "client/estimates.h"
 #include "client/http/api_keys.h"
+#include "client/routing.h"
 
 namespace tidepool::http {
 namespace {
 
 constexpr std::chrono::seconds kAskEvery{1};
 constexpr absl::Duration kAnswerTime = absl::Seconds(10);  // a worker whose machine is busy
-
-// Highest-random-weight hashing: the same worker for a session from every front, and others' sessions stay where they
-// are when one goes.
-uint64_t Weight(const std::string& session_id, const std::string& address) {
-  const Sha256::Digest digest = Sha256().AddField(session_id).AddField(address).Finish();
-  uint64_t weight = 0;
-  std::memcpy(&weight, digest.data(), sizeof weight);
-  return weight;
-}
 
 }  // namespace
 
@@ -79,6 +70,7 @@ WorkerPool::Lease::Lease(std::shared_ptr<Worker> worker, std::shared_ptr<const S
 
 const std::string& WorkerPool::Lease::address() const { return worker_->where.address; }
 GenerationClient& WorkerPool::Lease::client() const { return worker_->client; }
+int WorkerPool::Lease::load() const { return worker_->load; }
 
 WorkerPool::WorkerPool(const std::vector<WorkerAddress>& addresses, std::string model_id,
                        const std::shared_ptr<const ChannelSecurity>& security)
@@ -92,6 +84,7 @@ WorkerPool::~WorkerPool() {
     MutexLock lock(&mutex_);
     stop_ = true;
     changed_.SignalAll();
+    while (asked_ > 0) changed_.Wait(&mutex_);
   }
   for (std::thread& thread : threads_) thread.join();
 }
@@ -138,35 +131,98 @@ void WorkerPool::Watch(Worker& worker) {
   }
 }
 
-absl::StatusOr<WorkerPool::Lease> WorkerPool::Choose(const std::string& tenant, const std::string& model,
-                                                     const std::string& session_id,
-                                                     const std::set<std::string>& without) {
+absl::StatusOr<std::vector<WorkerPool::Lease>> WorkerPool::Candidates(const Wanted& wanted) {
   MutexLock lock(&mutex_);
   std::set<std::string> models;
   bool unknown = false, known = false;
-  std::shared_ptr<Worker> best;
+  std::vector<std::shared_ptr<Worker>> found;
   for (const auto& worker : workers_) {
-    if (worker->where.tenant != tenant) continue;
+    if (worker->where.tenant != wanted.tenant) continue;
     if (worker->model == nullptr) {
       unknown = true;
       continue;
     }
     models.insert(worker->model->id);
-    if (!model.empty() && worker->model->id != model) continue;
+    if (!wanted.model.empty() && worker->model->id != wanted.model) continue;
     known = true;
-    if (!worker->answers || without.contains(worker->where.address)) continue;
-    if (best == nullptr ||
-        (session_id.empty() ? worker->load < best->load
-                            : Weight(session_id, worker->where.address) > Weight(session_id, best->where.address))) {
-      best = worker;
-    }
+    if (worker->answers && !wanted.without.contains(worker->where.address)) found.push_back(worker);
   }
-  if (model.empty() && models.size() > 1) {
+  if (wanted.model.empty() && models.size() > 1) {
     return absl::InvalidArgumentError("model: is missing, and more than one is served here");
   }
-  if (best != nullptr) return Lease(best, best->model);
-  if (known || unknown) return absl::UnavailableError("no worker for this request answers");
-  return absl::NotFoundError(absl::StrCat("model: '", model.substr(0, 128), "' is not served here"));
+  if (found.empty()) {
+    if (known || unknown) return absl::UnavailableError("no worker for this request answers");
+    return absl::NotFoundError(absl::StrCat("model: '", wanted.model.substr(0, 128), "' is not served here"));
+  }
+  const auto rank = [&](const Worker& worker) {
+    return wanted.session_id.empty() ? static_cast<uint64_t>(worker.load.load())
+                                     : ~client::SessionWeight(wanted.session_id, worker.where.address);
+  };
+  std::vector<std::pair<uint64_t, std::shared_ptr<Worker>>> ranked;
+  for (const auto& worker : found) ranked.emplace_back(rank(*worker), worker);
+  std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<Lease> leases;
+  for (const auto& [unused, worker] : ranked) leases.emplace_back(worker, worker->model);
+  return leases;
+}
+
+absl::StatusOr<WorkerPool::Lease> WorkerPool::Choose(const Wanted& wanted) {
+  TP_ASSIGN_OR_RETURN(std::vector<Lease> candidates, Candidates(wanted));
+  return std::move(candidates.front());
+}
+
+void WorkerPool::Asked(int count) {
+  MutexLock lock(&mutex_);
+  asked_ += count;
+  if (asked_ == 0) changed_.SignalAll();
+}
+
+void WorkerPool::Find(Wanted wanted, v1::EstimateRequest question, std::function<void(absl::StatusOr<Route>)> done) {
+  if (!wanted.session_id.empty()) return FindForSession(std::move(wanted), std::move(question), std::move(done));
+  absl::StatusOr<std::vector<Lease>> found = Candidates(wanted);
+  if (!found.ok()) return done(found.status());
+  if (found->size() == 1) return done(Route{std::move(found->front())});
+  auto asked = std::make_shared<std::vector<Lease>>();
+  std::vector<GenerationClient*> clients;
+  for (Lease& lease : *found) {
+    if (clients.size() == client::kMostAsked) break;
+    clients.push_back(&lease.client());
+    asked->push_back(std::move(lease));
+  }
+  Asked(1);
+  client::AskEstimates(clients, question, absl::Now() + client::kEstimateTime,
+                       [this, asked, done = std::move(done)](client::Estimates estimates) {
+                         std::vector<client::Candidate> candidates;
+                         for (size_t i = 0; i < estimates.size(); ++i) {
+                           candidates.push_back({std::move(estimates[i]), (*asked)[i].load()});
+                         }
+                         const int best = std::max(client::FirstTokenFirst(candidates), 0);
+                         done(Route{std::move((*asked)[static_cast<size_t>(best)])});
+                         Asked(-1);
+                       });
+}
+
+void WorkerPool::FindForSession(Wanted wanted, v1::EstimateRequest question,
+                                std::function<void(absl::StatusOr<Route>)> done) {
+  absl::StatusOr<Lease> found = Choose(wanted);
+  if (!found.ok()) return done(found.status());
+  auto lease = std::make_shared<Lease>(*std::move(found));
+  Asked(1);
+  lease->client().StartEstimate(
+      question,
+      [this, lease, wanted = std::move(wanted), question,
+       done = std::move(done)](absl::StatusOr<v1::EstimateResponse> estimate) mutable {
+        if (estimate.ok()) {
+          done(Route{std::move(*lease), estimate->session_turns()});
+        } else if (absl::IsUnavailable(estimate.status())) {
+          wanted.without.insert(lease->address());
+          FindForSession(std::move(wanted), std::move(question), std::move(done));
+        } else {  // the request itself will be told
+          done(Route{std::move(*lease)});
+        }
+        Asked(-1);
+      },
+      absl::Now() + client::kEstimateTime);
 }
 
 std::vector<std::shared_ptr<const ServedModel>> WorkerPool::Models(const std::string& tenant) const {

@@ -4,6 +4,7 @@
 #define TIDEPOOL_CLIENT_HTTP_WORKER_POOL_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -51,6 +52,7 @@ class WorkerPool {
 
     const std::string& address() const;
     GenerationClient& client() const;
+    int load() const;  // requests of this front that the worker has, this one included
     const ServedModel& model() const { return *model_; }
 
    private:
@@ -65,11 +67,25 @@ class WorkerPool {
              const std::shared_ptr<const ChannelSecurity>& security = nullptr);
   ~WorkerPool();
 
+  struct Wanted {
+    std::string tenant;
+    std::string model;              // empty: the only one
+    std::string session_id;         // empty: none
+    std::set<std::string> without;  // addresses
+  };
   // For a session the same worker each time, as long as it answers, whichever front asks; else the one with the fewest
-  // requests of this front. `model` empty: the only one. NotFound when no worker of the tenant has the model,
-  // Unavailable when none of those that have it and are not in `without` answers.
-  absl::StatusOr<Lease> Choose(const std::string& tenant, const std::string& model, const std::string& session_id,
-                               const std::set<std::string>& without);
+  // requests of this front. NotFound when no worker of the tenant has the model, Unavailable when none of those that
+  // have it and are not in `without` answers.
+  absl::StatusOr<Lease> Choose(const Wanted& wanted);
+
+  struct Route {
+    Lease worker;
+    int64_t session_turns = -1;  // that the session has; -1: there is none, or nobody knows
+  };
+  // The same, but without a session the one that is expected to give the first token first, by what it has stored of
+  // the prompt and by its load; and of a session how many turns it has. `question` is about the request. `done` is
+  // called once, by this thread or one of gRPC's, which it must not block.
+  void Find(Wanted wanted, v1::EstimateRequest question, std::function<void(absl::StatusOr<Route>)> done);
 
   // Of the tenant's workers that answer, each once, by id.
   std::vector<std::shared_ptr<const ServedModel>> Models(const std::string& tenant) const;
@@ -81,12 +97,18 @@ class WorkerPool {
 
  private:
   void Watch(Worker& worker);
+  // In the order in which to try them; at least one.
+  absl::StatusOr<std::vector<Lease>> Candidates(const Wanted& wanted);
+  void FindForSession(Wanted wanted, v1::EstimateRequest question, std::function<void(absl::StatusOr<Route>)> done);
+  // Of Find's calls: the pool outlives their answers.
+  void Asked(int count);
   absl::StatusOr<std::shared_ptr<const ServedModel>> Ask(Worker& worker, const ServedModel* before);
 
   const std::string model_id_;
   mutable Mutex mutex_;
   CondVar changed_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  int asked_ ABSL_GUARDED_BY(mutex_) = 0;  // calls of Find that are not answered
   std::vector<std::shared_ptr<Worker>> workers_;
   std::vector<std::thread> threads_;
 };

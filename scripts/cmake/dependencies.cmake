@@ -9,7 +9,7 @@ find_package(GTest REQUIRED CONFIG)
 find_package(benchmark REQUIRED CONFIG)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(xxhash INTERFACE)
-target_link_libraries(xxhash INTERFACE ${XXHASH_LIBRARY})
+target_link_libraries(xxhash INTERFACE $<BUILD_INTERFACE:${XXHASH_LIBRARY}> $<INSTALL_INTERFACE:-lxxhash>)
 find_library(HIREDIS_LIBRARY NAMES libhiredis.a hiredis REQUIRED)  # the static one: then a container needs no package
 find_path(NLOHMANN_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
 if(TIDEPOOL_RPC)

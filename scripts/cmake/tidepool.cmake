@@ -2,6 +2,8 @@
 # tidepool_test(NAME SRCS ... DEPS ... LABELS ...)    one GoogleTest binary for a folder; label `unit` unless given
 # tidepool_binary(NAME SRCS ... DEPS ...)             an executable in bin/
 
+# Of an installed library (install.cmake): where its headers are then.
+set(TIDEPOOL_INCLUDES $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/tidepool>)
 set(TIDEPOOL_WARNINGS -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
 if(TIDEPOOL_WERROR)
   list(APPEND TIDEPOOL_WARNINGS -Werror)
@@ -13,7 +15,7 @@ elseif(TIDEPOOL_SANITIZE)
 endif()
 
 function(tidepool_flags target)
-  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_include_directories(${target} PUBLIC ${TIDEPOOL_INCLUDES})
   target_compile_options(${target} PRIVATE ${TIDEPOOL_WARNINGS})
   if(TIDEPOOL_SANITIZE)
     target_compile_options(${target} PUBLIC -fsanitize=${TIDEPOOL_SANITIZE} -fno-omit-frame-pointer
@@ -30,7 +32,7 @@ function(tidepool_library name)
     target_link_libraries(${name} PUBLIC ${A_DEPS})
   else()
     add_library(${name} INTERFACE)
-    target_include_directories(${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_include_directories(${name} INTERFACE ${TIDEPOOL_INCLUDES})
     target_link_libraries(${name} INTERFACE ${A_DEPS})
   endif()
 endfunction()

@@ -19,7 +19,8 @@ class TidepoolError(Exception):
 
     @property
     def field(self):
-        named = re.match(r"([a-z_][a-z0-9_]*(?:\[\d+\])?(?:\.[a-z_][a-z0-9_]*(?:\[\d+\])?)*): ", self.message)
+        named = re.match(r"([a-z_][a-z0-9_]*(?:\[\d+\])?(?:\.[a-z_][a-z0-9_]*(?:\[\d+\])?)*)(?:: | is | holds )",
+                         self.message)
         return named.group(1) if named and isinstance(self, InvalidRequest) else None
 
 

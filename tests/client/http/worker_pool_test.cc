@@ -46,15 +46,15 @@ TEST(WorkerPoolTest, RequestsGoToTheLeastBusyWorkerOfTheirTenant) {
   WorkerPool pool({{"default", first.address()}, {"default", second.address()}, {"acme", other.address()}}, "");
   pool.WaitForFirstAnswers();
   EXPECT_EQ(pool.answering(), 3);
-  auto a = pool.Choose("default", "", "", {});
-  auto b = pool.Choose("default", IdOf(pool, "default"), "", {});
+  auto a = pool.Choose({"default", "", "", {}});
+  auto b = pool.Choose({"default", IdOf(pool, "default"), "", {}});
   ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
   EXPECT_NE(a->address(), b->address());
   const std::string freed = a->address();
   *a = WorkerPool::Lease();
-  EXPECT_EQ(pool.Choose("default", "", "", {})->address(), freed);
-  EXPECT_EQ(pool.Choose("acme", "", "", {})->address(), other.address());
-  EXPECT_EQ(pool.Choose("nobody", "", "", {}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(pool.Choose({"default", "", "", {}})->address(), freed);
+  EXPECT_EQ(pool.Choose({"acme", "", "", {}})->address(), other.address());
+  EXPECT_EQ(pool.Choose({"nobody", "", "", {}}).status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(pool.HasTenant("acme"));
   EXPECT_FALSE(pool.HasTenant("nobody"));
 }
@@ -67,18 +67,18 @@ TEST(WorkerPoolTest, ASessionStaysWithItsWorkerAndMovesWhenThatGoes) {
   std::string session_of_first;
   for (int i = 0; i < 32; ++i) {
     const std::string session = "session " + std::to_string(i);
-    const std::string address = pool.Choose("default", "", session, {})->address();
-    EXPECT_EQ(pool.Choose("default", "", session, {})->address(), address);
+    const std::string address = pool.Choose({"default", "", session, {}})->address();
+    EXPECT_EQ(pool.Choose({"default", "", session, {}})->address(), address);
     used.insert(address);
     if (address == first->address()) session_of_first = session;
   }
   EXPECT_EQ(used.size(), 2u);
   first.reset();
   WaitForAnswering(pool, 1);
-  EXPECT_EQ(pool.Choose("default", "", session_of_first, {})->address(), second->address());
+  EXPECT_EQ(pool.Choose({"default", "", session_of_first, {}})->address(), second->address());
   second.reset();
   WaitForAnswering(pool, 0);
-  EXPECT_EQ(pool.Choose("default", "", session_of_first, {}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(pool.Choose({"default", "", session_of_first, {}}).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(pool.Models("default").empty());
 }
 
@@ -89,14 +89,14 @@ TEST(WorkerPoolTest, AWorkerThatComesLaterAndAgainIsFound) {
   pool.WaitForFirstAnswers();
   EXPECT_EQ(pool.answering(), 0);
   // It may have the model, nobody knows yet.
-  EXPECT_EQ(pool.Choose("default", "x", "", {}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(pool.Choose({"default", "x", "", {}}).status().code(), absl::StatusCode::kUnavailable);
   for (int i = 0; i < 2; ++i) {
     TinyWorker worker("llama_f32.gguf", address);
     WaitForAnswering(pool, 1);
     EXPECT_EQ(IdOf(pool, "default"), "my-model");
-    EXPECT_TRUE(pool.Choose("default", "my-model", "", {}).ok());
-    EXPECT_THAT(std::string(pool.Choose("default", "x", "", {}).status().message()), HasSubstr("model: 'x'"));
-    EXPECT_EQ(pool.Choose("default", "my-model", "", {address}).status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_TRUE(pool.Choose({"default", "my-model", "", {}}).ok());
+    EXPECT_THAT(std::string(pool.Choose({"default", "x", "", {}}).status().message()), HasSubstr("model: 'x'"));
+    EXPECT_EQ(pool.Choose({"default", "my-model", "", {address}}).status().code(), absl::StatusCode::kUnavailable);
     worker.Stop();
     WaitForAnswering(pool, 0);
   }
@@ -108,8 +108,8 @@ TEST(WorkerPoolTest, WithSeveralModelsARequestMustSayWhich) {
   pool.WaitForFirstAnswers();
   const auto models = pool.Models("default");
   ASSERT_EQ(models.size(), 2u);
-  EXPECT_THAT(std::string(pool.Choose("default", "", "", {}).status().message()), HasSubstr("model: is missing"));
-  for (const auto& model : models) EXPECT_EQ(pool.Choose("default", model->id, "", {})->model().id, model->id);
+  EXPECT_THAT(std::string(pool.Choose({"default", "", "", {}}).status().message()), HasSubstr("model: is missing"));
+  for (const auto& model : models) EXPECT_EQ(pool.Choose({"default", model->id, "", {}})->model().id, model->id);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ class Cluster:
         directory = tempfile.TemporaryDirectory()
         test.addClassCleanup(directory.cleanup)
         self.folder = directory.name
-        self.flags = [binary("tidepool-worker"), f"--model={model_path()}", "--device-kv-bytes=128MiB", "--threads=1",
+        self.flags = [binary("tidepool-worker"), f"--model={model_path()}", "--device-kv-bytes=256MiB", "--threads=1",
                       *worker_flags]
         self.cache = Server(self.folder, "cache", [
             binary("tidepool-cache"), f"--data-dir={self.folder}/data", "--memory-bytes=128MiB"])
@@ -113,7 +113,7 @@ class ClientTest(unittest.TestCase):
         answer = self.client.chat([{"role": "system", "content": "You are brief."},
                                    {"role": "user", "content": "Name three fruits."}], max_tokens=24)
         self.assertTrue(answer.text)
-        self.assertEqual(self.client.model().chat_template, "chatml")
+        self.assertEqual(self.client.model().chat_template, "smollm2")
         self.assertIn("snapkv", [policy.name for policy in self.client.policies().policies])
 
     def test_options_reach_the_worker(self):
@@ -214,7 +214,7 @@ class ClientTest(unittest.TestCase):
 class FailoverTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(cls, workers=2, worker_flags=["--drain-time=0s"])
+        cls.cluster = Cluster(cls, workers=2, worker_flags=["--drain-time=0"])
 
     def setUp(self):
         self.client = tidepool_client.Client(self.cluster.addresses, timeout=LIMIT_S)
@@ -268,6 +268,12 @@ class FailoverTest(unittest.TestCase):
             lonely.generate("The tide", max_tokens=4).text
         with self.assertRaisesRegex(tidepool_client.Unavailable, gone.address):
             lonely.model()
+
+    def test_sessions_have_the_workers_that_other_clients_give_them(self):
+        from tidepool_client.workers import weight
+        # tests/client/routing_test.cc has these numbers, too.
+        self.assertEqual(weight("s", "127.0.0.1:7071"), 1688681860079008847)
+        self.assertEqual(weight("chat-1", "worker-0.example:7071"), 4392175656130317325)
 
     def test_the_worker_with_less_to_do_is_chosen(self):
         busy = tidepool_client.Client(self.cluster.addresses[0], timeout=LIMIT_S)
