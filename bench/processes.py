@@ -63,6 +63,11 @@ class Servers:
             process.wait(timeout=30)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def peak_bytes(self):
+        """Of the worker's memory."""
+        with open(f"/proc/{self.processes[-1].pid}/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
     def ask(self, *flags):
         """The usage of one answer."""
         command = [os.path.join(BIN, "tidepool"), "generate", "--json", f"--worker={self.worker}", *flags]

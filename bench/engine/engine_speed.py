@@ -6,10 +6,13 @@ through gRPC and the command line. With --peer llama.cpp the same on llama.cpp, 
 
 llama.cpp runs bare (bench/engine/llama_peer.py says how and how to install it), in a venv of its own: TIDEPOOL_LLAMA_PYTHON or
 build/llama/bin/python. Its figure for "llama.cpp's best type" is the faster one of the same weights as Q4_0 and as Q8_0, which it
-repacks. Printed: medians over the rounds, and the median and the range of each round's ratio.
+repacks. Printed: medians over the rounds, and the median and the range of each round's ratio; then the time from a worker's start
+to the first token of a short prompt, and the peak memory of a worker and of llama.cpp with a context of 4,096 tokens. --svg draws
+the ratios beside their aims.
 """
 
 import argparse
+import html
 import json
 import os
 import re
@@ -114,6 +117,59 @@ def show_pace(ours):
           f"read {p99[1]:.1f} ms, {p99[1] / p99[0]:.2f} times as long; the prompt took {took:.2f} s")
 
 
+def show_start(rounds):
+    """From the start of a worker's process to the first token of a prompt of ten tokens."""
+    took = []
+    for _ in range(rounds):
+        started = time.monotonic()
+        servers = processes.Servers(cache=False)
+        ready = time.monotonic() - started
+        [answer] = servers.load(1, "", "One two three four five six seven", "--max-tokens=2", "--ignore-eos", "--preset=full")
+        took.append((ready + answer["times"][0], ready))
+        servers.stop()
+    first, ready = (statistics.median(one[i] for one in took) for i in (0, 1))
+    print(f"start: {first:.2f} s from the worker's start to the first token (the worker answers after {ready:.2f} s); aim 1 s")
+
+
+def show_memory(peer):
+    """Peak memory of a worker that has decoded at 4,096 tokens, and of the peer."""
+    servers = processes.Servers(cache=False)
+    servers.load(1, "", processes.text_of(4096), "--max-tokens=16", "--ignore-eos", "--preset=full")
+    line = f"peak memory with a context of 4,096 tokens: {servers.peak_bytes() / 2**20:.0f} MiB"
+    servers.stop()
+    if peer:
+        fresh = peer()
+        line += f", llama.cpp {fresh.ask(peak=4096) / 2**20:.0f} MiB (without Python's own)"
+        fresh.stop()
+    print(line)
+
+
+def draw(cells, path):
+    """The ratios of all cells as bars, with a mark at each aim."""
+    cells = [cell for cell in cells if cell.ratios()]
+    left, width, step = 330, 560, 24
+    most = max([cell.aim or 0 for cell in cells] + [statistics.median(cell.ratios()) for cell in cells] + [1])
+    scale = width / (most * 1.08)
+    height = 44 + step * len(cells)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 60}" height="{height}" font-family="sans-serif" font-size="12">',
+           '<rect width="100%" height="100%" fill="white"/>',
+           '<text x="10" y="20" font-size="14">Times as fast as llama.cpp; the mark is the aim, the thin line the range</text>']
+    for i, cell in enumerate(cells):
+        y, ratios = 36 + i * step, cell.ratios()
+        median = statistics.median(ratios)
+        colour = "#1b6ca8" if not cell.aim or median >= cell.aim else "#d1495b"
+        out.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{html.escape(cell.name)}</text>')
+        out.append(f'<rect x="{left}" y="{y}" width="{median * scale:.1f}" height="16" fill="{colour}"/>')
+        out.append(f'<line x1="{left + min(ratios) * scale:.1f}" x2="{left + max(ratios) * scale:.1f}" y1="{y + 8}" y2="{y + 8}" stroke="black"/>')
+        if cell.aim:
+            out.append(f'<line x1="{left + cell.aim * scale:.1f}" x2="{left + cell.aim * scale:.1f}" y1="{y - 2}" y2="{y + 18}" '
+                       'stroke="black" stroke-width="2"/>')
+        out.append(f'<text x="{left + max(median, max(ratios)) * scale + 6:.1f}" y="{y + 13}">{median:.2f}</text>')
+    out.append("</svg>")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(out) + "\n")
+
+
 class Cell:
     """What is measured on ours and on the peer, as a figure of which more is better."""
 
@@ -204,6 +260,7 @@ def main():
     parser.add_argument("--cells", default="")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", default="")
+    parser.add_argument("--svg", default="")
     arguments = parser.parse_args()
 
     python = os.environ.get("TIDEPOOL_LLAMA_PYTHON", os.path.join(processes.ROOT, "build", "llama", "bin", "python"))
@@ -227,21 +284,28 @@ def main():
         return max(ask(one) for one in repacked)
 
     cells = [cell for cell in cells_of(best) if re.search(arguments.cells, cell.name)]
-    if not cells and "pace" not in arguments.cells:
+    extras = {name for name in ("pace", "start", "memory") if not arguments.cells or name in arguments.cells}
+    if not cells and not extras:
         sys.exit(f"bench: nothing matches --cells={arguments.cells}")
     ours = Ours()
     try:
         for _ in range(arguments.rounds):
             for cell in cells:
                 measure(cell, ours, peer)
-        if not arguments.cells or "pace" in arguments.cells:
+        if "pace" in extras:
             show_pace(ours)
     finally:
         ours.stop()
         for one in [peer] + repacked:
             if one:
                 one.stop()
+    if "start" in extras:
+        show_start(arguments.rounds)
+    if "memory" in extras:
+        show_memory(arguments.peer and (lambda: Peer(python, processes.MODEL)))
     show(cells)
+    if arguments.svg:
+        draw(cells, arguments.svg)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump([{"cell": cell.name, "ours": cell.figures, "peer": cell.peers, "aim": cell.aim, "usage": cell.usage}

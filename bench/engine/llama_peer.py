@@ -8,7 +8,8 @@ text, no network, so what its own server adds is not counted against it. Flash a
 
 Commands: {"prefill": N}: seconds for N tokens. {"decode": DEPTH, "batch": B, "steps": S}: tokens/s of B sequences together.
 {"serve": CLIENTS, "prompt": N, "answer": M}: what continuous batching gives clients that come at once: prompts one after the
-other in chunks of 512, and with each chunk a token for everyone who has had his first.
+other in chunks of 512, and with each chunk a token for everyone who has had his first. {"peak": N}: bytes of memory, at its
+peak and without what Python took before it had a model, once N tokens are in a context of 256 more and one has been decoded.
 """
 
 import json
@@ -24,9 +25,15 @@ def token(i):
     return 100 + i * 37 % 40000
 
 
+def peak_bytes():
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
 class Peer:
     def __init__(self, path, threads):
         self.threads = threads
+        self.bytes_before = peak_bytes()
         llama.llama_backend_init()
         self.model = llama.llama_load_model_from_file(path.encode(), llama.llama_model_default_params())
         if not self.model:
@@ -110,7 +117,15 @@ class Peer:
                 left[reads] = answer - 1
         return {"rate": clients * answer / (time.monotonic() - started), "first": sorted(first.values())}
 
+    def peak(self, tokens):
+        self.open(tokens + 256, 1)
+        self.prompt(0, tokens)
+        self.run([(token(0), tokens, 0, True)])
+        return peak_bytes() - self.bytes_before
+
     def answer(self, command):
+        if "peak" in command:
+            return self.peak(command["peak"])
         if "prefill" in command:
             return self.prefill(command["prefill"])
         if "decode" in command:

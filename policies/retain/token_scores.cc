@@ -61,13 +61,26 @@ std::vector<float> LastRowScores(absl::Span<const float> probabilities, int quer
 }
 
 std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
-  std::vector<int32_t> index(scores.size());
+  const auto size = static_cast<int32_t>(scores.size());
+  std::vector<int32_t> index(size);
   std::iota(index.begin(), index.end(), 0);
-  if (count >= static_cast<int>(index.size())) return index;
+  if (count >= size) return index;
   if (count <= 0) return {};
+  if (count == size - 1) {  // what policies that act at every step ask for
+    int32_t worst = 0;
+    for (int32_t i = 1; i < size; ++i) {
+      if (BestFirst::Rank(scores[i]) <= BestFirst::Rank(scores[worst])) worst = i;
+    }
+    index.erase(index.begin() + worst);
+    return index;
+  }
   std::nth_element(index.begin(), index.begin() + count, index.end(), BestFirst(scores));
-  index.resize(count);
-  std::sort(index.begin(), index.end());
+  std::vector<uint8_t> best(size, 0);
+  for (int32_t i = 0; i < count; ++i) best[index[i]] = 1;
+  index.clear();
+  for (int32_t i = 0; i < size; ++i) {
+    if (best[i] != 0) index.push_back(i);
+  }
   return index;
 }
 

@@ -97,6 +97,13 @@ class Backend {
   virtual void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) = 0;
   // Moves the plain rows of a head to the slots 0, 1, ... by ascending position and frees the pages that this empties.
   virtual void Repack(SequenceRows& rows, int layer, int kv_head) = 0;
+  // The same of several heads.
+  struct HeadAt {
+    int layer = 0, kv_head = 0;
+  };
+  virtual void RepackAll(SequenceRows& rows, absl::Span<const HeadAt> heads) {
+    for (const HeadAt& head : heads) Repack(rows, head.layer, head.kv_head);
+  }
   // Puts kept plain rows into packed pages, kGroupTokens to each: slots by ascending position. Repacks their heads.
   struct PackTask {
     int layer = 0, kv_head = 0;

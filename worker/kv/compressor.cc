@@ -175,19 +175,24 @@ void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing
   if (!evicts_each_step() && !Fits(rows, tokens + 1, 1)) {
     CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
   } else if (evicts_each_step()) {
-    ReleasePages(backend, rows, 1);
+    TidyPages(backend, rows, 1, Moment::kStep);
   }
 }
 
-void Compressor::ReleasePages(Backend& backend, SequenceRows& rows, int32_t growth) const {
+void Compressor::TidyPages(Backend& backend, SequenceRows& rows, int32_t growth, Moment moment) const {
+  std::vector<Backend::HeadAt> heads;
   for (int layer = 0; layer < layout_.layers; ++layer) {
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
       const HeadRows& head = rows.head(layer, kv_head);
       const int32_t most = head.rows() - head.recalled_rows() + recall_slots_ +
                            (budgets_[layer].each_step ? std::min(growth, 1) : growth);
-      if (head.slots() >= most + kPageSlots) backend.Repack(rows, layer, kv_head);
+      // Slots in the order of their positions are quickest to attend to; rows of recall come and go in between.
+      const bool settles = moment == Moment::kAgain && !head.in_order() && head.recalled_rows() == 0 &&
+                           head.groups().empty() && !budgets_[layer].each_step;
+      if (settles || head.slots() >= most + kPageSlots) heads.push_back({layer, kv_head});
     }
   }
+  backend.RepackAll(rows, heads);
 }
 
 std::vector<double> Compressor::VarianceConcentrations(Backend& backend, const SequenceRows& rows) const {
@@ -261,10 +266,12 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
   }
   SetBudgets(horizon, seen, lazy);
   CompressLayers(backend, rows, ring, moment, horizon.binds);
-  if (moment == Moment::kAgain) return ReleasePages(backend, rows, horizon.growth);
+  if (moment == Moment::kAgain) return TidyPages(backend, rows, horizon.growth, moment);
+  std::vector<Backend::HeadAt> heads;
   for (int layer = 0; layer < layout_.layers; ++layer) {
-    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) backend.Repack(rows, layer, kv_head);
+    for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) heads.push_back({layer, kv_head});
   }
+  backend.RepackAll(rows, heads);
 }
 
 std::vector<double> Compressor::LayerShares(Backend& backend, const SequenceRows& rows, const QueryRing* ring,

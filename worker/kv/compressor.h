@@ -130,8 +130,9 @@ class Compressor {
   // Sets budgets_ from the whole sequence and brings all layers within them.
   void CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t seen, const Horizon& horizon,
                    Moment moment);
-  // Gives back pages that the rows to come until the next selection do not need.
-  void ReleasePages(Backend& backend, SequenceRows& rows, int32_t growth) const;
+  // Gives back pages that the rows to come until the next selection do not need, and puts rows in order where they stay
+  // so for some steps.
+  void TidyPages(Backend& backend, SequenceRows& rows, int32_t growth, Moment moment) const;
   std::vector<double> VarianceConcentrations(Backend& backend, const SequenceRows& rows) const;
   std::vector<int> ChooseLazyLayers(Backend& backend, const SequenceRows& rows, const QueryRing& ring, int32_t tokens,
                                     int32_t kept_rows) const;

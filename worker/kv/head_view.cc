@@ -34,19 +34,18 @@ AttentionRows ResidentHeadView::Attention(int last, absl::FunctionRef<float(int3
 
 std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {
   TIDEPOOL_CHECK(head_->keeps_column_sums());
+  std::vector<float> of_slots(head_->slots(), 0.0f);  // sums of probabilities
+  for (const std::vector<float>& sums : head_->column_sums()) {
+    for (size_t slot = 0; slot < of_slots.size(); ++slot) {
+      of_slots[slot] = reduce == GroupReduce::kMax ? std::max(of_slots[slot], sums[slot]) : of_slots[slot] + sums[slot];
+    }
+  }
+  if (reduce == GroupReduce::kMean) {
+    for (float& sum : of_slots) sum /= static_cast<float>(head_->column_sums().size());
+  }
   std::vector<float> result;
   result.reserve(slots_.size());
-  for (int32_t slot : slots_) {
-    if (reduce == GroupReduce::kMean) {
-      result.push_back(head_->ColumnSum(slot));
-      continue;
-    }
-    float reduced = 0;  // sums of probabilities
-    for (const std::vector<float>& sums : head_->column_sums()) {
-      reduced = reduce == GroupReduce::kMax ? std::max(reduced, sums[slot]) : reduced + sums[slot];
-    }
-    result.push_back(reduced);
-  }
+  for (int32_t slot : slots_) result.push_back(of_slots[slot]);
   return result;
 }
 

@@ -115,12 +115,6 @@ void HeadRows::Prefetch() const {
   prefetch(merged_);
 }
 
-float HeadRows::ColumnSum(int32_t slot) const {
-  float sum = 0;
-  for (const std::vector<float>& sums : column_sums_) sum += sums[slot];
-  return sum / static_cast<float>(column_sums_.size());
-}
-
 void HeadRows::Renumber(PagePool& pool) {
   FreeEmptyGroups(pool);
   Touch(0);

@@ -103,8 +103,6 @@ class HeadRows {
   bool keeps_column_sums() const { return !column_sums_.empty(); }
   std::vector<std::vector<float>>& column_sums() { return column_sums_; }
   const std::vector<std::vector<float>>& column_sums() const { return column_sums_; }
-  // Mean over the group's query heads.
-  float ColumnSum(int32_t slot) const;
 
   // Slots whose row is a mixture (D2O merged others into it): not to be rebuilt from a stored block.
   std::vector<uint8_t>& merged() { return merged_; }

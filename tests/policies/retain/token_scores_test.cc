@@ -55,7 +55,7 @@ TEST(TokenScoresTest, TopIndicesEqualAFullSortOnRandomScoresWithTies) {
     const int size = static_cast<int>(random() % 60);
     std::vector<float> scores(size);
     for (float& score : scores) score = static_cast<float>(random() % 7);
-    const int count = static_cast<int>(random() % 64);
+    const int count = round % 4 == 0 ? std::max(size - 1, 0) : static_cast<int>(random() % 64);
     std::vector<int32_t> expected(size);
     std::iota(expected.begin(), expected.end(), 0);
     std::stable_sort(expected.begin(), expected.end(), [&](int a, int b) { return scores[a] > scores[b]; });

@@ -255,15 +255,11 @@ bool CpuBackend::KeyCosines(const SequenceRows& rows, int layer, int kv_head, co
   task.slots = head.slots();
   task.head_dim = layout_.head_dim;
   task.q = &vector;
-  std::vector<float> products(SlotFloats(task.slots)), squares(products.size());
-  KeyProducts(layout_.type, task, products.data(), squares.data());
-  float length = 0;
-  for (int c = 0; c < layout_.head_dim; ++c) length += vector[c] * vector[c];
-  constexpr float kLeast = 1e-12f;  // of a length
-  length = std::max(std::sqrt(length), kLeast);
-  for (size_t i = 0; i < slots.size(); ++i) {
-    out[i] = products[slots[i]] / (length * std::max(std::sqrt(squares[slots[i]]), kLeast));
-  }
+  float square = 0;
+  for (int c = 0; c < layout_.head_dim; ++c) square += vector[c] * vector[c];
+  std::vector<float> cosines(SlotFloats(task.slots));
+  CosinesWithKeys(layout_.type, task, std::sqrt(square), cosines.data());
+  for (size_t i = 0; i < slots.size(); ++i) out[i] = cosines[slots[i]];
   return true;
 }
 
@@ -273,26 +269,33 @@ void CpuBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t sl
   memory_->Write(page.page, slot % kPageSlots, row);
 }
 
-void CpuBackend::Repack(SequenceRows& rows, int layer, int kv_head) {
-  HeadRows& head = rows.head(layer, kv_head);
-  if (!head.in_order()) {
-    std::vector<int32_t> plain;  // slots by ascending position
-    for (int32_t slot : head.order()) {
-      if (!head.is_packed(slot)) plain.push_back(slot);
-    }
-    std::vector<int32_t> places;  // slots by number
-    for (int32_t slot = 0; slot < head.slots() && places.size() < plain.size(); ++slot) {
-      if (!head.is_packed(slot)) places.push_back(slot);
-    }
-    if (plain != places) {
-      std::vector<char> copy(plain.size() * layout_.row_bytes());
-      ReadRows(rows, layer, kv_head, plain, copy.data());
-      for (size_t i = 0; i < places.size(); ++i) {
-        WriteRow(rows, layer, kv_head, places[i], copy.data() + i * layout_.row_bytes());
-      }
-    }
+void CpuBackend::PutInOrder(const HeadRows& head) {
+  std::vector<int32_t> pages;  // the plain ones
+  for (const SlotPage& page : head.pages()) {
+    if (page.precision == KvPrecision::kF16) pages.push_back(page.page);
   }
-  head.Renumber(pool_);
+  std::vector<PageMemory::Place> places;  // of the plain rows by ascending position
+  size_t in_place = 0;                    // of the first rows
+  for (int32_t slot : head.order()) {
+    if (head.is_packed(slot)) continue;
+    const PageMemory::Place place = {head.pages()[slot / kPageSlots].page, slot % kPageSlots};
+    const bool there = place.page == pages[places.size() / kPageSlots] &&
+                       place.slot_in_page == static_cast<int32_t>(places.size() % kPageSlots);
+    if (there && in_place == places.size()) ++in_place;
+    places.push_back(place);
+  }
+  if (in_place == places.size()) return;
+  const size_t first = in_place / kPageSlots, end = (places.size() + kPageSlots - 1) / kPageSlots;
+  memory_->Move(absl::MakeConstSpan(places).subspan(first * kPageSlots),
+                absl::MakeConstSpan(pages).subspan(first, end - first));
+}
+
+void CpuBackend::RepackAll(SequenceRows& rows, absl::Span<const HeadAt> heads) {
+  ParallelFor(static_cast<int64_t>(heads.size()), [&](int64_t i) {
+    const HeadRows& head = rows.head(heads[i].layer, heads[i].kv_head);
+    if (!head.in_order()) PutInOrder(head);
+  });
+  for (const HeadAt& head : heads) rows.head(head.layer, head.kv_head).Renumber(pool_);
 }
 
 void CpuBackend::Split(const char* rows, int count, float* keys, float* values) const {

@@ -30,7 +30,8 @@ class CpuBackend : public Backend {
                   absl::Span<const int32_t> slots, float* out) override;
   bool heads_at_once() const override { return true; }
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
-  void Repack(SequenceRows& rows, int layer, int kv_head) override;
+  void Repack(SequenceRows& rows, int layer, int kv_head) override { RepackAll(rows, {{layer, kv_head}}); }
+  void RepackAll(SequenceRows& rows, absl::Span<const HeadAt> heads) override;
   void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) override;
   void MovePackedRow(SequenceRows& rows, int layer, int kv_head, int32_t from, int32_t to) override;
   void FillGroup(const RowGroup& group, const char* rows) override;
@@ -44,6 +45,8 @@ class CpuBackend : public Backend {
   void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
   void Logits(absl::Span<const StepSlice> slices);
   // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
+  // Moves the plain rows of a head to its plain slots 0, 1, ... by ascending position.
+  void PutInOrder(const HeadRows& head);
   void Split(const char* rows, int count, float* keys, float* values) const;
 
   const std::shared_ptr<const Model> model_;

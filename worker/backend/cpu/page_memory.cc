@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -27,6 +28,18 @@ void WriteRow(char* page, int head_dim, int slot, const char* row) {
     std::memcpy(keys + c * kPageSlots + slot, row + c * sizeof(Element), sizeof(Element));
   }
   std::memcpy(keys + (kPageSlots + slot) * head_dim, row + head_dim * sizeof(Element), sizeof(Element) * head_dim);
+}
+
+// A whole page from rows of others.
+template <typename Element, typename PageOf>
+void GatherPage(absl::Span<const PageMemory::Place> rows, int head_dim, const PageOf& page_of, char* out) {
+  Element* keys = reinterpret_cast<Element*>(out);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Element* from = reinterpret_cast<const Element*>(page_of(rows[i].page));
+    for (int c = 0; c < head_dim; ++c) keys[c * kPageSlots + i] = from[c * kPageSlots + rows[i].slot_in_page];
+    std::memcpy(keys + (kPageSlots + i) * head_dim, from + (kPageSlots + rows[i].slot_in_page) * head_dim,
+                sizeof(Element) * head_dim);
+  }
 }
 
 }  // namespace
@@ -92,6 +105,21 @@ void PageMemory::Write(int32_t page_index, int32_t slot, const char* row) {
   } else {
     WriteRow<uint32_t>(page(page_index), head_dim_, slot, row);
   }
+}
+
+void PageMemory::Move(absl::Span<const Place> from, absl::Span<const int32_t> to) {
+  const size_t bytes = page_bytes_[0];
+  std::vector<char> moved(to.size() * bytes);
+  auto page_of = [this](int32_t index) { return page(index); };
+  for (size_t i = 0; i < to.size(); ++i) {
+    const absl::Span<const Place> rows = from.subspan(i * kPageSlots, kPageSlots);
+    if (element_bytes_ == 2) {
+      GatherPage<uint16_t>(rows, head_dim_, page_of, moved.data() + i * bytes);
+    } else {
+      GatherPage<uint32_t>(rows, head_dim_, page_of, moved.data() + i * bytes);
+    }
+  }
+  for (size_t i = 0; i < to.size(); ++i) std::memcpy(page(to[i]), moved.data() + i * bytes, bytes);
 }
 
 }  // namespace tidepool

@@ -34,6 +34,14 @@ class PageMemory {
   void Read(int32_t page, int32_t slot_in_page, char* row) const;
   void Write(int32_t page, int32_t slot_in_page, const char* row);
 
+  // A slot of a slot page.
+  struct Place {
+    int32_t page, slot_in_page;
+  };
+  // The rows at `from` go to the slots 0, 1, ... of `to`, kPageSlots to each page; all are read before any is written.
+  // Slots behind the last row hold nothing afterwards. Calls may run at once where they share no page.
+  void Move(absl::Span<const Place> from, absl::Span<const int32_t> to);
+
   // Gives the machine's memory of pages, by ascending index, back where they cover it whole; they read as zeros then.
   void Release(KvPrecision precision, absl::Span<const int32_t> pages);
 

@@ -9,6 +9,7 @@ namespace tidepool {
 namespace {
 
 constexpr int32_t kScorePages = kPartRows / kPageSlots;  // of a unit
+constexpr int kSharedHeads = 2;                          // the last heads that threads share, for each of them
 
 // Threads that wait here are waited for soon; another process may have the core of the one that works.
 template <typename Condition>
@@ -43,7 +44,7 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
   now_.clear();
   prepare_.clear();
   next_prepare_ = 0;
-  int64_t first_row = 0, scratch = 0;
+  int64_t first_row = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto count = static_cast<int64_t>(slices[i].tokens.size());
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
@@ -62,24 +63,31 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
       head.scored.store(0, std::memory_order_relaxed);
       head.next_unit.store(0, std::memory_order_relaxed);
       head.done.store(0, std::memory_order_relaxed);
-      head.scratch = scratch;
-      if (head.split) {  // a hook takes no pages
-        const int64_t queries = count * group_, slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;
-        const int64_t parts = PartsOf(static_cast<int32_t>(slots));
-        scratch += queries * (slots + (parts + 1) * PartialFloats(layout_.head_dim));
-        if (head.rows->keeps_column_sums()) scratch += queries * parts * kPartRows;
-      }
+      head.taken.store(false, std::memory_order_relaxed);
       now_.push_back(&head);
     }
     first_row += count;
   }
-  scratch_.Floats(scratch);
   prepare_ = now_;
   // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
   std::stable_partition(prepare_.begin(), prepare_.end(), [](const Head* head) { return head->busy; });
   std::stable_sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
     return std::make_pair(a->busy, a->split) < std::make_pair(b->busy, b->split);
   });
+  const size_t shared = team_.size() > 1 ? size_t{kSharedHeads} * team_.size() : 0;
+  int64_t scratch = 0;
+  for (size_t i = 0; i < now_.size(); ++i) {
+    Head& head = *now_[i];
+    head.whole = head.split && i + shared < now_.size();
+    head.scratch = scratch;
+    if (!head.split || head.whole) continue;
+    const int64_t queries = static_cast<int64_t>(head.slice->tokens.size()) * group_;
+    const int64_t slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;  // a hook takes no pages
+    const int64_t parts = PartsOf(static_cast<int32_t>(slots));
+    scratch += queries * (slots + (parts + 1) * PartialFloats(layout_.head_dim));
+    if (head.rows->keeps_column_sums()) scratch += queries * parts * kPartRows;
+  }
+  scratch_.Floats(scratch);
 }
 
 void StepAttention::Prepare(Head& head, const float* q, float* out) {
@@ -182,13 +190,18 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out, Step
     head.prepared.store(true, std::memory_order_release);
   }
   for (Head* head : now_) {
+    if (head->whole && head->taken.exchange(true, std::memory_order_relaxed)) continue;
     SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
+    if (head->whole) {
+      const AttentionTask& task = head->task;
+      Attend(layout_.type, task,
+             thread_scratch_[thread]->Floats(ScratchOf(task.queries, task.slots, task.head_dim).end));
+      continue;
+    }
     for (int32_t unit = head->next_score.fetch_add(1); unit < head->score_units; unit = head->next_score.fetch_add(1)) {
       Score(*head, unit, thread);
       head->scored.fetch_add(1, std::memory_order_release);
     }
-  }
-  for (Head* head : now_) {
     if (head->next_unit.load(std::memory_order_relaxed) >= head->units) continue;
     SpinUntil([&] { return head->scored.load(std::memory_order_acquire) >= head->score_units; });
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {

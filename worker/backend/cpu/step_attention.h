@@ -1,9 +1,9 @@
 // Attention of one layer in a step of the `cpu` backend, over a team of threads.
 //
-// A kv head of a decoding sequence, or of a prompt's small piece, is split by its rows, so that threads end together
-// however few heads there are; a prompt's by tiles of its tokens. What a thread takes next follows one order: what
-// hooks have to do before heads attend, then scores, then weighted values; nobody waits but for what others already
-// work on.
+// A prompt's kv head is split by tiles of its tokens. One of a decoding sequence, or of a prompt's small piece, is one
+// thread's, whose cache then has its scores and the values behind its keys; but the last ones are split by their rows,
+// so that threads end together however few heads there are. What a thread takes next follows one order, after what
+// hooks have to do before heads attend; nobody waits but for what others already work on.
 #ifndef TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 #define TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 
@@ -42,6 +42,7 @@ class StepAttention {
     int64_t first_row = 0;  // of the slice in q
     bool busy = false;      // its hook has work
     bool split = false;
+    bool whole = false;  // split, but there are so many that one thread takes all of it
 
     std::atomic<bool> prepared{false};
     // Valid once prepared.
@@ -52,7 +53,8 @@ class StepAttention {
     float* column_sums[kMostQueries];
     int32_t visible[kMostQueries];
     int32_t score_units = 0, units = 0;
-    int64_t scratch = 0;  // of scratch_: scores, partials, sums, weights
+    int64_t scratch = 0;             // of scratch_: scores, partials, sums, weights
+    std::atomic<bool> taken{false};  // whole
     std::atomic<int32_t> next_score{0}, scored{0}, next_unit{0}, done{0};
   };
 

@@ -35,8 +35,8 @@ void AttendPart(KvType type, const AttentionTask& task, int32_t part, const floa
 void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
   Kernels().merge_parts(task, partials, weights, sums);
 }
-void KeyProducts(KvType type, const AttentionTask& task, float* products, float* squares) {
-  Kernels(type).key_products(task, products, squares);
+void CosinesWithKeys(KvType type, const AttentionTask& task, float length, float* cosines) {
+  Kernels(type).key_cosines(task, length, cosines);
 }
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }

@@ -402,6 +402,29 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
+// column[slot of row k] += weight[k - first] * factor. Most rows lie beside their neighbours.
+void AddToColumns(const float* weight, float factor, const int32_t* order, int32_t first, int32_t end, float* column) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const V factors = hn::Set(d, factor);
+  for (int32_t k = first; k < end; k += kSlots, weight += kSlots) {
+    const int32_t count = end - k < kSlots ? end - k : kSlots;
+    bool beside = count == kSlots;
+    for (int part = 0; part < kSlots && beside && order != nullptr; part += kLanes) {
+      beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + k + part), hn::Iota(di, order[k] + part)));
+    }
+    if (beside) {
+      float* to = column + (order != nullptr ? order[k] : k);
+      for (int part = 0; part < kSlots; part += kLanes) {
+        const V share = hn::Mul(hn::LoadU(d, weight + part), factors);
+        hn::StoreU(hn::Add(hn::LoadU(d, to + part), share), d, to + part);
+      }
+    } else {
+      for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factor;
+    }
+  }
+}
+
 // What the policies want of the attention, from each part's weights and the maximum that they are relative to.
 void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
   const D d;
@@ -415,10 +438,7 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
       const int32_t end = part == parts - 1 ? task.rows : (part + 1) * kPartRows;
       const float* weight = weights + int64_t{j} * parts * kPartRows;
       if (task.column_sums != nullptr) {
-        float* column = task.column_sums[j];
-        for (int32_t k = part * kPartRows; k < end; ++k) {
-          column[task.order != nullptr ? task.order[k] : k] += weight[k] * factor;
-        }
+        AddToColumns(weight + part * kPartRows, factor, task.order, part * kPartRows, end, task.column_sums[j]);
       }
       if (task.probabilities != nullptr) {
         float* to = task.probabilities + j * task.probability_stride;
@@ -514,8 +534,10 @@ void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores
 }
 
 template <typename T>
-void KeyProductsImpl(const AttentionTask& task, float* products, float* squares) {
+void KeyCosinesImpl(const AttentionTask& task, float length, float* cosines) {
   const D d;
+  const V least = hn::Set(d, 1e-12f);  // of a length
+  const V of_query = hn::Max(hn::Set(d, length), least);
   for (int32_t slot = 0; slot < task.slots; slot += kLanes) {
     if (task.pages[slot / kSlots] == nullptr) continue;
     const T* keys = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
@@ -525,8 +547,7 @@ void KeyProductsImpl(const AttentionTask& task, float* products, float* squares)
       product = hn::MulAdd(hn::Set(d, task.q[0][c]), key, product);
       square = hn::MulAdd(key, key, square);
     }
-    hn::StoreU(product, d, products + slot);
-    hn::StoreU(square, d, squares + slot);
+    hn::StoreU(hn::Div(product, hn::Mul(of_query, hn::Max(hn::Sqrt(square), least))), d, cosines + slot);
   }
 }
 
@@ -589,8 +610,8 @@ void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
 extern const AttentionKernels kAttentionKernels;
 const AttentionKernels kAttentionKernels = {
     {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>,
-     KeyProductsImpl<hwy::float16_t>},
-    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>, KeyProductsImpl<float>},
+     KeyCosinesImpl<hwy::float16_t>},
+    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>, KeyCosinesImpl<float>},
     MergePartsImpl,
     ExpAndSumImpl,
     FloatToHalfImpl,
