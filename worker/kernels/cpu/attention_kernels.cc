@@ -4,6 +4,7 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/half_float.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -551,60 +552,6 @@ void KeyCosinesImpl(const AttentionTask& task, float length, float* cosines) {
   }
 }
 
-#if !defined(__F16C__)
-// Round to nearest even in integer arithmetic: Highway's emulation of the conversion on SSE4 does not round so.
-uint16_t HalfBits(float value) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, 4);
-  const uint32_t sign = (bits >> 16) & 0x8000u;
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude >= 0x7f800000u) return static_cast<uint16_t>(sign | 0x7c00u | (magnitude > 0x7f800000u ? 0x200u : 0u));
-  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to infinity
-  if (magnitude < 0x38800000u) {                                               // subnormal half: multiples of 2^-24
-    const float scaled = __builtin_fabsf(value) * 16777216.0f;                 // exact
-    const float rounded = (scaled + 8388608.0f) - 8388608.0f;
-    return static_cast<uint16_t>(sign | static_cast<uint32_t>(rounded));
-  }
-  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
-#endif
-
-void FloatToHalfImpl(const float* in, int64_t count, uint16_t* out) {
-#if defined(__F16C__)
-  const D d;
-  const hn::Rebind<hwy::float16_t, D> d16;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  hwy::float16_t* to = reinterpret_cast<hwy::float16_t*>(out);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) hn::StoreU(hn::DemoteTo(d16, hn::LoadU(d, in + i)), d16, to + i);
-  if (i < count) {
-    HWY_ALIGN float rest[kSlots] = {};
-    HWY_ALIGN hwy::float16_t halves[kSlots];
-    __builtin_memcpy(rest, in + i, (count - i) * sizeof(float));
-    hn::StoreU(hn::DemoteTo(d16, hn::Load(d, rest)), d16, halves);
-    __builtin_memcpy(out + i, halves, (count - i) * sizeof(uint16_t));
-  }
-#else
-  for (int64_t i = 0; i < count; ++i) out[i] = HalfBits(in[i]);
-#endif
-}
-
-void HalfToFloatImpl(const uint16_t* in, int64_t count, float* out) {
-  const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const hwy::float16_t* from = reinterpret_cast<const hwy::float16_t*>(in);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) hn::StoreU(LoadElements(d, from + i), d, out + i);
-  if (i < count) {
-    HWY_ALIGN uint16_t rest[kSlots] = {};
-    HWY_ALIGN float values[kSlots];
-    __builtin_memcpy(rest, in + i, (count - i) * sizeof(uint16_t));
-    hn::Store(LoadElements(d, reinterpret_cast<const hwy::float16_t*>(rest)), d, values);
-    __builtin_memcpy(out + i, values, (count - i) * sizeof(float));
-  }
-}
-
 }  // namespace
 
 extern const AttentionKernels kAttentionKernels;
@@ -614,7 +561,7 @@ const AttentionKernels kAttentionKernels = {
     {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>, KeyCosinesImpl<float>},
     MergePartsImpl,
     ExpAndSumImpl,
-    FloatToHalfImpl,
-    HalfToFloatImpl};
+    half::FromFloat,
+    half::ToFloat};
 
 }  // namespace tidepool::TIDEPOOL_ISA
