@@ -6,32 +6,31 @@
 #include "base/check.h"
 
 namespace tidepool {
-namespace {
 
-// Rows scaled to length 1, transposed to [head_dim][rows] when `transposed`: products then run over rows without a
-// horizontal sum.
-std::vector<float> Normalized(const float* rows, int count, int head_dim, bool transposed) {
-  std::vector<float> out(static_cast<size_t>(count) * head_dim);
-  for (int i = 0; i < count; ++i) {
+std::vector<float> UnitRowBlocks(const float* rows, int count, int head_dim, int block) {
+  const int blocks = (count + block - 1) / block;
+  std::vector<float> out(static_cast<size_t>(blocks) * block * head_dim, 0.0f);
+  for (int i = 0; i < count; ++i, rows += head_dim) {
     double squares = 0;
-    for (int c = 0; c < head_dim; ++c) squares += double{rows[i * head_dim + c]} * rows[i * head_dim + c];
+    for (int c = 0; c < head_dim; ++c) squares += double{rows[c]} * rows[c];
     const double inverse = 1.0 / std::max(std::sqrt(squares), 1e-12);
-    for (int c = 0; c < head_dim; ++c) {
-      const float x = static_cast<float>(rows[i * head_dim + c] * inverse);
-      if (transposed) {
-        out[static_cast<size_t>(c) * count + i] = x;
-      } else {
-        out[static_cast<size_t>(i) * head_dim + c] = x;
-      }
-    }
+    float* to = out.data() + static_cast<size_t>(i / block) * block * head_dim + i % block;
+    for (int c = 0; c < head_dim; ++c) to[static_cast<size_t>(c) * block] = static_cast<float>(rows[c] * inverse);
   }
   return out;
 }
 
+std::vector<float> UnitRows(const float* rows, int count, int head_dim) {
+  return UnitRowBlocks(rows, count, head_dim, 1);
+}
+
+namespace {
+
 void FindTargets(const MergeHead& head, int evicted, int head_dim, std::vector<float>& similarity,
                  std::vector<int32_t>& target) {
-  const std::vector<float> kept = Normalized(head.kept_keys, head.kept, head_dim, true);
-  const std::vector<float> gone = Normalized(head.evicted_keys, evicted, head_dim, false);
+  // One block of all: products then run over rows without a horizontal sum.
+  const std::vector<float> kept = UnitRowBlocks(head.kept_keys, head.kept, head_dim, head.kept);
+  const std::vector<float> gone = UnitRows(head.evicted_keys, evicted, head_dim);
   similarity.resize(evicted);
   target.resize(evicted);
   std::vector<float> cosine(head.kept);

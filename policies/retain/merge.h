@@ -43,6 +43,11 @@ struct MergeResult {
   std::vector<std::vector<uint8_t>> merged;
 };
 
+// Rows [count][head_dim] scaled to length 1. The second: in blocks of `block`, [ceil(count / block)][head_dim][block],
+// with zeros behind the last row. A cosine is the product of two of them, summed in the order of the channels.
+std::vector<float> UnitRows(const float* rows, int count, int head_dim);
+std::vector<float> UnitRowBlocks(const float* rows, int count, int head_dim, int block);
+
 // Every head evicts the same number of rows, in ascending position; `evicted` >= 1, kept >= 1.
 MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
                          MergeState& state);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "policies/retain/merge_nearest.h"
+#include "worker/kernels/cpu/nearest_rows.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
@@ -27,7 +28,7 @@ RowMerger::RowMerger(const KvLayout& layout, const CompressionSpec& spec)
     : layout_(layout), fate_(spec.fate), options_(OptionsOf(spec)), state_(layout.layers) {}
 
 RowMerger::Targets RowMerger::MergeLike(int layer, absl::Span<RowVectors> kept_rows,
-                                        absl::Span<const RowVectors> evicted_rows, MergeResult* found) {
+                                        absl::Span<const RowVectors> evicted_rows, MergeResult found) {
   const size_t heads = kept_rows.size(), head_dim = layout_.head_dim;
   const size_t count = evicted_rows[0].keys.size() / head_dim;
   std::vector<MergeHead> merge(heads);
@@ -37,20 +38,37 @@ RowMerger::Targets RowMerger::MergeLike(int layer, absl::Span<RowVectors> kept_r
                    static_cast<int>(kept_rows[head].keys.size() / head_dim), evicted_rows[head].keys.data(),
                    evicted_rows[head].values.data()};
   }
-  MergeResult result;
-  if (found != nullptr) {
-    result = std::move(*found);
-    MergeFound(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer], result);
-  } else {
-    result = MergeEvicted(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer]);
-  }
-  Targets targets = result.target;
+  MergeFound(merge, static_cast<int>(count), static_cast<int>(head_dim), options_, state_[layer], found);
+  Targets targets = found.target;
   for (size_t head = 0; head < heads; ++head) {
     for (size_t e = 0; e < count; ++e) {
-      if (!result.merged[head][e]) targets[head][e] = -1;
+      if (!found.merged[head][e]) targets[head][e] = -1;
     }
   }
   return targets;
+}
+
+MergeResult RowMerger::FindAmong(absl::Span<const RowVectors> kept_rows,
+                                 absl::Span<const RowVectors> evicted_rows) const {
+  const int head_dim = layout_.head_dim;
+  MergeResult found;
+  for (size_t head = 0; head < kept_rows.size(); ++head) {
+    const auto kept = static_cast<int32_t>(kept_rows[head].keys.size() / head_dim);
+    const auto evicted = static_cast<int32_t>(evicted_rows[head].keys.size() / head_dim);
+    TIDEPOOL_CHECK(kept > 0);
+    const std::vector<float> rows = UnitRowBlocks(kept_rows[head].keys.data(), kept, head_dim, kNearestBlock);
+    const std::vector<float> vectors = UnitRows(evicted_rows[head].keys.data(), evicted, head_dim);
+    std::vector<float>& similarity = found.similarity.emplace_back(evicted);
+    std::vector<int32_t>& target = found.target.emplace_back(evicted);
+    FindNearestRows({.rows = rows.data(),
+                     .count = kept,
+                     .dim = head_dim,
+                     .vectors = vectors.data(),
+                     .vector_count = evicted,
+                     .best = similarity.data(),
+                     .row = target.data()});
+  }
+  return found;
 }
 
 RowMerger::Targets RowMerger::MergeNearest(const SequenceRows& rows, int layer,
@@ -117,8 +135,9 @@ int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::v
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
   }
+  if (fate_ == Fate::kMerge && !found) likes = FindAmong(kept_rows, evicted_rows);
   const Targets targets = fate_ == Fate::kMerge
-                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows, found ? &likes : nullptr)
+                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows, std::move(likes))
                               : MergeNearest(rows, layer, kept, evicted, absl::MakeSpan(kept_rows), evicted_rows);
 
   int64_t merged = 0;

@@ -37,9 +37,11 @@ class RowMerger {
  private:
   // By head, for each evicted row the kept one that it goes into, or -1. Changes `kept_rows`.
   using Targets = std::vector<std::vector<int32_t>>;
-  // found: not null where similarities and targets are known.
+  // found: similarities and targets.
   Targets MergeLike(int layer, absl::Span<RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows,
-                    MergeResult* found);
+                    MergeResult found);
+  // The most similar of all kept rows.
+  MergeResult FindAmong(absl::Span<const RowVectors> kept_rows, absl::Span<const RowVectors> evicted_rows) const;
   // Of few evicted rows: finds the kept rows that they go into without reading the others, and leaves the slots of
   // these alone in `kept`. False: they are many, or the backend cannot.
   bool FindLike(Backend& backend, const SequenceRows& rows, int layer, absl::Span<const RowVectors> evicted_rows,
