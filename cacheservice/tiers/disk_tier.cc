@@ -330,10 +330,11 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
   if (was_there) {
     TP_LOG(Warning, "cache", "disk tier: block ", id.key.ToHex(), " layer ", id.layer,
            " is lost: ", damage.ok() ? "its value is absent" : damage.message());
-    const std::string index_key = SequenceKey(at.sequence), value_key = ValueKey(at.sequence, id);
-    const Mutation erased[] = {{.family = Family::kBlockIndex, .key = index_key, .erase = true},
-                               {.family = Family::kBlockValues, .key = value_key, .erase = true}};
-    database_->Write(erased, Durability::kUnlogged).IgnoreError();  // else it is found damaged again after a restart
+    // Else it is found damaged again after a restart. The value itself stays until its file is dropped: erasing it
+    // would have RocksDB merge that file with another, read the damage, and refuse all writes from then on.
+    const std::string index_key = SequenceKey(at.sequence);
+    const Mutation erased = {.family = Family::kBlockIndex, .key = index_key, .erase = true};
+    database_->Write({&erased, 1}, Durability::kUnlogged).IgnoreError();
   }
   return BlockValue();
 }

@@ -7,6 +7,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "base/checksum.h"
 #include "base/status_macros.h"
 #include "policies/kv/block_codec.h"
 
@@ -75,16 +76,23 @@ absl::Status RowGather::Add(size_t index, std::string_view value) {
   tokens_ = view.tokens();
   kv_heads_ = view.kv_heads();
   const uint64_t all_tokens = view.tokens() == 64 ? ~uint64_t{0} : (uint64_t{1} << view.tokens()) - 1;
+  int64_t found_rows = 0;
   for (uint32_t i = first_of_[index]; i != kNone; i = next_[i]) {
     found_[i] = selections_[i].row_mask & all_tokens;
     size_t row = row_of_[i];
     for (uint64_t left = found_[i]; left != 0; left &= left - 1, ++row) {
       const int token = std::countr_zero(left);
-      std::memcpy(rows_.data() + row * row_bytes_, view.Row(selections_[i].kv_head, token).data(), row_bytes_);
+      char* copy = rows_.data() + row * row_bytes_;
+      std::memcpy(copy, view.Row(selections_[i].kv_head, token).data(), row_bytes_);
       checksums_[row] = view.RowChecksum(selections_[i].kv_head, token);
+      if (Checksum32(copy, row_bytes_) == checksums_[row]) continue;
+      for (uint32_t copied = first_of_[index]; copied != kNone; copied = next_[copied]) found_[copied] = 0;
+      return absl::DataLossError(absl::StrCat("block value: checksum of row (kv head ", selections_[i].kv_head,
+                                              ", token ", token, ") differs"));
     }
-    found_rows_ += std::popcount(found_[i]);
+    found_rows += std::popcount(found_[i]);
   }
+  found_rows_ += found_rows;
   return absl::OkStatus();
 }
 

@@ -26,8 +26,9 @@ class RowGather {
 
   // Has the processor fetch what Add will read of the value of blocks()[index]: blocks lie anywhere in memory.
   void Prefetch(size_t index, std::string_view value) const;
-  // The value of blocks()[index], header-checked here. DataLoss: it is damaged, nothing was copied. InvalidArgument: a
-  // selection's kv head is outside the block, or its rows have another size than those before.
+  // The value of blocks()[index]; its header and the rows that are copied are checked here, the latter while they are
+  // in the processor's cache. DataLoss: it is damaged, none of its rows count. InvalidArgument: a selection's kv head
+  // is outside the block, or its rows have another size than those before.
   absl::Status Add(size_t index, std::string_view value);
 
   // Rows found and not found so far.

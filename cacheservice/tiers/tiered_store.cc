@@ -92,7 +92,10 @@ class TieredStore::Impl {
 
   void StoreDurable(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
   void StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
+  // Not verified yet.
   BlockValue FindInMemory(const BlockId& id);
+  // Of memory; what is on its way to disk is found damaged again when it is read there.
+  void DropDamaged(const BlockId& id, const absl::Status& damage);
   std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids);
   RemoteTier::Found ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline);
   void Promote(const BlockId& id, const BlockValue& value);
@@ -160,6 +163,12 @@ void TieredStore::Impl::StoreVolatile(const Batch& batch, std::vector<absl::Stat
   }
 }
 
+void TieredStore::Impl::DropDamaged(const BlockId& id, const absl::Status& damage) {
+  TP_LOG(Error, "cache", "memory tier: block ", id.key.ToHex(), " layer ", id.layer, " is lost: ", damage.message());
+  ++memory_corrupt_;
+  memory_.Erase(id);
+}
+
 BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
   BlockValue value = memory_.Get(id);
   return value != nullptr ? value : queue_.Find(id);
@@ -194,6 +203,13 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<co
   bool any = false;
   for (size_t i = 0; i < ids.size(); ++i) {
     values[i] = FindInMemory(ids[i]);
+    if (values[i] != nullptr) {
+      const absl::Status valid = VerifyBlockValue(ids[i], *values[i]);
+      if (!valid.ok()) {
+        DropDamaged(ids[i], valid);
+        values[i] = nullptr;  // the disk may have it whole
+      }
+    }
     any = any || values[i] != nullptr;
     if (values[i] != nullptr) continue;
     places.push_back(i);
@@ -240,21 +256,26 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
                                                            absl::Time deadline) {
   RowGather gather(selections);
   absl::Status failure;
-  // Damage is a miss; a wrong question is an error.
-  auto add = [&](size_t index, const std::string& value) {
-    const absl::Status added = gather.Add(index, value);
-    if (!absl::IsDataLoss(added)) return added;
-    TP_LOG(Error, "cache", "memory tier: block ", gather.blocks()[index].key.ToHex(), ": ", added.message());
-    ++memory_corrupt_;
-    memory_.Erase(gather.blocks()[index]);
-    return absl::OkStatus();
-  };
   std::vector<size_t> places, places_nowhere;
   std::vector<BlockId> on_disk, nowhere;
+  // Damage is a miss (false); a wrong question is an error.
+  auto add = [&](size_t index, const std::string& value) -> absl::StatusOr<bool> {
+    const absl::Status added = gather.Add(index, value);
+    if (!absl::IsDataLoss(added)) return added.ok() ? absl::StatusOr<bool>(true) : added;
+    DropDamaged(gather.blocks()[index], added);
+    return false;
+  };
   BlockValue ahead[kGatheredAhead];
   for (size_t i = 0; i < gather.blocks().size() + kGatheredAhead; ++i) {
     BlockValue& place = ahead[i % kGatheredAhead];
-    if (place != nullptr) TP_RETURN_IF_ERROR(add(i - kGatheredAhead, *place));
+    if (place != nullptr) {
+      const size_t index = i - kGatheredAhead;
+      TP_ASSIGN_OR_RETURN(const bool whole, add(index, *place));
+      if (!whole) {  // on disk it may be
+        places.push_back(index);
+        on_disk.push_back(gather.blocks()[index]);
+      }
+    }
     place = nullptr;
     if (i >= gather.blocks().size()) continue;
     place = FindInMemory(gather.blocks()[i]);
@@ -277,7 +298,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
       if (!read[i].ok()) {
         failure = read[i].status();
       } else if (*read[i] != nullptr) {
-        TP_RETURN_IF_ERROR(add(places[first + i], **read[i]));
+        TP_RETURN_IF_ERROR(add(places[first + i], **read[i]).status());
         continue;
       }
       places_nowhere.push_back(places[first + i]);
@@ -288,7 +309,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
     const auto batch = absl::MakeConstSpan(nowhere).subspan(first, kReadBatch);
     const RemoteTier::Found found = ReadFromRemote(batch, deadline);
     for (size_t i = 0; i < batch.size(); ++i) {
-      if (found.values[i] != nullptr) TP_RETURN_IF_ERROR(add(places_nowhere[first + i], *found.values[i]));
+      if (found.values[i] != nullptr) TP_RETURN_IF_ERROR(add(places_nowhere[first + i], *found.values[i]).status());
     }
     if (found.complete) continue;
     failure = absl::UnavailableError("gather: the remote tier could not be asked");
