@@ -48,6 +48,8 @@ class FlagReader {
       }
       if (argument == "-h" || argument == "--help") {
         rest.push_back("--help");
+      } else if (argument == "--man") {
+        rest.push_back(argument);
       } else if (argument.size() < 3 || argument.substr(0, 2) != "--") {
         rest.push_back(argument);
       } else {
@@ -127,16 +129,27 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(int argc, char** argv, const
   return FlagReader(known).Read({argv + 1, argv + argc});
 }
 
-std::string FlagHelp(const FlagSet& known) {
-  std::map<std::string, const absl::CommandLineFlag*> flags;
+std::vector<FlagFacts> ListFlags(const FlagSet& known) {
+  std::map<std::string, FlagFacts> flags;
   for (const auto& [name, flag] : absl::GetAllFlags()) {
-    if (Contains(known, *flag)) flags[std::string(name)] = flag;
+    if (!known.empty() && !Contains(known, *flag)) continue;
+    FlagFacts& facts = flags[std::string(name)];
+    facts.name = absl::StrReplaceAll(name, {{"_", "-"}});
+    facts.value = flag->CurrentValue();
+    facts.default_value = flag->DefaultValue();
+    facts.help = flag->Help();
+    facts.is_switch = flag->IsOfType<bool>();
   }
+  std::vector<FlagFacts> list;
+  for (auto& [name, facts] : flags) list.push_back(std::move(facts));
+  return list;
+}
+
+std::string FlagHelp(const FlagSet& known) {
   std::string help;
-  for (const auto& [name, flag] : flags) {
-    const std::string standard = flag->DefaultValue();
-    absl::StrAppend(&help, "  --", absl::StrReplaceAll(name, {{"_", "-"}}), standard.empty() ? "" : "=", standard,
-                    "\n        ", flag->Help(), "\n");
+  for (const FlagFacts& flag : ListFlags(known)) {
+    absl::StrAppend(&help, "  --", flag.name, flag.default_value.empty() ? "" : "=", flag.default_value, "\n        ",
+                    flag.help, "\n");
   }
   return help;
 }

@@ -23,6 +23,13 @@ char Letter(LogLevel level) {
 
 }  // namespace
 
+std::optional<LogLevel> ParseLogLevel(std::string_view name) {
+  if (name == "info") return LogLevel::kInfo;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  return std::nullopt;
+}
+
 void SetLogLevel(LogLevel level) { minimum_level = level; }
 
 void WriteLog(LogLevel level, std::string_view module, std::string_view message) {

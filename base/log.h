@@ -4,6 +4,7 @@
 #ifndef TIDEPOOL_BASE_LOG_H_
 #define TIDEPOOL_BASE_LOG_H_
 
+#include <optional>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,8 @@ namespace tidepool {
 
 enum class LogLevel { kInfo = 0, kWarning = 1, kError = 2 };
 
+// info, warning or error.
+std::optional<LogLevel> ParseLogLevel(std::string_view name);
 // Lines below this level are not written. Default kInfo.
 void SetLogLevel(LogLevel level);
 void WriteLog(LogLevel level, std::string_view module, std::string_view message);

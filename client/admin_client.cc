@@ -29,6 +29,18 @@ class AdminClient::Impl {
     return response;
   }
 
+  template <typename Progress, typename Request>
+  absl::Status Follow(std::unique_ptr<grpc::ClientReader<Progress>> (v1::CacheAdmin::Stub::*call)(grpc::ClientContext*,
+                                                                                                  const Request&),
+                      const Request& request, const std::function<void(const Progress&)>& report) {
+    grpc::ClientContext context;
+    const auto stream = (stub.get()->*call)(&context, request);
+    Progress progress;
+    while (stream->Read(&progress)) report(progress);
+    const grpc::Status status = stream->Finish();
+    return status.ok() ? absl::OkStatus() : client::FromGrpc(status, address, security.get());
+  }
+
   const std::string address;
   const std::shared_ptr<const ChannelSecurity> security;
   const std::unique_ptr<v1::CacheAdmin::Stub> stub;
@@ -57,10 +69,11 @@ absl::StatusOr<std::vector<v1::SessionSummary>> AdminClient::Sessions() {
   return sessions;
 }
 
-absl::StatusOr<v1::SessionDescription> AdminClient::Describe(const std::string& session_id) {
+absl::StatusOr<v1::SessionDescription> AdminClient::Describe(const std::string& session_id, bool with_keys) {
   v1::DescribeSessionRequest request;
   request.set_tenant(impl_->tenant);
   request.set_session_id(session_id);
+  request.set_with_keys(with_keys);
   return impl_->Call(&v1::CacheAdmin::Stub::DescribeSession, request);
 }
 
@@ -72,14 +85,59 @@ absl::Status AdminClient::Drop(const std::string& session_id) {
 }
 
 absl::Status AdminClient::Drain(bool all_blocks, const std::function<void(const v1::DrainProgress&)>& report) {
-  grpc::ClientContext context;
   v1::DrainRequest request;
   request.set_all_blocks(all_blocks);
-  const auto stream = impl_->stub->Drain(&context, request);
-  v1::DrainProgress progress;
-  while (stream->Read(&progress)) report(progress);
-  const grpc::Status status = stream->Finish();
-  return status.ok() ? absl::OkStatus() : client::FromGrpc(status, impl_->address, impl_->security.get());
+  return impl_->Follow(&v1::CacheAdmin::Stub::Drain, request, report);
+}
+
+absl::StatusOr<v1::ExplainResponse> AdminClient::Explain(v1::ExplainRequest request) {
+  if (request.tenant().empty()) request.set_tenant(impl_->tenant);
+  return impl_->Call(&v1::CacheAdmin::Stub::Explain, request);
+}
+
+absl::StatusOr<v1::PinDescription> AdminClient::Pin(v1::PinRequest request) {
+  if (request.tenant().empty()) request.set_tenant(impl_->tenant);
+  return impl_->Call(&v1::CacheAdmin::Stub::Pin, request);
+}
+
+absl::Status AdminClient::Unpin(v1::UnpinRequest request) {
+  if (request.tenant().empty()) request.set_tenant(impl_->tenant);
+  return impl_->Call(&v1::CacheAdmin::Stub::Unpin, request).status();
+}
+
+absl::StatusOr<v1::ListPinsResponse> AdminClient::Pins() {
+  v1::ListPinsRequest request;
+  request.set_tenant(impl_->tenant);
+  return impl_->Call(&v1::CacheAdmin::Stub::ListPins, request);
+}
+
+absl::Status AdminClient::SetQuota(const v1::TenantQuota& quota) {
+  v1::SetQuotaRequest request;
+  request.set_tenant(impl_->tenant);
+  *request.mutable_quota() = quota;
+  return impl_->Call(&v1::CacheAdmin::Stub::SetQuota, request).status();
+}
+
+absl::StatusOr<v1::GetConfigResponse> AdminClient::Config() {
+  return impl_->Call(&v1::CacheAdmin::Stub::GetConfig, v1::GetConfigRequest());
+}
+
+absl::StatusOr<v1::ConfigFlag> AdminClient::SetConfig(const std::string& name, const std::string& value) {
+  v1::SetConfigRequest request;
+  request.set_name(name);
+  request.set_value(value);
+  return impl_->Call(&v1::CacheAdmin::Stub::SetConfig, request);
+}
+
+absl::Status AdminClient::Scrub(uint64_t bytes_per_second,
+                                const std::function<void(const v1::ScrubProgress&)>& report) {
+  v1::ScrubRequest request;
+  request.set_bytes_per_second(bytes_per_second);
+  return impl_->Follow(&v1::CacheAdmin::Stub::Scrub, request, report);
+}
+
+absl::Status AdminClient::Compact(const std::function<void(const v1::CompactProgress&)>& report) {
+  return impl_->Follow(&v1::CacheAdmin::Stub::Compact, v1::CompactRequest(), report);
 }
 
 }  // namespace tidepool

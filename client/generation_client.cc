@@ -127,6 +127,10 @@ absl::StatusOr<v1::ListPoliciesResponse> GenerationClient::ListPolicies() {
 absl::StatusOr<v1::GetWorkerStatsResponse> GenerationClient::GetWorkerStats() {
   return impl_->Unary(&v1::Generation::Stub::GetWorkerStats, v1::GetWorkerStatsRequest(), client::ShortDeadline());
 }
+absl::StatusOr<v1::ListBlockKeysResponse> GenerationClient::ListBlockKeys(const v1::ListBlockKeysRequest& request) {
+  TP_RETURN_IF_ERROR(client::CheckText(request));
+  return impl_->Unary(&v1::Generation::Stub::ListBlockKeys, request, client::ShortDeadline());
+}
 absl::Status GenerationClient::EndSession(const std::string& session_id) {
   v1::EndSessionRequest request;
   request.set_session_id(session_id);

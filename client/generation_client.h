@@ -50,6 +50,7 @@ class GenerationClient {
   absl::StatusOr<v1::GetModelResponse> GetModel(absl::Time deadline);
   absl::StatusOr<v1::ListPoliciesResponse> ListPolicies();
   absl::StatusOr<v1::GetWorkerStatsResponse> GetWorkerStats();
+  absl::StatusOr<v1::ListBlockKeysResponse> ListBlockKeys(const v1::ListBlockKeysRequest& request);
   // The worker forgets the session, after its turn under way. OK when there is none.
   absl::Status EndSession(const std::string& session_id);
 

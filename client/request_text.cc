@@ -19,6 +19,8 @@ absl::Status CheckField(const std::string& field, const std::string& text) {
 
 absl::Status CheckText(const v1::GenerateRequest& request) { return CheckField("text", request.text()); }
 
+absl::Status CheckText(const v1::ListBlockKeysRequest& request) { return CheckField("text", request.text()); }
+
 absl::Status CheckText(const v1::ChatRequest& request) {
   for (int i = 0; i < request.messages_size(); ++i) {
     TP_RETURN_IF_ERROR(CheckField(absl::StrCat("messages[", i, "].content"), request.messages(i).content()));

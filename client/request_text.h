@@ -10,6 +10,7 @@ namespace tidepool::client {
 // InvalidArgument naming the field and the byte.
 absl::Status CheckText(const v1::GenerateRequest& request);
 absl::Status CheckText(const v1::ChatRequest& request);
+absl::Status CheckText(const v1::ListBlockKeysRequest& request);
 
 }  // namespace tidepool::client
 

@@ -101,6 +101,8 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_cache_puts_total", kCache, kCounter, "tier", "Values newly stored"},
     {"tidepool_cache_repeated_puts_total", kCache, kCounter, "tier", "Values that were there already"},
     {"tidepool_cache_evictions_total", kCache, kCounter, "tier", "Values that left to make room"},
+    {"tidepool_cache_quota_evictions_total", kCache, kCounter, "",
+     "Values that left memory or disk because their tenant was past his quota"},
     {"tidepool_cache_corrupt_total", kCache, kCounter, "tier", "Values whose checksum differed when they were read"},
     {"tidepool_cache_write_failures_total", kCache, kCounter, "tier", "Values that could not be stored"},
     {"tidepool_cache_demotions_total", kCache, kCounter, "", "Values written to disk because memory had no room"},

@@ -12,7 +12,8 @@ constexpr absl::string_view kCacheStore = "/tidepool.v1.CacheStore/";
 constexpr absl::string_view kCacheAdmin = "/tidepool.v1.CacheAdmin/";
 
 bool IsOneTenants(absl::string_view admin_method) {
-  return admin_method == "ListSessions" || admin_method == "DescribeSession" || admin_method == "DropSession";
+  return admin_method == "ListSessions" || admin_method == "DescribeSession" || admin_method == "DropSession" ||
+         admin_method == "Explain" || admin_method == "Pin" || admin_method == "Unpin" || admin_method == "ListPins";
 }
 
 }  // namespace

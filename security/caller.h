@@ -2,8 +2,9 @@
 //
 //   user    Generation, but GetWorkerStats
 //   worker  CacheStore
-//   admin   what a user may; ListSessions, DescribeSession and DropSession of CacheAdmin; with tenant * all of
-//           CacheAdmin, GetWorkerStats, and services that are not named here
+//   admin   what a user may; ListSessions, DescribeSession, DropSession, Explain, Pin, Unpin and ListPins of
+//   CacheAdmin;
+//           with tenant * all of CacheAdmin, GetWorkerStats, and services that are not named here
 //   any     server reflection
 //
 // Health checks are open to everybody.

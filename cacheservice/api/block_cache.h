@@ -48,6 +48,7 @@ struct RecalledRows {
 struct OffloadOptions {
   bool durable = false;  // acknowledged only when on disk; else when in any tier
   BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
+  std::string tenant;    // whose, for quotas; empty: that of the connection
 };
 
 // A pod of a cache service of several, as its client sees it.

@@ -9,6 +9,7 @@
 #include "cacheservice/manifests/manifest_store_disk.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/cache_options.h"
+#include "cacheservice/tiers/pin_table.h"
 #include "cacheservice/tiers/tiered_store.h"
 
 namespace tidepool {
@@ -17,6 +18,7 @@ struct CacheStorage {
   // Declared in the order of construction: the database goes last.
   std::unique_ptr<Database> database;
   std::unique_ptr<TieredStore> blocks;
+  std::unique_ptr<PinTable> pins;
   std::unique_ptr<DiskManifestStore> manifests;
 
   // InvalidArgument as CacheOptions::Validate; FailedPrecondition when another process has the directory open, or its

@@ -44,8 +44,12 @@ class EmbeddedCache::Impl {
     MutexLock lock(&mutex_);
     while (queued_bytes_ > 0 && queued_bytes_ + bytes > write_behind_bytes_) changed_.Wait(&mutex_);
     queued_bytes_ += bytes;
-    queue_.push_back(
-        {{.id = id, .value = std::move(value), .durable = options.durable, .parent = options.parent}, std::move(done)});
+    queue_.push_back({{.id = id,
+                       .value = std::move(value),
+                       .durable = options.durable,
+                       .parent = options.parent,
+                       .tenant = options.tenant},
+                      std::move(done)});
     changed_.SignalAll();
   }
 
@@ -168,6 +172,7 @@ BlockCacheStats EmbeddedCache::Stats() const {
 
 ManifestStore* EmbeddedCache::manifests() { return impl_->storage_.manifests.get(); }
 DiskManifestStore* EmbeddedCache::disk_manifests() { return impl_->storage_.manifests.get(); }
+PinTable* EmbeddedCache::pins() { return impl_->storage_.pins.get(); }
 TieredStore* EmbeddedCache::blocks() { return impl_->storage_.blocks.get(); }
 
 }  // namespace tidepool

@@ -18,6 +18,7 @@
 #include "cacheservice/api/manifest_store.h"
 #include "cacheservice/manifests/manifest_store_disk.h"
 #include "cacheservice/tiers/cache_options.h"
+#include "cacheservice/tiers/pin_table.h"
 #include "cacheservice/tiers/tiered_store.h"
 #include "policies/kv/kv_layout.h"
 
@@ -45,6 +46,7 @@ class EmbeddedCache final : public BlockCache {
   ManifestStore* manifests();
   DiskManifestStore* disk_manifests();
   TieredStore* blocks();
+  PinTable* pins();
 
  private:
   class Impl;

@@ -226,6 +226,7 @@ bool OffloadLane::WriteValue(Stream* stream, const Entry& entry) {
       frame.set_value_bytes(static_cast<uint32_t>(entry.value.size()));
       frame.set_durable(entry.options.durable);
       if (entry.options.parent != BlockKey{}) frame.set_parent_key(std::string(entry.options.parent.AsString()));
+      if (entry.options.tenant != options_.tenant) frame.set_tenant(entry.options.tenant);
     }
     frame.set_payload(entry.value.substr(offset, kWireFrameBytes));
     frame.set_checksum(Checksum32(frame.payload()));

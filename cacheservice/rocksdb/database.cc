@@ -413,6 +413,19 @@ absl::Status Database::Flush() {
   return impl_->Written(use.db()->Flush(rocksdb::FlushOptions(), use.handles()));
 }
 
+absl::Status Database::Compact() {
+  TP_RETURN_IF_ERROR(Flush());
+  const Impl::Use use(impl_.get());
+  if (!use) return impl_->Refused();
+  for (const Family family : {Family::kMeta, Family::kBlockIndex, Family::kManifests}) {
+    rocksdb::CompactRangeOptions options;
+    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+    TP_RETURN_IF_ERROR(
+        impl_->Written(use.db()->CompactRange(options, use.handle(family), /*begin=*/nullptr, /*end=*/nullptr)));
+  }
+  return absl::OkStatus();
+}
+
 uint64_t Database::UsedBytes() const {
   uint64_t bytes = 0;
   std::error_code error;  // files come and go while we look: what cannot be read counts nothing

@@ -75,6 +75,10 @@ class Database {
   // Everything written so far is in files.
   absl::Status Flush();
 
+  // Merges the files of all families but the block values, whose files are dropped whole: what was replaced or erased
+  // takes no room any more. Takes as long as reading and writing them.
+  absl::Status Compact();
+
   uint64_t UsedBytes() const;  // of all files
   bool writable() const;       // the last write did not fail
 

@@ -1,67 +1,22 @@
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "cacheservice/rpc/admin_messages.h"
 #include "cacheservice/rpc/cache_store_service.h"
 #include "cacheservice/rpc/drain_stream.h"
+#include "cacheservice/rpc/explain.h"
+#include "cacheservice/rpc/job_stream.h"
+#include "cacheservice/rpc/scrub.h"
 #include "security/audit.h"
 #include "tidepool/v1/cache_admin.grpc.pb.h"
 
 namespace tidepool {
 namespace {
-
-void Fill(const TierStats& from, v1::StorageTierStats& to) {
-  to.set_limit_bytes(from.limit_bytes);
-  to.set_bytes(from.bytes);
-  to.set_objects(from.objects);
-  to.set_hits(from.hits);
-  to.set_misses(from.misses);
-  to.set_puts(from.puts);
-  to.set_repeated_puts(from.repeated_puts);
-  to.set_evictions(from.evictions);
-  to.set_corrupt(from.corrupt);
-  to.set_write_failures(from.write_failures);
-}
-
-v1::RemoteTierStats::Breaker BreakerOf(RemoteTierStats::Breaker state) {
-  switch (state) {
-    case RemoteTierStats::Breaker::kClosed: return v1::RemoteTierStats::BREAKER_CLOSED;
-    case RemoteTierStats::Breaker::kOpen: return v1::RemoteTierStats::BREAKER_OPEN;
-    case RemoteTierStats::Breaker::kHalfOpen: return v1::RemoteTierStats::BREAKER_HALF_OPEN;
-  }
-  return v1::RemoteTierStats::BREAKER_UNSPECIFIED;
-}
-
-void Fill(const RemoteTierStats& from, v1::RemoteTierStats& to) {
-  to.set_breaker(BreakerOf(from.breaker));
-  to.set_breaker_opened(from.breaker_opened);
-  to.set_retry_seconds(from.retry_seconds);
-  to.set_last_failure(from.last_failure);
-  to.set_hits(from.hits);
-  to.set_hit_bytes(from.hit_bytes);
-  to.set_absent(from.absent);
-  to.set_incomplete(from.incomplete);
-  to.set_corrupt(from.corrupt);
-  to.set_unavailable(from.unavailable);
-  to.set_failed(from.failed);
-  to.set_puts(from.puts);
-  to.set_put_bytes(from.put_bytes);
-  to.set_repeated_puts(from.repeated_puts);
-  to.set_write_failures(from.write_failures);
-  to.set_backlog_bytes(from.backlog_bytes);
-  to.set_dropped(from.dropped);
-}
-
-void Fill(const ManifestSummary& from, v1::SessionSummary& to) {
-  to.set_session_id(from.session_id);
-  to.set_tokens(from.tokens);
-  to.set_revision(from.revision);
-  to.set_updated_unix_ms(from.updated_unix_ms);
-  to.set_preset(from.preset);
-  to.set_manifest_bytes(from.body_bytes);
-}
 
 class CacheAdminService final : public v1::CacheAdmin::CallbackService {
  public:
@@ -70,20 +25,13 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* call, const v1::GetStatsRequest*,
                                      v1::GetStatsResponse* response) override {
     return Run(call, [this, response](const Caller&) {
-      const CacheStats stats = context_->blocks->Stats();
-      Fill(stats.memory, *response->mutable_memory());
-      Fill(stats.disk, *response->mutable_disk());
-      if (stats.remote.enabled) Fill(stats.remote, *response->mutable_remote());
-      response->set_demotions(stats.demotions);
-      response->set_promotions(stats.promotions);
-      response->set_dropped(stats.dropped);
-      response->set_recalled_rows(stats.recalled_rows);
-      response->set_recalled_bytes(stats.recalled_bytes);
-      response->set_missing_rows(stats.missing_rows);
+      Fill(context_->blocks->Stats(), *response);
+      for (const TenantStats& tenant : context_->blocks->Tenants()) Fill(tenant, *response->add_tenants());
+      AddPinned(*response);
+      for (const StreamStats& stream : context_->streams.Stats()) Fill(stream, *response->add_streams());
       response->set_sessions(static_cast<uint64_t>(context_->manifests->Stats().sessions));
-      response->set_disk_used_bytes(stats.disk_used_bytes);
-      response->set_disk_writable(stats.disk_writable);
       response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - context_->started));
+      response->set_unix_ms(absl::ToUnixMillis(absl::Now()));
       response->set_version(TIDEPOOL_VERSION);
       response->set_open_streams(static_cast<uint64_t>(context_->open_streams.load()));
       response->set_staging_bytes(static_cast<uint64_t>(context_->staging_bytes.load()));
@@ -130,6 +78,9 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       response->set_model_fingerprint(session.model_fingerprint);
       response->set_blocks(static_cast<int64_t>(session.block_keys.size()));
       response->set_stored_blocks(context_->blocks->LookupPrefix(session.block_keys, 1));
+      for (size_t i = 0; request->with_keys() && i < session.block_keys.size(); ++i) {
+        response->add_block_keys(std::string(session.block_keys[i].AsString()));
+      }
       response->set_engine_state_bytes(static_cast<int64_t>(session.engine_state.size()));
       return absl::OkStatus();
     });
@@ -146,6 +97,111 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
     });
   }
 
+  grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* call, const v1::ExplainRequest* request,
+                                    v1::ExplainResponse* response) override {
+    return Run(call, [this, call, request, response](const Caller& caller) {
+      TP_ASSIGN_OR_RETURN(const std::string tenant, caller.TenantFor(request->tenant()));
+      response->set_pod_name(context_->pod_name);
+      return tidepool::Explain(*context_->blocks, *context_->manifests, *request, tenant,
+                               absl::FromChrono(call->deadline()), response);
+    });
+  }
+
+  grpc::ServerUnaryReactor* Pin(grpc::CallbackServerContext* call, const v1::PinRequest* request,
+                                v1::PinDescription* response) override {
+    return Run(call, [this, request, response](const Caller& caller) {
+      absl::StatusOr<PinName> name = NameOf(caller, *request);
+      const absl::Status status = name.ok() ? DoPin(*name, *request, *response) : name.status();
+      Audit(caller, "/tidepool.v1.CacheAdmin/Pin", TargetOf(*request), status);
+      return status;
+    });
+  }
+
+  grpc::ServerUnaryReactor* Unpin(grpc::CallbackServerContext* call, const v1::UnpinRequest* request,
+                                  v1::UnpinResponse*) override {
+    return Run(call, [this, request](const Caller& caller) {
+      absl::StatusOr<PinName> name = NameOf(caller, *request);
+      const absl::Status status = name.ok() ? context_->pins->Unpin(*name) : name.status();
+      Audit(caller, "/tidepool.v1.CacheAdmin/Unpin", TargetOf(*request), status);
+      return status;
+    });
+  }
+
+  grpc::ServerUnaryReactor* ListPins(grpc::CallbackServerContext* call, const v1::ListPinsRequest* request,
+                                     v1::ListPinsResponse* response) override {
+    return Run(call, [this, request, response](const Caller& caller) {
+      std::string tenant = request->tenant();
+      if (!caller.all_tenants()) {
+        TP_ASSIGN_OR_RETURN(tenant, caller.TenantFor(tenant));
+      }
+      for (const PinInfo& pin : context_->pins->List(tenant)) Fill(pin, *response->add_pins());
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* SetQuota(grpc::CallbackServerContext* call, const v1::SetQuotaRequest* request,
+                                     v1::SetQuotaResponse*) override {
+    return Run(call, [this, request](const Caller& caller) {
+      const v1::TenantQuota& quota = request->quota();
+      const absl::Status status = context_->blocks->SetQuota(request->tenant(), {.memory_bytes = quota.memory_bytes(),
+                                                                                 .disk_bytes = quota.disk_bytes(),
+                                                                                 .pinned_bytes = quota.pinned_bytes()});
+      Audit(caller, "/tidepool.v1.CacheAdmin/SetQuota",
+            absl::StrCat(request->tenant(), " memory ", quota.memory_bytes(), " disk ", quota.disk_bytes(), " pinned ",
+                         quota.pinned_bytes()),
+            status);
+      return status;
+    });
+  }
+
+  grpc::ServerWriteReactor<v1::ScrubProgress>* Scrub(grpc::CallbackServerContext* call,
+                                                     const v1::ScrubRequest* request) override {
+    const absl::Status admitted = Begin(*call, "Scrub", CheckScrubRate(request->bytes_per_second()));
+    if (!admitted.ok()) return new JobStream<v1::ScrubProgress>(admitted);
+    return new JobStream<v1::ScrubProgress>(
+        &context_->jobs, &context_->scrubbing, "scrub",
+        [context = context_, rate = request->bytes_per_second()](JobControl& control, const auto& report) {
+          return tidepool::Scrub(*context->blocks, *context->manifests, rate, control, report);
+        });
+  }
+
+  grpc::ServerWriteReactor<v1::CompactProgress>* Compact(grpc::CallbackServerContext* call,
+                                                         const v1::CompactRequest*) override {
+    const absl::Status admitted = Begin(*call, "Compact", absl::OkStatus());
+    if (!admitted.ok()) return new JobStream<v1::CompactProgress>(admitted);
+    return new JobStream<v1::CompactProgress>(
+        &context_->jobs, &context_->compacting, "compact", [context = context_](JobControl&, const auto& report) {
+          v1::CompactProgress progress;
+          progress.set_used_bytes_before(context->blocks->Stats().disk_used_bytes);
+          progress.set_used_bytes(progress.used_bytes_before());
+          report(progress);
+          TP_RETURN_IF_ERROR(context->blocks->Compact());
+          progress.set_used_bytes(context->blocks->Stats().disk_used_bytes);
+          progress.set_finished(true);
+          report(progress);
+          return absl::OkStatus();
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetConfig(grpc::CallbackServerContext* call, const v1::GetConfigRequest*,
+                                      v1::GetConfigResponse* response) override {
+    return Run(call, [this, response](const Caller&) {
+      for (const RuntimeConfig::Entry& entry : context_->config->Entries()) Fill(entry, *response->add_flags());
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* SetConfig(grpc::CallbackServerContext* call, const v1::SetConfigRequest* request,
+                                      v1::ConfigFlag* response) override {
+    return Run(call, [this, request, response](const Caller& caller) {
+      const absl::StatusOr<RuntimeConfig::Entry> entry = context_->config->Set(request->name(), request->value());
+      Audit(caller, "/tidepool.v1.CacheAdmin/SetConfig", absl::StrCat(request->name(), "=", request->value()),
+            entry.status());
+      if (entry.ok()) Fill(*entry, *response);
+      return entry.status();
+    });
+  }
+
   grpc::ServerWriteReactor<v1::DrainProgress>* Drain(grpc::CallbackServerContext* call,
                                                      const v1::DrainRequest* request) override {
     if (const absl::StatusOr<Caller> caller = context_->security->CallerOf(*call); caller.ok()) {
@@ -155,6 +211,64 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
   }
 
  private:
+  // Pins by name, per tenant; those that a stream holds are nobody's.
+  void AddPinned(v1::GetStatsResponse& response) const {
+    for (const PinInfo& pin : context_->pins->List("")) {
+      for (v1::TenantStats& tenant : *response.mutable_tenants()) {
+        if (tenant.tenant() == pin.name.tenant) tenant.set_pinned_bytes(tenant.pinned_bytes() + pin.bytes);
+      }
+    }
+  }
+
+  // Of a long call: audited when it begins. `valid`: what its request is worth.
+  absl::Status Begin(const grpc::CallbackServerContext& call, const char* method, absl::Status valid) const {
+    const absl::StatusOr<Caller> caller = context_->security->CallerOf(call);
+    if (!caller.ok()) return caller.status();
+    Audit(*caller, absl::StrCat("/tidepool.v1.CacheAdmin/", method), context_->pod_name, valid);
+    return valid;
+  }
+
+  template <typename Request>
+  static std::string TargetOf(const Request& request) {
+    return absl::StrCat(request.tenant(), request.session_id().empty() ? "/prefix " : "/session ", request.session_id(),
+                        request.name());
+  }
+
+  template <typename Request>
+  static absl::StatusOr<PinName> NameOf(const Caller& caller, const Request& request) {
+    TP_ASSIGN_OR_RETURN(std::string tenant, caller.TenantFor(request.tenant()));
+    if (request.session_id().empty() == request.name().empty()) {
+      return absl::InvalidArgumentError("session_id, name: one of them must be given, and not both");
+    }
+    const bool is_session = request.name().empty();
+    return PinName{.tenant = std::move(tenant),
+                   .is_session = is_session,
+                   .name = is_session ? request.session_id() : request.name()};
+  }
+
+  absl::Status DoPin(const PinName& name, const v1::PinRequest& request, v1::PinDescription& response) {
+    constexpr int64_t kMostSeconds = 365 * 86'400;
+    if (request.ttl_seconds() < 0 || request.ttl_seconds() > kMostSeconds) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("ttl_seconds: ", request.ttl_seconds(), " is not in 1 to ", kMostSeconds, ", or 0 for ever"));
+    }
+    std::vector<BlockKey> keys;
+    if (name.is_session && request.keys().empty()) {
+      TP_ASSIGN_OR_RETURN(std::optional<SessionManifest> manifest,
+                          context_->manifests->Get(name.tenant, name.name, absl::InfiniteFuture()));
+      if (!manifest.has_value()) return Unknown(name.name);
+      keys = std::move(manifest->block_keys);
+      if (keys.empty()) return absl::NotFoundError(absl::StrCat("session_id: '", name.name, "' has no blocks"));
+    } else {
+      TP_ASSIGN_OR_RETURN(keys, KeysFrom(request.keys()));
+    }
+    const absl::Time expires =
+        request.ttl_seconds() == 0 ? absl::InfiniteFuture() : absl::Now() + absl::Seconds(request.ttl_seconds());
+    TP_ASSIGN_OR_RETURN(const PinInfo pin, context_->pins->Pin(name, keys, expires));
+    Fill(pin, response);
+    return absl::OkStatus();
+  }
+
   static absl::Status Unknown(const std::string& session) {
     return absl::NotFoundError(absl::StrCat("session_id: '", session, "' is not stored"));
   }

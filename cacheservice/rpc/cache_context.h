@@ -17,13 +17,16 @@
 #include "base/mutex.h"
 #include "cacheservice/manifests/manifest_store_disk.h"
 #include "cacheservice/rpc/put_queue.h"
+#include "cacheservice/rpc/stream_table.h"
 #include "cacheservice/tiers/tiered_store.h"
 #include "policies/kv/kv_layout.h"
 #include "security/rpc/server_security.h"
 
 namespace tidepool {
 
+class PinTable;
 class PodDrain;
+class RuntimeConfig;
 
 struct CacheContext {
   // All that is pointed to outlives the context.
@@ -86,14 +89,19 @@ struct CacheContext {
   std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};
   std::atomic<int> waiting_calls{0};
+  StreamTable streams;
+  PinTable* pins = nullptr;  // set before anything is served, like the two below; outlive the calls
+  RuntimeConfig* config = nullptr;
   std::string pod_name;                  // set before anything is served
   std::atomic<bool> draining{false};     // clients of several pods give it nothing new
   std::atomic<bool> refuses_new{false};  // what comes all the same is refused
   PodDrain* drain = nullptr;             // null: no peers. Outlives the calls
   Mutex mutex;
   absl::flat_hash_map<std::pair<std::string, KvType>, KvLayout> layouts ABSL_GUARDED_BY(mutex);
+  std::atomic<bool> scrubbing{false}, compacting{false};
   PutQueue puts;
-  Background pool;  // last: its threads end first
+  Background jobs{2};  // of administrators: one of each kind at a time
+  Background pool;     // last: its threads end first
 
  private:
   static absl::Status SameLayoutAs(const KvLayout& known, const KvLayout& given);

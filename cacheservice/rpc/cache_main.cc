@@ -9,6 +9,7 @@
 #include "base/byte_size.h"
 #include "base/flags.h"
 #include "base/log.h"
+#include "base/man_page.h"
 #include "cacheservice/rpc/cache_server.h"
 #include "cacheservice/rpc/remote_tier_flags.h"
 #include "security/rpc/server_flags.h"
@@ -34,6 +35,7 @@ ABSL_FLAG(
     std::string, peers, "",
     "all pods of the service, as in tidepool-worker --cache, this one among them or not: where `tidepool admin drain` "
     "copies to");
+ABSL_FLAG(std::string, log_level, "info", "lines of the log from this level on: info, warning or error");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace {
@@ -51,10 +53,23 @@ int Usage(const std::string& message) {
 int main(int argc, char** argv) {
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Usage(std::string(rest.status().message()));
+  if (!rest->empty() && rest->front() == "--man") {
+    std::fputs(
+        tidepool::FormatManPage({.name = "tidepool-cache",
+                                 .summary = "keeps evicted keys and values, stored prefixes and sessions for workers",
+                                 .usage = "tidepool-cache --data-dir=DIR [flags]",
+                                 .sections = {},
+                                 .flags = tidepool::ListFlags(kFlags),
+                                 .exit_codes = "0 ended by SIGTERM or SIGINT, 1 failed, 2 usage."})
+            .c_str(),
+        stdout);
+    return 0;
+  }
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-cache: keeps evicted keys and values, stored prefixes and sessions for workers.\n\n"
         "  tidepool-cache --data-dir=DIR [flags]\n\n%s\n"
+        "--man writes this as a manual page.\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
         tidepool::FlagHelp(kFlags).c_str());
     return 0;
@@ -84,6 +99,12 @@ int main(int argc, char** argv) {
   if (!remote.ok()) return Usage(std::string(remote.status().message()));
   options.cache.remote = *remote;
   options.cache.remote.insecure = options.security.insecure;
+  const auto log_level = tidepool::ParseLogLevel(absl::GetFlag(FLAGS_log_level));
+  if (!log_level.has_value()) {
+    return Usage(absl::StrCat("--log-level: '", absl::GetFlag(FLAGS_log_level), "' is not info, warning or error"));
+  }
+  tidepool::SetLogLevel(*log_level);
+  options.flags = tidepool::ListFlags(kFlags);
   options.cache.memory_bytes = *memory;
   options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.disk_bytes = *disk;

@@ -18,6 +18,7 @@
 #include "cacheservice/rpc/cache_store_service.h"
 #include "cacheservice/rpc/pod_drain.h"
 #include "cacheservice/rpc/pod_name.h"
+#include "cacheservice/rpc/runtime_config.h"
 #include "metrics/metrics_server.h"
 
 namespace tidepool {
@@ -25,6 +26,7 @@ namespace tidepool {
 struct CacheServer::Impl {
   CacheStorage storage;
   std::shared_ptr<const ServerSecurity> security;
+  std::unique_ptr<RuntimeConfig> config;
   std::unique_ptr<CacheContext> context;
   std::unique_ptr<PodDrain> drain;
   std::unique_ptr<grpc::Service> store, admin;
@@ -68,6 +70,9 @@ absl::StatusOr<std::unique_ptr<CacheServer>> CacheServer::Start(const CacheServe
   const int threads = options.threads + (options.cache.remote.enabled() ? options.cache.remote.readers : 0);
   impl->context = std::make_unique<CacheContext>(impl->storage.blocks.get(), impl->storage.manifests.get(), threads,
                                                  options.staging_bytes, impl->security.get());
+  impl->config = std::make_unique<RuntimeConfig>(impl->storage.blocks.get(), options.flags);
+  impl->context->pins = impl->storage.pins.get();
+  impl->context->config = impl->config.get();
   TP_ASSIGN_OR_RETURN(impl->context->pod_name, PodName(options.pod_name, impl->storage.database.get()));
   if (options.peers.from_dns() || !options.peers.addresses.empty()) {
     // Towards its peers a pod is who it is towards its clients.

@@ -4,9 +4,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/flags.h"
 #include "cacheservice/shards/pod_list.h"
 #include "cacheservice/tiers/cache_options.h"
 #include "security/rpc/server_security.h"
@@ -21,7 +23,8 @@ struct CacheServerOptions {
   std::string pod_name;  // among several; empty: one that belongs to the data directory
   PodList peers;         // where Drain copies to, this pod itself may be among them; empty: nowhere
   CacheOptions cache;
-  std::string metrics_address;  // as MetricsServer::Start; empty: no metrics
+  std::string metrics_address;   // as MetricsServer::Start; empty: no metrics
+  std::vector<FlagFacts> flags;  // what GetConfig shows
 };
 
 // What Start checks before it touches the data directory. InvalidArgument naming the option.

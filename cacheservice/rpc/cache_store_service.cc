@@ -39,11 +39,11 @@ class CacheStoreService final : public CacheStoreBase {
   }
 
   RawReactor* Offload(grpc::CallbackServerContext* call) override {
-    return new OffloadStream(context_, context_->security->CallerOf(*call));
+    return new OffloadStream(context_, context_->security->CallerOf(*call), call->peer());
   }
 
   RawReactor* Recall(grpc::CallbackServerContext* call) override {
-    return new RecallStream(context_, context_->security->CallerOf(*call));
+    return new RecallStream(context_, context_->security->CallerOf(*call), call->peer());
   }
 
   grpc::ServerWriteReactor<v1::FetchBlocksResponse>* FetchBlocks(grpc::CallbackServerContext*,

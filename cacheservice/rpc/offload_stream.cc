@@ -16,8 +16,11 @@ constexpr int64_t kCreditBytes = int64_t{16} << 20;
 
 }  // namespace
 
-OffloadStream::OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller)
-    : context_(context), caller_(std::move(caller)), outbox_(this) {
+OffloadStream::OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller, std::string peer)
+    : context_(context),
+      caller_(std::move(caller)),
+      meter_(context->streams.Add(StreamStats::Kind::kOffload, std::move(peer))),
+      outbox_(this) {
   context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
@@ -46,6 +49,8 @@ absl::Status OffloadStream::TakeHello() {
     TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
     layout_ = std::move(layout);
   }
+  tenant_ = request_.hello().tenant();
+  meter_->SetTenant(tenant_);
   open_ = true;
   v1::OffloadResponse response;
   response.mutable_accepted()->set_credit_bytes(kCreditBytes);
@@ -68,6 +73,8 @@ absl::Status OffloadStream::TakeFrame() {
     }
     TP_ASSIGN_OR_RETURN(value_.id, BlockOf(frame.block()));
     TP_ASSIGN_OR_RETURN(value_.parent, ParentOf(frame));
+    TP_ASSIGN_OR_RETURN(value_.tenant, TenantOfFrame(frame, tenant_));
+    TP_RETURN_IF_ERROR(IsTenantOf(caller_, value_.tenant));
     value_.durable = frame.durable();
     value_bytes_ = frame.value_bytes();
     sequence_ = frame.sequence();
@@ -100,7 +107,8 @@ absl::Status OffloadStream::TakeFrame() {
   }
   const int64_t bytes = static_cast<int64_t>(value_bytes_);
   outbox_.BeginWork();
-  auto done = [this, sequence = sequence_, bytes](absl::StatusOr<Tier> tier) {
+  auto done = [this, sequence = sequence_, bytes, asked = meter_->Asked()](absl::StatusOr<Tier> tier) {
+    meter_->Answered(asked, static_cast<uint64_t>(bytes));
     v1::OffloadResponse response;
     v1::OffloadResult& result = *response.mutable_result();
     result.set_sequence(sequence);

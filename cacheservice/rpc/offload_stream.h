@@ -5,7 +5,9 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/outbox.h"
@@ -17,7 +19,7 @@ namespace tidepool {
 // Deletes itself when the stream is done. Values that did not arrive in full are forgotten with it.
 class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller);
+  OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller, std::string peer);
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
   void OnCancel() override {}
@@ -29,11 +31,13 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   CacheContext* const context_;
   const absl::StatusOr<Caller> caller_;
+  const std::shared_ptr<StreamMeter> meter_;
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
   grpc::ByteBuffer raw_;  // of the read under way
   v1::OffloadRequest request_;
   bool open_ = false;               // the hello has come
   std::optional<KvLayout> layout_;  // nullopt: values of any shape
+  std::string tenant_;              // of the hello
   // The value under way.
   uint64_t sequence_ = 0;
   BlockPut value_;

@@ -183,18 +183,20 @@ absl::Status PodDrain::CopyBlocks(Run& run) {
         while (run.on_the_way_bytes > 0 && run.on_the_way_bytes + bytes > kMostOnTheWay) run.changed.Wait(&run.mutex);
         run.on_the_way_bytes += bytes;
       }
-      run.peers->Offload(batch[i], *values[i], {.durable = true}, [&run, bytes](const absl::Status& status) {
-        MutexLock lock(&run.mutex);
-        run.on_the_way_bytes -= bytes;
-        if (status.ok()) {
-          ++run.progress.blocks_copied;
-          run.progress.bytes_copied += bytes;
-        } else {
-          ++run.progress.blocks_failed;
-          if (run.failure.ok()) run.failure = status;
-        }
-        run.changed.SignalAll();
-      });
+      run.peers->Offload(batch[i], *values[i],
+                         {.durable = true, .parent = {}, .tenant = context_->blocks->TenantOf(batch[i])},
+                         [&run, bytes](const absl::Status& status) {
+                           MutexLock lock(&run.mutex);
+                           run.on_the_way_bytes -= bytes;
+                           if (status.ok()) {
+                             ++run.progress.blocks_copied;
+                             run.progress.bytes_copied += bytes;
+                           } else {
+                             ++run.progress.blocks_failed;
+                             if (run.failure.ok()) run.failure = status;
+                           }
+                           run.changed.SignalAll();
+                         });
     }
     run.Tell(/*now=*/false);
     cancelled = cancelled_.load();

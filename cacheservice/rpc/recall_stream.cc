@@ -21,8 +21,11 @@ constexpr int64_t kMostAnswerBytes = int64_t{64} << 20;
 
 }  // namespace
 
-RecallStream::RecallStream(CacheContext* context, absl::StatusOr<Caller> caller)
-    : context_(context), caller_(std::move(caller)), outbox_(this) {
+RecallStream::RecallStream(CacheContext* context, absl::StatusOr<Caller> caller, std::string peer)
+    : context_(context),
+      caller_(std::move(caller)),
+      meter_(context->streams.Add(StreamStats::Kind::kRecall, std::move(peer))),
+      outbox_(this) {
   context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
@@ -62,6 +65,7 @@ absl::Status RecallStream::Take() {
     TP_RETURN_IF_ERROR(IsTenantOf(caller_, request_.hello().tenant()));
     TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
     layout_ = std::move(layout);
+    meter_->SetTenant(request_.hello().tenant());
     return absl::OkStatus();
   }
   if (!request_.has_rows()) return absl::InvalidArgumentError("rows: must follow the hello");
@@ -87,25 +91,28 @@ absl::Status RecallStream::Take() {
   answering_.fetch_add(1);
   answering_bytes_.fetch_add(bytes);
   outbox_.BeginWork();
-  context_->pool.Run([this, id = rows.id(), selections = std::move(selections), deadline, bytes] {
-    Answer(id, selections, deadline);
-    answering_.fetch_sub(1);
-    answering_bytes_.fetch_sub(bytes);
-    ReadIfHeld();
-    outbox_.EndWork();
-  });
+  context_->pool.Run(
+      [this, id = rows.id(), selections = std::move(selections), deadline, bytes, asked = meter_->Asked()] {
+        meter_->Answered(asked, Answer(id, selections, deadline));
+        answering_.fetch_sub(1);
+        answering_bytes_.fetch_sub(bytes);
+        ReadIfHeld();
+        outbox_.EndWork();
+      });
   return absl::OkStatus();
 }
 
-void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline) {
+uint64_t RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline) {
   absl::StatusOr<RecalledRows> gathered = context_->blocks->GatherRows(selections, deadline);
   v1::RecallResponse response;
   response.set_id(id);
   if (!gathered.ok()) {
     response.set_code(static_cast<int>(gathered.status().code()));
     response.set_message(std::string(gathered.status().message()));
-    return outbox_.Send(response);
+    outbox_.Send(response);
+    return 0;
   }
+  const uint64_t bytes = gathered->rows.size();
   for (uint64_t mask : gathered->found) response.add_found(mask);
   response.set_partial(!gathered->complete);
   const size_t rows = gathered->row_checksums.size();
@@ -127,6 +134,7 @@ void RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& selectio
     response = v1::RecallResponse();
     response.set_id(id);
   }
+  return bytes;
 }
 
 }  // namespace tidepool

@@ -5,7 +5,9 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "cacheservice/rpc/cache_context.h"
@@ -18,7 +20,7 @@ namespace tidepool {
 // Deletes itself when the stream is done.
 class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  RecallStream(CacheContext* context, absl::StatusOr<Caller> caller);
+  RecallStream(CacheContext* context, absl::StatusOr<Caller> caller, std::string peer);
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnCancel() override {}
@@ -26,7 +28,8 @@ class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
  private:
   absl::Status Take();
-  void Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline);
+  // Returns the bytes of the rows.
+  uint64_t Answer(uint64_t id, const std::vector<RowSelection>& selections, absl::Time deadline);
   // Whether another request may be taken: few are being answered and the worker takes its answers.
   bool HasRoom() const;
   // Starts the held read when there is room again. Once, whoever comes first.
@@ -34,6 +37,7 @@ class RecallStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   CacheContext* const context_;
   const absl::StatusOr<Caller> caller_;
+  const std::shared_ptr<StreamMeter> meter_;
   Outbox<RecallStream, v1::RecallResponse> outbox_;
   grpc::ByteBuffer raw_;  // of the read under way
   v1::RecallRequest request_;

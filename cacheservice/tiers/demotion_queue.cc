@@ -10,8 +10,8 @@ constexpr uint64_t kBatchBytes = uint64_t{4} << 20;
 
 }  // namespace
 
-DemotionQueue::DemotionQueue(DiskTier* disk, uint64_t limit_bytes)
-    : disk_(disk), limit_bytes_(limit_bytes), thread_([this] { Run(); }) {}
+DemotionQueue::DemotionQueue(TenantDisks* disk, uint64_t limit_bytes, DepartureLog* departures)
+    : disk_(disk), limit_bytes_(limit_bytes), departures_(departures), thread_([this] { Run(); }) {}
 
 DemotionQueue::~DemotionQueue() {
   {
@@ -22,11 +22,11 @@ DemotionQueue::~DemotionQueue() {
   thread_.join();
 }
 
-void DemotionQueue::Push(const BlockId& id, const BlockValue& value) {
+void DemotionQueue::Push(const BlockId& id, const BlockValue& value, TenantId tenant) {
   const uint64_t bytes = value->capacity();
   MutexLock lock(&mutex_);
   while (stats_.bytes > 0 && stats_.bytes + bytes > limit_bytes_) written_.Wait(&mutex_);
-  if (!values_.emplace(id, value).second) return;  // evicted twice: the same bytes
+  if (!values_.emplace(id, Waiting{value, tenant}).second) return;  // evicted twice: the same bytes
   stats_.bytes += bytes;
   order_.push_back(id);
   ++pushed_;
@@ -36,7 +36,7 @@ void DemotionQueue::Push(const BlockId& id, const BlockValue& value) {
 BlockValue DemotionQueue::Find(const BlockId& id) const {
   MutexLock lock(&mutex_);
   const auto found = values_.find(id);
-  return found == values_.end() ? nullptr : found->second;
+  return found == values_.end() ? nullptr : found->second.value;
 }
 
 bool DemotionQueue::Busy() const {
@@ -64,7 +64,8 @@ void DemotionQueue::Run() {
       if (order_.empty()) return;
       for (uint64_t bytes = 0; !order_.empty() && bytes < kBatchBytes; order_.pop_front()) {
         const BlockId& id = order_.front();
-        batch.push_back({.id = id, .value = values_[id]});
+        const Waiting& waiting = values_[id];
+        batch.push_back({.id = id, .value = waiting.value, .tenant = waiting.tenant});
         bytes += batch.back().value->size();
       }
     }
@@ -74,6 +75,7 @@ void DemotionQueue::Run() {
       values_.erase(batch[i].id);
       stats_.bytes -= batch[i].value->capacity();
       ++(results[i].ok() ? stats_.written : stats_.lost);
+      if (!results[i].ok()) departures_->Note(batch[i].id.key, Departure::Reason::kDisk);
     }
     settled_ += batch.size();
     written_.SignalAll();

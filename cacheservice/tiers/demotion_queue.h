@@ -11,21 +11,23 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/mutex.h"
 #include "cacheservice/tiers/block_value.h"
-#include "cacheservice/tiers/disk_tier.h"
+#include "cacheservice/tiers/departure_log.h"
+#include "cacheservice/tiers/tenant_disks.h"
+#include "cacheservice/tiers/tenant_table.h"
 
 namespace tidepool {
 
 class DemotionQueue {
  public:
-  // `disk` outlives the queue.
-  DemotionQueue(DiskTier* disk, uint64_t limit_bytes);
+  // `disk` outlives the queue, and `departures`, which is told of what is lost.
+  DemotionQueue(TenantDisks* disk, uint64_t limit_bytes, DepartureLog* departures);
   // Writes what is left.
   ~DemotionQueue();
   DemotionQueue(const DemotionQueue&) = delete;
   DemotionQueue& operator=(const DemotionQueue&) = delete;
 
   // Waits while the queue is full. One value always fits into an empty queue.
-  void Push(const BlockId& id, const BlockValue& value);
+  void Push(const BlockId& id, const BlockValue& value, TenantId tenant);
 
   // Null: not here.
   BlockValue Find(const BlockId& id) const;
@@ -46,13 +48,19 @@ class DemotionQueue {
  private:
   void Run();
 
-  DiskTier* const disk_;
+  struct Waiting {
+    BlockValue value;
+    TenantId tenant;
+  };
+
+  TenantDisks* const disk_;
   const uint64_t limit_bytes_;
+  DepartureLog* const departures_;
   mutable Mutex mutex_;
   CondVar work_;     // something was pushed, or closing
   CondVar written_;  // something left the queue
   std::deque<BlockId> order_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<BlockId, BlockValue> values_ ABSL_GUARDED_BY(mutex_);  // those being written, too
+  absl::flat_hash_map<BlockId, Waiting> values_ ABSL_GUARDED_BY(mutex_);  // those being written, too
   Stats stats_ ABSL_GUARDED_BY(mutex_);
   uint64_t pushed_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t settled_ ABSL_GUARDED_BY(mutex_) = 0;  // of those pushed, in order

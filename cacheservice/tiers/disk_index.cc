@@ -12,30 +12,54 @@ std::optional<DiskIndex::Location> DiskIndex::Find(const BlockId& id) const {
   return found->second;
 }
 
-int64_t DiskIndex::Add(const BlockId& id, const Location& location) {
+void DiskIndex::Discount(const Location& location) {
+  Usage& usage = usage_[location.tenant];
+  usage.bytes -= location.cost_bytes;
+  --usage.objects;
+}
+
+int64_t DiskIndex::Add(const BlockId& id, const Location& location, Observer dropped) {
   TIDEPOOL_CHECK(location.sequence >= next_sequence_);
   next_sequence_ = location.sequence + 1;
   records_.push_back({.sequence = location.sequence, .id = id, .cost_bytes = location.cost_bytes});
   bytes_ += location.cost_bytes;
-  locations_[id] = location;
-  int64_t dropped = 0;
+  const auto [at, is_new] = locations_.try_emplace(id, location);
+  if (!is_new) {
+    Discount(at->second);
+    at->second = location;
+  }
+  Usage& usage = usage_[location.tenant];
+  usage.bytes += location.cost_bytes;
+  ++usage.objects;
+  return DropOldest(dropped);
+}
+
+int64_t DiskIndex::SetLimit(uint64_t limit_bytes, Observer dropped) {
+  limit_bytes_ = limit_bytes;
+  return DropOldest(dropped);
+}
+
+int64_t DiskIndex::DropOldest(Observer dropped) {
+  int64_t count = 0;
   while (bytes_ > limit_bytes_ && records_.size() > 1) {
     const Record& oldest = records_.front();
     const bool copied = oldest.sequence <= mark_;
     if (Forget(oldest.id, oldest.sequence)) {
-      ++dropped;
+      ++count;
+      dropped(oldest.id);
       if (!copied) ++dropped_uncopied_;
     }
     bytes_ -= oldest.cost_bytes;
     if (copied) copied_bytes_ -= oldest.cost_bytes;
     records_.pop_front();
   }
-  return dropped;
+  return count;
 }
 
 bool DiskIndex::Forget(const BlockId& id, uint64_t sequence) {
   const auto found = locations_.find(id);
   if (found == locations_.end() || found->second.sequence != sequence) return false;
+  Discount(found->second);
   locations_.erase(found);
   return true;
 }

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "cacheservice/api/block_cache.h"
+#include "cacheservice/tiers/tenant_table.h"
 
 namespace tidepool {
 
@@ -21,6 +23,7 @@ class DiskIndex {
     uint64_t sequence = 0;
     uint32_t cost_bytes = 0;
     bool durable = false;
+    TenantId tenant = kNoTenant;
     friend bool operator==(const Location&, const Location&) = default;
   };
 
@@ -30,8 +33,11 @@ class DiskIndex {
 
   // Adds a value that is stored under `location`, whose sequence is the highest so far. A value of the same id that was
   // there is replaced; its bytes count until they are the oldest. Returns how many values were dropped to stay within
-  // the limit.
-  int64_t Add(const BlockId& id, const Location& location);
+  // the limit, each of which `dropped` sees.
+  using Observer = absl::FunctionRef<void(const BlockId&)>;
+  int64_t Add(const BlockId& id, const Location& location, Observer dropped = IgnoreDropped);
+  // Another limit, from now on. Returns as Add.
+  int64_t SetLimit(uint64_t limit_bytes, Observer dropped = IgnoreDropped);
 
   // Takes out a value that cannot be read. Its bytes count until they are the oldest. False: it is not there any more.
   bool Forget(const BlockId& id, uint64_t sequence);
@@ -53,6 +59,10 @@ class DiskIndex {
   uint64_t limit_bytes() const { return limit_bytes_; }
   uint64_t bytes() const { return bytes_; }  // never above the limit, unless one value alone is
   size_t objects() const { return locations_.size(); }
+  struct Usage {
+    uint64_t bytes = 0, objects = 0;  // of values that are there
+  };
+  const absl::flat_hash_map<TenantId, Usage>& usage() const { return usage_; }
   uint64_t first_sequence() const { return records_.empty() ? next_sequence_ : records_.front().sequence; }
   uint64_t next_sequence() const { return next_sequence_; }
   void SkipTo(uint64_t next_sequence);  // not backwards
@@ -65,12 +75,16 @@ class DiskIndex {
     uint32_t cost_bytes;
   };
 
+  static void IgnoreDropped(const BlockId&) {}
+  int64_t DropOldest(Observer dropped);
+  void Discount(const Location& location);
   std::deque<Record>::const_iterator FirstUncopied() const;
 
-  const uint64_t limit_bytes_;
+  uint64_t limit_bytes_;
   absl::flat_hash_map<BlockId, Location> locations_;
   std::deque<Record> records_;  // ascending sequence; those replaced or forgotten, too
-  uint64_t bytes_ = 0;          // of records_
+  absl::flat_hash_map<TenantId, Usage> usage_;
+  uint64_t bytes_ = 0;  // of records_
   uint64_t next_sequence_ = 1;
   uint64_t mark_ = 0;          // records up to this sequence are copied
   uint64_t copied_bytes_ = 0;  // of those among records_

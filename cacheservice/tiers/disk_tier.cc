@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 
@@ -50,22 +51,24 @@ std::string ValueKey(uint64_t sequence, const BlockId& id) {
   return key;
 }
 
-std::string IndexEntry(const BlockId& id, uint32_t value_bytes) {
+std::string IndexEntry(const BlockId& id, uint32_t value_bytes, std::string_view tenant) {
   std::string entry;
   AppendId(id, &entry);
   entry.append(reinterpret_cast<const char*>(&value_bytes), sizeof value_bytes);
+  entry.append(tenant);
   return entry;
 }
 
 // False: not an entry that we wrote.
 bool ParseIndexEntry(std::string_view key, std::string_view entry, uint64_t* sequence, BlockId* id,
-                     uint32_t* value_bytes) {
-  if (key.size() != kSequenceBytes || entry.size() != kIdBytes + sizeof *value_bytes) return false;
+                     uint32_t* value_bytes, std::string_view* tenant) {
+  if (key.size() != kSequenceBytes || entry.size() < kIdBytes + sizeof *value_bytes) return false;
   *sequence = ReadBigEndian(key);
   std::memcpy(id->key.bytes.data(), entry.data(), id->key.bytes.size());
   id->layer = static_cast<int32_t>(ReadBigEndian(entry.substr(16, 4)));
   std::memcpy(value_bytes, entry.data() + kIdBytes, sizeof *value_bytes);
-  return true;
+  *tenant = entry.substr(kIdBytes + sizeof *value_bytes);
+  return tenant->size() <= kMaxTenantBytes;
 }
 
 }  // namespace
@@ -80,18 +83,26 @@ uint64_t DiskTier::WriteBufferBytes(uint64_t disk_bytes) {
   return std::clamp(disk_bytes / 64, kMinWriteBufferBytes, kMaxWriteBufferBytes);
 }
 
-DiskTier::DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes)
-    : database_(database), write_buffer_bytes_(write_buffer_bytes), index_(limit_bytes) {
+DiskTier::DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes, TenantTable* tenants,
+                   DepartureLog* departures, TenantId owner)
+    : database_(database),
+      write_buffer_bytes_(write_buffer_bytes),
+      tenants_(tenants),
+      departures_(departures),
+      owner_(owner),
+      index_(limit_bytes) {
   MutexLock lock(&mutex_);
   stats_.limit_bytes = limit_bytes;
 }
 
-absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uint64_t disk_bytes) {
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uint64_t disk_bytes, TenantTable* tenants,
+                                                         DepartureLog* departures, TenantId owner) {
   const uint64_t reserve_bytes = ReserveBytes(disk_bytes);
   if (disk_bytes < 2 * reserve_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("disk_bytes ", disk_bytes, " is below ", 2 * reserve_bytes));
   }
-  std::unique_ptr<DiskTier> tier(new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes)));
+  std::unique_ptr<DiskTier> tier(
+      new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes), tenants, departures, owner));
   TP_RETURN_IF_ERROR(tier->Load());
   tier->TrimFiles();
   return tier;
@@ -113,13 +124,16 @@ absl::Status DiskTier::Load() {
         uint64_t sequence = 0;
         BlockId id;
         uint32_t value_bytes = 0;
-        if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes) || sequence < index_.next_sequence()) {
+        std::string_view tenant;
+        if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes, &tenant) || sequence < index_.next_sequence()) {
           ++unreadable;
           return true;
         }
         // What a crash left is in files or in the synced log by now.
-        index_.Add(
-            id, {.sequence = sequence, .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)), .durable = true});
+        index_.Add(id, {.sequence = sequence,
+                        .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)),
+                        .durable = true,
+                        .tenant = tenants_ == nullptr ? kNoTenant : tenants_->IdOf(tenant)});
         return true;
       }));
   if (unreadable > 0) TP_LOG(Warning, "cache", "disk tier: ", unreadable, " index entries are unreadable");
@@ -175,10 +189,12 @@ absl::Status DiskTier::Plan(const DiskPut& put, bool durable, std::vector<Planne
     return absl::OkStatus();
   }
   const uint64_t sequence = planned->empty() ? index_.next_sequence() : planned->back().location.sequence + 1;
-  planned->push_back(
-      {.put = &put,
-       .result = nullptr,
-       .location = {.sequence = sequence, .cost_bytes = static_cast<uint32_t>(cost_bytes), .durable = durable}});
+  planned->push_back({.put = &put,
+                      .result = nullptr,
+                      .location = {.sequence = sequence,
+                                   .cost_bytes = static_cast<uint32_t>(cost_bytes),
+                                   .durable = durable,
+                                   .tenant = put.tenant}});
   return absl::OkStatus();
 }
 
@@ -188,8 +204,8 @@ absl::Status DiskTier::WritePlanned(absl::Span<const Planned> planned, bool dura
   std::vector<Mutation> mutations;
   for (const Planned& one : planned) {
     const std::string& index_key = bytes.emplace_back(SequenceKey(one.location.sequence));
-    const std::string& entry =
-        bytes.emplace_back(IndexEntry(one.put->id, static_cast<uint32_t>(one.put->value->size())));
+    const std::string& entry = bytes.emplace_back(
+        IndexEntry(one.put->id, static_cast<uint32_t>(one.put->value->size()), TenantName(one.location.tenant)));
     const std::string& value_key = bytes.emplace_back(ValueKey(one.location.sequence, one.put->id));
     mutations.push_back({.family = Family::kBlockIndex, .key = index_key, .value = entry});
     mutations.push_back({.family = Family::kBlockValues, .key = value_key, .value = *one.put->value});
@@ -225,7 +241,7 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
         continue;
       }
       added_bytes += one.location.cost_bytes;
-      stats_.evictions += index_.Add(one.put->id, one.location);
+      stats_.evictions += index_.Add(one.put->id, one.location, [this](const BlockId& id) { NoteDropped(id); });
       ++stats_.puts;
     }
     untrimmed_bytes_ += bytes_before + added_bytes - index_.bytes();
@@ -233,6 +249,32 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
   }
   if (trim) TrimFiles();
   if (on_write_) on_write_();
+}
+
+std::string DiskTier::TenantName(TenantId tenant) const {
+  return tenants_ == nullptr ? std::string() : tenants_->NameOf(tenant);
+}
+
+void DiskTier::NoteDropped(const BlockId& id) const {
+  if (owner_ != kNoTenant) tenants_->CountQuotaEvictions(owner_, 1);
+  if (departures_ == nullptr) return;
+  departures_->Note(id.key, owner_ == kNoTenant ? Departure::Reason::kRoom : Departure::Reason::kQuota);
+}
+
+absl::Status DiskTier::SetDiskBytes(uint64_t disk_bytes) {
+  const uint64_t reserve_bytes = 8 * write_buffer_bytes_;
+  if (disk_bytes < 2 * reserve_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("disk_bytes ", disk_bytes, " is below ", 2 * reserve_bytes));
+  }
+  {
+    MutexLock lock(&mutex_);
+    const uint64_t bytes_before = index_.bytes();
+    stats_.limit_bytes = disk_bytes - reserve_bytes;
+    stats_.evictions += index_.SetLimit(stats_.limit_bytes, [this](const BlockId& id) { NoteDropped(id); });
+    untrimmed_bytes_ += bytes_before - index_.bytes();
+  }
+  TrimFiles();
+  return absl::OkStatus();
 }
 
 void DiskTier::TrimFiles() {
@@ -256,6 +298,18 @@ void DiskTier::TrimFiles() {
 
 std::vector<absl::StatusOr<BlockValue>> DiskTier::Get(absl::Span<const BlockId> ids) {
   return Read(ids, /*counted=*/true);
+}
+
+std::vector<absl::StatusOr<uint64_t>> DiskTier::Verify(absl::Span<const BlockId> ids) {
+  std::vector<absl::StatusOr<uint64_t>> sizes;
+  for (const absl::StatusOr<BlockValue>& value : Read(ids, /*counted=*/false)) {
+    if (value.ok()) {
+      sizes.push_back(*value == nullptr ? 0 : (*value)->size());
+    } else {
+      sizes.push_back(value.status());
+    }
+  }
+  return sizes;
 }
 
 std::vector<absl::StatusOr<BlockValue>> DiskTier::Read(absl::Span<const BlockId> ids, bool counted) {
@@ -327,6 +381,7 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
     was_there = index_.Forget(id, at.sequence);
     if (was_there) ++stats_.corrupt;
   }
+  if (was_there && departures_ != nullptr) departures_->Note(id.key, Departure::Reason::kCorrupt);
   if (was_there) {
     TP_LOG(Warning, "cache", "disk tier: block ", id.key.ToHex(), " layer ", id.layer,
            " is lost: ", damage.ok() ? "its value is absent" : damage.message());
@@ -349,7 +404,7 @@ DiskTier::Leaving DiskTier::ReadLeaving(uint64_t most_bytes) {
   std::vector<absl::StatusOr<BlockValue>> values = Read(ids, /*counted=*/false);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (values[i].ok() && *values[i] != nullptr) {
-      leaving.values.push_back({.id = ids[i], .value = *std::move(values[i])});
+      leaving.values.push_back({.id = ids[i], .value = *std::move(values[i]), .tenant = kNoTenant});
     }
   }
   return leaving;
@@ -373,6 +428,18 @@ std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
 bool DiskTier::Contains(const BlockId& id) const {
   MutexLock lock(&mutex_);
   return index_.Find(id).has_value();
+}
+
+std::optional<TenantId> DiskTier::TenantOf(const BlockId& id) const {
+  MutexLock lock(&mutex_);
+  const std::optional<DiskIndex::Location> found = index_.Find(id);
+  if (!found.has_value()) return std::nullopt;
+  return found->tenant;
+}
+
+absl::flat_hash_map<TenantId, DiskIndex::Usage> DiskTier::UsageByTenant() const {
+  MutexLock lock(&mutex_);
+  return index_.usage();
 }
 
 TierStats DiskTier::Stats() const {

@@ -2,6 +2,7 @@
 //
 //   family block_values   sequence (8, big endian) ++ block key (16) ++ layer (4, big endian)  ->  block value
 //   family block_index    sequence (8, big endian)  ->  block key (16) ++ layer (4) ++ value size (4, little endian)
+//                         ++ tenant (the rest; empty: not known)
 //   family meta           "blocks.first_sequence"  ->  sequence (8): what is below is dropped
 //
 // Keys ascend with age, so files hold ranges of ages: nothing is ever rewritten, and the oldest go file by file. The id
@@ -14,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,7 +28,9 @@
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/block_value.h"
+#include "cacheservice/tiers/departure_log.h"
 #include "cacheservice/tiers/disk_index.h"
+#include "cacheservice/tiers/tenant_table.h"
 #include "cacheservice/tiers/tier_stats.h"
 
 namespace tidepool {
@@ -34,12 +38,17 @@ namespace tidepool {
 struct DiskPut {
   BlockId id;
   BlockValue value;
+  TenantId tenant = kNoTenant;
 };
 
 class DiskTier {
  public:
-  // `database` outlives the tier. `disk_bytes` is for files of all kinds: the values get what DiskReserveBytes leaves.
-  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Database* database, uint64_t disk_bytes);
+  // `database` outlives the tier. `disk_bytes` is for files of all kinds: the values get what ReserveBytes leaves.
+  // `tenants`: whose values they are; null: nobody keeps account. `departures`: is told of what goes; may be null. Both
+  // outlive the tier. `owner`: the only tenant whose values it holds; what is dropped is dropped for his quota.
+  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Database* database, uint64_t disk_bytes,
+                                                        TenantTable* tenants = nullptr,
+                                                        DepartureLog* departures = nullptr, TenantId owner = kNoTenant);
 
   // Size of a memtable for a tier of this size, and what log, memtables and half-dropped files may take beside the
   // values.
@@ -58,7 +67,13 @@ class DiskTier {
   // could not be read.
   std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
 
+  // Reads and verifies values without counting hits: what is damaged is dropped. Statuses as those of Get, each with
+  // the bytes read (0: it was not there, or is not any more).
+  std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
+
   bool Contains(const BlockId& id) const;
+  // Whose value; nullopt: it is not there.
+  std::optional<TenantId> TenantOf(const BlockId& id) const;
   // All ids, or those that were put durable; what was there when the tier was opened counts as durable.
   std::vector<BlockId> Ids(bool durable_only) const;
 
@@ -79,7 +94,11 @@ class DiskTier {
   // Called without a lock after each write. Set before the first Put.
   void OnWrite(std::function<void()> on_write) { on_write_ = std::move(on_write); }
 
+  // Another size, from now on: what is too much is dropped. InvalidArgument as Open.
+  absl::Status SetDiskBytes(uint64_t disk_bytes);
+
   TierStats Stats() const;
+  absl::flat_hash_map<TenantId, DiskIndex::Usage> UsageByTenant() const;
   uint64_t writes() const;  // to the database, of one or more puts
   size_t index_memory_bytes() const;
 
@@ -93,7 +112,8 @@ class DiskTier {
   };
   struct Planned;
 
-  DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes);
+  DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes, TenantTable* tenants,
+           DepartureLog* departures, TenantId owner);
   absl::Status Load();
   std::vector<Pending*> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteGroup(const std::vector<Pending*>& group) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -106,10 +126,16 @@ class DiskTier {
   void ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values);
   absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& location, Database::ReadResult read,
                                     bool counted);
+  std::string TenantName(TenantId tenant) const;
+  // After something was dropped from the index.
+  void NoteDropped(const BlockId& id) const;
   bool MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const;
 
   Database* const database_;
   const uint64_t write_buffer_bytes_;
+  TenantTable* const tenants_;
+  DepartureLog* const departures_;
+  const TenantId owner_;
   std::function<void()> on_write_;
   mutable Mutex mutex_;
   CondVar written_;

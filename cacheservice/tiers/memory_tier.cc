@@ -26,12 +26,11 @@ uint64_t HashOfParent(const BlockKey& key) { return key == BlockKey{} ? ChainPla
 
 }  // namespace
 
-size_t MemoryTier::CostBytes(const std::string& value) {
-  return value.capacity() + kValueOverheadBytes + sizeof(Entry);
-}
+size_t MemoryTier::CostBytes(size_t value_bytes) { return value_bytes + kValueOverheadBytes + sizeof(Entry); }
 
-MemoryTier::MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const PolicyFactory& make_policy)
-    : on_evict_(std::move(on_evict)) {
+MemoryTier::MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const PolicyFactory& make_policy,
+                       TenantTable* tenants)
+    : on_evict_(std::move(on_evict)), tenants_(tenants) {
   const uint64_t shards = std::clamp<uint64_t>(limit_bytes / kMinShardBytes, 1, kMaxShards);
   for (uint64_t i = 0; i < shards; ++i) {
     auto shard = std::make_unique<Shard>();
@@ -52,6 +51,9 @@ void MemoryTier::Release(Shard& shard, uint32_t slot) {
   shard.slots.erase(entry.id);
   shard.stats.bytes -= entry.cost_bytes;
   --shard.stats.objects;
+  TenantUsage& usage = shard.tenants[entry.tenant];
+  usage.bytes -= entry.cost_bytes;
+  --usage.objects;
   if (entry.pins > 0) {
     shard.pinned_bytes -= entry.cost_bytes;
     --shard.pinned_objects;
@@ -60,20 +62,39 @@ void MemoryTier::Release(Shard& shard, uint32_t slot) {
   shard.free_slots.push_back(slot);
 }
 
-void MemoryTier::MakeRoom(Shard& shard, size_t more_bytes, Evicted* evicted) {
+void MemoryTier::Evict(Shard& shard, uint32_t slot, std::vector<Evicted>* evicted) {
+  Entry& entry = shard.entries[slot];
+  if (on_evict_) shard.leaving[entry.id] = entry.value;
+  evicted->push_back({.id = entry.id, .value = std::move(entry.value), .tenant = entry.tenant});
+  Release(shard, slot);
+  ++shard.stats.evictions;
+}
+
+bool MemoryTier::MakeRoomOfHis(Shard& shard, TenantId tenant, size_t more_bytes, std::vector<Evicted>* evicted) {
+  const uint64_t quota = tenants_ == nullptr ? 0 : tenants_->memory_quota(tenant);
+  if (quota == 0) return true;
+  while (shard.tenants[tenant].bytes + more_bytes > quota / shards_.size()) {
+    const std::optional<uint32_t> victim =
+        shard.policy->Victim([&shard, tenant](uint32_t slot) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+          return shard.entries[slot].pins == 0 && shard.entries[slot].tenant == tenant;
+        });
+    if (!victim.has_value()) return false;
+    Evict(shard, *victim, evicted);
+    tenants_->CountQuotaEvictions(tenant, 1);
+  }
+  return true;
+}
+
+void MemoryTier::MakeRoom(Shard& shard, size_t more_bytes, std::vector<Evicted>* evicted) {
   while (shard.stats.bytes + more_bytes > shard.limit_bytes) {
     const std::optional<uint32_t> victim = shard.policy->Victim(
         [&shard](uint32_t slot) ABSL_NO_THREAD_SAFETY_ANALYSIS { return shard.entries[slot].pins == 0; });
     TIDEPOOL_CHECK(victim.has_value());  // the caller saw that what is pinned leaves room
-    Entry& entry = shard.entries[*victim];
-    if (on_evict_) shard.leaving[entry.id] = entry.value;
-    evicted->emplace_back(entry.id, std::move(entry.value));
-    Release(shard, *victim);
-    ++shard.stats.evictions;
+    Evict(shard, *victim, evicted);
   }
 }
 
-uint32_t MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, const BlockKey& parent,
+uint32_t MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, const PutOptions& options,
                             size_t cost_bytes) {
   uint32_t slot = static_cast<uint32_t>(shard.entries.size());
   if (shard.free_slots.empty()) {
@@ -82,9 +103,14 @@ uint32_t MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, c
     slot = shard.free_slots.back();
     shard.free_slots.pop_back();
   }
-  shard.entries[slot] = {.id = id, .value = std::move(value), .cost_bytes = cost_bytes, .pins = 0};
+  shard.entries[slot] = {
+      .id = id, .value = std::move(value), .cost_bytes = cost_bytes, .pins = 0, .tenant = options.tenant};
   shard.slots[id] = slot;
-  shard.policy->Insert(slot, {.block = HashOf(id.key), .parent = HashOfParent(parent)});
+  shard.policy->Insert(slot, {.block = HashOf(id.key), .parent = HashOfParent(options.parent)});
+  TenantUsage& usage = shard.tenants[options.tenant];
+  usage.bytes += cost_bytes;
+  ++usage.objects;
+  ++usage.puts;
   shard.stats.bytes += cost_bytes;
   ++shard.stats.objects;
   ++shard.stats.puts;
@@ -121,39 +147,92 @@ void MemoryTier::Refer(absl::Span<const BlockKey> chain) {
   PassOn(links);
 }
 
-MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, bool pin, const BlockKey& parent) {
+void MemoryTier::HandOver(Shard& shard, const std::vector<Evicted>& evicted) {
+  if (!on_evict_ || evicted.empty()) return;
+  for (const Evicted& one : evicted) on_evict_(one.id, one.value, one.tenant);
+  MutexLock lock(&shard.mutex);
+  for (const Evicted& one : evicted) shard.leaving.erase(one.id);
+}
+
+MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, const PutOptions& options) {
   TIDEPOOL_CHECK(value != nullptr);
   const size_t cost_bytes = CostBytes(*value);
   Shard& shard = ShardOf(id);
-  Evicted evicted;
+  std::vector<Evicted> evicted;
   std::vector<ChainLink> links;
-  bool refused = false;
+  PutResult result = PutResult::kStored;
   {
     MutexLock lock(&shard.mutex);
     const auto found = shard.slots.find(id);
     if (found != shard.slots.end()) {
-      if (pin && PinSlot(shard, found->second) != PinResult::kPinned) return PutResult::kNoRoom;
+      if (options.pin && PinSlot(shard, found->second) != PinResult::kPinned) return PutResult::kNoRoom;
       shard.policy->Touch(found->second);
       ++shard.stats.repeated_puts;
       return PutResult::kRepeated;
     }
-    const uint64_t pinnable = pin ? shard.limit_bytes / 2 : shard.limit_bytes;
+    const uint64_t pinnable = options.pin ? shard.limit_bytes / 2 : shard.limit_bytes;
     if (shard.pinned_bytes + cost_bytes > pinnable) return PutResult::kNoRoom;
-    // A policy that may refuse compares what is new with what is held. Nobody sees the limit exceeded meanwhile.
-    if (!shard.policy->MayRefuse()) MakeRoom(shard, cost_bytes, &evicted);
-    const uint32_t slot = Insert(shard, id, std::move(value), parent, cost_bytes);
-    if (pin) TIDEPOOL_CHECK(PinSlot(shard, slot) == PinResult::kPinned);
-    MakeRoom(shard, 0, &evicted);
-    refused = !shard.slots.contains(id);
+    if (MakeRoomOfHis(shard, options.tenant, cost_bytes, &evicted)) {
+      // A policy that may refuse compares what is new with what is held. Nobody sees the limit exceeded meanwhile.
+      if (!shard.policy->MayRefuse()) MakeRoom(shard, cost_bytes, &evicted);
+      const uint32_t slot = Insert(shard, id, std::move(value), options, cost_bytes);
+      if (options.pin) TIDEPOOL_CHECK(PinSlot(shard, slot) == PinResult::kPinned);
+      MakeRoom(shard, 0, &evicted);
+      if (!shard.slots.contains(id)) result = PutResult::kRefused;
+    } else {
+      result = PutResult::kNoRoom;
+    }
     links = shard.policy->TakeLinks();
   }
   PassOn(links);
-  if (on_evict_ && !evicted.empty()) {
-    for (const auto& [evicted_id, evicted_value] : evicted) on_evict_(evicted_id, evicted_value);
-    MutexLock lock(&shard.mutex);
-    for (const auto& [evicted_id, evicted_value] : evicted) shard.leaving.erase(evicted_id);
+  HandOver(shard, evicted);
+  return result;
+}
+
+bool MemoryTier::SetLimit(uint64_t limit_bytes) {
+  for (const std::unique_ptr<Shard>& shard : shards_) {
+    MutexLock lock(&shard->mutex);
+    if (shard->pinned_bytes > limit_bytes / shards_.size() / 4) return false;
   }
-  return refused ? PutResult::kRefused : PutResult::kStored;
+  for (const std::unique_ptr<Shard>& shard : shards_) {
+    std::vector<Evicted> evicted;
+    std::vector<ChainLink> links;
+    {
+      MutexLock lock(&shard->mutex);
+      const uint64_t limit = limit_bytes / shards_.size();
+      // What was pinned since the look above stays.
+      shard->limit_bytes =
+          std::max(limit - std::min<uint64_t>(limit / 2, shard->policy->FixedBytes()), 2 * shard->pinned_bytes);
+      MakeRoom(*shard, 0, &evicted);
+      links = shard->policy->TakeLinks();
+    }
+    PassOn(links);
+    HandOver(*shard, evicted);
+  }
+  return true;
+}
+
+MemoryTier::Held MemoryTier::Peek(const BlockId& id) const {
+  const Shard& shard = ShardOf(id);
+  MutexLock lock(&shard.mutex);
+  const auto found = shard.slots.find(id);
+  if (found == shard.slots.end()) return {};
+  const Entry& entry = shard.entries[found->second];
+  return {.value = entry.value, .tenant = entry.tenant, .pinned = entry.pins > 0};
+}
+
+absl::flat_hash_map<TenantId, MemoryTier::TenantUsage> MemoryTier::UsageByTenant() const {
+  absl::flat_hash_map<TenantId, TenantUsage> sum;
+  for (const std::unique_ptr<Shard>& shard : shards_) {
+    MutexLock lock(&shard->mutex);
+    for (const auto& [tenant, usage] : shard->tenants) {
+      TenantUsage& to = sum[tenant];
+      to.bytes += usage.bytes;
+      to.objects += usage.objects;
+      to.puts += usage.puts;
+    }
+  }
+  return sum;
 }
 
 BlockValue MemoryTier::Get(const BlockId& id) {

@@ -11,13 +11,13 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
-#include "cacheservice/tiers/copy_ahead.h"
 #include "cacheservice/tiers/demotion_queue.h"
-#include "cacheservice/tiers/disk_tier.h"
 #include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/memory_tier.h"
 #include "cacheservice/tiers/remote_tier.h"
 #include "cacheservice/tiers/row_gather.h"
+#include "cacheservice/tiers/stored_quotas.h"
+#include "cacheservice/tiers/tenant_disks.h"
 #include "policies/kv/block_codec.h"
 
 namespace tidepool {
@@ -27,6 +27,7 @@ constexpr size_t kReadBatch = 32;        // blocks read from disk between two lo
 constexpr size_t kGatheredAhead = 4;     // blocks in memory that the processor fetches while another's rows are copied
 constexpr size_t kMaxSpareBytes = 4096;  // of a string's capacity beyond its size: memory that holds nothing
 constexpr size_t kDrainBatch = 64;       // blocks
+constexpr int kMaxLayers = 1024;
 
 // What a producer must have done right. Row checksums are verified here once, so damage on the way is noticed while the
 // producer still has the rows.
@@ -46,19 +47,27 @@ absl::Status CheckValue(const BlockId& id, const std::string& value) {
 
 class TieredStore::Impl {
  public:
-  Impl(const CacheOptions& options, Database* database, std::unique_ptr<DiskTier> disk,
-       std::unique_ptr<RemoteTier> remote)
+  // What the tiers share.
+  struct Common {
+    TenantTable tenants;
+    DepartureLog departures;
+  };
+
+  Impl(const CacheOptions& options, Database* database, std::unique_ptr<Common> common,
+       std::unique_ptr<RemoteTier> remote, std::unique_ptr<TenantDisks> disk)
       : database_(database),
-        disk_(std::move(disk)),
+        common_(std::move(common)),
         remote_(std::move(remote)),
-        copy_ahead_(remote_ == nullptr ? nullptr : std::make_unique<CopyAhead>(disk_.get(), remote_.get())),
-        queue_(disk_.get(), options.EffectiveDemotionQueueBytes()),
+        disk_(std::move(disk)),
+        queue_bytes_(options.EffectiveDemotionQueueBytes()),
+        queue_(disk_.get(), queue_bytes_, &common_->departures),
         memory_(
-            options.memory_bytes - options.EffectiveDemotionQueueBytes(),
-            [this](const BlockId& id, const BlockValue& value) { queue_.Push(id, value); },
+            options.memory_bytes - queue_bytes_,
+            [this](const BlockId& id, const BlockValue& value, TenantId tenant) { queue_.Push(id, value, tenant); },
             [policy = options.memory_policy](uint64_t limit_bytes, bool alone) {
               return MakeReplacementPolicy(policy, limit_bytes, alone);
-            }) {}
+            },
+            &common_->tenants) {}
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
@@ -72,6 +81,26 @@ class TieredStore::Impl {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
   }
   std::vector<BlockId> Ids(bool all) const;
+  std::vector<BlockPlace> Places(absl::Span<const BlockKey> keys, int layers, absl::Time deadline, bool* remote_asked);
+  Scrubbed Scrub(absl::Span<const BlockId> ids);
+  absl::Status SetQuota(std::string_view name, const TenantQuota& quota) {
+    MutexLock lock(&quotas_mutex_);
+    return ChangeQuota(database_, &common_->tenants, disk_.get(), name, quota);
+  }
+  std::string TenantOf(const BlockId& id) const {
+    const MemoryTier::Held held = memory_.Peek(id);
+    return common_->tenants.NameOf(held.value != nullptr ? held.tenant : disk_->TenantOf(id).value_or(kNoTenant));
+  }
+  TenantQuota QuotaOf(std::string_view tenant) const {
+    const TenantId id = common_->tenants.IdOf(tenant);
+    return id == kNoTenant ? TenantQuota() : common_->tenants.QuotaOf(id);
+  }
+  std::vector<TenantStats> Tenants() const {
+    return CollectTenantStats(common_->tenants, memory_.UsageByTenant(), disk_->UsageByTenant());
+  }
+  absl::Status SetMemoryBytes(uint64_t memory_bytes);
+  absl::Status SetDiskBytes(uint64_t disk_bytes) { return disk_->SetDiskBytes(disk_bytes); }
+  absl::Status Compact() { return disk_->Compact(); }
   absl::Status Pin(const BlockId& id);
   void Unpin(const BlockId& id) { memory_.Unpin(id); }
   absl::Status Drain();
@@ -83,8 +112,8 @@ class TieredStore::Impl {
     std::vector<DiskPut> puts;
     std::vector<BlockKey> parents;
     std::vector<size_t> places;
-    void Add(const BlockId& id, BlockValue value, const BlockKey& parent, size_t place) {
-      puts.push_back({.id = id, .value = std::move(value)});
+    void Add(const BlockId& id, BlockValue value, TenantId tenant, const BlockKey& parent, size_t place) {
+      puts.push_back({.id = id, .value = std::move(value), .tenant = tenant});
       parents.push_back(parent);
       places.push_back(place);
     }
@@ -98,12 +127,14 @@ class TieredStore::Impl {
   void DropDamaged(const BlockId& id, const absl::Status& damage);
   std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids);
   RemoteTier::Found ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline);
-  void Promote(const BlockId& id, const BlockValue& value);
+  void Promote(const BlockId& id, const BlockValue& value, TenantId tenant);
 
   Database* const database_;
-  const std::unique_ptr<DiskTier> disk_;
-  const std::unique_ptr<RemoteTier> remote_;     // null: none
-  const std::unique_ptr<CopyAhead> copy_ahead_;  // from disk to remote; null: none
+  const std::unique_ptr<Common> common_;
+  const std::unique_ptr<RemoteTier> remote_;  // null: none
+  const std::unique_ptr<TenantDisks> disk_;
+  const uint64_t queue_bytes_;
+  Mutex quotas_mutex_;  // one change at a time
   DemotionQueue queue_;
   MemoryTier memory_;
   std::atomic<uint64_t> promotions_{0};
@@ -124,7 +155,8 @@ std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPu
     }
     if (puts[i].value.capacity() > puts[i].value.size() + kMaxSpareBytes) puts[i].value.shrink_to_fit();
     (puts[i].durable ? durable : in_memory)
-        .Add(puts[i].id, std::make_shared<const std::string>(std::move(puts[i].value)), puts[i].parent, i);
+        .Add(puts[i].id, std::make_shared<const std::string>(std::move(puts[i].value)),
+             common_->tenants.IdOf(puts[i].tenant), puts[i].parent, i);
   }
   if (!durable.puts.empty()) StoreDurable(durable, &results);
   if (!in_memory.puts.empty()) StoreVolatile(in_memory, &results);
@@ -138,8 +170,8 @@ void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::Statu
       (*results)[batch.places[i]] = written[i];
       continue;
     }
-    memory_.Put(batch.puts[i].id, batch.puts[i].value, /*pin=*/false,
-                batch.parents[i]);  // no room there: it is on disk
+    memory_.Put(batch.puts[i].id, batch.puts[i].value,
+                {.parent = batch.parents[i], .tenant = batch.puts[i].tenant});  // no room there: it is on disk
     (*results)[batch.places[i]] = Tier::kDisk;
   }
 }
@@ -147,9 +179,10 @@ void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::Statu
 void TieredStore::Impl::StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results) {
   Batch to_disk;
   for (size_t i = 0; i < batch.puts.size(); ++i) {
-    if (memory_.Put(batch.puts[i].id, batch.puts[i].value, /*pin=*/false, batch.parents[i]) ==
+    const TenantId tenant = batch.puts[i].tenant;
+    if (memory_.Put(batch.puts[i].id, batch.puts[i].value, {.parent = batch.parents[i], .tenant = tenant}) ==
         MemoryTier::PutResult::kNoRoom) {
-      to_disk.Add(batch.puts[i].id, batch.puts[i].value, batch.parents[i], batch.places[i]);
+      to_disk.Add(batch.puts[i].id, batch.puts[i].value, tenant, batch.parents[i], batch.places[i]);
     }
   }
   if (to_disk.puts.empty()) return;
@@ -177,7 +210,9 @@ BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
 std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Span<const BlockId> ids) {
   std::vector<absl::StatusOr<BlockValue>> values = disk_->Get(ids);
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (values[i].ok() && *values[i] != nullptr) Promote(ids[i], *values[i]);
+    if (values[i].ok() && *values[i] != nullptr) {
+      Promote(ids[i], *values[i], disk_->TenantOf(ids[i]).value_or(kNoTenant));
+    }
   }
   return values;
 }
@@ -185,15 +220,15 @@ std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Sp
 RemoteTier::Found TieredStore::Impl::ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline) {
   RemoteTier::Found found = remote_->Get(ids, deadline);
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (found.values[i] != nullptr) Promote(ids[i], found.values[i]);
+    if (found.values[i] != nullptr) Promote(ids[i], found.values[i], kNoTenant);
   }
   return found;
 }
 
-void TieredStore::Impl::Promote(const BlockId& id, const BlockValue& value) {
+void TieredStore::Impl::Promote(const BlockId& id, const BlockValue& value, TenantId tenant) {
   // A read must not wait for the writes that its promotion would cause.
   if (queue_.Busy()) return;
-  if (memory_.Put(id, value) == MemoryTier::PutResult::kStored) ++promotions_;
+  if (memory_.Put(id, value, {.tenant = tenant}) == MemoryTier::PutResult::kStored) ++promotions_;
 }
 
 absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
@@ -371,8 +406,57 @@ absl::Status TieredStore::Impl::Pin(const BlockId& id) {
   if (values[0] == nullptr) {
     return absl::NotFoundError(absl::StrCat("block ", id.key.ToHex(), " layer ", id.layer, " is not stored"));
   }
-  if (memory_.Put(id, values[0], /*pin=*/true) == MemoryTier::PutResult::kNoRoom) return too_much();
+  const TenantId tenant = disk_->TenantOf(id).value_or(kNoTenant);
+  if (memory_.Put(id, values[0], {.pin = true, .tenant = tenant}) == MemoryTier::PutResult::kNoRoom) return too_much();
   return absl::OkStatus();
+}
+
+std::vector<BlockPlace> TieredStore::Impl::Places(absl::Span<const BlockKey> keys, int layers, absl::Time deadline,
+                                                  bool* remote_asked) {
+  return FindBlockPlaces({.memory = &memory_,
+                          .queue = &queue_,
+                          .disk = disk_.get(),
+                          .remote = remote_.get(),
+                          .tenants = &common_->tenants,
+                          .departures = &common_->departures},
+                         keys, layers, deadline, remote_asked);
+}
+
+TieredStore::Scrubbed TieredStore::Impl::Scrub(absl::Span<const BlockId> ids) {
+  Scrubbed result;
+  for (const BlockId& id : ids) {
+    const BlockValue value = memory_.Peek(id).value;
+    if (value == nullptr) continue;
+    result.bytes += value->size();
+    if (VerifyBlockValue(id, *value).ok()) continue;
+    TP_LOG(Error, "cache", "memory tier: block ", id.key.ToHex(), " layer ", id.layer, " is damaged: dropped");
+    ++result.corrupt;
+    ++memory_corrupt_;
+    memory_.Erase(id);
+    common_->departures.Note(id.key, Departure::Reason::kCorrupt);
+  }
+  const uint64_t corrupt_before = disk_->Stats().corrupt;
+  for (const absl::StatusOr<uint64_t>& read : disk_->Verify(ids)) {
+    result.bytes += read.value_or(0);
+    if (!read.ok()) ++result.unreadable;
+  }
+  // A reader that finds a damaged value at the same time counts it here, too: it was among these, or soon is.
+  result.corrupt += disk_->Stats().corrupt - corrupt_before;
+  return result;
+}
+
+absl::Status TieredStore::Impl::SetMemoryBytes(uint64_t memory_bytes) {
+  CacheOptions options;
+  options.data_dir = "unused";
+  options.memory_bytes = memory_bytes;
+  TP_RETURN_IF_ERROR(options.Validate());
+  if (memory_bytes / 2 < queue_bytes_) {
+    return absl::InvalidArgumentError(absl::StrCat("memory_bytes ", memory_bytes, " is below ", 2 * queue_bytes_,
+                                                   ", twice what waits for the disk at most"));
+  }
+  if (memory_.SetLimit(memory_bytes - queue_bytes_)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("memory_bytes ", memory_bytes, ": ", memory_.pinned_bytes(),
+                                                    " bytes are pinned, too much for that"));
 }
 
 absl::Status TieredStore::Impl::Drain() {
@@ -383,13 +467,14 @@ absl::Status TieredStore::Impl::Drain() {
     for (const BlockId& id : absl::MakeConstSpan(ids).subspan(first, kDrainBatch)) {
       if (disk_->Contains(id)) continue;
       BlockValue value = FindInMemory(id);
-      if (value != nullptr) batch.push_back({.id = id, .value = std::move(value)});
+      if (value == nullptr) continue;
+      batch.push_back({.id = id, .value = std::move(value), .tenant = memory_.Peek(id).tenant});
     }
     if (batch.empty()) continue;
     for (const absl::Status& status : disk_->Put(batch, /*durable=*/false)) first_failure.Update(status);
   }
   queue_.Drain();
-  first_failure.Update(database_->Flush());
+  first_failure.Update(disk_->Flush());
   return first_failure;
 }
 
@@ -415,8 +500,8 @@ CacheStats TieredStore::Impl::Stats() const {
   stats.recalled_bytes = recalled_bytes_;
   stats.missing_rows = missing_rows_;
   stats.late_blocks = late_blocks_;
-  stats.disk_used_bytes = database_->UsedBytes();
-  stats.disk_writable = database_->writable();
+  stats.disk_used_bytes = disk_->UsedBytes();
+  stats.disk_writable = disk_->writable();
   MutexLock lock(&mutex_);
   stats.gather_seconds = gather_seconds_;
   return stats;
@@ -431,9 +516,13 @@ absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOption
   if (options.remote.enabled()) {
     TP_ASSIGN_OR_RETURN(remote, RemoteTier::Open(options.remote));
   }
-  TP_ASSIGN_OR_RETURN(std::unique_ptr<DiskTier> disk, DiskTier::Open(database, options.disk_bytes));
-  return std::unique_ptr<TieredStore>(
-      new TieredStore(std::make_unique<Impl>(options, database, std::move(disk), std::move(remote))));
+  auto common = std::make_unique<Impl::Common>();
+  TP_RETURN_IF_ERROR(LoadQuotas(*database, &common->tenants));
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<TenantDisks> disk,
+                      TenantDisks::Open({.data_dir = options.data_dir, .disk_bytes = options.disk_bytes}, database,
+                                        &common->tenants, &common->departures, remote.get()));
+  return std::unique_ptr<TieredStore>(new TieredStore(
+      std::make_unique<Impl>(options, database, std::move(common), std::move(remote), std::move(disk))));
 }
 
 absl::StatusOr<Tier> TieredStore::Put(const BlockId& id, std::string value, bool durable) {
@@ -468,6 +557,28 @@ int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl
 
 bool TieredStore::Contains(const BlockId& id) const { return impl_->Contains(id); }
 std::vector<BlockId> TieredStore::Ids(bool all) const { return impl_->Ids(all); }
+std::vector<BlockPlace> TieredStore::Places(absl::Span<const BlockKey> keys, int layers, absl::Time deadline,
+                                            bool* remote_asked) {
+  return impl_->Places(keys, layers, deadline, remote_asked);
+}
+
+std::string TieredStore::TenantOf(const BlockId& id) const { return impl_->TenantOf(id); }
+
+int TieredStore::CountLayers(const BlockKey& key) const {
+  int layers = 0;
+  while (layers < kMaxLayers && impl_->Contains({key, layers})) ++layers;
+  return layers;
+}
+
+TieredStore::Scrubbed TieredStore::Scrub(absl::Span<const BlockId> ids) { return impl_->Scrub(ids); }
+absl::Status TieredStore::SetQuota(std::string_view tenant, const TenantQuota& quota) {
+  return impl_->SetQuota(tenant, quota);
+}
+TenantQuota TieredStore::QuotaOf(std::string_view tenant) const { return impl_->QuotaOf(tenant); }
+std::vector<TenantStats> TieredStore::Tenants() const { return impl_->Tenants(); }
+absl::Status TieredStore::SetMemoryBytes(uint64_t memory_bytes) { return impl_->SetMemoryBytes(memory_bytes); }
+absl::Status TieredStore::SetDiskBytes(uint64_t disk_bytes) { return impl_->SetDiskBytes(disk_bytes); }
+absl::Status TieredStore::Compact() { return impl_->Compact(); }
 absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
 void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }
 absl::Status TieredStore::Drain() { return impl_->Drain(); }

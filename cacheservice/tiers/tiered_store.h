@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,8 +27,10 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
+#include "cacheservice/tiers/block_places.h"
 #include "cacheservice/tiers/block_value.h"
 #include "cacheservice/tiers/cache_options.h"
+#include "cacheservice/tiers/tenant_stats.h"
 #include "cacheservice/tiers/tier_stats.h"
 
 namespace tidepool {
@@ -43,6 +46,7 @@ struct BlockPut {
   std::string value;
   bool durable = false;
   BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
+  std::string tenant;    // whose; empty: not known
 };
 
 class TieredStore {
@@ -86,6 +90,34 @@ class TieredStore {
   // ResourceExhausted: more than half of the memory tier would be pinned.
   absl::Status Pin(const BlockId& id);
   void Unpin(const BlockId& id);
+
+  // Where the blocks are; changes nothing. What the remote tier has not said by `deadline` is missing, and
+  // `remote_asked` false then, and where there is none.
+  std::vector<BlockPlace> Places(absl::Span<const BlockKey> keys, int layers, absl::Time deadline, bool* remote_asked);
+  std::string TenantOf(const BlockId& id) const;  // empty: not known
+  // Layers of the block that are in memory or on disk, from the first on.
+  int CountLayers(const BlockKey& key) const;
+
+  // Reads values in memory and on disk and verifies them; what is damaged is dropped.
+  struct Scrubbed {
+    uint64_t bytes = 0;       // read
+    uint64_t corrupt = 0;     // values
+    uint64_t unreadable = 0;  // the disk did not give them
+  };
+  Scrubbed Scrub(absl::Span<const BlockId> ids);
+
+  // Sets a tenant's quotas (cacheservice/tiers/tenant_disks.h has the rules of the disk); they outlive a restart.
+  absl::Status SetQuota(std::string_view tenant, const TenantQuota& quota);
+  TenantQuota QuotaOf(std::string_view tenant) const;
+  std::vector<TenantStats> Tenants() const;  // those that have values or a quota, by name
+
+  // Other sizes of the tiers, from now on. InvalidArgument naming the range; FailedPrecondition: what is pinned, or
+  // quotas of the disk, leave no room.
+  absl::Status SetMemoryBytes(uint64_t memory_bytes);
+  absl::Status SetDiskBytes(uint64_t disk_bytes);
+
+  // Gives room on the disk back where that is cheap: Database::Compact.
+  absl::Status Compact();
 
   // Returns when all that was put before is on disk: writes values that live in memory only, too (an orderly shutdown).
   absl::Status Drain();

@@ -109,6 +109,14 @@ absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame) {
   return parent;
 }
 
+absl::StatusOr<std::string> TenantOfFrame(const v1::BlockFrame& frame, const std::string& tenant_of_hello) {
+  if (frame.tenant().size() > kMaxTenantBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("frame.tenant: ", frame.tenant().size(), " characters, at most ", kMaxTenantBytes));
+  }
+  return frame.tenant().empty() ? tenant_of_hello : frame.tenant();
+}
+
 absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref) {
   RowSelection selection;
   TP_ASSIGN_OR_RETURN(selection.block, BlockOf(ref.block()));

@@ -3,6 +3,7 @@
 #ifndef TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
 #define TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
 
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -35,6 +36,8 @@ v1::BlockRef RefOf(const BlockId& id);
 absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref);
 // All zero when it has none.
 absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame);
+// That of the hello when it has none.
+absl::StatusOr<std::string> TenantOfFrame(const v1::BlockFrame& frame, const std::string& tenant_of_hello);
 absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref);
 
 // InvalidArgument (naming `field`) when the payload is larger than kMaxFrameBytes, DataLoss when its checksum differs.

@@ -1,6 +1,7 @@
 // tidepool admin: what a cache service holds and does.
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,10 +10,12 @@
 #include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
 #include "client/admin_client.h"
+#include "client/cli/admin_commands.h"
 #include "client/cli/cli.h"
 #include "client/generation_client.h"
 
@@ -20,6 +23,23 @@ ABSL_FLAG(bool, all, false, "drain: all blocks, also those that no session needs
 ABSL_DECLARE_FLAG(std::string, tenant);  // also a worker's, so that its help speaks of both
 
 namespace tidepool::cli {
+
+std::string When(int64_t unix_ms) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
+}
+
+int FailCache(const absl::Status& status) {
+  if (!absl::IsUnavailable(status) || CacheAddress() != kDefaultCacheAddress) return Fail(status);
+  return Fail(absl::UnavailableError(
+      absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
+}
+
+void PrintPodHeading(const AdminTarget& target, const std::string& pod) {
+  if (Json() || target.pods.size() == 1) return;
+  std::printf("%s== %s\n", pod == target.pods[0] ? "" : "\n", pod.c_str());
+  std::fflush(stdout);
+}
+
 namespace {
 
 void PrintTier(const char* name, const v1::StorageTierStats& tier) {
@@ -48,17 +68,6 @@ void PrintRemote(const v1::RemoteTierStats& remote) {
   }
   std::printf("              %s, left alone %llu times%s%s\n", state.c_str(), Number(remote.breaker_opened()),
               remote.last_failure().empty() ? "" : "; last failure: ", remote.last_failure().c_str());
-}
-
-std::string When(int64_t unix_ms) {
-  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(unix_ms), absl::LocalTimeZone());
-}
-
-// The default is where tidepool-cache listens; who runs tidepool serve is told where to look.
-int FailCache(const absl::Status& status) {
-  if (!absl::IsUnavailable(status) || CacheAddress() != kDefaultCacheAddress) return Fail(status);
-  return Fail(absl::UnavailableError(
-      absl::StrCat(status.message(), " (the cache of tidepool serve: --cache=", kDefaultWorkerAddress, ")")));
 }
 
 const char* StateName(v1::CachePodStats::State state) {
@@ -129,6 +138,10 @@ int Stats(AdminClient& client) {
   std::printf("recalled      %llu rows, %s; %llu asked for and missing\n",
               static_cast<unsigned long long>(stats->recalled_rows()), FormatByteSize(stats->recalled_bytes()).c_str(),
               static_cast<unsigned long long>(stats->missing_rows()));
+  if (stats->pinned_objects() > 0) {
+    std::printf("pinned        %llu values, %s\n", static_cast<unsigned long long>(stats->pinned_objects()),
+                FormatByteSize(stats->pinned_bytes()).c_str());
+  }
   std::printf("sessions      %llu\n", static_cast<unsigned long long>(stats->sessions()));
   std::printf("files         %s, %s\n", FormatByteSize(stats->disk_used_bytes()).c_str(),
               stats->disk_writable() ? "writable" : "NOT WRITABLE: the disk is full or read-only");
@@ -141,13 +154,12 @@ int Stats(AdminClient& client) {
   return kOk;
 }
 
-// Of each address, one after the other; the worst exit code.
-int StatsOf(const std::vector<std::string>& addresses, const std::shared_ptr<const ChannelSecurity>& security) {
+// Of each pod, one after the other; the worst exit code.
+int StatsOf(const AdminTarget& target) {
   int worst = kOk;
-  for (const std::string& address : addresses) {
-    if (!Json() && addresses.size() > 1) std::printf("%s== %s\n", address == addresses[0] ? "" : "\n", address.c_str());
-    std::fflush(stdout);
-    AdminClient client(address, absl::GetFlag(FLAGS_tenant), security);
+  for (const std::string& pod : target.pods) {
+    PrintPodHeading(target, pod);
+    AdminClient client = target.Client(pod);
     worst = std::max(worst, Stats(client));
   }
   return worst;
@@ -200,35 +212,90 @@ int Session(AdminClient& client, const std::string& id) {
   return kOk;
 }
 
-int Admin(const Arguments& arguments) {
-  if (arguments.empty()) return UsageError("admin: stats, sessions, session ID, drop ID or drain is missing");
-  const std::string& what = arguments[0];
-  const size_t wanted = what == "session" || what == "drop" ? 2 : 1;
-  if (what != "stats" && what != "sessions" && what != "session" && what != "drop" && what != "drain") {
-    return UsageError(absl::StrCat("admin: '", what, "' is not stats, sessions, session, drop or drain"));
-  }
-  if (arguments.size() < wanted) return UsageError(absl::StrCat("admin ", what, ": the session's ID is missing"));
-  if (arguments.size() > wanted)
-    return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", arguments[wanted], "'"));
-  const auto security = ReadSecurity();
-  if (!security.ok()) return UsageError(security.status());
-  if (what == "stats" && WorkerIsGiven()) return WorkerStats(*security);
-  const std::vector<std::string> addresses = absl::StrSplit(CacheAddress(), ',');
-  if (what == "stats") return StatsOf(addresses, *security);
-  if (addresses.size() > 1) {
-    return UsageError(absl::StrCat("admin ", what, ": --cache: '", CacheAddress(), "' is more than one pod"));
-  }
-  AdminClient client(CacheAddress(), absl::GetFlag(FLAGS_tenant), *security);
-  if (what == "drain") return Drain(client);
-  if (what == "sessions") return Sessions(client);
-  if (what == "session") return Session(client, arguments[1]);
-  if (const absl::Status dropped = client.Drop(arguments[1]); !dropped.ok()) return FailCache(dropped);
+int Drop(AdminClient& client, const std::string& session) {
+  if (const absl::Status dropped = client.Drop(session); !dropped.ok()) return FailCache(dropped);
   if (Json()) {
     PrintJson(v1::DropSessionResponse());
   } else {
-    std::printf("dropped %s\n", arguments[1].c_str());
+    std::printf("dropped %s\n", session.c_str());
   }
   return kOk;
+}
+
+struct Subcommand {
+  const char* name;
+  size_t least, most;   // arguments after the name
+  const char* missing;  // what the first of them is
+  bool many_pods;
+  std::function<int(const AdminTarget& target, const Arguments& arguments)> run;
+};
+
+std::vector<Subcommand> Subcommands() {
+  const auto one = [](int (*run)(AdminClient&)) {
+    return [run](const AdminTarget& target, const Arguments&) {
+      AdminClient client = target.Client(target.pods[0]);
+      return run(client);
+    };
+  };
+  const auto one_session = [](int (*run)(AdminClient&, const std::string&)) {
+    return [run](const AdminTarget& target, const Arguments& arguments) {
+      AdminClient client = target.Client(target.pods[0]);
+      return run(client, arguments[0]);
+    };
+  };
+  const auto all = [](int (*run)(const AdminTarget&)) {
+    return [run](const AdminTarget& target, const Arguments&) { return run(target); };
+  };
+  const auto maybe_session = [](int (*run)(const AdminTarget&, const std::string&)) {
+    return [run](const AdminTarget& target, const Arguments& arguments) {
+      return run(target, arguments.empty() ? std::string() : arguments[0]);
+    };
+  };
+  const auto stats = [](const AdminTarget& target) {
+    return WorkerIsGiven() ? WorkerStats(target.security) : StatsOf(target);
+  };
+  return {
+      {"stats", 0, 0, "", true, all(stats)},
+      {"top", 0, 0, "", true, all(AdminTop)},
+      {"sessions", 0, 0, "", false, one(Sessions)},
+      {"session", 1, 1, "session's ID", false, one_session(Session)},
+      {"explain", 0, 0, "", true, all(AdminExplain)},
+      {"pin", 0, 1, "", true, maybe_session(AdminPin)},
+      {"unpin", 0, 1, "", true, maybe_session(AdminUnpin)},
+      {"pins", 0, 0, "", true, all(AdminPins)},
+      {"drop", 1, 1, "session's ID", false, one_session(Drop)},
+      {"quota", 0, 1, "", true, AdminQuota},
+      {"scrub", 0, 0, "", true, all(AdminScrub)},
+      {"compact", 0, 0, "", true, all(AdminCompact)},
+      {"drain", 0, 0, "", false, one(Drain)},
+      {"config", 0, 1, "", true, AdminConfig},
+  };
+}
+
+int Admin(const Arguments& arguments) {
+  const std::vector<Subcommand> subcommands = Subcommands();
+  const std::string names = absl::StrJoin(
+      subcommands, ", ", [](std::string* out, const Subcommand& subcommand) { out->append(subcommand.name); });
+  if (arguments.empty()) return UsageError(absl::StrCat("admin: one of ", names, " is missing"));
+  const std::string& what = arguments[0];
+  const auto found = std::find_if(subcommands.begin(), subcommands.end(),
+                                  [&what](const Subcommand& subcommand) { return what == subcommand.name; });
+  if (found == subcommands.end()) return UsageError(absl::StrCat("admin: '", what, "' is not one of ", names));
+  const Arguments rest(arguments.begin() + 1, arguments.end());
+  if (rest.size() < found->least) {
+    return UsageError(absl::StrCat("admin ", what, ": the ", found->missing, " is missing"));
+  }
+  if (rest.size() > found->most) {
+    return UsageError(absl::StrCat("admin ", what, ": unexpected argument '", rest[found->most], "'"));
+  }
+  const auto security = ReadSecurity();
+  if (!security.ok()) return UsageError(security.status());
+  const AdminTarget target = {
+      .pods = absl::StrSplit(CacheAddress(), ','), .tenant = absl::GetFlag(FLAGS_tenant), .security = *security};
+  if (target.pods.size() > 1 && !found->many_pods) {
+    return UsageError(absl::StrCat("admin ", what, ": --cache: '", CacheAddress(), "' is more than one pod"));
+  }
+  return found->run(target, rest);
 }
 
 }  // namespace
@@ -236,19 +303,35 @@ int Admin(const Arguments& arguments) {
 Command AdminCommand() {
   return {
       .name = "admin",
-      .arguments = "stats | sessions | session ID | drop ID | drain",
-      .summary = "what a cache service, or a worker, holds and does",
+      .arguments = "WHAT [flags]",
+      .summary = "what a cache service, or a worker, holds and does, and changing it",
       .details =
-          "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address.\n"
-          "stats      bytes and blocks of all tiers, rows recalled and missing, sessions; of each pod when --cache\n"
-          "           names several (a:7070,b:7070); with --worker that worker's sequences, slot pages, tokens and\n"
-          "           rows, and what it has of each pod\n"
-          "sessions   stored sessions of the tenant\n"
-          "session    one of them\n"
-          "drop       deletes one: it cannot be resumed\n"
-          "drain      copies a pod's sessions and the blocks that they need to its peers (tidepool-cache --peers);\n"
-          "           then it takes nothing new and can be ended. Prints how far it is; Ctrl-C gives it up",
-      .flags = {"client/cli/admin.cc", "--cache", "--worker", "--tenant", "--json", kChannelFlags},
+          "Asks a tidepool-cache, or the cache of a tidepool serve at that one's address. --cache may name several\n"
+          "pods (a:7070,b:7070) but for sessions, session, drop and drain.\n"
+          "stats            bytes and blocks of all tiers, rows recalled and missing, sessions; with --worker that\n"
+          "                 worker's sequences, slot pages, tokens and rows, and what it has of each pod\n"
+          "top              a live view of pods, tiers, tenants, slow streams, and of --worker (several: a,b);\n"
+          "                 --interval between two looks, --once for one page without control characters\n"
+          "sessions         stored sessions of the tenant\n"
+          "session ID       one of them\n"
+          "explain          what --prompt or --prompt-file would find in the cache, block by block, and why; the\n"
+          "                 keys come from --worker, or from --model with --tenant-salt-file\n"
+          "pin ID           keeps a session's blocks, as they are now, in memory, for --ttl; or those of --prompt,\n"
+          "                 as --name\n"
+          "unpin ID         lets them go again; or --name\n"
+          "pins             what is pinned\n"
+          "drop ID          deletes a session: it cannot be resumed\n"
+          "quota [TENANT]   bytes and limits of all tenants, or of one; sets his with --memory-quota, --disk-quota\n"
+          "                 and --pinned-quota. Past them his own blocks leave, nobody else's\n"
+          "scrub            reads everything, at most --rate bytes a second, verifies it and drops what is damaged;\n"
+          "                 exit code 1 when something was\n"
+          "compact          merges the database's files of manifests and index\n"
+          "drain            copies a pod's sessions and the blocks that they need to its peers (tidepool-cache\n"
+          "                 --peers); then it takes nothing new and can be ended. Ctrl-C gives it up\n"
+          "config           the flags in force; config NAME=VALUE changes memory-bytes, disk-bytes or log-level\n"
+          "                 until the restart",
+      .flags = {"client/cli/admin", "client/cli/compression_flags.cc", "--prompt", "--prompt-file", "--cache",
+                "--worker", "--model", "--kv-type", "--tenant", "--tenant-salt-file", "--json", kChannelFlags},
       .run = Admin};
 }
 

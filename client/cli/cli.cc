@@ -10,12 +10,18 @@
 #include "security/rpc/channel_flags.h"
 
 ABSL_FLAG(std::string, worker, "", "worker to ask: host:port or unix:PATH; empty: 127.0.0.1:7071");
-ABSL_FLAG(std::string, cache, tidepool::cli::kDefaultCacheAddress,
-          "cache service to ask: host:port or unix:PATH; admin stats: several pods, separated by commas");
+ABSL_FLAG(std::string, cache, "",
+          "cache service to ask: host:port or unix:PATH; several pods separated by commas; empty: 127.0.0.1:7070");
 ABSL_FLAG(bool, json, false, "one line of JSON for each result, for scripts");
 ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(), "longest time for one answer, such as 30s or 2m");
 
 namespace tidepool::cli {
+
+std::vector<Command> Commands() {
+  return {GenerateCommand(), ChatCommand(),       ServeCommand(),    InspectCommand(), AdminCommand(),
+          HealthCommand(),   ModelCommand(),      PoliciesCommand(), BenchCommand(),   SizeCommand(),
+          DoctorCommand(),   CompletionCommand(), ManCommand()};
+}
 
 int Fail(const absl::Status& status) {
   if (Json()) {
@@ -39,7 +45,8 @@ int UsageError(const absl::Status& status) { return UsageError(std::string(statu
 bool Json() { return absl::GetFlag(FLAGS_json); }
 std::string WorkerAddress() { return WorkerIsGiven() ? absl::GetFlag(FLAGS_worker) : kDefaultWorkerAddress; }
 bool WorkerIsGiven() { return !absl::GetFlag(FLAGS_worker).empty(); }
-std::string CacheAddress() { return absl::GetFlag(FLAGS_cache); }
+std::string CacheAddress() { return CacheIsGiven() ? absl::GetFlag(FLAGS_cache) : kDefaultCacheAddress; }
+bool CacheIsGiven() { return !absl::GetFlag(FLAGS_cache).empty(); }
 absl::Time Deadline() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
 absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity() {
   return ChannelSecurity::Create(ChannelSecurityFromFlags());

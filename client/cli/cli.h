@@ -46,6 +46,12 @@ Command PoliciesCommand();
 Command ServeCommand();
 Command InspectCommand();
 Command BenchCommand();
+Command SizeCommand();
+Command DoctorCommand();
+Command CompletionCommand();
+Command ManCommand();
+// All, in the order of --help.
+std::vector<Command> Commands();
 
 // Prints to stderr - with --json also as {"error": {"code", "message"}} to stdout - and chooses the exit code:
 // kUnreachable for Unavailable, kUsage for InvalidArgument, else kFailed.
@@ -56,10 +62,14 @@ int UsageError(const absl::Status& status);
 bool Json();                  // --json
 std::string WorkerAddress();  // --worker, or where a worker listens by default
 bool WorkerIsGiven();         // --worker was given
-std::string CacheAddress();   // --cache
+std::string CacheAddress();   // --cache, or where a cache listens by default
+bool CacheIsGiven();          // --cache was given
 absl::Time Deadline();        // --timeout from now
 // The flags of security/rpc/channel_flags.cc. InvalidArgument naming the flag.
 absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ReadSecurity();
+
+// What --prompt, --prompt-file or the standard input says. InvalidArgument naming the flag.
+absl::StatusOr<std::string> ReadPrompt();
 
 // One line of JSON on stdout (proto_json.h).
 void PrintJson(const google::protobuf::Message& message);

@@ -18,9 +18,8 @@ ABSL_FLAG(std::string, prompt_file, "", "file with the text; - is standard input
 ABSL_FLAG(bool, chat_template, false, "the prompt is a user's message: render it with the model's chat template");
 
 namespace tidepool::cli {
-namespace {
 
-absl::StatusOr<std::string> Prompt() {
+absl::StatusOr<std::string> ReadPrompt() {
   const std::string text = absl::GetFlag(FLAGS_prompt), file = absl::GetFlag(FLAGS_prompt_file);
   if (!text.empty() && !file.empty())
     return absl::InvalidArgumentError("--prompt, --prompt-file: only one of them can be given");
@@ -33,11 +32,13 @@ absl::StatusOr<std::string> Prompt() {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
+namespace {
+
 int Generate(const Arguments& arguments) {
   if (!arguments.empty()) return UsageError(absl::StrCat("generate: unexpected argument '", arguments[0], "'"));
   GenerationFlags flags;
   if (const absl::Status read = ReadGenerationFlags(&flags); !read.ok()) return UsageError(read);
-  absl::StatusOr<std::string> prompt = Prompt();
+  absl::StatusOr<std::string> prompt = ReadPrompt();
   if (!prompt.ok()) return UsageError(prompt.status());
   const auto security = ReadSecurity();
   if (!security.ok()) return UsageError(security.status());

@@ -14,15 +14,9 @@ namespace {
 constexpr char kExitCodes[] =
     "Exit codes: 0 ok, 1 failed, 2 usage or a value that the service refused, 3 the service cannot be reached.\n";
 
-const std::vector<Command>& Commands() {
-  static const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),     ServeCommand(),
-                                                InspectCommand(),  AdminCommand(),    HealthCommand(),
-                                                ModelCommand(),    PoliciesCommand(), BenchCommand()};
-  return commands;
-}
-
 const Command* Find(const std::string& name) {
-  for (const Command& command : Commands()) {
+  static const std::vector<Command> commands = Commands();
+  for (const Command& command : commands) {
     if (name == command.name) return &command;
   }
   return nullptr;

@@ -14,6 +14,7 @@
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/cache_metrics.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/runtime_config.h"
 #include "client/cli/cli.h"
 #include "security/rpc/server_flags.h"
 #include "worker/rpc/worker_process.h"
@@ -32,10 +33,15 @@ namespace {
 struct AdministeredCache {
   AdministeredCache(std::unique_ptr<EmbeddedCache> opened, const ServerSecurity* security)
       : cache(std::move(opened)),
+        config(cache->blocks(), ListFlags(ServeCommand().flags)),
         context(cache->blocks(), cache->disk_manifests(), /*threads=*/1, /*most_staging_bytes=*/0, security),
-        admin(MakeCacheAdminService(&context)) {}
+        admin(MakeCacheAdminService(&context)) {
+    context.pins = cache->pins();
+    context.config = &config;
+  }
 
   const std::unique_ptr<EmbeddedCache> cache;
+  RuntimeConfig config;
   CacheContext context;
   const std::unique_ptr<grpc::Service> admin;
 };

@@ -17,6 +17,7 @@
 #include "base/flags.h"
 #include "base/listen_address.h"
 #include "base/log.h"
+#include "base/man_page.h"
 #include "base/status_macros.h"
 #include "client/http/api_keys.h"
 #include "client/http/front.h"
@@ -173,10 +174,23 @@ int Fail(const absl::Status& status) {
 int Main(int argc, char** argv) {
   const absl::StatusOr<std::vector<std::string>> rest = ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Fail(rest.status());
+  if (!rest->empty() && rest->front() == "--man") {
+    std::fputs(FormatManPage(
+                   {.name = "tidepool-http",
+                    .summary = "OpenAI's HTTP API in front of workers",
+                    .usage = "tidepool-http [--workers=HOST:PORT,...] [--listen=HOST:PORT] [--api-keys=FILE] [flags]",
+                    .sections = {},
+                    .flags = ListFlags(kFlags),
+                    .exit_codes = "0 ended by SIGTERM or SIGINT, 1 failed, 2 usage."})
+                   .c_str(),
+               stdout);
+    return 0;
+  }
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-http: OpenAI's HTTP API (/v1/completions, /v1/chat/completions, /v1/models) in front of workers.\n\n"
         "  tidepool-http [--workers=HOST:PORT,...] [--listen=HOST:PORT] [--api-keys=FILE] [flags]\n\n%s\n"
+        "--man writes this as a manual page.\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
         FlagHelp(kFlags).c_str());
     return 0;

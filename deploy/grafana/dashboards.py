@@ -130,6 +130,7 @@ CACHE = [
     ("Moved and gone", "short", [(rate("tidepool_cache_demotions_total"), "to disk"),
                                  (rate("tidepool_cache_promotions_total"), "back to memory"),
                                  (rate("tidepool_cache_evictions_total", "tier"), "evicted from {{tier}}"),
+                                 (rate("tidepool_cache_quota_evictions_total"), "past a tenant's quota"),
                                  (rate("tidepool_cache_queue_drops_total"), "dropped by the queue")], "Per second."),
     ("Trouble", "short", [(rate("tidepool_cache_corrupt_total", "tier"), "corrupt in {{tier}}"),
                           (rate("tidepool_cache_write_failures_total", "tier"), "not written to {{tier}}"),

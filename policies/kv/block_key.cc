@@ -1,5 +1,6 @@
 #include "policies/kv/block_key.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/escaping.h"
@@ -24,6 +25,17 @@ BlockKey ChildBlockKey(std::string_view tenant_salt, const KvLayout& layout, std
   BlockKey key;
   std::memcpy(key.bytes.data(), digest.data(), key.bytes.size());
   return key;
+}
+
+std::vector<BlockKey> ExactChain(std::string_view tenant_salt, const KvLayout& layout, absl::Span<const int32_t> prompt,
+                                 size_t most_tokens) {
+  std::vector<BlockKey> chain;
+  most_tokens = std::min(most_tokens, prompt.size());
+  for (size_t first = 0; first + kBlockTokens <= most_tokens; first += kBlockTokens) {
+    chain.push_back(ChildBlockKey(tenant_salt, layout, kExactLineage, chain.empty() ? BlockKey{} : chain.back(),
+                                  prompt.subspan(first, kBlockTokens)));
+  }
+  return chain;
 }
 
 std::string SaltOfTenant(std::string_view secret, std::string_view tenant) {

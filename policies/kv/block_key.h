@@ -5,10 +5,12 @@
 #define TIDEPOOL_POLICIES_KV_BLOCK_KEY_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "policies/kv/kv_layout.h"
@@ -35,6 +37,10 @@ inline constexpr std::string_view kExactLineage = "exact";
 // Key of the block that holds `tokens` (1 to kBlockTokens of them) after the block `parent`.
 BlockKey ChildBlockKey(std::string_view tenant_salt, const KvLayout& layout, std::string_view lineage,
                        const BlockKey& parent, absl::Span<const int32_t> tokens);
+
+// Keys of the full blocks of a prompt's first `most_tokens` tokens, computed with full attention: what requests share.
+std::vector<BlockKey> ExactChain(std::string_view tenant_salt, const KvLayout& layout, absl::Span<const int32_t> prompt,
+                                 size_t most_tokens);
 
 // The salt of one of several tenants of a worker: of `secret`, which only the operator's workers have, and its name.
 std::string SaltOfTenant(std::string_view secret, std::string_view tenant);

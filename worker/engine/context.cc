@@ -16,6 +16,7 @@ constexpr int32_t kRepetitionStep = 64;
 
 BlockLogOptions LogOptions(const ContextOptions& options) {
   BlockLogOptions log;
+  log.tenant = options.tenant;
   log.tenant_salt = options.tenant_salt;
   log.session_lineage = absl::StrCat(CompressionFingerprint(options.spec), "/", options.nonce);
   log.durable = !options.session_id.empty();

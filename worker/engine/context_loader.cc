@@ -82,18 +82,9 @@ LoadedContext ContextLoader::LoadSession(const std::string& session_id, int64_t 
   return loaded;
 }
 
-std::vector<BlockKey> ContextLoader::ChainOf(absl::Span<const int32_t> prompt, int32_t most_tokens) const {
-  std::vector<BlockKey> chain;
-  for (int32_t first = 0; first + kBlockTokens <= most_tokens; first += kBlockTokens) {
-    chain.push_back(ChildBlockKey(tenant_salt_, layout_, kExactLineage, chain.empty() ? BlockKey{} : chain.back(),
-                                  prompt.subspan(first, kBlockTokens)));
-  }
-  return chain;
-}
-
 absl::StatusOr<int32_t> ContextLoader::StoredPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens,
                                                     absl::Time deadline) const {
-  const std::vector<BlockKey> chain = ChainOf(prompt, most_tokens);
+  const std::vector<BlockKey> chain = ExactChain(tenant_salt_, layout_, prompt, most_tokens);
   if (chain.empty()) return 0;
   TP_ASSIGN_OR_RETURN(const int blocks, cache_->LookupPrefix(chain, deadline));
   return blocks * kBlockTokens;
@@ -101,7 +92,7 @@ absl::StatusOr<int32_t> ContextLoader::StoredPrefix(absl::Span<const int32_t> pr
 
 LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const {
   LoadedContext loaded;
-  std::vector<BlockKey> chain = ChainOf(prompt, most_tokens);
+  std::vector<BlockKey> chain = ExactChain(tenant_salt_, layout_, prompt, most_tokens);
   if (chain.empty()) return loaded;
   const absl::Time deadline = absl::Now() + deadline_;
   absl::StatusOr<int> hit = cache_->LookupPrefix(chain, deadline);

@@ -48,8 +48,6 @@ class ContextLoader {
                                        absl::Time deadline) const;
 
  private:
-  // Keys of the whole blocks of the prompt's first `most_tokens` tokens.
-  std::vector<BlockKey> ChainOf(absl::Span<const int32_t> prompt, int32_t most_tokens) const;
   // All layers of a chain's blocks, verified, of this layout and in their places; the last block may be partly filled
   // when `last_may_be_partial`. NotFound naming the first block that is not there.
   absl::StatusOr<std::vector<std::string>> Fetch(absl::Span<const BlockKey> keys, bool last_may_be_partial,

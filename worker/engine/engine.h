@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "cacheservice/api/block_cache.h"
 #include "cacheservice/api/manifest_store.h"
+#include "policies/kv/block_key.h"
 #include "policies/retain/compression_spec.h"
 #include "worker/engine/engine_stats.h"
 #include "worker/engine/sampling_params.h"
@@ -150,6 +151,13 @@ class Engine {
   // cache service does not answer within the request's deadline).
   virtual void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) = 0;
   virtual EngineStats Stats() const = 0;
+  // Under which keys a prompt's blocks are looked for. InvalidArgument naming the field.
+  struct PromptKeys {
+    std::string tenant;
+    std::vector<BlockKey> keys;  // of all full blocks
+    int usable_blocks = 0;       // leading ones that a request of this compression may build on
+  };
+  virtual absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const = 0;
   virtual const Model& model() const = 0;
 };
 

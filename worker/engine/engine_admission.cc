@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "worker/engine/context_codec.h"
 #include "worker/engine/engine_loop.h"
+#include "worker/engine/pages_needed.h"
 #include "worker/kv/device_shape.h"
 
 namespace tidepool {
@@ -69,6 +71,17 @@ ContextLoader EngineLoop::Loader(const std::string& tenant) const {
 
 std::string EngineLoop::SaltOf(const std::string& tenant) const {
   return tenant == options_.tenant ? options_.tenant_salt : SaltOfTenant(options_.tenant_salt, tenant);
+}
+
+absl::StatusOr<Engine::PromptKeys> EngineLoop::KeysOf(const GenerationRequest& given) const {
+  GenerationRequest request = given;
+  TP_RETURN_IF_ERROR(Validate(request));
+  const size_t tokens = request.prompt.size();
+  PromptKeys keys;
+  keys.tenant = request.tenant;
+  keys.keys = ExactChain(SaltOf(request.tenant), backend_->layout(), request.prompt, tokens);
+  keys.usable_blocks = Compressor::ReusablePrefix(request.compression, static_cast<int32_t>(tokens)) / kBlockTokens;
+  return keys;
 }
 
 void EngineLoop::LoadSession(const Generation& generation, int64_t resident) {
@@ -155,30 +168,13 @@ int64_t EngineLoop::PagesNeeded(const Generation& generation) const {
   const int64_t before = loaded.manifest.has_value() ? static_cast<int64_t>(loaded.manifest->token_ids.size()) : 0;
   const int64_t tokens = before + static_cast<int64_t>(request.prompt.size());
   const int64_t most = std::min<int64_t>(tokens + request.stop.max_tokens, model_->config().context_tokens);
-  const DeviceShape shape = DeviceShapeOf(backend_->layout(), spec);
-  const int64_t heads = shape.heads(), prompt = static_cast<int64_t>(request.prompt.size());
-  const bool resumed = before > 0 && !loaded.blocks_missing;
-  // Rows of all layers and kv heads: while the prompt comes in, and while decoding.
-  const int64_t decoding = Compressor::MostRows(spec, shape, most, most - tokens);
-  int64_t prefill = tokens * heads;
-  if (resumed) {
-    const int64_t resident = std::min(loaded.longest_head * heads, before * heads);
-    prefill = std::max(resident, Compressor::MostRows(spec, shape, before, 0)) + prompt * heads;
-  }
-  if (spec.prefill == PrefillMode::kChunked) {  // all chunks are brought within the budget of the whole prompt
-    CompressionSpec bound = spec;
-    bound.decode_budget = DecodeBudget::kHeld;
-    int64_t chunked = Compressor::MostRows(bound, shape, tokens, 0);
-    if (resumed) chunked = std::max(chunked, loaded.longest_head * heads);
-    prefill = std::min(prefill, chunked + spec.prefill_chunk * heads);
-  }
-  int64_t rows = std::min(std::max(prefill, decoding), most * heads);
-  const ScoreMethod* score = FindScore(spec.score);
-  if (const int piece = score != nullptr ? score->RepeatedTokens(spec) : 0; piece > 0) {
-    const auto repeated = static_cast<int32_t>(std::min<int64_t>(piece, tokens));
-    rows = std::max(rows, prefill + Repetition::MostTokens(repetition_words_, repeated) * heads);
-  }
-  return rows / kPageSlots + 2 * heads;
+  return tidepool::PagesNeeded(spec, DeviceShapeOf(backend_->layout(), spec),
+                               {.before = before,
+                                .prompt = static_cast<int64_t>(request.prompt.size()),
+                                .most = most,
+                                .resumed = before > 0 && !loaded.blocks_missing,
+                                .longest_head = loaded.longest_head},
+                               &repetition_words_);
 }
 
 std::unique_ptr<Context> EngineLoop::TakeIdle(const SessionName& session) {

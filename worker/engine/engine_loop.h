@@ -38,6 +38,7 @@ class EngineLoop : public Engine {
   void EndSession(SessionName session, std::function<void(absl::Status)> done) override;
   void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) override;
   EngineStats Stats() const override;
+  absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const override;
   const Model& model() const override { return *model_; }
 
  private:

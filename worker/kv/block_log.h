@@ -21,6 +21,7 @@
 namespace tidepool {
 
 struct BlockLogOptions {
+  std::string tenant;
   std::string tenant_salt;
   std::string session_lineage;  // lineage of blocks computed after a compression
   bool durable = false;         // blocks are acknowledged on disk (sessions)

@@ -72,13 +72,16 @@ RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec)
       heads_(static_cast<size_t>(layout.layers) * layout.kv_heads),
       staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {}
 
+int32_t RowRecall::StagedRows(const RecallSpec& spec, int32_t slots) {
+  const int shortlist = ShortlistRows(spec);
+  const int32_t staged = shortlist > 0 ? slots + shortlist : 0;
+  if (spec.mode != RecallMode::kAsync) return staged;
+  return std::max(staged, static_cast<int32_t>(std::ceil(spec.staging * slots)));
+}
+
 void RowRecall::set_slots(int32_t rows) {
   slots_ = rows;
-  const int shortlist = ShortlistRows(spec_);
-  int32_t staged = shortlist > 0 ? rows + shortlist : 0;
-  if (spec_.mode == RecallMode::kAsync)
-    staged = std::max(staged, static_cast<int32_t>(std::ceil(spec_.staging * rows)));
-  staging_.Grow(staged);
+  staging_.Grow(StagedRows(spec_, rows));
 }
 
 void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows, bool prompt) {

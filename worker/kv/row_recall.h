@@ -70,6 +70,8 @@ class RowRecall {
   // Recall slots for each (layer, kv head); 0 until something was evicted.
   int32_t slots() const { return slots_; }
   void set_slots(int32_t rows);
+  // Rows of each (layer, kv head) that are kept ready in host memory when it has so many slots.
+  static int32_t StagedRows(const RecallSpec& spec, int32_t slots);
 
   // Indexes a full block: kBlockTokens rows of the layout. prompt: of a prompt, or restored; else decoded. Calls for
   // different (layer, kv head) may run at once; blocks of one come in order.

@@ -179,6 +179,29 @@ class GenerationService final : public v1::Generation::CallbackService {
     return reactor;
   }
 
+  grpc::ServerUnaryReactor* ListBlockKeys(grpc::CallbackServerContext* call, const v1::ListBlockKeysRequest* request,
+                                          v1::ListBlockKeysResponse* response) override {
+    v1::GenerateRequest meant;
+    if (request->has_token_ids()) {
+      *meant.mutable_token_ids() = request->token_ids();
+    } else {
+      meant.set_text(request->text());
+    }
+    *meant.mutable_compression() = request->compression();
+    absl::StatusOr<GenerationRequest> converted = Admitted(call, meant, engine_->model().tokenizer());
+    if (!converted.ok()) return Done(call, converted.status());
+    const absl::StatusOr<Engine::PromptKeys> keys = engine_->KeysOf(*converted);
+    if (!keys.ok()) return Done(call, keys.status());
+    response->mutable_token_ids()->Assign(converted->prompt.begin(), converted->prompt.end());
+    for (const BlockKey& key : keys->keys) response->add_keys(std::string(key.AsString()));
+    response->set_block_tokens(kBlockTokens);
+    response->set_layers(engine_->model().config().layers);
+    response->set_model_fingerprint(engine_->model().fingerprint());
+    response->set_tenant(keys->tenant);
+    response->set_usable_blocks(keys->usable_blocks);
+    return Done(call, absl::OkStatus());
+  }
+
  private:
   static grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* call, const absl::Status& status) {
     grpc::ServerUnaryReactor* reactor = call->DefaultReactor();

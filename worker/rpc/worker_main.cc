@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/flags.h"
+#include "base/man_page.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/remote_cache.h"
 #include "cacheservice/shards/pod_list.h"
@@ -100,10 +101,23 @@ int Usage(const std::string& message) {
 int main(int argc, char** argv) {
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, tidepool::kFlags);
   if (!rest.ok()) return tidepool::Usage(std::string(rest.status().message()));
+  if (!rest->empty() && rest->front() == "--man") {
+    std::fputs(tidepool::FormatManPage(
+                   {.name = "tidepool-worker",
+                    .summary = "serves a model with compressed keys and values",
+                    .usage = "tidepool-worker --model=FILE.gguf [--cache=HOST:PORT[,HOST:PORT...]] [flags]",
+                    .sections = {},
+                    .flags = tidepool::ListFlags(tidepool::kFlags),
+                    .exit_codes = "0 ended by SIGTERM or SIGINT, 1 failed, 2 usage."})
+                   .c_str(),
+               stdout);
+    return 0;
+  }
   if (!rest->empty() && rest->front() == "--help") {
     std::printf(
         "tidepool-worker: serves a model with compressed keys and values.\n\n"
         "  tidepool-worker --model=FILE.gguf [--cache=HOST:PORT[,HOST:PORT...]] [flags]\n\n%s\n"
+        "--man writes this as a manual page.\n"
         "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 usage.\n",
         tidepool::FlagHelp(tidepool::kFlags).c_str());
     return 0;

@@ -98,7 +98,7 @@ TEST(MemoryTierTest, ChainsAreGivenUpFromTheirTailsWhereverTheirBlocksLie) {
   for (const uint64_t limit : {uint64_t{60} << 20, uint64_t{256} << 20}) {
     std::vector<BlockId> gone;
     MemoryTier tier(
-        limit, [&](const BlockId& id, const BlockValue&) { gone.push_back(id); },
+        limit, [&](const BlockId& id, const BlockValue&, TenantId) { gone.push_back(id); },
         [](uint64_t bytes, bool alone) { return MakeReplacementPolicy("chain", bytes, alone); });
     const int chain_blocks = static_cast<int>(limit >> 20) / 4;
     std::vector<BlockKey> chain;
@@ -126,7 +126,7 @@ TEST(MemoryTierTest, ChainsAreGivenUpFromTheirTailsWhereverTheirBlocksLie) {
 TEST(MemoryTierTest, AValueWorthLessThanAllIsPassedOnAtOnce) {
   std::vector<BlockId> gone;
   MemoryTier tier(
-      1 << 20, [&](const BlockId& id, const BlockValue&) { gone.push_back(id); },
+      1 << 20, [&](const BlockId& id, const BlockValue&, TenantId) { gone.push_back(id); },
       [](uint64_t bytes, bool alone) { return MakeReplacementPolicy("chain", bytes, alone); });
   // Four blocks that come back all the time; what comes between never does.
   std::vector<BlockKey> chain;
@@ -200,7 +200,7 @@ TEST(MemoryTierTest, EvictedValuesGoToTheHandlerOnceAndAreFoundUntilItReturns) {
   MemoryTier* tier_in_handler = nullptr;
   MemoryTier tier(
       2 * CostOfOne(),
-      [&](const BlockId& id, const BlockValue& value) {
+      [&](const BlockId& id, const BlockValue& value, TenantId) {
         handed.emplace_back(id, *value);
         const BlockValue seen = tier_in_handler->Get(id);
         ASSERT_NE(seen, nullptr);
@@ -217,7 +217,7 @@ TEST(MemoryTierTest, EvictedValuesGoToTheHandlerOnceAndAreFoundUntilItReturns) {
 
 TEST(MemoryTierTest, AnErasedValueIsGoneAndItsRoomFree) {
   MemoryTier tier = TierOf(2);
-  tier.Put(Id(1), Value(1), /*pin=*/true);
+  tier.Put(Id(1), Value(1), {.pin = true});
   tier.Erase(Id(1));
   tier.Erase(Id(2));  // never there
   EXPECT_EQ(tier.Get(Id(1)), nullptr);
@@ -232,7 +232,7 @@ TEST(MemoryTierTest, APinnedValueStaysUntilItIsUnpinnedAsOftenAsPinned) {
   MemoryTier tier = TierOf(2);
   tier.Put(Id(1), Value(1));
   EXPECT_EQ(tier.Pin(Id(1)), PinResult::kPinned);
-  EXPECT_EQ(tier.Put(Id(1), Value(1), /*pin=*/true), PutResult::kRepeated);
+  EXPECT_EQ(tier.Put(Id(1), Value(1), {.pin = true}), PutResult::kRepeated);
   EXPECT_EQ(tier.pinned_objects(), 1u);
   EXPECT_EQ(tier.pinned_bytes(), CostOfOne());
   for (int number = 2; number < 20; ++number) tier.Put(Id(number), Value(number));
@@ -254,8 +254,8 @@ TEST(MemoryTierTest, AtMostHalfCanBePinnedSoThatPutsAlwaysFindRoom) {
   EXPECT_EQ(tier.Pin(Id(1)), PinResult::kPinned);
   EXPECT_EQ(tier.Pin(Id(2)), PinResult::kPinned);
   EXPECT_EQ(tier.Pin(Id(3)), PinResult::kTooMuchPinned);
-  EXPECT_EQ(tier.Put(Id(3), Value(3), /*pin=*/true), PutResult::kNoRoom);
-  EXPECT_EQ(tier.Put(Id(4), Value(4), /*pin=*/true), PutResult::kNoRoom);
+  EXPECT_EQ(tier.Put(Id(3), Value(3), {.pin = true}), PutResult::kNoRoom);
+  EXPECT_EQ(tier.Put(Id(4), Value(4), {.pin = true}), PutResult::kNoRoom);
   EXPECT_EQ(tier.Pin(Id(1)), PinResult::kPinned) << "pinned already: takes no more";
   EXPECT_EQ(tier.Pin(Id(9)), PinResult::kAbsent);
   for (int number = 10; number < 30; ++number) EXPECT_EQ(tier.Put(Id(number), Value(number)), PutResult::kStored);
@@ -281,7 +281,7 @@ TEST(MemoryTierTest, TheLimitHoldsAtEveryMomentUnderFourThreads) {
   std::atomic<uint64_t> handed{0};
   MemoryTier tier(
       12 * CostOfOne(),
-      [&](const BlockId&, const BlockValue&) {
+      [&](const BlockId&, const BlockValue&, TenantId) {
         ++leaving;
         std::this_thread::yield();
         --leaving;

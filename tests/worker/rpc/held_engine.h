@@ -58,6 +58,9 @@ class HeldEngine : public Engine {
     engine_->Estimate(std::move(request), std::move(done));
   }
   EngineStats Stats() const override { return engine_->Stats(); }
+  absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const override {
+    return engine_->KeysOf(request);
+  }
   const Model& model() const override { return engine_->model(); }
 
  private:
