@@ -10,16 +10,22 @@
 
 namespace tidepool::test {
 
+// Lets others do something for a moment, in a loop that looks at several things.
+inline void Tick(std::chrono::milliseconds time) {
+  Mutex mutex;
+  CondVar nobody;
+  const auto until = std::chrono::steady_clock::now() + time;
+  MutexLock lock(&mutex);
+  while (nobody.WaitUntil(&mutex, until)) {
+  }
+}
+
 template <typename Condition>
 bool Eventually(Condition condition) {
   const auto deadline = std::chrono::steady_clock::now() + kProcessTimeout;
-  Mutex mutex;
-  CondVar nobody;
   while (!condition()) {
-    const auto now = std::chrono::steady_clock::now();
-    if (now >= deadline) return false;
-    MutexLock lock(&mutex);
-    nobody.WaitUntil(&mutex, now + std::chrono::milliseconds(10));
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    Tick(std::chrono::milliseconds(10));
   }
   return true;
 }
