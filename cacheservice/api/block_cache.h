@@ -49,6 +49,8 @@ struct OffloadOptions {
   bool durable = false;  // acknowledged only when on disk; else when in any tier
   BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
   std::string tenant;    // whose, for quotas; empty: that of the connection
+  // While the write-behind buffer is full: wait, a moment (patience is bounded); else it is refused at once.
+  bool may_wait = true;
 };
 
 // A pod of a cache service of several, as its client sees it.
@@ -88,7 +90,8 @@ class BlockCache {
   virtual absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) = 0;
 
   // Queues a block value (BlockBuilder) for storage and returns at once; waits only while the bounded write-behind
-  // buffer is full. Idempotent by id. `done` is called once, from another thread, when it is acknowledged or has
+  // buffer is full, if it may, and then not for long: what finds no room has failed (ResourceExhausted). Idempotent by
+  // id. `done` is called once, from another thread, when it is acknowledged or has
   // failed.
   virtual void Offload(BlockId id, std::string value, OffloadOptions options,
                        std::function<void(absl::Status)> done) = 0;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <bit>
+#include <chrono>
 #include <thread>
 #include <utility>
 
@@ -13,6 +14,12 @@
 #include "policies/kv/block_codec.h"
 
 namespace tidepool {
+namespace {
+
+// Of an Offload for room in the write-behind buffer: a disk that hangs must not hold the engine up.
+constexpr std::chrono::seconds kPatience{2};
+
+}  // namespace
 
 class EmbeddedCache::Impl {
  public:
@@ -41,16 +48,29 @@ class EmbeddedCache::Impl {
 
   void Offload(BlockId id, std::string value, const OffloadOptions& options, std::function<void(absl::Status)> done) {
     const size_t bytes = value.size();
-    MutexLock lock(&mutex_);
-    while (queued_bytes_ > 0 && queued_bytes_ + bytes > write_behind_bytes_) changed_.Wait(&mutex_);
-    queued_bytes_ += bytes;
-    queue_.push_back({{.id = id,
-                       .value = std::move(value),
-                       .durable = options.durable,
-                       .parent = options.parent,
-                       .tenant = options.tenant},
-                      std::move(done)});
-    changed_.SignalAll();
+    {
+      MutexLock lock(&mutex_);
+      const auto until = std::chrono::steady_clock::now() + kPatience;
+      auto full = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return queued_bytes_ > 0 && queued_bytes_ + bytes > write_behind_bytes_;
+      };
+      while (options.may_wait && full() && changed_.WaitUntil(&mutex_, until)) {
+      }
+      if (!full()) {
+        queued_bytes_ += bytes;
+        queue_.push_back({{.id = id,
+                           .value = std::move(value),
+                           .durable = options.durable,
+                           .parent = options.parent,
+                           .tenant = options.tenant},
+                          std::move(done)});
+        changed_.SignalAll();
+        return;
+      }
+    }
+    failures_.fetch_add(1);
+    done(absl::ResourceExhaustedError(
+        absl::StrCat("cache: the write-behind buffer of ", write_behind_bytes_, " bytes is full")));
   }
 
   void Write() {

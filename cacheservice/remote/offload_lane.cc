@@ -63,16 +63,14 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
   bool full = false;
   {
     MutexLock lock(&mutex_);
-    // Waits for room while the stream is moving; a service that is away must not hold the engine up.
-    const Clock::time_point until = Clock::now() + std::chrono::seconds(2);
-    while (!now && !stop_ && connected_ && !broken_ && !stalled_ &&
-           queued_bytes_ + bytes > options_.write_behind_bytes) {
-      if (!changed_.WaitUntil(&mutex_, until)) {
-        stalled_ = queued_bytes_ + bytes > options_.write_behind_bytes;
-        break;
-      }
+    // Waits for room while the stream is moving; a service that is away or slow must not hold the engine up.
+    const Clock::time_point start = Clock::now();
+    const Clock::time_point until = start + absl::ToChronoMilliseconds(options_.write_behind_patience) - waited_;
+    while (!now && options.may_wait && !stop_ && connected_ && !broken_ && !HasRoom(bytes)) {
+      if (!changed_.WaitUntil(&mutex_, until)) break;
     }
-    full = !now && queued_bytes_ + bytes > options_.write_behind_bytes;
+    waited_ += Clock::now() - start;  // two that wait at once count twice: that ends sooner
+    full = !now && !HasRoom(bytes);
     if (!full && !stop_) {
       queued_bytes_ += bytes;
       entries_.push_back(std::move(entry));
@@ -127,7 +125,7 @@ void OffloadLane::Run() {
       // What was not answered is sent again.
       for (size_t i = 0; i < sent_; ++i) entries_[i]->sequence = 0;
       sent_ = sent_bytes_ = 0;
-      connected_ = stalled_ = false;
+      connected_ = false;
       if (stop_) return;
     }
     if (IsRefusal(end)) {
@@ -257,7 +255,7 @@ void OffloadLane::ReadResults(Stream* stream) {
         --sent_;
         sent_bytes_ -= entry->value.size();
         queued_bytes_ -= entry->value.size();
-        stalled_ = false;
+        if (queued_bytes_ <= options_.write_behind_bytes / 2) waited_ = Clock::duration::zero();
         changed_.SignalAll();
         break;
       }

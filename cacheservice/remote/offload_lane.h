@@ -57,6 +57,9 @@ class OffloadLane {
   grpc::Status RunStream();
   void ReadResults(Stream* stream);
   bool WriteValue(Stream* stream, const Entry& entry);
+  bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return queued_bytes_ + bytes <= options_.write_behind_bytes;
+  }
   void FailOld(const absl::Status& why, bool all);
 
   const RemoteCacheOptions options_;
@@ -72,7 +75,8 @@ class OffloadLane {
   size_t credit_ ABSL_GUARDED_BY(mutex_) = 0;
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;  // an Offload waited in vain: no other does before an answer comes
+  // By all Offloads, since the buffer was last half empty.
+  Clock::duration waited_ ABSL_GUARDED_BY(mutex_) = Clock::duration::zero();
   bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
   bool resumed_ ABSL_GUARDED_BY(mutex_) = false;  // since the pause before the present attempt
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

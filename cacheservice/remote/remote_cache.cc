@@ -45,6 +45,15 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(CodeForCaller(status.error_code()), absl::StrCat("cache service: ", status.error_message()));
 }
 
+// Of one call: a connection that breaks is seldom followed by others that do.
+constexpr int kMostAttempts = 4;
+
+bool Broke(const absl::Status& status) { return absl::IsUnavailable(status); }
+template <typename T>
+bool Broke(const absl::StatusOr<T>& answer) {
+  return absl::IsUnavailable(answer.status());
+}
+
 }  // namespace
 
 class RemoteCache::Impl {
@@ -75,6 +84,17 @@ class RemoteCache::Impl {
    private:
     Impl* const impl_;
   };
+
+  // Makes a call that changes nothing when it is repeated again when its connection has broken; it then waits for the
+  // service. Who does not wait for the service asks another one instead.
+  template <typename Call>
+  auto Repeated(const Call& call) const {
+    auto answer = call();
+    for (int attempt = 1; attempt < kMostAttempts && options_.wait_for_service && Broke(answer); ++attempt) {
+      answer = call();
+    }
+    return answer;
+  }
 
   void CancelCalls() {
     MutexLock lock(&mutex_);
@@ -192,6 +212,11 @@ void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadli
 
 absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks(absl::Span<const BlockId> ids,
                                                                                  absl::Time deadline) {
+  return impl_->Repeated([&] { return FetchOnce(ids, deadline); });
+}
+
+absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(absl::Span<const BlockId> ids,
+                                                                               absl::Time deadline) {
   Impl::Call call(impl_.get(), deadline);
   v1::FetchBlocksRequest request;
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
@@ -245,11 +270,19 @@ BlockCacheStats RemoteCache::Stats() const {
 }
 
 absl::Status RemoteCache::Put(const SessionManifest& manifest, absl::Time deadline) {
-  return SendManifest(manifest, /*copy=*/false, deadline);
+  int attempts = 0;
+  const absl::Status put = impl_->Repeated([&] {
+    ++attempts;
+    return SendManifest(manifest, /*copy=*/false, deadline);
+  });
+  if (attempts == 1 || !absl::IsAborted(put)) return put;
+  // Perhaps it was stored and the connection broke before that was said: then storing a copy changes nothing.
+  TP_ASSIGN_OR_RETURN(const std::optional<int64_t> stored, Revision(manifest.tenant, manifest.session_id, deadline));
+  return stored == manifest.revision ? PutCopy(manifest, deadline) : put;
 }
 
 absl::Status RemoteCache::PutCopy(const SessionManifest& manifest, absl::Time deadline) {
-  return SendManifest(manifest, /*copy=*/true, deadline);
+  return impl_->Repeated([&] { return SendManifest(manifest, /*copy=*/true, deadline); });
 }
 
 absl::Status RemoteCache::SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline) {
@@ -278,6 +311,11 @@ absl::Status RemoteCache::SendManifest(const SessionManifest& manifest, bool cop
 
 absl::StatusOr<std::optional<SessionManifest>> RemoteCache::Get(std::string_view tenant, std::string_view session_id,
                                                                 absl::Time deadline) {
+  return impl_->Repeated([&] { return GetOnce(tenant, session_id, deadline); });
+}
+
+absl::StatusOr<std::optional<SessionManifest>> RemoteCache::GetOnce(std::string_view tenant,
+                                                                    std::string_view session_id, absl::Time deadline) {
   Impl::Call call(impl_.get(), deadline);
   v1::GetManifestRequest request;
   request.set_tenant(std::string(tenant));
@@ -305,6 +343,11 @@ absl::StatusOr<std::optional<SessionManifest>> RemoteCache::Get(std::string_view
 
 absl::StatusOr<std::optional<int64_t>> RemoteCache::Revision(std::string_view tenant, std::string_view session_id,
                                                              absl::Time deadline) {
+  return impl_->Repeated([&] { return RevisionOnce(tenant, session_id, deadline); });
+}
+
+absl::StatusOr<std::optional<int64_t>> RemoteCache::RevisionOnce(std::string_view tenant, std::string_view session_id,
+                                                                 absl::Time deadline) {
   Impl::Call call(impl_.get(), deadline);
   v1::GetManifestRequest request;
   request.set_tenant(std::string(tenant));
@@ -327,12 +370,14 @@ absl::StatusOr<std::optional<int64_t>> RemoteCache::Revision(std::string_view te
 }
 
 absl::Status RemoteCache::Delete(std::string_view tenant, std::string_view session_id, absl::Time deadline) {
-  Impl::Call call(impl_.get(), deadline);
   v1::DeleteSessionRequest request;
   request.set_tenant(std::string(tenant));
   request.set_session_id(std::string(session_id));
-  v1::DeleteSessionResponse response;
-  return FromGrpc(impl_->stub_->DeleteSession(&call.context, request, &response));
+  return impl_->Repeated([&] {
+    Impl::Call call(impl_.get(), deadline);
+    v1::DeleteSessionResponse response;
+    return FromGrpc(impl_->stub_->DeleteSession(&call.context, request, &response));
+  });
 }
 
 }  // namespace tidepool

@@ -23,13 +23,17 @@ struct RemoteCacheOptions {
   std::string endpoint;  // host:port or unix:PATH
   std::string tenant = "default";
   KvLayout layout;
-  std::shared_ptr<const ChannelSecurity> security;      // null: plain text, no token
-  size_t write_behind_bytes = size_t{64} << 20;         // offloaded and not acknowledged; Offload waits above it
+  std::shared_ptr<const ChannelSecurity> security;  // null: plain text, no token
+  size_t write_behind_bytes = size_t{64} << 20;     // offloaded and not acknowledged; Offload waits above it
+  // So long in all, until half of it is free again: a service that is merely slow must not set the worker's pace.
+  absl::Duration write_behind_patience = absl::Seconds(2);
   absl::Duration offload_patience = absl::Seconds(60);  // a block not stored after so long has failed
   absl::Duration recall_patience = absl::Seconds(5);    // the service is away for longer: recalls fail at once
   absl::Duration lookup_patience = absl::Seconds(2);    // a prefix lookup that takes longer is given up
-  bool wait_for_service = true;  // calls wait for a service that is away until their deadline; else they fail at once
-  bool any_shape = false;        // blocks of any model may be offloaded, and none recalled; of `layout` counts `layers`
+  // Calls wait for a service that is away until their deadline, and are made again when their connection breaks; else
+  // they fail at once.
+  bool wait_for_service = true;
+  bool any_shape = false;  // blocks of any model may be offloaded, and none recalled; of `layout` counts `layers`
 };
 
 struct PodIdentity {
@@ -81,6 +85,11 @@ class RemoteCache final : public BlockCache, public ManifestStore {
  private:
   class Impl;
   absl::Status SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline);
+  absl::StatusOr<std::vector<std::optional<std::string>>> FetchOnce(absl::Span<const BlockId> ids, absl::Time deadline);
+  absl::StatusOr<std::optional<SessionManifest>> GetOnce(std::string_view tenant, std::string_view session_id,
+                                                         absl::Time deadline);
+  absl::StatusOr<std::optional<int64_t>> RevisionOnce(std::string_view tenant, std::string_view session_id,
+                                                      absl::Time deadline);
   explicit RemoteCache(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -305,6 +305,7 @@ bool EngineLoop::Step() {
   ++counted_.steps;
   pace_.Observe(decoding, prompt_tokens, absl::Now() - start);
   for (size_t i = 0; i < slices.size(); ++i) {
+    contexts[i]->log().set_may_wait(decoding == 0);  // who is being answered is not held up by a full buffer
     AfterStep(*generations[i], absl::MakeConstSpan(slices[i].logits, slices[i].logits_rows * vocabulary),
               static_cast<int32_t>(slices[i].tokens.size()));
   }

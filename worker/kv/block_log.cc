@@ -114,7 +114,10 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
   }
   cache_->Offload(
       {key, layer}, *kept,
-      {.durable = options_.durable, .parent = keys_.empty() ? BlockKey{} : keys_.back(), .tenant = options_.tenant},
+      {.durable = options_.durable,
+       .parent = keys_.empty() ? BlockKey{} : keys_.back(),
+       .tenant = options_.tenant,
+       .may_wait = may_wait_},
       [shared = shared_, kept, id, bytes](const absl::Status& status) {
         MutexLock lock(&shared->mutex);
         auto at = shared->waiting.find(id);

@@ -54,6 +54,9 @@ class BlockLog {
   using FullBlockObserver = std::function<void(int32_t block, int layer, int kv_head, const char* rows)>;
   void set_on_full(FullBlockObserver observer) { on_full_ = std::move(observer); }
 
+  // Whether a block may wait for room in a write-behind buffer that is full: not beside sequences that decode.
+  void set_may_wait(bool may_wait) { may_wait_ = may_wait; }
+
   // Stores the block being filled as it is (a session's end), under a key of its own. Nothing when the tail is empty.
   void StoreTail();
   // Key under which StoreTail stores: the manifest's last key.
@@ -93,6 +96,7 @@ class BlockLog {
   BlockCache* const cache_;
   int32_t tokens_ = 0;
   bool exact_ = true;  // everything so far
+  bool may_wait_ = true;
   std::vector<BlockKey> keys_;
   std::vector<int32_t> tail_ids_;
   std::string tail_;  // [layer][kv_head][kBlockTokens][row_bytes]

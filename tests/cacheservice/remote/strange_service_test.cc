@@ -14,6 +14,7 @@
 #include "base/checksum.h"
 #include "cacheservice/remote/remote_cache.h"
 #include "tests/support/blocks.h"
+#include "tests/support/eventually.h"
 #include "tidepool/v1/cache_store.grpc.pb.h"
 
 namespace tidepool {
@@ -28,10 +29,16 @@ class StrangeService final : public v1::CacheStore::Service {
                        grpc::ServerReaderWriter<v1::OffloadResponse, v1::OffloadRequest>* stream) override {
     v1::OffloadRequest request;
     while (stream->Read(&request)) {
-      if (!request.has_hello()) continue;  // never answered
-      v1::OffloadResponse accepted;
-      accepted.mutable_accepted()->set_credit_bytes(16 << 20);
-      stream->Write(accepted);
+      v1::OffloadResponse response;
+      if (request.has_hello()) {
+        response.mutable_accepted()->set_credit_bytes(16 << 20);
+      } else if (answer_after == absl::ZeroDuration()) {
+        continue;  // never answered
+      } else {
+        test::Tick(absl::ToChronoMilliseconds(answer_after));
+        response.mutable_result()->set_sequence(request.frame().sequence());
+      }
+      stream->Write(response);
     }
     return grpc::Status::OK;
   }
@@ -50,11 +57,37 @@ class StrangeService final : public v1::CacheStore::Service {
   grpc::Status FetchBlocks(grpc::ServerContext*, const v1::FetchBlocksRequest*,
                            grpc::ServerWriter<v1::FetchBlocksResponse>* writer) override {
     for (const v1::FetchBlocksResponse& frame : frames) writer->Write(frame);
+    return --breaks >= 0 ? Broken() : grpc::Status::OK;
+  }
+  grpc::Status PutManifest(grpc::ServerContext*, grpc::ServerReader<v1::ManifestFrame>* reader,
+                           v1::PutManifestResponse*) override {
+    v1::ManifestFrame frame;
+    bool copy = false;
+    while (reader->Read(&frame)) copy = copy || frame.copy();
+    ++puts;
+    if (--breaks >= 0) {
+      stored_revision = put_revision;
+      return Broken();
+    }
+    if (copy) return grpc::Status::OK;
+    return stored_revision == put_revision - 1 ? grpc::Status::OK : grpc::Status(grpc::StatusCode::ABORTED, "stale");
+  }
+  grpc::Status GetManifest(grpc::ServerContext*, const v1::GetManifestRequest*,
+                           grpc::ServerWriter<v1::ManifestFrame>* writer) override {
+    v1::ManifestFrame frame;
+    frame.set_revision(stored_revision);
+    writer->Write(frame);
     return grpc::Status::OK;
   }
+  // As gRPC says it of a connection.
+  static grpc::Status Broken() { return {grpc::StatusCode::UNAVAILABLE, "Socket closed"}; }
 
   std::function<void(v1::RecallResponse*)> recall;  // null: no answer
+  absl::Duration answer_after;                      // of each value that is offloaded; 0: no answer
   std::vector<v1::FetchBlocksResponse> frames;
+  int breaks = 0;  // so many calls break after they were obeyed
+  int puts = 0;
+  int64_t stored_revision = 4, put_revision = 5;
 };
 
 class StrangeServiceTest : public testing::Test {
@@ -77,9 +110,10 @@ class StrangeServiceTest : public testing::Test {
                  [&](absl::StatusOr<RecalledRows> rows) { promise.set_value(std::move(rows)); });
     return promise.get_future().get();
   }
-  static std::future<absl::Status> Offload(RemoteCache& cache, int number, std::string value) {
+  static std::future<absl::Status> Offload(RemoteCache& cache, int number, std::string value,
+                                           OffloadOptions options = {}) {
     auto promise = std::make_shared<std::promise<absl::Status>>();
-    cache.Offload({test::NumberedKey(number), 0}, std::move(value), {},
+    cache.Offload({test::NumberedKey(number), 0}, std::move(value), options,
                   [promise](absl::Status status) { promise->set_value(std::move(status)); });
     return promise->get_future();
   }
@@ -163,6 +197,71 @@ TEST_F(StrangeServiceTest, AFullBufferRefusesWhatIsOfferedAndEveryValueIsAnswere
     refused += absl::IsResourceExhausted(status);
   }
   EXPECT_EQ(refused, 30) << "ten fit";
+}
+
+TEST_F(StrangeServiceTest, WhatMayNotWaitIsRefusedByAFullBufferAtOnce) {
+  options_.write_behind_bytes = size_t{1} << 20;
+  options_.write_behind_patience = absl::Hours(1);
+  auto cache = *RemoteCache::Connect(options_);
+  std::vector<std::future<absl::Status>> done;
+  for (int i = 0; i < 10; ++i) done.push_back(Offload(*cache, i, std::string(100'000, 'x')));
+  const absl::Status refused = Offload(*cache, 10, std::string(100'000, 'x'), {.may_wait = false}).get();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(cache->Stats().offload_failures, 1);
+}
+
+TEST_F(StrangeServiceTest, AServiceThatIsMerelySlowIsWaitedForOnlySoLongInAll) {
+  service_.answer_after = absl::Milliseconds(20);
+  options_.write_behind_bytes = size_t{1} << 20;
+  options_.write_behind_patience = absl::Milliseconds(100);
+  auto cache = *RemoteCache::Connect(options_);
+  std::vector<std::future<absl::Status>> done;
+  for (int i = 0; i < 50; ++i) done.push_back(Offload(*cache, i, std::string(100'000, 'x')));
+  int stored = 0, refused = 0;
+  for (std::future<absl::Status>& future : done) {
+    const absl::Status status = future.get();
+    stored += status.ok();
+    refused += absl::IsResourceExhausted(status);
+  }
+  EXPECT_GE(stored, 10) << "ten fit";
+  EXPECT_GT(refused, 0) << "40 that wait for one another would wait for 0.8 s";
+  EXPECT_EQ(stored + refused, 50);
+  // Half of the buffer is free again: who comes now may wait.
+  EXPECT_TRUE(Offload(*cache, 50, std::string(100'000, 'x')).get().ok());
+}
+
+TEST_F(StrangeServiceTest, ACallWhoseConnectionBreaksIsMadeAgain) {
+  auto cache = *RemoteCache::Connect(options_);
+  const std::vector<BlockId> ids = {{test::NumberedKey(1), 0}};
+  service_.frames = {Frame(0, 4, "abcd")};
+  service_.breaks = 2;
+  const auto fetched = cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  EXPECT_EQ((*fetched)[0], "abcd");
+  service_.breaks = 1000;
+  EXPECT_TRUE(absl::IsUnavailable(cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60)).status()));
+  // Who has other services to ask is told at once.
+  options_.wait_for_service = false;
+  service_.breaks = 1;
+  cache = *RemoteCache::Connect(options_);
+  EXPECT_TRUE(absl::IsUnavailable(cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60)).status()));
+}
+
+TEST_F(StrangeServiceTest, AManifestThatWasStoredBeforeTheConnectionBrokeIsStored) {
+  auto cache = *RemoteCache::Connect(options_);
+  SessionManifest manifest;
+  manifest.tenant = "default";
+  manifest.session_id = "s";
+  manifest.revision = 5;
+  service_.breaks = 1;
+  EXPECT_TRUE(cache->Put(manifest, absl::Now() + absl::Seconds(60)).ok());
+  EXPECT_EQ(service_.puts, 3) << "stored, refused as stale, stored as a copy";
+  // Another worker's turn is there: that is no success.
+  service_.stored_revision = 6;
+  service_.put_revision = 6;
+  service_.breaks = 1;
+  manifest.revision = 5;
+  EXPECT_TRUE(absl::IsAborted(cache->Put(manifest, absl::Now() + absl::Seconds(60))));
 }
 
 TEST_F(StrangeServiceTest, BlocksThatAreNotWhatWasAskedForAreDataLoss) {
