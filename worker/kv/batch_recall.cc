@@ -22,6 +22,10 @@ constexpr int kSendsPerStep = 1;
 constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30),
                          kProbe = absl::Seconds(1);
 
+// Asynchronous requests in a row that come to nothing, before the service is left alone, and for how long then.
+constexpr int kMostUnanswered = 8;
+constexpr absl::Duration kShortestRest = absl::Seconds(1), kLongestRest = absl::Seconds(8);
+
 // The answer to a Recall, handed from the cache's thread to ours.
 class Mailbox {
  public:
@@ -104,6 +108,7 @@ void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   asks_.assign(slices_.size(), {});
   const absl::Time now = absl::Now();
   silent_ = now < ask_again_;
+  left_alone_ = now < rested_;
   step_deadline_ = now + (pause_ > absl::ZeroDuration() ? std::min(kProbe, sync_deadline_) : sync_deadline_);
 }
 
@@ -117,6 +122,7 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
     const RecallSlice& slice = slices_[i];
     if (!Active(slice)) continue;
     const bool waits = Synchronous(slice);
+    if (!waits && left_alone_) continue;
     for (int kv_head = 0; kv_head < heads; ++kv_head) {
       // The last token's queries choose: slices with recall have one token (Context::NextChunk).
       for (int g = 0; g < group; ++g) {
@@ -454,10 +460,27 @@ void BatchRecall::StageArrived(RecallSlice& slice) {
     const std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
     if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
     CountAnswer(came, *inflight->mailbox, requests_.async);
+    NoteAnswer(came.has_value() && came->ok());
     Stage(slice, MissingAnswer(came.has_value() ? &*came : nullptr, inflight->groups, backend_->layout().row_bytes()),
           inflight->groups);
     return true;
   });
+}
+
+void BatchRecall::NoteAnswer(bool answered) {
+  if (answered) {
+    unanswered_ = 0;
+    rest_ = absl::ZeroDuration();
+    rested_ = absl::InfinitePast();
+    return;
+  }
+  if (++unanswered_ < kMostUnanswered || left_alone_) return;
+  unanswered_ = kMostUnanswered - 1;  // one more is enough
+  rest_ = std::clamp(2 * rest_, kShortestRest, kLongestRest);
+  rested_ = absl::Now() + rest_;
+  left_alone_ = true;
+  TP_LOG(Warning, "recall", "asynchronous requests go unanswered; the cache service is asked again in ",
+         absl::FormatDuration(rest_));
 }
 
 void BatchRecall::Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups) {

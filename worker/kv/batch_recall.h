@@ -8,6 +8,9 @@
 // token may want, are asked for in a few requests a step and staged when they come. What takes longer than budget_ms is
 // late. The tokens of a later turn's prompt are recalled synchronously, so that the
 // first token of the answer sees what the question asks for.
+//
+// While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.
+// Asynchronous heads do not choose meanwhile, so decoding has the pace that it has without recall.
 #ifndef TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 
@@ -120,6 +123,8 @@ class BatchRecall : public StepHook {
   void StageArrived(RecallSlice& slice);
   // After some layers: asks for what slices have collected, so that it travels while later layers compute.
   void SendSome(int layer);
+  // An asynchronous request has ended: whether the service is asked further.
+  void NoteAnswer(bool answered);
   // Asks for what slices_[slice] has collected in asks_.
   void Send(int slice);
   // The rows of an answer to an asynchronous request, or what came of it.
@@ -153,6 +158,12 @@ class BatchRecall : public StepHook {
   bool silent_ = false;                          // it is not asked any more in this step
   absl::Duration pause_ = absl::ZeroDuration();  // 0: it answers in time
   absl::Time ask_again_ = absl::InfinitePast();
+
+  // As asynchronous recall sees it.
+  bool left_alone_ = false;                     // in this step
+  int unanswered_ = 0;                          // requests in a row
+  absl::Duration rest_ = absl::ZeroDuration();  // 0: it answers in time
+  absl::Time rested_ = absl::InfinitePast();
 };
 
 }  // namespace tidepool

@@ -249,6 +249,22 @@ TEST_F(FaultyCacheTest, ASilentServiceIsWaitedForOnceAndNotAtEveryLayerOfEveryTo
   EXPECT_EQ(stats.recalls.sync.answered, stats.recalls.sync.seconds.count());
 }
 
+TEST_F(FaultyCacheTest, AServiceThatLeavesAsynchronousRequestsUnansweredIsLeftAlone) {
+  engine_options_.recall_deadline = absl::Milliseconds(20);  // of the prompt's step
+  Engine& engine = Start();
+  CompressionSpec spec = Spec("snapkv", RecallMode::kAsync);
+  spec.recall.budget_ms = 1;
+  spec.recall.interval = 1;
+  ASSERT_EQ(RunRequest(engine, Turn("s", spec, RandomTokens(300, 1), 0)).result.status, absl::OkStatus());
+  cache_->never_answer = true;
+  constexpr int kTokens = 600;
+  const Answer answer = RunRequest(engine, Turn("s", spec, RandomTokens(1, 2), kTokens));
+  EXPECT_EQ(answer.result.status, absl::OkStatus());
+  EXPECT_GT(answer.result.usage.late_rows, 0);
+  EXPECT_GE(engine.Stats().recalls.async.late, 8);
+  EXPECT_LT(cache_->recalls, kTokens / 2);
+}
+
 TEST_F(FaultyCacheTest, ASessionOutlivesBlocksThatCouldNotBeStored) {
   Engine& engine = Start();
   const std::vector<int32_t> context = RandomTokens(200, 1), question = RandomTokens(5, 2);
