@@ -39,6 +39,15 @@ class Servers:
             flags.append("--cache=" + self.start("tidepool-cache", f"--data-dir={self.directory}/cache"))
         self.worker = self.start("tidepool-worker", *flags)
 
+    @classmethod
+    def cache_alone(cls, *flags):
+        """A cache service without a worker; its address is in `cache`."""
+        servers = cls.__new__(cls)
+        servers.directory = tempfile.mkdtemp(prefix="tidepool-bench-")
+        servers.processes = []
+        servers.cache = servers.start("tidepool-cache", f"--data-dir={servers.directory}/cache", *flags)
+        return servers
+
     def start(self, name, *flags):
         port_file, log_file = (os.path.join(self.directory, name + end) for end in (".port", ".log"))
         with open(log_file, "w", encoding="utf-8") as log:
