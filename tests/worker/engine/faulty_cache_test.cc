@@ -257,7 +257,7 @@ TEST_F(FaultyCacheTest, AServiceThatLeavesAsynchronousRequestsUnansweredIsLeftAl
   spec.recall.interval = 1;
   ASSERT_EQ(RunRequest(engine, Turn("s", spec, RandomTokens(300, 1), 0)).result.status, absl::OkStatus());
   cache_->never_answer = true;
-  constexpr int kTokens = 600;
+  constexpr int kTokens = 200;
   const Answer answer = RunRequest(engine, Turn("s", spec, RandomTokens(1, 2), kTokens));
   EXPECT_EQ(answer.result.status, absl::OkStatus());
   EXPECT_GT(answer.result.usage.late_rows, 0);
