@@ -1,13 +1,13 @@
 // chaos: three cache pods on small disks above a Redis cluster, two workers, and clients whose every answer is compared
 // with the one without faults, while pods, network, workers, disks and Redis fail by a seeded schedule. Prints a table,
 // with --json the same as JSON; exit status 0 when nothing was wrong, failed, lost or left behind.
-#include <dirent.h>
-#include <unistd.h>
-
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -37,18 +37,24 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// Open descriptors of a process, of a kind: "socket:" or all ("").
-int Descriptors(pid_t pid, const std::string& kind) {
-  const std::string folder = absl::StrCat("/proc/", pid, "/fd");
+// Open descriptors of a process.
+int Descriptors(pid_t pid) {
+  const std::filesystem::directory_iterator all(absl::StrCat("/proc/", pid, "/fd"));
+  return static_cast<int>(std::distance(begin(all), end(all)));
+}
+
+// Connections to a port of 127.0.0.1 that its owner has not closed: established, or closed by the other end.
+int Connections(int port) {
   int count = 0;
-  DIR* dir = opendir(folder.c_str());
-  if (dir == nullptr) return -1;
-  while (const dirent* entry = readdir(dir)) {
-    char target[256];
-    const ssize_t size = readlink((folder + "/" + entry->d_name).c_str(), target, sizeof(target));
-    if (size > 0 && absl::StartsWith(std::string(target, static_cast<size_t>(size)), kind)) ++count;
+  std::ifstream table("/proc/net/tcp");
+  std::string line;
+  for (std::getline(table, line); std::getline(table, line);) {
+    std::istringstream fields(line);
+    std::string number, local, remote, state;
+    fields >> number >> local >> remote >> state;
+    const bool ours = std::stoi(local.substr(local.find(':') + 1), nullptr, 16) == port;
+    count += ours && (state == "01" || state == "08");
   }
-  closedir(dir);
   return count;
 }
 
@@ -120,10 +126,12 @@ void Scenario::WaitForWell() {
 std::map<std::string, int> Scenario::AtRest() {
   std::map<std::string, int> counts;
   for (int worker = 0; worker < fleet_.workers(); ++worker) {
-    counts[absl::StrCat("worker ", worker, " descriptors")] = Descriptors(fleet_.worker(worker).pid(), "");
+    counts[absl::StrCat("worker ", worker, " descriptors")] = Descriptors(fleet_.worker(worker).pid());
   }
   for (int pod = 0; pod < fleet_.pods(); ++pod) {
-    counts[absl::StrCat("pod ", pod, " sockets")] = Descriptors(fleet_.pod(pod).pid(), "socket:");
+    fleet_.PodStats(pod);  // so that our own connection counts
+    const std::string address = fleet_.pod_address(pod);
+    counts[absl::StrCat("pod ", pod, " connections")] = Connections(std::stoi(address.substr(address.rfind(':') + 1)));
   }
   return counts;
 }
