@@ -1,6 +1,6 @@
 // The clients of the scenario: each asks one request after another, most of them turns of sessions, and compares every
-// answer with the one without faults. As docs/API.md tells clients to, one whose worker goes asks the other worker; for
-// a session it first looks whether the turn was stored.
+// answer with the one without faults. As docs/API.md tells clients to, one whose worker goes asks the other worker, and
+// says how many turns its session has, so that none is done twice; it looks whether the turn was stored.
 #ifndef TIDEPOOL_TESTS_CHAOS_CHAOS_CLIENTS_H_
 #define TIDEPOOL_TESTS_CHAOS_CHAOS_CLIENTS_H_
 

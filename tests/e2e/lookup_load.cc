@@ -44,6 +44,7 @@ v1::GenerateRequest LookupTurn::Request() const {
     ids.Add(TheCase().questions[static_cast<size_t>((context * 7 + turn) % questions)]);
   }
   request.set_session_id(session);
+  if (!session.empty()) request.set_session_turns(turn);
   request.mutable_stop()->set_max_tokens(tokens);
   request.mutable_stop()->set_ignore_eos(true);
   v1::CompressionParams& compression = *request.mutable_compression();
