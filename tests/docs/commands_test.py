@@ -46,6 +46,7 @@ NOT_RUN = {
     "grpcurl -plaintext -d '{\"text\": \"The tide\", \"stop\": {\"max_tokens\": 32}}' 127.0.0.1:7071 tidepool.v1.Generation/Generate":
         "Debian does not package grpcurl",
     "scripts/bench *": BENCHMARK,
+    "scripts/chaos *": "takes minutes and root; that its flags exist is checked",
     "for R in 16 64 128; do\n  scripts/bench quality *": BENCHMARK,
     "tidepool bench quality [OPTIONS]": BENCHMARK,
     "build/release/bin/engine_bench": BENCHMARK,
