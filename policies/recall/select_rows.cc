@@ -4,11 +4,16 @@
 #include <bit>
 #include <utility>
 
+#include "absl/container/fixed_array.h"
 #include "base/check.h"
 #include "policies/retain/token_scores.h"
 
 namespace tidepool {
 namespace {
+
+// What a choice needs for a moment, without asking the allocator as long as there are so many.
+template <typename T>
+using Scratch = absl::FixedArray<T, 1024>;
 
 // All candidates by ascending position.
 std::vector<int32_t> Candidates(const RecallRows& rows) {
@@ -61,8 +66,12 @@ int32_t KthLargest(absl::Span<const int32_t> ranks, int k) {
     for (const int32_t rank : ranks) count += static_cast<int32_t>(rank >= least);
     return count;
   };
-  const auto [lowest, highest] = std::minmax_element(ranks.begin(), ranks.end());
-  int64_t low = *lowest, high = int64_t{*highest} + 1;  // k or more are from `low` on, fewer from `high` on
+  int32_t lowest = INT32_MAX, highest = INT32_MIN;
+  for (const int32_t rank : ranks) {
+    lowest = std::min(lowest, rank);
+    highest = std::max(highest, rank);
+  }
+  int64_t low = lowest, high = int64_t{highest} + 1;  // k or more are from `low` on, fewer from `high` on
   while (high - low > 1) {
     const auto middle = static_cast<int32_t>(low + (high - low) / 2);
     const int32_t count = count_from(middle);
@@ -99,14 +108,14 @@ std::vector<int32_t> FirstByRank(absl::Span<const int32_t> ranks, absl::Span<con
 
 // The first `count` of the positions, which ascend, by descending weight.
 std::vector<int32_t> Best(absl::Span<const float> weights, absl::Span<const int32_t> positions, int count) {
-  std::vector<int32_t> ranks(positions.size());
+  Scratch<int32_t> ranks(positions.size());
   for (size_t i = 0; i < ranks.size(); ++i) ranks[i] = ~RankOf(weights[i]);
   return FirstByRank(ranks, positions, count);
 }
 
 // The first `most` of `rows`, which ascend, by average, lowest first.
 std::vector<int32_t> Victims(absl::Span<const SlotRow> rows, size_t most) {
-  std::vector<int32_t> ranks(rows.size()), positions(rows.size());
+  Scratch<int32_t> ranks(rows.size()), positions(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     ranks[i] = RankOf(rows[i].average);
     positions[i] = rows[i].position;
@@ -128,43 +137,44 @@ std::vector<int32_t> BestRows(const RecallRows& rows, int count) {
   return Best(WeightsOf(rows, candidates), candidates, count);
 }
 
-void FindTopRows(const RecallRows& rows, int k, float near, const WeighedRows& likely, TopRows& top) {
+std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count) {
+  std::vector<int32_t> candidates = Candidates(rows);
+  if (count < 1) return {};
+  if (candidates.size() <= static_cast<size_t>(count)) return candidates;
+  Scratch<int32_t> ranks(candidates.size());
+  std::transform(candidates.begin(), candidates.end(), ranks.begin(),
+                 [&](int32_t position) { return RankOf(rows.weight[position]); });
+  const int32_t kth = KthLargest(ranks, count);
+  auto equal = count;  // of those at kth, so many are taken
+  for (const int32_t rank : ranks) equal -= static_cast<int>(rank > kth);
+  size_t taken = 0;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const int is_equal = static_cast<int>(ranks[i] == kth) & static_cast<int>(equal > 0);
+    candidates[taken] = candidates[i];
+    taken += static_cast<size_t>(static_cast<int>(ranks[i] > kth) | is_equal);
+    equal -= is_equal;
+  }
+  candidates.resize(taken);
+  return candidates;
+}
+
+void FindTopRows(const RecallRows& rows, int k, const WeighedRows& likely, TopRows& top) {
   top.kth = 0;
-  top.positions.clear();
-  top.weights.clear();
-  top.runners_up.clear();
-  if (k < 1) return;
-  std::vector<int32_t> candidates;
-  std::vector<float> all_weights;
-  absl::Span<const int32_t> positions = likely.positions;
-  absl::Span<const float> weights = likely.weights;
-  if (positions.size() < static_cast<size_t>(k)) {
-    positions = candidates = Candidates(rows);
-    weights = all_weights = WeightsOf(rows, candidates);
+  top.rows = likely;
+  if (k < 1) {
+    top.rows = WeighedRows();
+    return;
   }
-  if (positions.size() >= static_cast<size_t>(k)) {
-    std::vector<int32_t> ranks(weights.size());
-    std::transform(weights.begin(), weights.end(), ranks.begin(), RankOf);
-    const int32_t kth = KthLargest(ranks, k);
-    top.kth = std::bit_cast<float>(kth ^ (kth >> 31 & INT32_MAX));
+  if (likely.positions.size() < static_cast<size_t>(k)) {
+    top.positions = Candidates(rows);
+    top.weights = WeightsOf(rows, top.positions);
+    top.rows = {top.positions, top.weights};
   }
-  // Without branches: which are taken is hard to guess.
-  top.positions.resize(positions.size());
-  top.weights.resize(positions.size());
-  top.runners_up.resize(positions.size());
-  size_t best = 0, next = 0;
-  for (size_t i = 0; i < positions.size(); ++i) {
-    const float weight = weights[i];
-    const bool is_best = static_cast<int>(weight >= top.kth) & static_cast<int>(weight > 0);
-    top.positions[best] = top.runners_up[next] = positions[i];
-    top.weights[best] = weight;
-    best += static_cast<size_t>(is_best);
-    next +=
-        static_cast<size_t>(static_cast<int>(!is_best) & static_cast<int>(near > 0) & static_cast<int>(weight > near));
-  }
-  top.positions.resize(best);
-  top.weights.resize(best);
-  top.runners_up.resize(next);
+  if (top.rows.positions.size() < static_cast<size_t>(k)) return;
+  Scratch<int32_t> ranks(top.rows.weights.size());
+  std::transform(top.rows.weights.begin(), top.rows.weights.end(), ranks.begin(), RankOf);
+  const int32_t kth = KthLargest(ranks, k);
+  top.kth = std::bit_cast<float>(kth ^ (kth >> 31 & INT32_MAX));
 }
 
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best) {
@@ -185,42 +195,48 @@ RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, 
 RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
                          int slots, int most) {
   RecallChoice choice;
-  std::vector<int32_t> wanted(top.positions.size());
-  std::vector<float> weights(top.positions.size());
+  Scratch<int32_t> wanted(top.rows.positions.size());
+  Scratch<float> weights(wanted.size());
   size_t taken = 0;
-  for (size_t i = 0; i < top.positions.size(); ++i) {
-    wanted[taken] = top.positions[i];
-    weights[taken] = top.weights[i];
-    taken += static_cast<size_t>(static_cast<int>(rows.state[top.positions[i]] == RecallState::kCandidate) &
-                                 static_cast<int>(top.weights[i] > threshold));
+  for (size_t i = 0; i < top.rows.positions.size(); ++i) {  // without a branch, as below: it would be guessed wrong
+    const int32_t position = top.rows.positions[i];
+    const float weight = top.rows.weights[i];
+    wanted[taken] = position;
+    weights[taken] = weight;
+    taken += static_cast<size_t>(static_cast<int>(rows.state[position] == RecallState::kCandidate) &
+                                 static_cast<int>(weight > threshold) & static_cast<int>(top.Has(weight)));
   }
   if (taken == 0) return choice;
-  wanted.resize(taken);
-  weights.resize(taken);
-  std::vector<SlotRow> others(held.size());
-  taken = 0;
+  Scratch<SlotRow> others(held.size());
+  size_t free = 0;
   for (const SlotRow& row : held) {
     const float weight = rows.weight[row.position];
-    others[taken] = row;
-    taken += static_cast<size_t>(static_cast<int>(!(weight >= top.kth)) | static_cast<int>(!(weight > 0)));
+    others[free] = row;
+    free += static_cast<size_t>(!top.Has(weight));
   }
-  others.resize(taken);
   // Of equal ones at the kth place there may be more than there is room for.
-  const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(others.size()));
-  choice.wanted = Best(weights, wanted, std::min(most, room));
-  choice.victims = Victims(others, choice.wanted.size());
+  const auto room = static_cast<int>(slots - static_cast<int>(held.size()) + static_cast<int>(free));
+  choice.wanted = Best({weights.data(), taken}, {wanted.data(), taken}, std::min(most, room));
+  choice.victims = Victims({others.data(), free}, choice.wanted.size());
   return choice;
 }
 
 std::vector<int32_t> RowsAbove(const TopRows& top, float least) {
   std::vector<int32_t> above;
   std::vector<float> weights;
-  for (size_t i = 0; i < top.positions.size(); ++i) {
-    if (!(top.weights[i] > least)) continue;
-    above.push_back(top.positions[i]);
-    weights.push_back(top.weights[i]);
+  for (size_t i = 0; i < top.rows.positions.size(); ++i) {
+    if (!(top.rows.weights[i] > least) || !top.Has(top.rows.weights[i])) continue;
+    above.push_back(top.rows.positions[i]);
+    weights.push_back(top.rows.weights[i]);
   }
   return Best(weights, above, static_cast<int>(above.size()));
+}
+
+void RunnersUp(const TopRows& top, float near, absl::FunctionRef<bool(int32_t position)> take) {
+  for (size_t i = 0; i < top.rows.positions.size(); ++i) {
+    const float weight = top.rows.weights[i];
+    if (weight > near && !top.Has(weight) && !take(top.rows.positions[i])) return;
+  }
 }
 
 void RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow, int most,

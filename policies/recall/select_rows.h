@@ -44,28 +44,37 @@ struct WeighedRows {
   absl::Span<const float> weights;
 };
 
-// The candidates that matter to a step that chooses by a threshold.
+// The same rows by ascending position.
+std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count);
+
+// The candidates that matter to a step that chooses by a threshold. Its top: those of at least kth and above 0.
 struct TopRows {
-  float kth = 0;                   // the k-th largest weight of candidates; 0: fewer than k, a slot for each
-  std::vector<int32_t> positions;  // of all candidates with a weight of at least kth and above 0, ascending
-  std::vector<float> weights;      // theirs
-  // Of those below kth, but above `near`, ascending: the next to be wanted.
-  std::vector<int32_t> runners_up;
+  float kth = 0;     // the k-th largest weight of candidates; 0: fewer than k, a slot for each
+  WeighedRows rows;  // the top, and others
+
+  bool Has(float weight) const { return static_cast<int>(weight >= kth) & static_cast<int>(weight > 0); }
+
+  std::vector<int32_t> positions;  // of `rows`, if they are nobody else's
+  std::vector<float> weights;
 };
-// near: 0: no runners-up. likely: the candidates with a weight above near, where near is above 0 and they are known
-// already; the result does not depend on it. top: kept from choice to choice for its memory.
-void FindTopRows(const RecallRows& rows, int k, float near, const WeighedRows& likely, TopRows& top);
+// likely: the candidates with a weight above some bound, which outlive `top`; where they are k or more, no others need
+// be looked at. top: kept from choice to choice for its memory.
+void FindTopRows(const RecallRows& rows, int k, const WeighedRows& likely, TopRows& top);
 
 // sync: `best`, the `slots` best candidates, are to be resident. held: by ascending position, here and below.
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best);
 
-// async: candidates above the threshold that are among the `slots` best, `top` being those, at most `most`. Slots of
+// async: candidates above the threshold that are among the `slots` best, those of `top`, at most `most`. Slots of
 // rows that are not of the top may be taken; no more victims are named than are needed.
 RecallChoice ChooseAbove(const RecallRows& rows, absl::Span<const SlotRow> held, const TopRows& top, float threshold,
                          int slots, int most);
 
-// Of `top`, those with a weight above `least`, best first.
+// Of the top, those with a weight above `least`, best first.
 std::vector<int32_t> RowsAbove(const TopRows& top, float least);
+
+// Gives the candidates that are not of the top, but have a weight above `near`, to `take`, until it returns false: the
+// next to be wanted. By ascending position. near: of `likely`, or higher.
+void RunnersUp(const TopRows& top, float near, absl::FunctionRef<bool(int32_t position)> take);
 
 // async: rows that the next token may want. Heads that copy read on: after position p they want p + 1. So each of
 // `best`, in order, is followed by the candidates at the next `follow` positions, until there are `most` different

@@ -210,24 +210,26 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   // The block being filled is not indexed yet: its exact keys are here.
   ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
 
+  // Compared by the keys that happen to be there, the others' estimates win where they are too high.
+  const int extra = waits || spec_.shortlist >= 0 ? ShortlistRows(spec_) : 0;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  scores.share.resize(group_ * scores.stride);
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
   scores.sum.resize(group_);
+  // In place where nothing will be compared with the estimates: the caches hold half as much.
+  if (extra == 0) scores.share.swap(scores.estimate);
+  const std::vector<float>& estimate = extra == 0 ? scores.share : scores.estimate;
+  scores.share.resize(group_ * scores.stride);
   for (int g = 0; g < group_; ++g) {
     float sums[2];
-    SharesOf(scores.estimate.data() + g * scores.stride, which, scores.positions, scale,
+    SharesOf(estimate.data() + g * scores.stride, which, scores.positions, scale,
              scores.share.data() + g * scores.stride, sums);
     scores.sum[g] = sums[0];
     scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
   }
-  const int extra = ShortlistRows(spec_);
-  // Compared by the keys that happen to be there, the others' estimates win where they are too high.
-  if (extra == 0 || (!waits && spec_.shortlist < 0)) return;
+  if (extra == 0) return;
   SetWeights(scores, 0);
-  scores.shortlist = BestRows({scores.weight, scores.state}, slots_ + extra);
-  std::sort(scores.shortlist.begin(), scores.shortlist.end());
+  scores.shortlist = BestRowsAscending({scores.weight, scores.state}, slots_ + extra);
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
@@ -316,14 +318,13 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   } else {
     TopRows& top = scores.top;
     const size_t likely = near > 0 ? scores.rows_above : 0;
-    FindTopRows(rows, slots_, near, {{scores.above.data(), likely}, {scores.above_weight.data(), likely}}, top);
+    FindTopRows(rows, slots_, {{scores.above.data(), likely}, {scores.above_weight.data(), likely}}, top);
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
     // The first step has no threshold yet: everything that would be among the best is wanted.
     const float least = static_cast<float>(spec_.min_share) / scores.mass;
     chosen = ChooseAbove(rows, scores.slots, top, std::max(least, static_cast<float>(spec_.ema_margin) * theta), slots_,
                          most);
     best = RowsAbove(top, kFollowedShare / scores.mass);
-    runners_up.swap(top.runners_up);
     state.threshold.Update(top.kth, beta);
   }
   choice.wanted = std::move(chosen.wanted);
@@ -337,9 +338,12 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
       return choice.ahead.size() < kMostAhead;
     };
     RowsAhead(best, scores.state, spec_.follow_rows, slots_, take);
-    for (const std::vector<int32_t>* rest : {&runners_up, &scores.shortlist}) {
-      if (choice.ahead.size() < kMostAhead) std::all_of(rest->begin(), rest->end(), take);
-    }
+    auto take_all = [&](const std::vector<int32_t>& positions) {
+      if (choice.ahead.size() < kMostAhead) std::all_of(positions.begin(), positions.end(), take);
+    };
+    take_all(runners_up);
+    if (!exact && near > 0 && choice.ahead.size() < kMostAhead) RunnersUp(scores.top, near, take);
+    take_all(scores.shortlist);
   }
   return choice;
 }

@@ -47,7 +47,7 @@ struct RowScores {
   size_t stride = 0;               // of the [group] arrays
   std::vector<RecallState> state;  // candidates: what is not kept as it was, and is to be had
   std::vector<SlotRow> slots;      // that hold recall slots, ascending
-  std::vector<float> estimate;     // [group][stride]: q.k by the index
+  std::vector<float> estimate;     // [group][stride]: q.k by the index, where there is a shortlist
   std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
   std::vector<float> sum;          // [group]: of the shares
   float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group

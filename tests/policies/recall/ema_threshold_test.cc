@@ -42,7 +42,7 @@ struct Head {
     }
     const float theta = threshold.started ? threshold.theta : 0.0f;
     TopRows top;
-    FindTopRows({weight, state}, slots, theta / 2, {}, top);
+    FindTopRows({weight, state}, slots, {}, top);
     const RecallChoice choice = ChooseAbove({weight, state}, held, top, theta, slots, slots / 2);
     threshold.Update(top.kth, kBeta);
     size_t victim = 0;

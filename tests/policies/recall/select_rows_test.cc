@@ -32,10 +32,26 @@ Head AllFree(std::vector<float> weight) {
   return {std::move(weight), std::vector<RecallState>(count, kFree), {}};
 }
 
-TopRows FindTopRows(const RecallRows& rows, int k, float near = 0, const WeighedRows& likely = {}) {
-  TopRows top{1, {7}, {7.0f}, {7}};  // of another choice
-  FindTopRows(rows, k, near, likely, top);
+TopRows FindTopRows(const RecallRows& rows, int k, const WeighedRows& likely = {}) {
+  TopRows top{.kth = 1, .positions = {7}, .weights = {7.0f}};  // of another choice
+  FindTopRows(rows, k, likely, top);
   return top;
+}
+
+std::vector<int32_t> Ascending(std::vector<int32_t> positions) {
+  std::sort(positions.begin(), positions.end());
+  return positions;
+}
+
+std::vector<int32_t> AllOf(const TopRows& top) { return Ascending(RowsAbove(top, 0)); }
+
+std::vector<int32_t> RunnersUp(const TopRows& top, float near) {
+  std::vector<int32_t> runners_up;
+  RunnersUp(top, near, [&](int32_t position) {
+    runners_up.push_back(position);
+    return true;
+  });
+  return runners_up;
 }
 
 std::vector<int32_t> RowsAhead(absl::Span<const int32_t> best, absl::Span<const RecallState> state, int follow,
@@ -54,13 +70,14 @@ TEST(FindTopRowsTest, TheKthLargestCountsTies) {
   EXPECT_EQ(FindTopRows(head.rows(), 2).kth, 0.3f);
   EXPECT_EQ(FindTopRows(head.rows(), 3).kth, 0.2f);
   EXPECT_EQ(FindTopRows(head.rows(), 4).kth, 0.1f);
-  EXPECT_THAT(FindTopRows(head.rows(), 1).positions, ElementsAre(0, 2));
-  EXPECT_THAT(FindTopRows(head.rows(), 3).positions, ElementsAre(0, 2, 3));
+  EXPECT_THAT(AllOf(FindTopRows(head.rows(), 1)), ElementsAre(0, 2));
+  EXPECT_THAT(AllOf(FindTopRows(head.rows(), 3)), ElementsAre(0, 2, 3));
 }
 
 TEST(FindTopRowsTest, WithASlotForEachThereIsNothingToBeat) {
-  EXPECT_EQ(FindTopRows(AllFree({0.5f, 0.25f}).rows(), 3).kth, 0.0f);
-  EXPECT_THAT(FindTopRows(AllFree({0.5f, 0.25f}).rows(), 3).positions, ElementsAre(0, 1));
+  const Head two = AllFree({0.5f, 0.25f});
+  EXPECT_EQ(FindTopRows(two.rows(), 3).kth, 0.0f);
+  EXPECT_THAT(AllOf(FindTopRows(two.rows(), 3)), ElementsAre(0, 1));
   EXPECT_EQ(FindTopRows(AllFree({}).rows(), 1).kth, 0.0f);
   EXPECT_EQ(FindTopRows(AllFree({0.5f}).rows(), 0).kth, 0.0f);
 }
@@ -83,20 +100,18 @@ TEST(FindTopRowsTest, RunnersUpAreThoseNearTheKthAndAGuessChangesNothingElse) {
       likely.push_back(i);
       weights.push_back(head.weight[i]);
     }
-    const TopRows guessed = FindTopRows(head.rows(), k, near, {likely, weights});
-    ASSERT_EQ(FindTopRows(head.rows(), k, near).runners_up, guessed.runners_up);
+    const TopRows guessed = FindTopRows(head.rows(), k, {likely, weights});
     ASSERT_EQ(plain.kth, guessed.kth);
-    ASSERT_EQ(plain.positions, guessed.positions);
-    ASSERT_EQ(plain.weights, guessed.weights);
-    for (size_t i = 0; i < plain.positions.size(); ++i) ASSERT_EQ(plain.weights[i], head.weight[plain.positions[i]]);
-    ASSERT_THAT(plain.runners_up, IsEmpty());
+    ASSERT_EQ(AllOf(plain), AllOf(guessed));
+    ASSERT_EQ(RunnersUp(plain, near), RunnersUp(guessed, near));
+    for (int32_t i : AllOf(plain)) ASSERT_TRUE(plain.Has(head.weight[i]));
     std::vector<int32_t> expected;
     for (int i = 0; i < count; ++i) {
-      if (k > 0 && near > 0 && head.state[i] != kOut && head.weight[i] > near && head.weight[i] < plain.kth) {
+      if (k > 0 && head.state[i] != kOut && head.weight[i] > near && head.weight[i] < plain.kth) {
         expected.push_back(i);
       }
     }
-    ASSERT_EQ(guessed.runners_up, expected);
+    ASSERT_EQ(RunnersUp(guessed, near), expected);
   }
 }
 
@@ -209,6 +224,7 @@ TEST(BestRowsTest, AreThoseOfASortOfEverything) {
     for (const int count : {0, 1, size / 10, size / 3, size, size + 5}) {
       const auto end = sorted.begin() + std::min(count, size);
       ASSERT_EQ(BestRows(head.rows(), count), std::vector<int32_t>(sorted.begin(), end));
+      ASSERT_EQ(BestRowsAscending(head.rows(), count), Ascending(std::vector<int32_t>(sorted.begin(), end)));
     }
   }
 }

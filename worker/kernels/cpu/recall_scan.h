@@ -25,7 +25,8 @@ void ScoreK4Tiles(const K4Task& task);
 
 // Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum), to 1e-5 of it, where
 // which[i] is not 0, else 0; the maximum is that of scale * x[i] where which[i] is not 0. sums[0]: of the shares;
-// sums[1]: of all rows' terms, none taken above e^60. Both in 16 lanes by index. At least one which[i] is not 0.
+// sums[1]: of all rows' terms, none taken above e^60. Both in 16 lanes by index. At least one which[i] is not 0. shares
+// may be x.
 void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]);
 
 // weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above, above_weight: get the i with a weight above
