@@ -28,6 +28,18 @@ def numbers_of(usage):
     return {key: float(value) for key, value in usage.items() if not isinstance(value, bool)}
 
 
+def cores_taken(pid):
+    """Seconds of all threads of a process that are alive."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                total += int(file.read().split()[0])
+        except OSError:
+            pass  # it has ended
+    return total / 1e9
+
+
 class Servers:
     """A cache service, if wanted, and a worker."""
 
@@ -77,14 +89,25 @@ class Servers:
         with open(f"/proc/{self.processes[-1].pid}/status", encoding="ascii") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
-    def ask(self, *flags):
-        """The usage of one answer."""
+    def ask(self, *flags, watch=None):
+        """The usage of one answer; watch() is called as each line of it comes."""
         command = [os.path.join(BIN, "tidepool"), "generate", "--json", f"--worker={self.worker}", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-        if done.returncode != 0 or "finished" not in last:
-            sys.exit(f"bench: {' '.join(command)[:300]}: {done.stderr or done.stdout}")
+        with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors,
+                                                                      text=True) as asked:
+            line = ""
+            for line in asked.stdout:
+                if watch is not None:
+                    watch()
+            errors.seek(0)
+            said = errors.read()
+        last = json.loads(line) if line else {}
+        if asked.returncode != 0 or "finished" not in last:
+            sys.exit(f"bench: {' '.join(command)[:300]}: {said or line}")
         return numbers_of(last["finished"]["usage"])
+
+    def core_seconds(self):
+        """What each process has taken of the cores so far, all threads together."""
+        return [cores_taken(process.pid) for process in self.processes]
 
     def load(self, streams, name, text, *flags):
         """Several answers at once (bench/engine/stream_load.cc): of each, when its tokens came, and its usage."""
