@@ -87,16 +87,16 @@ absl::StatusOr<v1::Finished> GenerationClient::Chat(const v1::ChatRequest& reque
 
 std::shared_ptr<GenerationCall> GenerationClient::StartGenerate(v1::GenerateRequest request,
                                                                 std::shared_ptr<GenerationCall::Reader> reader,
-                                                                absl::Time deadline) {
+                                                                absl::Time deadline, const std::string& traceparent) {
   return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
-                           deadline);
+                           deadline, traceparent);
 }
 
 std::shared_ptr<GenerationCall> GenerationClient::StartChat(v1::ChatRequest request,
                                                             std::shared_ptr<GenerationCall::Reader> reader,
-                                                            absl::Time deadline) {
+                                                            absl::Time deadline, const std::string& traceparent) {
   return client::StartCall(impl_->stub.get(), impl_->address, impl_->security, std::move(request), std::move(reader),
-                           deadline);
+                           deadline, traceparent);
 }
 
 void GenerationClient::StartEstimate(v1::EstimateRequest request,

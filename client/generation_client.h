@@ -32,12 +32,15 @@ class GenerationClient {
   void Cancel();
 
   // The same calls without a thread that waits (generation_call.h), which may outlive this client. `reader` is held
-  // until its OnDone has returned. Text must be UTF-8 (utf8.h).
+  // until its OnDone has returned. Text must be UTF-8 (utf8.h). traceparent: a header of W3C Trace Context, the trace that
+  // the call belongs to; empty: none.
   std::shared_ptr<GenerationCall> StartGenerate(v1::GenerateRequest request,
                                                 std::shared_ptr<GenerationCall::Reader> reader,
-                                                absl::Time deadline = absl::InfiniteFuture());
+                                                absl::Time deadline = absl::InfiniteFuture(),
+                                                const std::string& traceparent = "");
   std::shared_ptr<GenerationCall> StartChat(v1::ChatRequest request, std::shared_ptr<GenerationCall::Reader> reader,
-                                            absl::Time deadline = absl::InfiniteFuture());
+                                            absl::Time deadline = absl::InfiniteFuture(),
+                                            const std::string& traceparent = "");
 
   // `done` is called once, by a thread of gRPC's, which it must not block.
   void StartEstimate(v1::EstimateRequest request, std::function<void(absl::StatusOr<v1::EstimateResponse>)> done,

@@ -15,12 +15,13 @@ template <typename Request>
 class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
   Call(std::string address, std::shared_ptr<const ChannelSecurity> security, Request request,
-       std::shared_ptr<Reader> reader, absl::Time deadline)
+       std::shared_ptr<Reader> reader, absl::Time deadline, const std::string& traceparent)
       : address_(std::move(address)),
         security_(std::move(security)),
         request_(std::move(request)),
         reader_(std::move(reader)) {
     if (deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(deadline));
+    if (!traceparent.empty()) context_.AddMetadata("traceparent", traceparent);
   }
 
   // `self` keeps the call until OnDone. The hold is for reads that Next() and Cancel() start: it ends with the last
@@ -94,9 +95,11 @@ class Call final : public GenerationCall, public grpc::ClientReadReactor<v1::Gen
 template <typename Request>
 std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::string& address,
                                       std::shared_ptr<const ChannelSecurity> security, Request request,
-                                      std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
+                                      std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
+                                          const std::string& traceparent) {
   auto call =
-      std::make_shared<Call<Request>>(address, std::move(security), std::move(request), std::move(reader), deadline);
+      std::make_shared<Call<Request>>(address, std::move(security), std::move(request), std::move(reader), deadline,
+                                              traceparent);
   call->Start(stub, call);
   return call;
 }
@@ -105,14 +108,16 @@ std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::str
 
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
                                           std::shared_ptr<const ChannelSecurity> security, v1::GenerateRequest request,
-                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
-  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline);
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
+                                          const std::string& traceparent) {
+  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline, traceparent);
 }
 
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
                                           std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
-                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline) {
-  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline);
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
+                                          const std::string& traceparent) {
+  return Start(stub, address, std::move(security), std::move(request), std::move(reader), deadline, traceparent);
 }
 
 void StartEstimate(v1::Generation::Stub* stub, const std::string& address,

@@ -14,13 +14,15 @@
 
 namespace tidepool::client {
 
-// security: of the stub's channel; null: plain text.
+// security: of the stub's channel; null: plain text. traceparent: metadata of that name; empty: none.
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
                                           std::shared_ptr<const ChannelSecurity> security, v1::GenerateRequest request,
-                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
+                                          const std::string& traceparent);
 std::shared_ptr<GenerationCall> StartCall(v1::Generation::Stub* stub, const std::string& address,
                                           std::shared_ptr<const ChannelSecurity> security, v1::ChatRequest request,
-                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline);
+                                          std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
+                                          const std::string& traceparent);
 
 // `done` once, by a thread of gRPC's.
 void StartEstimate(v1::Generation::Stub* stub, const std::string& address,

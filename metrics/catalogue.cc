@@ -43,6 +43,9 @@ constexpr MetricDefinition kCatalogue[] = {
     // Requests.
     {"tidepool_requests_finished_total", kWorker, kCounter, "reason",
      "Requests that ended: stop, length, cancelled, deadline, failed"},
+    {"tidepool_traces_exported_total", kWorker, kCounter, "", "Traces of requests that the collector has taken"},
+    {"tidepool_traces_dropped_total", kWorker, kCounter, "",
+     "Traces of requests that the collector was too slow for, or did not take"},
     {"tidepool_requests_rejected_total", kWorker, kCounter, "", "Requests refused because the queue was full"},
     {"tidepool_prompt_tokens_total", kWorker, kCounter, "",
      "Tokens of admitted prompts, those of resumed sessions included"},

@@ -43,6 +43,7 @@ MAY_INCLUDE = {
     "policies/": ("base/",),
     "proto/": ("base/", "policies/"),
     "metrics/": ("base/",),
+    "tracing/": ("base/",),
     "cacheservice/api/": ("base/", "policies/"),
     "cacheservice/resp/": ("base/",),
     "cacheservice/tiers/": ("base/", "policies/", "cacheservice/api/", "cacheservice/rocksdb/", "cacheservice/resp/"),
@@ -54,12 +55,12 @@ MAY_INCLUDE = {
     "worker/model/": ("base/", "policies/", "worker/kernels/"),
     "worker/": ("base/", "policies/", "cacheservice/api/", "worker/"),
     "cacheservice/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/"),
-    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/api/", "worker/"),
+    "worker/rpc/": ("base/", "security/", "policies/", "proto/", "metrics/", "tracing/", "cacheservice/api/", "worker/"),
     "client/": ("base/", "security/", "proto/"),
-    "client/http/": ("base/", "security/", "proto/", "client/"),
+    "client/http/": ("base/", "security/", "proto/", "tracing/trace_context.h", "client/"),
     "client/cli/": ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/"),
 }
-OURS = ("base/", "security/", "policies/", "proto/", "metrics/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
+OURS = ("base/", "security/", "policies/", "proto/", "metrics/", "tracing/", "cacheservice/", "worker/", "client/", "tests/", "bench/")
 
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
@@ -73,8 +74,8 @@ PACKAGES = {
     "Highway": (re.compile(r"^hwy/"), ("worker/kernels/",)),
     "the CUDA runtime": (re.compile(r"^(cuda|cublas)"), ("worker/kernels/cuda/",)),
     "Prometheus": (re.compile(r"^prometheus/"), ("metrics/",)),
-    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "worker/rpc/")),
-    "Boost": (re.compile(r"^boost/"), ("client/http/http_",)),
+    "JSON": (re.compile(r"^nlohmann/"), ("cacheservice/replay/", "client/", "tracing/", "worker/rpc/")),
+    "Boost": (re.compile(r"^boost/"), ("client/http/http_", "tracing/otlp_endpoint")),
 }
 
 # Policies are pure: what they need of the outside comes in as an argument.

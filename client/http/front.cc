@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "client/http/api_error.h"
+#include "tracing/trace_context.h"
 
 namespace tidepool::http {
 namespace {
@@ -95,7 +96,7 @@ void Front::Serve(const HttpHead& head, std::string body, std::shared_ptr<HttpEx
     return Answer(route, RefusalOf(401, std::string(tenant.status().message()), "invalid_api_key").Response(),
                   *exchange);
   }
-  if (IsPost(route)) return Generate(route == kChatCompletions, *tenant, body, std::move(exchange));
+  if (IsPost(route)) return Generate(head, *tenant, body, std::move(exchange));
   const std::string id(absl::StripPrefix(head.path.substr(sizeof kModels - 1), "/"));
   Answer(route, id.empty() ? Models(*tenant) : Model(*tenant, id), *exchange);
 }
@@ -165,8 +166,9 @@ FrontStats Front::Stats() const {
   return stats_;
 }
 
-void Front::Generate(bool chat, const std::string& tenant, const std::string& body,
+void Front::Generate(const HttpHead& head, const std::string& tenant, const std::string& body,
                      std::shared_ptr<HttpExchange> exchange) {
+  const bool chat = RouteOf(head.path) == kChatCompletions;
   const char* route = chat ? kChatCompletions : kCompletions;
   OpenAiDefaults defaults = options_.defaults;
   defaults.seed = Random<uint32_t>();
@@ -194,6 +196,7 @@ void Front::Generate(bool chat, const std::string& tenant, const std::string& bo
                         .tenant = tenant,
                         .created_unix_seconds = absl::ToUnixSeconds(start),
                         .deadline = start + options_.request_timeout,
+                        .traceparent = ParseTraceParent(head.traceparent).has_value() ? head.traceparent : "",
                         .on_end = on_end});
 }
 

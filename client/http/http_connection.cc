@@ -131,6 +131,7 @@ void HttpConnection::TakeHead() {
   head_.path = text(message.target());
   head_.path = head_.path.substr(0, head_.path.find('?'));
   head_.authorization = text(message[beast::http::field::authorization]);
+  head_.traceparent = text(message["traceparent"]);
   head_.content_type = text(message[beast::http::field::content_type]);
   keep_alive_ = message.keep_alive();
   chunked_ = message.version() >= 11;

@@ -15,7 +15,7 @@ namespace tidepool::http {
 struct HttpHead {
   std::string method;                       // in capitals
   std::string path;                         // without the query
-  std::string authorization, content_type;  // headers; empty: none
+  std::string authorization, content_type, traceparent;  // headers; empty: none
 };
 
 struct HttpResponse {

@@ -83,11 +83,12 @@ void RunningAnswer::OnRoute(int index, absl::StatusOr<WorkerPool::Route> route) 
   };
   if (auto* chat = std::get_if<v1::ChatRequest>(&asked)) {
     set_turns(*chat);
-    choice.call = client.StartChat(std::move(*chat), std::move(reader), options_.deadline);
+    choice.call = client.StartChat(std::move(*chat), std::move(reader), options_.deadline, options_.traceparent);
   } else {
     auto& generate = std::get<v1::GenerateRequest>(asked);
     set_turns(generate);
-    choice.call = client.StartGenerate(std::move(generate), std::move(reader), options_.deadline);
+    choice.call = client.StartGenerate(std::move(generate), std::move(reader), options_.deadline,
+                                       options_.traceparent);
   }
 }
 

@@ -53,6 +53,8 @@ WORKERS = [
     ("Whole requests", "s", quantiles("tidepool_e2e_request_latency_seconds"), "From arrival to end."),
     ("Ends", "short", [(rate("tidepool_requests_finished_total", "reason"), "{{reason}}"),
                        (rate("tidepool_requests_rejected_total"), "rejected")], "Per second."),
+    ("Traces", "short", [(rate("tidepool_traces_exported_total"), "exported"),
+                         (rate("tidepool_traces_dropped_total"), "dropped")], "Of requests, per second (--otlp-endpoint)."),
     ("Prompt tokens not computed again", "percentunit",
      [(f'{rate("tidepool_prefix_cache_hits_total", "source")} / ignoring(source) group_left '
        f'{rate("tidepool_prefix_cache_queries_total")}', "{{source}}")],

@@ -104,12 +104,25 @@ struct GenerationUsage {
   bool degraded = false;  // rows were lost and the answer was computed without them
 };
 
+// When a request came to what; InfinitePast: it did not.
+struct RequestTimeline {
+  absl::Time arrived = absl::InfinitePast(), ended = absl::InfinitePast();
+  // What its session has, or a stored prefix, was asked for and had come.
+  absl::Time lookup_began = absl::InfinitePast(), lookup_ended = absl::InfinitePast();
+  absl::Time started = absl::InfinitePast();  // its pages were free
+  absl::Time first_token = absl::InfinitePast(), last_token = absl::InfinitePast();
+  absl::Time first_recall = absl::InfinitePast(), last_recall = absl::InfinitePast();  // steps that recall rows
+  absl::Time store_began = absl::InfinitePast();  // of a session: what of it is not durable yet is waited for
+};
+
 struct GenerationResult {
   absl::Status status;  // not OK: the request failed, the rest is what is known
   FinishReason reason = FinishReason::kStop;
   std::string stop_string;  // which one, when one ended it
   GenerationUsage usage;
   int64_t session_turns = 0;  // that the session has now; 0: there is none
+  RequestTimeline timeline;
+  std::string preset;  // of its compression, once it has started
 };
 
 // What a request would find, and how busy the engine is.

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/engine/context_codec.h"
@@ -44,6 +45,7 @@ void EngineLoop::StartLoads() {
     Generation& generation = *active_.back();
     const GenerationRequest& request = generation.request();
     generation.phase = Generation::Phase::kLoading;
+    generation.timeline.lookup_began = absl::Now();
     const uint64_t id = generation.id();
     if (!session.id.empty()) {
       busy_sessions_.insert(session);
@@ -59,7 +61,8 @@ void EngineLoop::StartLoads() {
         auto loaded = std::make_shared<LoadedContext>(loader.LoadPrefix(prompt, most));
         Post([this, id, loaded] { OnLoaded(id, std::move(*loaded)); });
       });
-    } else {
+    } else {  // nothing is looked up
+      generation.timeline.lookup_began = absl::InfinitePast();
       OnLoaded(id, LoadedContext());
     }
   }
@@ -95,6 +98,7 @@ void EngineLoop::LoadSession(const Generation& generation, int64_t resident) {
 void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
   Generation* generation = Find(id);
   if (generation == nullptr || generation->phase != Generation::Phase::kLoading) return;  // cancelled meanwhile
+  generation->timeline.lookup_ended = absl::Now();
   if (!loaded.status.ok()) return Close(*generation, loaded.status, FinishReason::kStop);
   const int64_t turns = loaded.manifest.has_value() ? loaded.manifest->revision : 0;
   if (generation->request().session_turns >= 0 && generation->request().session_turns != turns) {

@@ -318,6 +318,7 @@ void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logit
   const bool repeated = context.repeating();
   const bool prompt_continues = prefill && !repeated && context.uncomputed() > tokens;
   context.EndStep(tokens, prefill);
+  generation.NoteRecall();
   if (RowRecall* recall = context.recall(); recall != nullptr && !recall->failure().ok()) {
     return End(generation, recall->failure(), FinishReason::kStop);
   }
@@ -346,6 +347,7 @@ void EngineLoop::End(Generation& generation, absl::Status status, FinishReason r
   if (!status.ok() || generation.request().session_id.empty()) return Close(generation, std::move(status), reason);
   generation.finish_reason = reason;
   generation.phase = Generation::Phase::kStoring;
+  generation.timeline.store_began = absl::Now();
   Context& context = *generation.context();
   context.log().set_on_idle([this] { Post([] {}); });
   context.log().StoreTail();

@@ -34,15 +34,15 @@ int EngineMeter::PolicyIndex(const std::string& preset) {
 
 void EngineMeter::Drew(Generation& generation) {
   const absl::Time now = absl::Now();
-  if (generation.last_token == absl::InfinitePast()) {
+  if (generation.timeline.last_token == absl::InfinitePast()) {
     const double first = generation.usage.time_to_first_token_seconds;
     stats_->times.first_token.Observe(first);
     stats_->times.prefill.Observe(first - generation.usage.queue_seconds);
-    generation.first_token = now;
+    generation.timeline.first_token = now;
   } else {
-    stats_->times.between_tokens.Observe(absl::ToDoubleSeconds(now - generation.last_token));
+    stats_->times.between_tokens.Observe(absl::ToDoubleSeconds(now - generation.timeline.last_token));
   }
-  generation.last_token = now;
+  generation.timeline.last_token = now;
   ++stats_->generated_tokens;
 }
 
@@ -58,10 +58,10 @@ void EngineMeter::Ended(const Generation& generation, const absl::Status& status
   stats_->recalled_rows += usage.recalled_rows;
   stats_->late_rows += usage.late_rows;
   stats_->lost_rows += usage.lost_rows;
-  if (generation.last_token != absl::InfinitePast()) {
-    stats_->times.decode.Observe(absl::ToDoubleSeconds(generation.last_token - generation.first_token));
+  if (generation.timeline.last_token != absl::InfinitePast()) {
+    stats_->times.decode.Observe(absl::ToDoubleSeconds(generation.timeline.last_token - generation.timeline.first_token));
   }
-  stats_->times.total.Observe(absl::ToDoubleSeconds(absl::Now() - generation.submitted()));
+  stats_->times.total.Observe(absl::ToDoubleSeconds(absl::Now() - generation.timeline.arrived));
   if (!status.ok()) {
     ++stats_->requests_failed;
     return;

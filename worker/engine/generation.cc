@@ -15,6 +15,7 @@ Generation::Generation(uint64_t id, GenerationRequest request, std::shared_ptr<G
       model_(model),
       sampler_(request_.sampling, model->config().vocabulary),
       stop_(request_.stop, model->tokenizer().end_of_generation()) {
+  timeline.arrived = absl::Now();
   usage.prompt_tokens = static_cast<int64_t>(request_.prompt.size());
 }
 
@@ -22,12 +23,12 @@ void Generation::Start(std::unique_ptr<Context> context, int64_t cached_prompt_t
   context_ = std::move(context);
   sampler_.Observe(context_->token_ids());
   usage.cached_prompt_tokens = cached_prompt_tokens;
-  started_ = absl::Now();
-  usage.queue_seconds = absl::ToDoubleSeconds(started_ - submitted_);
+  timeline.started = absl::Now();
+  usage.queue_seconds = absl::ToDoubleSeconds(timeline.started - timeline.arrived);
 }
 
 absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const float> logits, SamplerScratch& scratch) {
-  if (usage.generated_tokens == 0) usage.time_to_first_token_seconds = absl::ToDoubleSeconds(absl::Now() - submitted_);
+  if (usage.generated_tokens == 0) usage.time_to_first_token_seconds = absl::ToDoubleSeconds(absl::Now() - timeline.arrived);
   int32_t token = 0;
   if (forced_ < request_.forced_tokens.size()) {
     token = request_.forced_tokens[forced_++];
@@ -53,6 +54,14 @@ absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const fl
     case StopReason::kString: stop_string_ = std::move(verdict.stop_string); return FinishReason::kStop;
   }
   return std::nullopt;
+}
+
+void Generation::NoteRecall() {
+  const RowRecall* recall = context_->recall();
+  if (recall == nullptr || recall->counters().recalled_rows == recalled_rows_) return;
+  recalled_rows_ = recall->counters().recalled_rows;
+  timeline.last_recall = absl::Now();
+  if (timeline.first_recall == absl::InfinitePast()) timeline.first_recall = timeline.last_recall;
 }
 
 void Generation::ReportProgress(int64_t prefilled) { sink_->OnProgress(prefilled, usage.prompt_tokens); }
@@ -92,13 +101,16 @@ void Generation::Finish(absl::Status status, FinishReason reason) {
     delta.text = std::move(rest);
     sink_->OnTokens(std::move(delta));
   }
-  usage.total_seconds = absl::ToDoubleSeconds(absl::Now() - submitted_);
+  timeline.ended = absl::Now();
+  usage.total_seconds = absl::ToDoubleSeconds(timeline.ended - timeline.arrived);
   GenerationResult result;
   result.status = std::move(status);
   result.reason = reason;
   result.stop_string = stop_string_;
   result.usage = usage;
   result.session_turns = session_turns;
+  result.timeline = timeline;
+  result.preset = request_.compression.preset;
   sink_->OnFinished(std::move(result));
   sink_.reset();
 }

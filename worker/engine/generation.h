@@ -37,11 +37,12 @@ class Generation {
   // Logits after the last token of the context: chooses the next token (or takes the forced one), adds it to the
   // context and reports it. The reason when it was the last one; Internal when the logits are no numbers.
   absl::StatusOr<std::optional<FinishReason>> Next(absl::Span<const float> logits, SamplerScratch& scratch);
-  absl::Time submitted() const { return submitted_; }
   // Whether no token is wanted at all.
   bool nothing_to_generate() const { return request_.stop.max_tokens == 0; }
 
   void ReportProgress(int64_t prefilled);
+  // After a step: notes when rows were recalled in it.
+  void NoteRecall();
   // Rows and bytes as they are now; while the context is still there.
   void RecordUsage(const Backend& backend, size_t page_bytes);
   // Ends the request: flushes held-back text, then OnFinished. Once.
@@ -58,7 +59,7 @@ class Generation {
   GenerationUsage usage;
   std::vector<float> prompt_logits;  // of the last token, while the prompt is repeated
   int policy_index = -1;             // in EngineStats::policies, once admitted
-  absl::Time first_token = absl::InfinitePast(), last_token = absl::InfinitePast();  // when they were drawn
+  RequestTimeline timeline;
 
  private:
   const uint64_t id_;
@@ -69,9 +70,8 @@ class Generation {
   Sampler sampler_;
   StopCondition stop_;
   std::string stop_string_;
-  const absl::Time submitted_ = absl::Now();
-  absl::Time started_ = absl::InfiniteFuture();
   size_t forced_ = 0;
+  int64_t recalled_rows_ = 0;  // when NoteRecall looked last
 };
 
 }  // namespace tidepool

@@ -14,6 +14,7 @@
 #include "worker/model/model.h"
 #include "worker/rpc/convert.h"
 #include "worker/rpc/generation_stream.h"
+#include "worker/rpc/request_tracer.h"
 #include "worker/rpc/score_call.h"
 #include "worker/rpc/status_details.h"
 
@@ -30,8 +31,10 @@ void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
 
 class GenerationService final : public v1::Generation::CallbackService {
  public:
-  GenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security, NamedPolicies policies)
+  GenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security, NamedPolicies policies,
+                    const RequestTracer* tracer)
       : engine_(engine),
+        tracer_(tracer),
         policies_(std::move(policies)),
         security_(std::move(security)),
         rates_(std::make_shared<RateLimiter>(
@@ -39,16 +42,18 @@ class GenerationService final : public v1::Generation::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* call,
                                                            const v1::GenerateRequest* request) override {
+    auto trace = tracer_ != nullptr ? tracer_->Begin(*call, *request) : nullptr;
     absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model().tokenizer());
     auto charge = ChargeFor(converted);
-    return new GenerationStream(engine_, std::move(converted), std::move(charge));
+    return new GenerationStream(engine_, std::move(converted), std::move(charge), std::move(trace));
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* call,
                                                        const v1::ChatRequest* request) override {
+    auto trace = tracer_ != nullptr ? tracer_->Begin(*call, *request) : nullptr;
     absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model());
     auto charge = ChargeFor(converted);
-    return new GenerationStream(engine_, std::move(converted), std::move(charge));
+    return new GenerationStream(engine_, std::move(converted), std::move(charge), std::move(trace));
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
@@ -251,6 +256,7 @@ class GenerationService final : public v1::Generation::CallbackService {
   }
 
   Engine* const engine_;
+  const RequestTracer* const tracer_;
   const NamedPolicies policies_;
   const std::shared_ptr<const ServerSecurity> security_;
   const std::shared_ptr<RateLimiter> rates_;  // shared with requests under way
@@ -259,8 +265,8 @@ class GenerationService final : public v1::Generation::CallbackService {
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
-                                                     NamedPolicies policies) {
-  return std::make_unique<GenerationService>(engine, std::move(security), std::move(policies));
+                                                     NamedPolicies policies, const RequestTracer* tracer) {
+  return std::make_unique<GenerationService>(engine, std::move(security), std::move(policies), tracer);
 }
 
 }  // namespace tidepool

@@ -13,10 +13,12 @@
 
 namespace tidepool {
 
+class RequestTracer;  // worker/rpc/request_tracer.h
+
 // `engine` outlives the service. security: of the port that it is served on; its access file's rates bound what each
-// tenant asks for. policies: offered beside the presets.
+// tenant asks for. policies: offered beside the presets. tracer: outlives the service; null: nothing is recorded.
 std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
-                                                     NamedPolicies policies);
+                                                     NamedPolicies policies, const RequestTracer* tracer);
 
 }  // namespace tidepool
 

@@ -32,14 +32,17 @@ grpc::Status GenerationStatus(const GenerationResult& result) {
 }
 
 GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
-                                   std::function<void(int64_t)> on_generated)
-    : engine_(engine), sink_(std::make_shared<Sink>(this, std::move(on_generated))) {
+                                   std::function<void(int64_t)> on_generated,
+                                   std::function<void(const GenerationResult&)> on_end)
+    : engine_(engine), sink_(std::make_shared<Sink>(this, std::move(on_generated), std::move(on_end))) {
   if (!request.ok()) {
+    sink_->OnRefused(request.status());
     Finish(GenerationStatus(request.status()));
     return;
   }
   absl::StatusOr<uint64_t> id = engine_->Submit(*std::move(request), sink_);
   if (!id.ok()) {
+    sink_->OnRefused(id.status());
     Finish(GenerationStatus(id.status()));
     return;
   }
@@ -88,7 +91,14 @@ void GenerationStream::Sink::OnTokens(TokenDelta delta) {
   WriteNext();
 }
 
+void GenerationStream::Sink::OnRefused(const absl::Status& status) const {
+  GenerationResult result;
+  result.status = status;
+  if (on_end_) on_end_(result);
+}
+
 void GenerationStream::Sink::OnFinished(GenerationResult result) {
+  if (on_end_) on_end_(result);
   MutexLock lock(&mutex_);
   result_ = std::move(result);
   WriteNext();

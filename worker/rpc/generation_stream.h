@@ -23,8 +23,9 @@ namespace tidepool {
 class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
   // on_generated: called with the number of tokens as they come, from the engine thread; also when the client is gone.
+  // on_end: called once, when the engine has ended the request or refused it; null: nobody.
   GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
-                   std::function<void(int64_t)> on_generated);
+                   std::function<void(int64_t)> on_generated, std::function<void(const GenerationResult&)> on_end);
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
@@ -33,12 +34,15 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
   // What the engine writes to and the stream reads from.
   class Sink : public GenerationSink {
    public:
-    Sink(GenerationStream* stream, std::function<void(int64_t)> on_generated)
-        : on_generated_(std::move(on_generated)), stream_(stream) {}
+    Sink(GenerationStream* stream, std::function<void(int64_t)> on_generated,
+         std::function<void(const GenerationResult&)> on_end)
+        : on_generated_(std::move(on_generated)), on_end_(std::move(on_end)), stream_(stream) {}
     void OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) override;
     void OnTokens(TokenDelta delta) override;
     void OnFinished(GenerationResult result) override;
 
+    // The engine has not taken the request.
+    void OnRefused(const absl::Status& status) const;
     // The stream is gone.
     void Detach();
     void OnWriteDone(bool ok);
@@ -47,6 +51,7 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
     void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
     const std::function<void(int64_t)> on_generated_;
+    const std::function<void(const GenerationResult&)> on_end_;
     Mutex mutex_;
     GenerationStream* stream_ ABSL_GUARDED_BY(mutex_);
     std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);

@@ -38,6 +38,11 @@ ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
 ABSL_FLAG(std::string, metrics_address, "",
           "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(std::string, otlp_endpoint, "",
+          "where traces of requests go: a collector's OTLP over plain HTTP, http://HOST:PORT, 4318 and /v1/traces unless "
+          "given; empty: none are made");
+ABSL_FLAG(double, trace_share, 1,
+          "0 to 1: this share of the calls that come without a traceparent is traced, too, by --otlp-endpoint");
 ABSL_FLAG(int, drain_time, 5,
           "seconds that requests may go on after SIGTERM or SIGINT before they are cancelled: 0 to 86400");
 ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
@@ -98,6 +103,21 @@ absl::StatusOr<NamedPolicies> PoliciesFromFlags() {
   return absl::InvalidArgumentError(absl::StrCat("--policies: ", policies.status().message()));
 }
 
+absl::StatusOr<std::optional<OtlpEndpoint>> OtlpEndpointFromFlags() {
+  const double share = absl::GetFlag(FLAGS_trace_share);
+  if (!(share >= 0 && share <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("--trace-share: ", share, " is not in 0 to 1"));
+  }
+  const std::string url = absl::GetFlag(FLAGS_otlp_endpoint);
+  if (url.empty()) return std::nullopt;
+  absl::StatusOr<OtlpEndpoint> endpoint = OtlpEndpoint::Parse(url);
+  if (!endpoint.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--otlp-endpoint: ", endpoint.status().message()));
+  }
+  return *std::move(endpoint);
+}
+
+double TraceShareFlag() { return absl::GetFlag(FLAGS_trace_share); }
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
 std::string MetricsAddressFlag() { return absl::GetFlag(FLAGS_metrics_address); }
 absl::Duration DrainTimeFlag() { return absl::Seconds(absl::GetFlag(FLAGS_drain_time)); }

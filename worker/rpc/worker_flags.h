@@ -2,10 +2,12 @@
 #ifndef TIDEPOOL_WORKER_RPC_WORKER_FLAGS_H_
 #define TIDEPOOL_WORKER_RPC_WORKER_FLAGS_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tracing/otlp_endpoint.h"
 #include "worker/engine/engine.h"
 #include "worker/rpc/policy_file.h"
 
@@ -19,6 +21,8 @@ std::string ModelFlag();           // --model, empty when it is not given
 std::string PortFileFlag();        // --port-file
 absl::Duration DrainTimeFlag();    // --drain-time, valid once EngineOptionsFromFlags is
 bool ValidateConfigFlag();         // --validate-config
+absl::StatusOr<std::optional<OtlpEndpoint>> OtlpEndpointFromFlags();  // --otlp-endpoint
+double TraceShareFlag();           // --trace-share, valid once OtlpEndpointFromFlags is
 std::string MetricsAddressFlag();  // --metrics-address, empty when there is none
 
 }  // namespace tidepool

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/limits.h"
 #include "metrics/metrics_page.h"
+#include "tracing/span_exporter.h"
 #include "worker/engine/engine.h"
 #include "worker/model/model.h"
 
@@ -110,6 +111,12 @@ void AddWorkerMetrics(const Engine& engine, const std::string& tenant, MetricsPa
   AddRecall(stats.recalls.sync, "sync", page);
   AddRecall(stats.recalls.async, "async", page);
   AddCacheClient(stats.cache, page);
+}
+
+void AddTraceMetrics(const SpanExporter* exporter, MetricsPage& page) {
+  const SpanExporterStats stats = exporter != nullptr ? exporter->Stats() : SpanExporterStats();
+  page.Add("tidepool_traces_exported_total", Number(stats.exported));
+  page.Add("tidepool_traces_dropped_total", Number(stats.dropped));
 }
 
 }  // namespace tidepool

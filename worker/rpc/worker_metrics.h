@@ -8,9 +8,12 @@ namespace tidepool {
 
 class Engine;
 class MetricsPage;
+class SpanExporter;  // tracing/span_exporter.h
 
 // Thread-safe: reads a copy of the engine's stats. tenant: the worker's.
 void AddWorkerMetrics(const Engine& engine, const std::string& tenant, MetricsPage& page);
+// exporter: null: nothing is traced.
+void AddTraceMetrics(const SpanExporter* exporter, MetricsPage& page);
 
 }  // namespace tidepool
 

@@ -1,7 +1,10 @@
 #include "worker/rpc/worker_process.h"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -11,7 +14,9 @@
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
 #include "worker/backend/backend.h"
+#include "tracing/span_exporter.h"
 #include "worker/model/model.h"
+#include "worker/rpc/request_tracer.h"
 #include "worker/rpc/worker_flags.h"
 #include "worker/rpc/worker_metrics.h"
 #include "worker/rpc/worker_server.h"
@@ -21,19 +26,27 @@ namespace {
 
 // Null without --metrics-address.
 absl::StatusOr<std::unique_ptr<MetricsServer>> ServeMetrics(const Engine& engine, const AttachedCache& cache,
-                                                            const std::string& tenant) {
+                                                            const std::string& tenant, const SpanExporter* exporter) {
   const std::string address = MetricsAddressFlag();
   if (address.empty()) return nullptr;
   std::vector<MetricsSource> sources = {
-      AddProcessMetrics, [&engine, tenant](MetricsPage& page) { AddWorkerMetrics(engine, tenant, page); }};
+      AddProcessMetrics, [&engine, tenant](MetricsPage& page) { AddWorkerMetrics(engine, tenant, page); },
+      [exporter](MetricsPage& page) { AddTraceMetrics(exporter, page); }};
   if (cache.metrics) sources.push_back(cache.metrics);
   return MetricsServer::Start(address, std::move(sources));
+}
+
+std::vector<std::pair<std::string, std::string>> ResourceOfWorker() {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  return {{"service.name", "tidepool-worker"}, {"host.name", host}, {"process.pid", std::to_string(getpid())}};
 }
 
 absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   if (ModelFlag().empty()) return absl::InvalidArgumentError("--model is required");
   TP_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsFromFlags());
   TP_ASSIGN_OR_RETURN(const NamedPolicies policies, PoliciesFromFlags());
+  TP_ASSIGN_OR_RETURN(const std::optional<OtlpEndpoint> collector, OtlpEndpointFromFlags());
   TP_ASSIGN_OR_RETURN(const std::shared_ptr<const ServerSecurity> security,
                       ServerSecurity::Open(process.security, process.listen));
   if (ValidateConfigFlag()) return absl::OkStatus();
@@ -44,11 +57,17 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   // The engine lets go of the cache before the cache goes.
   TP_ASSIGN_OR_RETURN(const AttachedCache cache,
                       process.open_cache(LayoutOf(**model, options.kv_type), options, *security));
+  std::unique_ptr<SpanExporter> exporter;
+  std::unique_ptr<RequestTracer> tracer;
+  if (collector.has_value()) {
+    exporter = std::make_unique<SpanExporter>(*collector, ResourceOfWorker());
+    tracer = std::make_unique<RequestTracer>(exporter.get(), TraceShareFlag(), (*model)->config().name);
+  }
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
-                      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies));
-  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant));
+                      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies, tracer.get()));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant, exporter.get()));
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
   if (metrics != nullptr) std::printf("metrics on http://%s/metrics\n", metrics->address().c_str());
   std::printf("listening on %s\n", server->address().c_str());

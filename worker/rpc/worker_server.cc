@@ -29,9 +29,11 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
                                                                   std::shared_ptr<const ServerSecurity> security,
                                                                   Engine* engine,
                                                                   const std::vector<grpc::Service*>& more,
-                                                                  const NamedPolicies* policies) {
+                                                                  const NamedPolicies* policies,
+                                                                  const RequestTracer* tracer) {
   auto impl = std::make_unique<Impl>();
-  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies());
+  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies(),
+                                            tracer);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

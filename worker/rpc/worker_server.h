@@ -17,18 +17,20 @@ class Service;
 namespace tidepool {
 
 class NamedPolicies;
+class RequestTracer;   // worker/rpc/request_tracer.h
 class ServerSecurity;  // security/rpc/server_security.h
 
 class WorkerServer {
  public:
   // Listens on host:port (port 0: any free one) or unix:PATH, which is what `security` was opened for. `more` are
-  // served on the same address and outlive this. policies: offered beside the presets, copied. InvalidArgument or
-  // Unavailable naming `listen`.
+  // served on the same address and outlive this. policies: offered beside the presets, copied. tracer: outlives this;
+  // null: nothing is recorded. InvalidArgument or Unavailable naming `listen`.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen,
                                                              std::shared_ptr<const ServerSecurity> security,
                                                              Engine* engine,
                                                              const std::vector<grpc::Service*>& more = {},
-                                                             const NamedPolicies* policies = nullptr);
+                                                             const NamedPolicies* policies = nullptr,
+                                                             const RequestTracer* tracer = nullptr);
   ~WorkerServer();
 
   const std::string& address() const;  // with the port that was taken

@@ -28,6 +28,7 @@ class WorkerMetricsTest : public testing::Test {
   std::string Text() {
     MetricsPage page;
     AddWorkerMetrics(*engine_, "acme", page);
+    AddTraceMetrics(nullptr, page);
     return page.Text();
   }
   std::unique_ptr<Engine> engine_;
