@@ -32,8 +32,8 @@ class GenerationClient {
   void Cancel();
 
   // The same calls without a thread that waits (generation_call.h), which may outlive this client. `reader` is held
-  // until its OnDone has returned. Text must be UTF-8 (utf8.h). traceparent: a header of W3C Trace Context, the trace that
-  // the call belongs to; empty: none.
+  // until its OnDone has returned. Text must be UTF-8 (utf8.h). traceparent: a header of W3C Trace Context, the trace
+  // that the call belongs to; empty: none.
   std::shared_ptr<GenerationCall> StartGenerate(v1::GenerateRequest request,
                                                 std::shared_ptr<GenerationCall::Reader> reader,
                                                 absl::Time deadline = absl::InfiniteFuture(),

@@ -96,10 +96,9 @@ template <typename Request>
 std::shared_ptr<GenerationCall> Start(v1::Generation::Stub* stub, const std::string& address,
                                       std::shared_ptr<const ChannelSecurity> security, Request request,
                                       std::shared_ptr<GenerationCall::Reader> reader, absl::Time deadline,
-                                          const std::string& traceparent) {
-  auto call =
-      std::make_shared<Call<Request>>(address, std::move(security), std::move(request), std::move(reader), deadline,
-                                              traceparent);
+                                      const std::string& traceparent) {
+  auto call = std::make_shared<Call<Request>>(address, std::move(security), std::move(request), std::move(reader),
+                                              deadline, traceparent);
   call->Start(stub, call);
   return call;
 }

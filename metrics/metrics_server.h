@@ -1,6 +1,5 @@
-// Prometheus scrapes of a process: GET /metrics over HTTP/1.1, one answer for each connection, on an address of its
-// own. One thread serves all connections, at most 16: with one more the oldest is closed, so that those who never ask
-// or never read keep nobody away. A request has at most 8 KiB and 5 s. docs/decisions/0015-metrics.md
+// Prometheus scrapes of a process: GET /metrics on an address of its own, by a PageServer.
+// docs/decisions/0015-metrics.md
 #ifndef TIDEPOOL_METRICS_METRICS_SERVER_H_
 #define TIDEPOOL_METRICS_METRICS_SERVER_H_
 
@@ -12,6 +11,8 @@
 #include "metrics/metrics_page.h"
 
 namespace tidepool {
+
+class PageServer;  // metrics/page_server.h
 
 // host:port with port 0 to 65535; empty is fine, too: no metrics. InvalidArgument naming metrics_address.
 absl::Status CheckMetricsAddress(const std::string& address);
@@ -28,9 +29,8 @@ class MetricsServer {
   const std::string& address() const;  // host:port, with the port that was taken
 
  private:
-  class Impl;
-  explicit MetricsServer(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit MetricsServer(std::unique_ptr<PageServer> server);
+  std::unique_ptr<PageServer> server_;
 };
 
 }  // namespace tidepool

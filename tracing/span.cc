@@ -36,8 +36,7 @@ Json SpanJson(const Span& span) {
 
 }  // namespace
 
-std::string OtlpJson(const std::vector<Span>& spans,
-                     const std::vector<std::pair<std::string, std::string>>& resource) {
+std::string OtlpJson(const std::vector<Span>& spans, const std::vector<std::pair<std::string, std::string>>& resource) {
   Json attributes = Json::array(), list = Json::array();
   for (const auto& [key, value] : resource) attributes.push_back(Attribute(key, value));
   for (const Span& span : spans) list.push_back(SpanJson(span));

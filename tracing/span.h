@@ -25,8 +25,7 @@ struct Span {
 };
 
 // An ExportTraceServiceRequest of opentelemetry-proto in its JSON encoding. resource: attributes of who sends it.
-std::string OtlpJson(const std::vector<Span>& spans,
-                     const std::vector<std::pair<std::string, std::string>>& resource);
+std::string OtlpJson(const std::vector<Span>& spans, const std::vector<std::pair<std::string, std::string>>& resource);
 
 }  // namespace tidepool
 

@@ -46,7 +46,8 @@ class Front : public HttpService {
   HttpResponse Model(const std::string& tenant, const std::string& id) const;
   HttpResponse Health() const;
   HttpResponse Metrics() const;
-  void Generate(const HttpHead& head, const std::string& tenant, const std::string& body, std::shared_ptr<HttpExchange> exchange);
+  void Generate(const HttpHead& head, const std::string& tenant, const std::string& body,
+                std::shared_ptr<HttpExchange> exchange);
   void Answer(const std::string& path, HttpResponse response, HttpExchange& exchange);
   void Count(const std::string& path, int status);
 

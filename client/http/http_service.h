@@ -13,8 +13,8 @@ namespace tidepool::http {
 
 // A request without its body.
 struct HttpHead {
-  std::string method;                       // in capitals
-  std::string path;                         // without the query
+  std::string method;                                    // in capitals
+  std::string path;                                      // without the query
   std::string authorization, content_type, traceparent;  // headers; empty: none
 };
 

@@ -87,8 +87,7 @@ void RunningAnswer::OnRoute(int index, absl::StatusOr<WorkerPool::Route> route) 
   } else {
     auto& generate = std::get<v1::GenerateRequest>(asked);
     set_turns(generate);
-    choice.call = client.StartGenerate(std::move(generate), std::move(reader), options_.deadline,
-                                       options_.traceparent);
+    choice.call = client.StartGenerate(std::move(generate), std::move(reader), options_.deadline, options_.traceparent);
   }
 }
 

@@ -36,7 +36,7 @@ class RunningAnswer : public std::enable_shared_from_this<RunningAnswer> {
     std::string tenant;
     int64_t created_unix_seconds = 0;
     absl::Time deadline;
-    std::string traceparent;  // valid, or empty: passed on to the workers
+    std::string traceparent;                       // valid, or empty: passed on to the workers
     std::function<void(const AnswerEnd&)> on_end;  // once
   };
 

@@ -133,7 +133,8 @@ def chromium():
 
 
 def show(page, width, height, dark=False):
-    """Loads the file, offline, in a window of so many CSS pixels, each a pixel of the screenshot."""
+    """Loads the file, or what is at the http:// address, in a window of so many CSS pixels, each a pixel of the
+    screenshot."""
     with tempfile.TemporaryDirectory() as directory:
         screenshot = os.path.join(directory, "page.png")
         command = [
@@ -143,7 +144,7 @@ def show(page, width, height, dark=False):
             f"--window-size={width},{height}", "--virtual-time-budget=10000",
             f"--screenshot={screenshot}", "--dump-dom",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-            "file://" + os.path.abspath(page),
+            page if page.startswith("http://") else "file://" + os.path.abspath(page),
         ]  # fmt: skip
         run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if run.returncode != 0 or not os.path.exists(screenshot):

@@ -20,6 +20,7 @@
 #include "cacheservice/api/manifest_store.h"
 #include "policies/kv/block_key.h"
 #include "policies/retain/compression_spec.h"
+#include "worker/engine/engine_picture.h"
 #include "worker/engine/engine_stats.h"
 #include "worker/engine/sampling_params.h"
 #include "worker/engine/session_name.h"
@@ -171,6 +172,8 @@ class Engine {
     int usable_blocks = 0;       // leading ones that a request of this compression may build on
   };
   virtual absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const = 0;
+  // As it was at the end of a step since this was asked last; who asks each second sees it a second late at most.
+  virtual EnginePicture Picture() = 0;
   virtual const Model& model() const = 0;
 };
 

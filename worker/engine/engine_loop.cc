@@ -186,6 +186,7 @@ void EngineLoop::Loop() {
     EndSessions();
     active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });
     PublishStats();
+    TakePicture();
     MutexLock lock(&mutex_);
     if (!stepped) {
       // Deadlines of waiting requests are looked at now and then.

@@ -39,6 +39,7 @@ class EngineLoop : public Engine {
   void Estimate(GenerationRequest request, std::function<void(absl::StatusOr<RequestEstimate>)> done) override;
   EngineStats Stats() const override;
   absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const override;
+  EnginePicture Picture() override;
   const Model& model() const override { return *model_; }
 
  private:
@@ -74,6 +75,8 @@ class EngineLoop : public Engine {
   void Post(std::function<void()> job);
   void LeaveQueue(Generation& generation);
   void PublishStats();
+  // For who has asked for one since the last.
+  void TakePicture();
   Generation* Find(uint64_t id);
   ContextOptions MakeContextOptions(const GenerationRequest& request, std::string nonce) const;
 
@@ -98,6 +101,8 @@ class EngineLoop : public Engine {
   int64_t rejected_ ABSL_GUARDED_BY(mutex_) = 0;        // since the start: the queue was full
   int64_t estimates_ ABSL_GUARDED_BY(mutex_) = 0;       // under way
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+  bool picture_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  EnginePicture picture_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
   struct SessionEnd {

@@ -59,7 +59,8 @@ void EngineMeter::Ended(const Generation& generation, const absl::Status& status
   stats_->late_rows += usage.late_rows;
   stats_->lost_rows += usage.lost_rows;
   if (generation.timeline.last_token != absl::InfinitePast()) {
-    stats_->times.decode.Observe(absl::ToDoubleSeconds(generation.timeline.last_token - generation.timeline.first_token));
+    stats_->times.decode.Observe(
+        absl::ToDoubleSeconds(generation.timeline.last_token - generation.timeline.first_token));
   }
   stats_->times.total.Observe(absl::ToDoubleSeconds(absl::Now() - generation.timeline.arrived));
   if (!status.ok()) {

@@ -28,7 +28,8 @@ void Generation::Start(std::unique_ptr<Context> context, int64_t cached_prompt_t
 }
 
 absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const float> logits, SamplerScratch& scratch) {
-  if (usage.generated_tokens == 0) usage.time_to_first_token_seconds = absl::ToDoubleSeconds(absl::Now() - timeline.arrived);
+  if (usage.generated_tokens == 0)
+    usage.time_to_first_token_seconds = absl::ToDoubleSeconds(absl::Now() - timeline.arrived);
   int32_t token = 0;
   if (forced_ < request_.forced_tokens.size()) {
     token = request_.forced_tokens[forced_++];

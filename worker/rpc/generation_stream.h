@@ -24,8 +24,8 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
   // on_generated: called with the number of tokens as they come, from the engine thread; also when the client is gone.
   // on_end: called once, when the engine has ended the request or refused it; null: nobody.
-  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
-                   std::function<void(int64_t)> on_generated, std::function<void(const GenerationResult&)> on_end);
+  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request, std::function<void(int64_t)> on_generated,
+                   std::function<void(const GenerationResult&)> on_end);
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;

@@ -123,8 +123,8 @@ std::function<void(const GenerationResult&)> RequestTracer::Record(const grpc::S
   if (request.sampling().has_temperature()) add("gen_ai.request.temperature", double{request.sampling().temperature()});
   if (request.stop().has_max_tokens()) add("gen_ai.request.max_tokens", int64_t{request.stop().max_tokens()});
   if (!request.request_id().empty()) add("tidepool.request_id", request.request_id());
-  return [exporter = exporter_, traced = std::make_shared<const TracedCall>(std::move(traced))](
-             const GenerationResult& result) {
+  return [exporter = exporter_,
+          traced = std::make_shared<const TracedCall>(std::move(traced))](const GenerationResult& result) {
     exporter->Export([traced, result] { return SpansOf(*traced, result); });
   };
 }

@@ -25,9 +25,9 @@ namespace tidepool {
 
 // What a call asks for, as attributes of its span.
 struct TracedCall {
-  std::string name;            // of the method
+  std::string name;  // of the method
   std::string trace_id;
-  std::string parent_id;       // empty: the trace begins here
+  std::string parent_id;  // empty: the trace begins here
   absl::Time start;
   std::vector<std::pair<std::string, Span::Value>> attributes;
 };

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
+#include "worker/rpc/worker_page.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
 ABSL_FLAG(
@@ -38,9 +39,12 @@ ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
 ABSL_FLAG(std::string, metrics_address, "",
           "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
-ABSL_FLAG(std::string, otlp_endpoint, "",
-          "where traces of requests go: a collector's OTLP over plain HTTP, http://HOST:PORT, 4318 and /v1/traces unless "
-          "given; empty: none are made");
+ABSL_FLAG(std::string, page_address, "",
+          "loopback host:port of a web page that shows what the worker does (port 0: any free one); empty: none");
+ABSL_FLAG(
+    std::string, otlp_endpoint, "",
+    "where traces of requests go: a collector's OTLP over plain HTTP, http://HOST:PORT, 4318 and /v1/traces unless "
+    "given; empty: none are made");
 ABSL_FLAG(double, trace_share, 1,
           "0 to 1: this share of the calls that come without a traceparent is traced, too, by --otlp-endpoint");
 ABSL_FLAG(int, drain_time, 5,
@@ -56,6 +60,7 @@ namespace tidepool {
 
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
   TP_RETURN_IF_ERROR(CheckMetricsAddress(absl::GetFlag(FLAGS_metrics_address)));
+  TP_RETURN_IF_ERROR(CheckPageAddress(absl::GetFlag(FLAGS_page_address)));
   if (const int seconds = absl::GetFlag(FLAGS_drain_time); seconds < 0 || seconds > 86'400) {
     return absl::InvalidArgumentError(absl::StrCat("--drain-time: ", seconds, " is not in 0 to 86400"));
   }
@@ -119,6 +124,7 @@ absl::StatusOr<std::optional<OtlpEndpoint>> OtlpEndpointFromFlags() {
 
 double TraceShareFlag() { return absl::GetFlag(FLAGS_trace_share); }
 std::string ModelFlag() { return absl::GetFlag(FLAGS_model); }
+std::string PageAddressFlag() { return absl::GetFlag(FLAGS_page_address); }
 std::string MetricsAddressFlag() { return absl::GetFlag(FLAGS_metrics_address); }
 absl::Duration DrainTimeFlag() { return absl::Seconds(absl::GetFlag(FLAGS_drain_time)); }
 bool ValidateConfigFlag() { return absl::GetFlag(FLAGS_validate_config); }

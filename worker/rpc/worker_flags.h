@@ -17,13 +17,14 @@ namespace tidepool {
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 // --policies: what the file offers, or nothing.
 absl::StatusOr<NamedPolicies> PoliciesFromFlags();
-std::string ModelFlag();           // --model, empty when it is not given
-std::string PortFileFlag();        // --port-file
-absl::Duration DrainTimeFlag();    // --drain-time, valid once EngineOptionsFromFlags is
-bool ValidateConfigFlag();         // --validate-config
+std::string ModelFlag();         // --model, empty when it is not given
+std::string PortFileFlag();      // --port-file
+absl::Duration DrainTimeFlag();  // --drain-time, valid once EngineOptionsFromFlags is
+bool ValidateConfigFlag();       // --validate-config
 absl::StatusOr<std::optional<OtlpEndpoint>> OtlpEndpointFromFlags();  // --otlp-endpoint
 double TraceShareFlag();           // --trace-share, valid once OtlpEndpointFromFlags is
 std::string MetricsAddressFlag();  // --metrics-address, empty when there is none
+std::string PageAddressFlag();     // --page-address, likewise; valid once EngineOptionsFromFlags is
 
 }  // namespace tidepool
 

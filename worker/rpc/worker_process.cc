@@ -13,12 +13,13 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
-#include "worker/backend/backend.h"
 #include "tracing/span_exporter.h"
+#include "worker/backend/backend.h"
 #include "worker/model/model.h"
 #include "worker/rpc/request_tracer.h"
 #include "worker/rpc/worker_flags.h"
 #include "worker/rpc/worker_metrics.h"
+#include "worker/rpc/worker_page.h"
 #include "worker/rpc/worker_server.h"
 
 namespace tidepool {
@@ -65,9 +66,16 @@ absl::Status Serve(const WorkerProcess& process, const sigset_t& signals) {
   }
   TP_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(std::move(options), *model, cache.blocks, cache.manifests));
-  TP_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerServer> server,
-                      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies, tracer.get()));
-  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics, ServeMetrics(*engine, cache, tenant, exporter.get()));
+  TP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<WorkerServer> server,
+      WorkerServer::Start(process.listen, security, engine.get(), cache.services, &policies, tracer.get()));
+  TP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics,
+                      ServeMetrics(*engine, cache, tenant, exporter.get()));
+  std::unique_ptr<PageServer> page;
+  if (const std::string address = PageAddressFlag(); !address.empty()) {
+    TP_ASSIGN_OR_RETURN(page, PageServer::Start(address, WorkerPages(engine.get())));
+    std::printf("page on http://%s/\n", page->address().c_str());
+  }
   if (!PortFileFlag().empty()) TP_RETURN_IF_ERROR(WritePortFile(PortFileFlag(), server->port()));
   if (metrics != nullptr) std::printf("metrics on http://%s/metrics\n", metrics->address().c_str());
   std::printf("listening on %s\n", server->address().c_str());

@@ -25,15 +25,11 @@ struct WorkerServer::Impl {
 WorkerServer::WorkerServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 WorkerServer::~WorkerServer() { Shutdown(absl::Seconds(1)); }
 
-absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen,
-                                                                  std::shared_ptr<const ServerSecurity> security,
-                                                                  Engine* engine,
-                                                                  const std::vector<grpc::Service*>& more,
-                                                                  const NamedPolicies* policies,
-                                                                  const RequestTracer* tracer) {
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
+    const std::string& listen, std::shared_ptr<const ServerSecurity> security, Engine* engine,
+    const std::vector<grpc::Service*>& more, const NamedPolicies* policies, const RequestTracer* tracer) {
   auto impl = std::make_unique<Impl>();
-  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies(),
-                                            tracer);
+  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies(), tracer);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

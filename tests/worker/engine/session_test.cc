@@ -235,6 +235,48 @@ TEST(SessionTurnTest, AnEstimateSaysWhatIsStoredAndHowBusyTheWorkerIs) {
   EXPECT_EQ(Estimate(worker.engine(), GenerationRequest())->waiting_tokens, 0);
 }
 
+TEST(SessionTurnTest, APictureShowsWhatEachLayerHolds) {
+  Worker worker;
+  GenerationRequest request = Turn("", Spec("snapkv", RecallMode::kSync), RandomTokens(300, 1), 200);
+  request.request_id = "seen";
+  // A token for each look: the engine does not run ahead of who watches it.
+  Mutex mutex;
+  CondVar changed;
+  int looks = 0;
+  auto sink = std::make_shared<test::Collector>();
+  sink->set_on_token([&](int tokens) {
+    MutexLock lock(&mutex);
+    while (looks < tokens) changed.Wait(&mutex);
+  });
+  const uint64_t id = *worker.engine().Submit(request, sink);
+  EnginePicture picture;
+  while (picture.sequences.empty() || picture.sequences[0].phase != std::string("decode")) {
+    picture = worker.engine().Picture();
+    MutexLock lock(&mutex);
+    ++looks;
+    changed.SignalAll();
+  }
+  const SequencePicture& sequence = picture.sequences[0];
+  EXPECT_EQ(picture.sequences.size(), 1u);
+  EXPECT_EQ(sequence.request_id, "seen");
+  EXPECT_EQ(sequence.preset, "snapkv");
+  EXPECT_GE(sequence.generated, 1);
+  EXPECT_EQ(sequence.rows, sequence.computed * TinyModel()->config().kv_heads);
+  ASSERT_EQ(sequence.layers.size(), static_cast<size_t>(TinyModel()->config().layers));
+  for (const LayerPicture& layer : sequence.layers) {
+    EXPECT_GT(layer.kept, 0);
+    EXPECT_LE(layer.kept + layer.recalled, sequence.rows / 2) << "of a quarter";
+  }
+  {
+    MutexLock lock(&mutex);
+    looks = 1000;
+    changed.SignalAll();
+  }
+  worker.engine().Cancel(id);
+  sink->Wait();
+  while (!picture.sequences.empty()) picture = worker.engine().Picture();
+}
+
 TEST(SessionTurnTest, AnEndedSessionIsForgottenAndItsPagesAreFree) {
   Worker worker;
   ASSERT_TRUE(RunRequest(worker.engine(), Turn("s", {}, RandomTokens(70, 1), 3)).result.status.ok());

@@ -61,6 +61,7 @@ class HeldEngine : public Engine {
   absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const override {
     return engine_->KeysOf(request);
   }
+  EnginePicture Picture() override { return engine_->Picture(); }
   const Model& model() const override { return engine_->model(); }
 
  private:
