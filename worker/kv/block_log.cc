@@ -112,28 +112,27 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
     shared_->lost.erase(id);  // a fuller version replaces a tail that was refused
     ++shared_->pending;
   }
-  cache_->Offload(
-      {key, layer}, *kept,
-      {.durable = options_.durable,
-       .parent = keys_.empty() ? BlockKey{} : keys_.back(),
-       .tenant = options_.tenant,
-       .may_wait = may_wait_},
-      [shared = shared_, kept, id, bytes](const absl::Status& status) {
-        MutexLock lock(&shared->mutex);
-        auto at = shared->waiting.find(id);
-        // A fuller version of a stored tail may be waiting under the same id by now.
-        const bool current = at != shared->waiting.end() && at->second == kept;
-        if (current) shared->waiting.erase(at);
-        if (status.ok()) {
-          shared->stored_bytes += bytes;
-        } else {
-          if (current) shared->lost.insert(id);
-          ++shared->failed_blocks;
-          if (shared->first_failure.ok()) shared->first_failure = status;
-        }
-        // Under the lock: who has taken on_idle away is not called any more.
-        if (--shared->pending == 0 && shared->on_idle) shared->on_idle();
-      });
+  cache_->Offload({key, layer}, *kept,
+                  {.durable = options_.durable,
+                   .parent = keys_.empty() ? BlockKey{} : keys_.back(),
+                   .tenant = options_.tenant,
+                   .may_wait = may_wait_},
+                  [shared = shared_, kept, id, bytes](const absl::Status& status) {
+                    MutexLock lock(&shared->mutex);
+                    auto at = shared->waiting.find(id);
+                    // A fuller version of a stored tail may be waiting under the same id by now.
+                    const bool current = at != shared->waiting.end() && at->second == kept;
+                    if (current) shared->waiting.erase(at);
+                    if (status.ok()) {
+                      shared->stored_bytes += bytes;
+                    } else {
+                      if (current) shared->lost.insert(id);
+                      ++shared->failed_blocks;
+                      if (shared->first_failure.ok()) shared->first_failure = status;
+                    }
+                    // Under the lock: who has taken on_idle away is not called any more.
+                    if (--shared->pending == 0 && shared->on_idle) shared->on_idle();
+                  });
 }
 
 bool BlockLog::CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const {
