@@ -1,9 +1,11 @@
 // Speed of a device (--device) on a model of Llama-3.1-8B's shape with random weights: prefill, and decode with the
 // full cache and with a share of its rows resident, at several contexts and batches. What is evicted is chosen at
-// random and not recalled: docs/cuda.md says how recall adds to it.
+// random. With a share resident it measures again while after each step --recall_rows rows of each (layer, kv head) are
+// written, as asynchronous recall does, and for how long that takes alone: by how much of it steps are not longer is
+// hidden behind them.
 //
 //   device_speed [--device=cuda:0] [--contexts=8192,32768] [--batches=1,8] [--type=q4_k|q4_0|q8_0|bf16] [--layers=32]
-//                [--steps=32] [--json=FILE]
+//                [--steps=32] [--recall_rows=3] [--json=FILE]
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,6 +35,7 @@ ABSL_FLAG(int, layers, 32, "of the model");
 ABSL_FLAG(int, width, 4096, "of the model; other sizes follow");
 ABSL_FLAG(int, steps, 32, "decoding steps of a measurement");
 ABSL_FLAG(int, chunk, 512, "prompt tokens of a step");
+ABSL_FLAG(int, recall_rows, 3, "rows that are recalled into each (layer, kv head) for each step: 5 % of 64");
 ABSL_FLAG(double, kv_gib, 40, "memory of the slot pages");
 ABSL_FLAG(std::string, json, "", "file for the results");
 
@@ -58,6 +61,52 @@ TensorType TypeFlag() {
          : name == "q8_0" ? TensorType::kQ8_0
          : name == "bf16" ? TensorType::kBF16
                           : TensorType::kQ4_K;
+}
+
+// After a step writes rows into slots of every head, as asynchronous recall does.
+class RecallHook : public StepHook {
+ public:
+  RecallHook(Backend* backend, std::vector<SequenceRows*> rows)
+      : backend_(backend), rows_(std::move(rows)), row_(backend->layout().row_bytes(), '\x11') {}
+  void BeforeAttention(int, absl::Span<const SliceQueries>) override { ++step_; }
+  void BeforeHead(int layer, int slice, int kv_head) override { Write(layer, slice, kv_head); }
+  bool Busy(int, int) const override { return true; }
+  bool ActsInStep() const override { return false; }
+  int QueriesRead(int) const override { return 1; }
+
+  void Write(int layer, int slice, int kv_head) {
+    const HeadRows& head = rows_[slice]->head(layer, kv_head);
+    for (int i = 0; i < absl::GetFlag(FLAGS_recall_rows); ++i) {
+      const int32_t at = (step_ * 31 + i * 97) % std::max(1, head.rows() - 1);
+      backend_->WriteRow(*rows_[slice], layer, kv_head, head.order()[at], row_.data());
+    }
+  }
+  // Seconds of all rows of a step, until they are in their slots.
+  double Alone() {
+    const auto start = Clock::now();
+    ++step_;
+    for (size_t slice = 0; slice < rows_.size(); ++slice) {
+      for (int layer = 0; layer < backend_->layout().layers; ++layer) {
+        for (int kv_head = 0; kv_head < backend_->layout().kv_heads; ++kv_head) {
+          Write(layer, static_cast<int>(slice), kv_head);
+        }
+      }
+    }
+    std::string read(row_.size(), '\0');
+    backend_->ReadRows(*rows_[0], 0, 0, {rows_[0]->head(0, 0).order()[0]}, read.data());
+    return Seconds(start);
+  }
+
+ private:
+  Backend* const backend_;
+  const std::vector<SequenceRows*> rows_;
+  const std::string row_;
+  int32_t step_ = 0;
+};
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 class DeviceBench {
@@ -95,7 +144,7 @@ class DeviceBench {
     for (int done = 0; done < tokens; done += chunk) Feed({sequence}, std::min(chunk, tokens - done), nullptr);
   }
 
-  void Feed(const std::vector<int>& sequences, int count, std::vector<float>* logits) {
+  void Feed(const std::vector<int>& sequences, int count, std::vector<float>* logits, StepHook* hook = nullptr) {
     const auto vocabulary = static_cast<size_t>(model_->config().vocabulary);
     std::vector<std::vector<int32_t>> tokens(sequences.size());
     std::vector<StepSlice> slices;
@@ -108,7 +157,7 @@ class DeviceBench {
                         logits != nullptr ? logits->data() + i * vocabulary : nullptr});
       positions_[sequences[i]] += count;
     }
-    backend_->Step(slices, nullptr);
+    backend_->Step(slices, hook);
   }
 
   // Keeps that many rows of each head, at random.
@@ -129,20 +178,37 @@ class DeviceBench {
     }
   }
 
+  double StepSeconds(const std::vector<int>& sequences, std::vector<float>* logits, StepHook* hook) {
+    for (int i = 0; i < 3; ++i) Feed(sequences, 1, logits, hook);
+    std::vector<double> times;
+    for (int i = 0; i < absl::GetFlag(FLAGS_steps); ++i) {
+      const auto start = Clock::now();
+      Feed(sequences, 1, logits, hook);
+      times.push_back(Seconds(start));
+    }
+    return Median(times);
+  }
+
   void Measure(int context, int batch, double share) {
     std::vector<int> all(batch);
     for (int i = 0; i < batch; ++i) all[i] = i;
     std::vector<float> logits;
-    for (int i = 0; i < 3; ++i) Feed(all, 1, &logits);
-    std::vector<double> times;
-    for (int i = 0; i < absl::GetFlag(FLAGS_steps); ++i) {
-      const auto start = Clock::now();
-      Feed(all, 1, &logits);
-      times.push_back(Seconds(start));
+    const double median = StepSeconds(all, &logits, nullptr);
+    std::vector<SequenceRows*> rows_of;
+    for (const auto& rows : rows_) rows_of.push_back(rows.get());
+    RecallHook recall(backend_.get(), rows_of);
+    double with_recall = 0, recall_alone = 0;
+    if (share < 1 && absl::GetFlag(FLAGS_recall_rows) > 0) {
+      std::vector<double> alone;
+      for (int i = 0; i < absl::GetFlag(FLAGS_steps); ++i) alone.push_back(recall.Alone());
+      recall_alone = Median(alone);
+      with_recall = StepSeconds(all, &logits, &recall);
     }
+    const double recalled = recall_alone == 0 ? 0.0
+                                              : static_cast<double>(absl::GetFlag(FLAGS_recall_rows)) * batch *
+                                                    backend_->layout().layers * backend_->layout().kv_heads *
+                                                    static_cast<double>(backend_->layout().row_bytes());
     const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
-    std::sort(times.begin(), times.end());
-    const double median = times[times.size() / 2];
     double kv_bytes = 0;
     for (const auto& rows : rows_) kv_bytes += static_cast<double>(rows->total_rows() * backend_->layout().row_bytes());
     // The embedding is looked up, not read through.
@@ -152,12 +218,17 @@ class DeviceBench {
     std::printf("%7d %5d   %3.0f %% resident  %7.3f ms a step  %8.1f tokens/s  KV %7.3f GB  %6.0f GB/s%s\n", context,
                 batch, share * 100, median * 1e3, batch / median, kv_bytes / 1e9, rate / 1e9,
                 finite ? "" : "  NOT FINITE");
+    if (recall_alone > 0) {
+      std::printf("                with recall  %7.3f ms a step, of %.2f MB, alone %.3f ms\n", with_recall * 1e3,
+                  recalled / 1e6, recall_alone * 1e3);
+    }
     std::fflush(stdout);
     if (json_.is_open()) {
       json_ << absl::StrCat("{\"context\": ", context, ", \"batch\": ", batch, ", \"resident\": ", share,
                             ", \"step_ms\": ", median * 1e3, ", \"tokens_per_s\": ", batch / median,
                             ", \"kv_bytes\": ", kv_bytes, ", \"weight_bytes\": ", weight_bytes,
-                            ", \"finite\": ", finite ? "true" : "false", "}\n")
+                            ", \"recall_step_ms\": ", with_recall * 1e3, ", \"recall_alone_ms\": ", recall_alone * 1e3,
+                            ", \"recalled_bytes\": ", recalled, ", \"finite\": ", finite ? "true" : "false", "}\n")
             << std::flush;
     }
   }

@@ -47,41 +47,25 @@ void FindTargets(const MergeHead& head, int evicted, int head_dim, std::vector<f
   }
 }
 
-void MergeHeadRows(const MergeHead& head, int evicted, int head_dim, const MergeOptions& options,
-                   const std::vector<float>& similarity, const std::vector<int32_t>& target,
-                   const std::vector<uint8_t>& merged) {
-  // Weighted sums and divisors of the targets that take something in.
-  std::vector<int32_t> order;
-  for (int e = 0; e < evicted; ++e) {
-    if (merged[e]) order.push_back(e);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return target[a] < target[b]; });
+void MergeHeadRows(const MergeHead& head, int head_dim, absl::Span<const Mixture> mixtures) {
   std::vector<double> key(head_dim), value(head_dim);
-  for (size_t first = 0; first < order.size();) {
-    const int32_t to = target[order[first]];
-    float* to_key = head.kept_keys + static_cast<size_t>(to) * head_dim;
-    float* to_value = head.kept_values + static_cast<size_t>(to) * head_dim;
-    const double own = options.mode == MergeMode::kOfficial ? 1.0 : options.merge_e;
-    double divisor = own;
+  for (const Mixture& mixture : mixtures) {
+    float* to_key = head.kept_keys + static_cast<size_t>(mixture.target) * head_dim;
+    float* to_value = head.kept_values + static_cast<size_t>(mixture.target) * head_dim;
     for (int c = 0; c < head_dim; ++c) {
-      key[c] = own * to_key[c];
-      value[c] = own * to_value[c];
+      key[c] = mixture.own * to_key[c];
+      value[c] = mixture.own * to_value[c];
     }
-    size_t last = first;
-    for (; last < order.size() && target[order[last]] == to; ++last) {
-      const int32_t e = order[last];
-      const double weight = options.mode == MergeMode::kOfficial ? similarity[e] : std::exp(double{similarity[e]});
-      divisor += options.mode == MergeMode::kOfficial ? 1.0 : weight;
+    for (const Mixture::Source& source : mixture.sources) {
       for (int c = 0; c < head_dim; ++c) {
-        key[c] += weight * head.evicted_keys[static_cast<size_t>(e) * head_dim + c];
-        value[c] += weight * head.evicted_values[static_cast<size_t>(e) * head_dim + c];
+        key[c] += source.weight * head.evicted_keys[static_cast<size_t>(source.evicted) * head_dim + c];
+        value[c] += source.weight * head.evicted_values[static_cast<size_t>(source.evicted) * head_dim + c];
       }
     }
     for (int c = 0; c < head_dim; ++c) {
-      to_key[c] = static_cast<float>(key[c] / divisor);
-      to_value[c] = static_cast<float>(value[c] / divisor);
+      to_key[c] = static_cast<float>(key[c] / mixture.divisor);
+      to_value[c] = static_cast<float>(value[c] / mixture.divisor);
     }
-    first = last;
   }
 }
 
@@ -99,9 +83,37 @@ MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int hea
   return result;
 }
 
+std::vector<Mixture> MixturesOf(const MergeOptions& options, absl::Span<const float> similarity,
+                                absl::Span<const int32_t> target, absl::Span<const uint8_t> merged) {
+  std::vector<int32_t> order;
+  for (size_t e = 0; e < merged.size(); ++e) {
+    if (merged[e] != 0) order.push_back(static_cast<int32_t>(e));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return target[a] < target[b]; });
+  const bool official = options.mode == MergeMode::kOfficial;
+  std::vector<Mixture> mixtures;
+  for (const int32_t e : order) {
+    if (mixtures.empty() || mixtures.back().target != target[e]) {
+      const double own = official ? 1.0 : options.merge_e;
+      mixtures.push_back({.target = target[e], .own = own, .divisor = own});
+    }
+    const double weight = official ? similarity[e] : std::exp(double{similarity[e]});
+    mixtures.back().divisor += official ? 1.0 : weight;
+    mixtures.back().sources.push_back({e, weight});
+  }
+  return mixtures;
+}
+
 void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
                 MergeState& state, MergeResult& result) {
-  const size_t count = heads.size();
+  DecideMerges(evicted, options, state, result);
+  for (size_t h = 0; h < heads.size(); ++h) {
+    MergeHeadRows(heads[h], head_dim, MixturesOf(options, result.similarity[h], result.target[h], result.merged[h]));
+  }
+}
+
+void DecideMerges(int evicted, const MergeOptions& options, MergeState& state, MergeResult& result) {
+  const size_t count = result.similarity.size();
   result.merged.assign(count, std::vector<uint8_t>(evicted, 0));
   if (options.mode == MergeMode::kOfficial) {
     std::vector<double> slot(evicted, 0.0);
@@ -129,9 +141,6 @@ void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, co
       state.tau[h] = first ? mean : options.paper_beta * most + (1 - options.paper_beta) * state.tau[h];
       for (int e = 0; e < evicted; ++e) result.merged[h][e] = similarity[e] >= state.tau[h];
     }
-  }
-  for (size_t h = 0; h < count; ++h) {
-    MergeHeadRows(heads[h], evicted, head_dim, options, result.similarity[h], result.target[h], result.merged[h]);
   }
 }
 

@@ -57,6 +57,23 @@ MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int hea
 void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
                 MergeState& state, MergeResult& result);
 
+// Only which are merged.
+void DecideMerges(int evicted, const MergeOptions& options, MergeState& state, MergeResult& result);
+
+// What becomes of a kept row: (own * row + sum of weight * source) / divisor.
+struct Mixture {
+  struct Source {
+    int32_t evicted;
+    double weight;
+  };
+  int32_t target = 0;
+  double own = 0, divisor = 0;
+  std::vector<Source> sources;
+};
+// Of one head, by ascending target; what goes into one in the order of the evicted rows.
+std::vector<Mixture> MixturesOf(const MergeOptions& options, absl::Span<const float> similarity,
+                                absl::Span<const int32_t> target, absl::Span<const uint8_t> merged);
+
 }  // namespace tidepool
 
 #endif  // TIDEPOOL_POLICIES_RETAIN_MERGE_H_

@@ -13,7 +13,8 @@ PASSES = "[==========] 3 tests from 1 test suite ran. (5 ms total)\n[  PASSED  ]
 FAILS = ("[  PASSED  ] 2 tests.\n[  FAILED  ] 1 test, listed below:\n"
          "[  FAILED  ] Shapes/AttendTest.PromptsSeeOldRows/2, where GetParam() = 64x2\n\n 1 FAILED TEST\n")
 ROW = {"context": 8192, "batch": 1, "resident": 1.0, "step_ms": 2.0, "tokens_per_s": 500.0, "kv_bytes": 1.0e9, "weight_bytes": 3.8e9,
-       "finite": True}
+       "finite": True, "recall_step_ms": 0, "recall_alone_ms": 0, "recalled_bytes": 0}
+RECALLS = dict(ROW, resident=0.1, tokens_per_s=600.0, recall_step_ms=2.1, recall_alone_ms=0.4, recalled_bytes=1.5e6)
 
 
 class GpuCheckTest(unittest.TestCase):
@@ -38,7 +39,7 @@ class GpuCheckTest(unittest.TestCase):
     def card(self, line):
         self.prints(self.tools, "nvidia-smi", line + "\n")
 
-    def all_binaries(self, rows=(ROW, dict(ROW, resident=0.1, tokens_per_s=600.0))):
+    def all_binaries(self, rows=(ROW, RECALLS)):
         for name in ("kernels_cuda_test", "cuda_backend_test", "device_test"):
             self.prints(self.binaries, name, PASSES)
         lines = os.path.join(self.folder.name, "rows")
@@ -68,7 +69,8 @@ echo " 131072     8   does not fit"
         self.assertEqual(done.returncode, 0, done.stderr)
         # 4.8 GB in 2 ms of 4,800 GB/s
         self.assertRegex(done.stdout, r"8192 +1 +100% +500 +2\.00 +1\.00 +50% +1\.00")
-        self.assertRegex(done.stdout, r"8192 +1 +10% +600 .* 1\.20")
+        # 0.1 ms of the 0.4 that 1.5 MB take alone
+        self.assertRegex(done.stdout, r"8192 +1 +10% +600 .* 1\.20 +1\.50 +75%")
         self.assertIn("context 131072, batch 8: the full cache does not fit", done.stdout)
         with open(report, encoding="utf-8") as out:
             found = json.load(out)

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -14,6 +15,7 @@
 #include "absl/types/span.h"
 #include "policies/kv/kv_layout.h"
 #include "policies/kv/rope.h"
+#include "worker/backend/token_logit.h"
 #include "worker/kv/page_pool.h"
 #include "worker/kv/resident_rows.h"
 
@@ -22,6 +24,8 @@ namespace tidepool {
 class Model;
 struct ModelConfig;
 
+inline constexpr int32_t kMostBest = 64;
+
 // New tokens of one sequence. Before the step the caller has called rows->Extend for them.
 struct StepSlice {
   SequenceRows* rows = nullptr;
@@ -29,6 +33,10 @@ struct StepSlice {
   int32_t first_position = 0;
   int32_t logits_rows = 0;  // logits are computed for the last so many tokens
   float* logits = nullptr;  // [logits_rows][vocabulary]
+  // Not 0, with Backend::finds_best and one row of logits: only so many of the best are wanted, at most kMostBest, in
+  // place of `logits`: higher first, of equal ones the lower token; fewer where others are NaN or -inf.
+  int32_t best = 0;
+  std::vector<TokenLogit>* best_logits = nullptr;
 };
 
 // Rotated queries of one slice in one layer, on the host: those of its tokens from `first` on.
@@ -50,12 +58,12 @@ class StepHook {
   // Then once for each slice and kv head, before that head attends. Calls for different ones may run at once, and
   // beside the attention of others: no page is taken or given back, and only this head's rows change.
   virtual void BeforeHead(int layer, int slice, int kv_head) {}
-  // BeforeHead has work to do for it: such heads go first, so that threads end together.
+  // BeforeHead has work to do for it, else it need not be called: such heads go first, so that threads end together.
   virtual bool Busy(int slice, int kv_head) const { return false; }
   virtual void AfterAttention(int layer) {}
 
-  // Rows are read or changed here, or a head has work: it is called in its place. Else a backend may call
-  // BeforeAttention and AfterAttention of all layers, in their order, after the step.
+  // It is called in its place: this step's attention shall see what it does. Else a backend may call BeforeAttention,
+  // BeforeHead of the busy heads and AfterAttention of all layers, in their order, after the step.
   virtual bool ActsInStep() const { return true; }
   // BeforeAttention reads no queries of a slice but those of its last so many tokens.
   virtual int QueriesRead(int slice) const { return INT_MAX; }
@@ -79,6 +87,11 @@ class Backend {
   virtual PagePool& pool() = 0;
   virtual const Rope& rope() const = 0;
 
+  // Slices can ask for the best logits alone.
+  virtual bool finds_best() const { return false; }
+  // A hook that acts in the step makes the device wait in every layer: what can be done after it should be.
+  virtual bool waits_for_hooks() const { return false; }
+
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;
 
@@ -91,6 +104,24 @@ class Backend {
                           absl::Span<const int32_t> slots, float* out) {
     return false;
   }
+  // Of one head's rows that are to go, the kept row each is most like, by the cosine of their keys; of several the
+  // first.
+  struct AlikeTask {
+    int kv_head = 0;
+    absl::Span<const int32_t> going, kept;  // slots; not empty
+    std::vector<int32_t> target;            // [going] index into kept
+    std::vector<float> similarity;          // [going] the cosine
+  };
+  // False: not without reading them.
+  virtual bool MostAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks) { return false; }
+  // A mixture of rows (policies/retain/merge.h). Only where MostAlike finds what is mixed.
+  struct MixTask {
+    int kv_head = 0;
+    int32_t from = 0, to = 0;  // slots: of the row itself, and of the mixture, a plain one
+    double own = 0, divisor = 0;
+    std::vector<std::pair<int32_t, double>> sources;  // slots and weights
+  };
+  virtual void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) {}
   // Rows and probabilities of different heads may be read, and rows written, at once.
   virtual bool heads_at_once() const { return false; }
   // Into a plain slot.

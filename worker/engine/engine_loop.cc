@@ -289,7 +289,15 @@ bool EngineLoop::Step() {
 
   const int64_t vocabulary = model_->config().vocabulary;
   logits_.resize(slices.size() * vocabulary);
-  for (size_t i = 0; i < slices.size(); ++i) slices[i].logits = logits_.data() + i * vocabulary;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    slices[i].logits = logits_.data() + i * vocabulary;
+    Generation& generation = *generations[i];
+    const int needed = generation.phase == Generation::Phase::kDecode ? generation.best_needed() : 0;
+    generation.sees_best = backend_->finds_best() && needed > 0 && needed <= kMostBest;
+    if (!generation.sees_best) continue;
+    slices[i].best = needed;
+    slices[i].best_logits = &generation.best_logits;
+  }
   std::vector<RecallSlice> recall_slices;
   ObservedStep observed(backend_.get(), &recall_);
   for (size_t i = 0; i < contexts.size(); ++i) {

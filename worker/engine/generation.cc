@@ -35,7 +35,8 @@ absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const fl
     token = request_.forced_tokens[forced_++];
     sampler_.Accept(token);
   } else {
-    absl::StatusOr<int32_t> sampled = sampler_.Sample(logits, scratch);
+    absl::StatusOr<int32_t> sampled =
+        sees_best ? sampler_.Sample(best_logits, scratch) : sampler_.Sample(logits, scratch);
     if (!sampled.ok()) return sampled.status();
     token = *sampled;
   }

@@ -31,6 +31,11 @@ class Generation {
 
   // The prompt has been joined to its context: counts begin. `context` outlives the generation or is taken out of it.
   void Start(std::unique_ptr<Context> context, int64_t cached_prompt_tokens);
+  // So many of the best logits suffice for Next; 0: it needs all of them.
+  int best_needed() const {
+    if (request_.logprobs >= 0) return 0;
+    return forced_ < request_.forced_tokens.size() ? 1 : sampler_.best_needed();
+  }
   Context* context() { return context_.get(); }
   std::unique_ptr<Context> TakeContext() { return std::move(context_); }
 
@@ -49,7 +54,9 @@ class Generation {
   void Finish(absl::Status status, FinishReason reason);
 
   Phase phase = Phase::kWaiting;
-  bool queued = true;  // counts against the bound of the queue until admitted
+  bool sees_best = false;               // Next goes by best_logits
+  std::vector<TokenLogit> best_logits;  // of the last step
+  bool queued = true;                   // counts against the bound of the queue until admitted
   bool cancelled = false;
   bool storing_manifest = false;
   int64_t session_turns = 0;                  // once this one is stored

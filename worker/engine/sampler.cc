@@ -14,6 +14,8 @@ namespace {
 
 constexpr float kLargestFloat = std::numeric_limits<float>::max();
 
+absl::Status NothingToChoose() { return absl::InternalError("no token can be chosen: every logit is NaN or -inf"); }
+
 // The index of the weight on which `unit` of the total falls; never one of weight 0 (their sum is not 0).
 size_t Pick(absl::Span<const double> weights, double total, double unit) {
   const double target = unit * total;
@@ -76,8 +78,26 @@ absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, SamplerS
   TIDEPOOL_CHECK(logits.size() == static_cast<size_t>(vocabulary_));
   const absl::Span<const float> adjusted = adjusts() ? Adjust(logits, scratch.logits) : logits;
   const int32_t best = ArgMax(adjusted);
-  if (best < 0) return absl::InternalError("no token can be chosen: every logit is NaN or -inf");
+  if (best < 0) return NothingToChoose();
   const int32_t token = params_.temperature == 0 ? best : Draw(adjusted, best, scratch);
+  Accept(token);
+  return token;
+}
+
+int Sampler::best_needed() const {
+  if (adjusts()) return 0;
+  if (params_.temperature == 0) return 1;
+  return cuts_top_k() ? params_.top_k : 0;
+}
+
+absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const TokenLogit> best, SamplerScratch& scratch) {
+  TIDEPOOL_CHECK(best_needed() > 0);
+  if (best.empty()) return NothingToChoose();
+  int32_t token = best[0].token;
+  if (params_.temperature != 0) {
+    const auto count = std::min(best.size(), static_cast<size_t>(params_.top_k));
+    token = DrawFromTopK(best.subspan(0, count), std::min(best[0].logit, kLargestFloat), scratch.weights);
+  }
   Accept(token);
   return token;
 }
@@ -107,7 +127,7 @@ double Sampler::Weight(float logit, double largest) const {
 
 int32_t Sampler::Draw(absl::Span<const float> logits, int32_t best, SamplerScratch& scratch) {
   const double largest = std::min(logits[best], kLargestFloat);
-  const bool cuts_by_rank = (params_.top_k > 0 && params_.top_k < vocabulary_) || params_.top_p < 1;
+  const bool cuts_by_rank = cuts_top_k() || params_.top_p < 1;
   return cuts_by_rank ? DrawFromBest(logits, largest, scratch) : DrawFromAll(logits, largest, scratch);
 }
 
@@ -133,26 +153,33 @@ double Sampler::SumWeights(absl::Span<const float> logits, double largest, std::
   return sum;
 }
 
+// Of a weight that top_p is a part of.
+double Sampler::Needed(double whole) const {
+  return params_.top_p < 1 ? params_.top_p * whole : std::numeric_limits<double>::infinity();
+}
+
+int32_t Sampler::DrawFromTopK(absl::Span<const TokenLogit> best, double largest, std::vector<double>& weights) {
+  double whole = 0, total = 0;
+  for (const TokenLogit& token : best) whole += Weight(token.logit, largest);
+  CutByWeight(best, largest, Needed(whole), weights, total);
+  return best[Pick(weights, total, random_.NextUnit())].token;
+}
+
 int32_t Sampler::DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch) {
-  const bool cuts_top_k = params_.top_k > 0 && params_.top_k < vocabulary_;
   const std::vector<TokenLogit>& best = scratch.candidates;
   std::vector<double>& weights = scratch.weights;
-  double whole = 0;
-  if (cuts_top_k) {
+  if (cuts_top_k()) {
     TopLogits(logits, params_.top_k, scratch.candidates);
-    for (const TokenLogit& token : best) whole += Weight(token.logit, largest);
-  } else {
-    whole = SumWeights(logits, largest, weights);
+    return DrawFromTopK(best, largest, weights);
   }
-  const double needed = params_.top_p < 1 ? params_.top_p * whole : std::numeric_limits<double>::infinity();
-
-  // Without top_k: a few hundred tokens nearly always reach top_p; eight times as many whenever they do not.
+  const double needed = Needed(SumWeights(logits, largest, weights));
+  // A few hundred tokens nearly always reach top_p; eight times as many whenever they do not.
   for (int limit = std::min(256, vocabulary_);;
        limit = static_cast<int>(std::min<int64_t>(int64_t{8} * limit, vocabulary_))) {
-    if (!cuts_top_k) TopLogits(logits, limit, scratch.candidates);
+    TopLogits(logits, limit, scratch.candidates);
     double total = 0;
     const bool cut = CutByWeight(best, largest, needed, weights, total);
-    if (cut || cuts_top_k || limit == vocabulary_) return best[Pick(weights, total, random_.NextUnit())].token;
+    if (cut || limit == vocabulary_) return best[Pick(weights, total, random_.NextUnit())].token;
   }
 }
 

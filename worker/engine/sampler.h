@@ -54,13 +54,20 @@ class Sampler {
   // logits: [vocabulary]. Greedy: the best token, ties to the lower id, no draw. Else exactly one draw. NaN counts as
   // -inf, +inf as the largest float; Internal when no logit is above -inf (the model computed nonsense).
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits, SamplerScratch& scratch);
+  // So many of the best logits tell Sample all it goes by; 0: it needs all of them.
+  int best_needed() const;
+  // The same, of the best_needed() best in the order of TopLogits, or more.
+  absl::StatusOr<int32_t> Sample(absl::Span<const TokenLogit> best, SamplerScratch& scratch);
 
  private:
   bool adjusts() const;
+  bool cuts_top_k() const { return params_.top_k > 0 && params_.top_k < vocabulary_; }
   absl::Span<const float> Adjust(absl::Span<const float> logits, std::vector<float>& out) const;
   int32_t Draw(absl::Span<const float> logits, int32_t best, SamplerScratch& scratch);
   int32_t DrawFromAll(absl::Span<const float> logits, double largest, SamplerScratch& scratch);
   int32_t DrawFromBest(absl::Span<const float> logits, double largest, SamplerScratch& scratch);
+  int32_t DrawFromTopK(absl::Span<const TokenLogit> best, double largest, std::vector<double>& weights);
+  double Needed(double whole) const;
   bool CutByWeight(absl::Span<const TokenLogit> best, double largest, double needed, std::vector<double>& weights,
                    double& total) const;
   double SumWeights(absl::Span<const float> logits, double largest, std::vector<double>& weights) const;

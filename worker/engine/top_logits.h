@@ -7,13 +7,9 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "worker/backend/token_logit.h"
 
 namespace tidepool {
-
-struct TokenLogit {
-  float logit = 0;
-  int32_t token = 0;
-};
 
 inline bool Better(const TokenLogit& a, const TokenLogit& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);

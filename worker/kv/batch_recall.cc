@@ -95,7 +95,9 @@ bool BatchRecall::Synchronous(const RecallSlice& slice) const {
 }
 
 bool BatchRecall::ActsInStep() const {
-  return std::any_of(slices_.begin(), slices_.end(), [this](const RecallSlice& slice) { return Active(slice); });
+  return std::any_of(slices_.begin(), slices_.end(), [this](const RecallSlice& slice) {
+    return Active(slice) && (Synchronous(slice) || !backend_->waits_for_hooks());
+  });
 }
 
 int BatchRecall::QueriesRead(int slice) const {
@@ -231,18 +233,24 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
   if (unit.scores.shortlist.empty()) return;
   const RecallSlice& slice = slices_[unit.slice];
   const HeadRows& head = slice.rows->head(layer, unit.kv_head);
-  std::string copy(backend_->layout().row_bytes(), '\0');
+  const size_t row_bytes = backend_->layout().row_bytes();
+  std::string copy(row_bytes, '\0');
+  std::vector<int32_t> held, slots;  // positions with recall slots, read together: a device is asked once
   for (int32_t position : unit.scores.shortlist) {
-    const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
-    if (row == nullptr && unit.scores.state[position] == RecallState::kSlot) {
-      backend_->ReadRows(*slice.rows, layer, unit.kv_head, {head.Find(position)}, copy.data());
-      row = copy.data();
-    }
-    if (row == nullptr) {
-      unit.far.push_back(position);
-    } else {
+    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
       slice.recall->Compare(unit.queries, position, row, unit.scores);
+    } else if (unit.scores.state[position] == RecallState::kSlot) {
+      held.push_back(position);
+      slots.push_back(head.Find(position));
+    } else {
+      unit.far.push_back(position);
     }
+  }
+  if (held.empty()) return;
+  copy.resize(held.size() * row_bytes);
+  backend_->ReadRows(*slice.rows, layer, unit.kv_head, slots, copy.data());
+  for (size_t i = 0; i < held.size(); ++i) {
+    slice.recall->Compare(unit.queries, held[i], copy.data() + i * row_bytes, unit.scores);
   }
 }
 

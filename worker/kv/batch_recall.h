@@ -6,7 +6,8 @@
 // async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew: a
 // layer installs those of the rows it wants that are ready in host memory (RowStaging); the others, and what the next
 // token may want, are asked for in a few requests a step and staged when they come. What takes longer than budget_ms is
-// late. The tokens of a later turn's prompt are recalled synchronously, so that the
+// late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
+// later. The tokens of a later turn's prompt are recalled synchronously, so that the
 // first token of the answer sees what the question asks for.
 //
 // While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.

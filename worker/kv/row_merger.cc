@@ -123,9 +123,59 @@ bool RowMerger::FindLike(Backend& backend, const SequenceRows& rows, int layer,
   return true;
 }
 
+std::optional<int64_t> RowMerger::MergeInPlace(Backend& backend, SequenceRows& rows, int layer,
+                                               absl::Span<const std::vector<int32_t>> kept,
+                                               absl::Span<const std::vector<int32_t>> evicted) {
+  const size_t heads = kept.size();
+  std::vector<Backend::AlikeTask> alike(heads);
+  for (size_t head = 0; head < heads; ++head) {
+    TIDEPOOL_CHECK(evicted[head].size() == evicted[0].size());
+    alike[head].kv_head = static_cast<int>(head);
+    alike[head].going = evicted[head];
+    alike[head].kept = kept[head];
+  }
+  if (!backend.MostAlike(rows, layer, absl::MakeSpan(alike))) return std::nullopt;
+  MergeResult result;
+  for (Backend::AlikeTask& task : alike) {
+    result.similarity.push_back(std::move(task.similarity));
+    result.target.push_back(std::move(task.target));
+  }
+  DecideMerges(static_cast<int>(evicted[0].size()), options_, state_[layer], result);
+  int64_t merged = 0;
+  std::vector<Backend::MixTask> tasks;
+  for (size_t h = 0; h < heads; ++h) {
+    const int kv_head = static_cast<int>(h);
+    HeadRows& head = rows.head(layer, kv_head);
+    for (const Mixture& mixture : MixturesOf(options_, result.similarity[h], result.target[h], result.merged[h])) {
+      const int32_t slot = kept[h][mixture.target];
+      Backend::MixTask& task = tasks.emplace_back();
+      task.kv_head = kv_head;
+      task.from = task.to = slot;
+      task.own = mixture.own;
+      task.divisor = mixture.divisor;
+      for (const Mixture::Source& source : mixture.sources) {
+        task.sources.emplace_back(evicted[h][source.evicted], source.weight);
+        ++merged;
+        if (observer_ != nullptr) {
+          observer_->OnMerge(layer, kv_head, head.position(evicted[h][source.evicted]), head.position(slot));
+        }
+      }
+      if (head.is_packed(slot)) task.to = head.MoveToPlain(rows.pool(), slot);
+      head.merged()[task.to] = 1;
+    }
+  }
+  backend.MixRows(rows, layer, tasks);
+  return merged;
+}
+
 int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                          absl::Span<const std::vector<int32_t>> evicted) {
   const int heads = layout_.kv_heads, head_dim = layout_.head_dim;
+  if (fate_ == Fate::kMerge) {
+    if (const std::optional<int64_t> merged = MergeInPlace(backend, rows, layer, kept, evicted); merged.has_value()) {
+      return *merged;
+    }
+  }
   std::vector<RowVectors> kept_rows(heads), evicted_rows(heads);
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
     evicted_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, evicted[kv_head]);

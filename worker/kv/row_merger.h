@@ -4,6 +4,7 @@
 #define TIDEPOOL_WORKER_KV_ROW_MERGER_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -46,6 +47,10 @@ class RowMerger {
   // these alone in `kept`. False: they are many, or the backend cannot.
   bool FindLike(Backend& backend, const SequenceRows& rows, int layer, absl::Span<const RowVectors> evicted_rows,
                 std::vector<std::vector<int32_t>>& kept, MergeResult& found) const;
+  // Where the rows lie, without reading them. nullopt: the backend cannot.
+  std::optional<int64_t> MergeInPlace(Backend& backend, SequenceRows& rows, int layer,
+                                      absl::Span<const std::vector<int32_t>> kept,
+                                      absl::Span<const std::vector<int32_t>> evicted);
   Targets MergeNearest(const SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
                        absl::Span<const std::vector<int32_t>> evicted, absl::Span<RowVectors> kept_rows,
                        absl::Span<const RowVectors> evicted_rows) const;

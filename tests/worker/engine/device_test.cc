@@ -116,37 +116,82 @@ TEST(DeviceTest, KeepsRowsAtEveryPrecisionAsTheCpu) {
   const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
   Worker cpu("cpu", model, /*exact=*/true), device(DeviceUnderTest(), model, /*exact=*/true);
   std::mt19937 random(6);
-  for (const KvPrecision precision : {KvPrecision::kInt8, KvPrecision::kKivi4, KvPrecision::kKivi2}) {
-    for (const char* preset : {"full", "d2o", "ada-snapkv"}) {
-      std::vector<int32_t> prompt(150);
-      for (int32_t& token : prompt) token = static_cast<int32_t>(random() % model->config().vocabulary);
-      GenerationRequest request = Request(prompt, 40);
-      request.compression = *PresetSpec(preset);
-      if (request.compression.preset != "full") {
-        request.compression.budget_fraction = 0.6;
-        request.compression.window_tokens = 8;
-        request.compression.dense_layers_override = true;
-        request.compression.recall.mode = RecallMode::kSync;
-      }
-      request.compression.kv_precision = precision;
-      request.compression.residual_tokens = 32;
-      request.logprobs = 0;
-      const Answer expected = RunRequest(cpu.engine(), request);
-      request.forced_tokens = expected.tokens;
-      const Answer got = RunRequest(device.engine(), request);
-      ASSERT_TRUE(expected.result.status.ok()) << expected.result.status;
-      ASSERT_TRUE(got.result.status.ok()) << got.result.status;
-      ASSERT_EQ(got.logprobs.size(), expected.logprobs.size());
-      double difference = 0;
-      for (size_t i = 0; i < expected.logprobs.size(); ++i) {
-        difference += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob);
-      }
-      EXPECT_LT(difference / static_cast<double>(expected.logprobs.size()), 0.01)
-          << preset << ", precision " << static_cast<int>(precision);
-      EXPECT_EQ(got.result.usage.evicted_rows, expected.result.usage.evicted_rows);
+  for (const auto& [precision, preset] : {std::pair{KvPrecision::kInt8, "full"},
+                                          {KvPrecision::kInt8, "d2o"},
+                                          {KvPrecision::kKivi4, "ada-snapkv"},
+                                          {KvPrecision::kKivi2, "full"}}) {
+    std::vector<int32_t> prompt(120);
+    for (int32_t& token : prompt) token = static_cast<int32_t>(random() % model->config().vocabulary);
+    GenerationRequest request = Request(prompt, 34);
+    request.compression = *PresetSpec(preset);
+    if (request.compression.preset != "full") {
+      request.compression.budget_fraction = 0.6;
+      request.compression.window_tokens = 8;
+      request.compression.dense_layers_override = true;
+      request.compression.recall.mode = RecallMode::kSync;
     }
+    request.compression.kv_precision = precision;
+    request.compression.residual_tokens = 32;
+    request.logprobs = 0;
+    const Answer expected = RunRequest(cpu.engine(), request);
+    request.forced_tokens = expected.tokens;
+    const Answer got = RunRequest(device.engine(), request);
+    ASSERT_TRUE(expected.result.status.ok()) << expected.result.status;
+    ASSERT_TRUE(got.result.status.ok()) << got.result.status;
+    ASSERT_EQ(got.logprobs.size(), expected.logprobs.size());
+    double difference = 0;
+    for (size_t i = 0; i < expected.logprobs.size(); ++i) {
+      difference += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob);
+    }
+    EXPECT_LT(difference / static_cast<double>(expected.logprobs.size()), 0.01)
+        << preset << ", precision " << static_cast<int>(precision);
+    EXPECT_EQ(got.result.usage.evicted_rows, expected.result.usage.evicted_rows);
   }
   EXPECT_EQ(device.engine().Stats().used_pages, 0);
+}
+
+// Drawn from the best logits, found on the device, or, as log-probabilities are asked for, from all of them on the
+// host.
+TEST(DeviceTest, DrawsTheTokensOfTheHostForTheSameSeeds) {
+  const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
+  Worker device(DeviceUnderTest(), model, /*exact=*/false);
+  for (const int top_k : {0, 1, 7, kMostBest, kMostBest + 1}) {
+    GenerationRequest request = Request({1, 2, 3, 4, 5, 6, 7}, 12);
+    if (top_k > 0) {
+      request.sampling.temperature = 1.5f;
+      request.sampling.top_k = top_k;
+      request.sampling.top_p = 0.95f;
+      request.sampling.seed = 40 + top_k;
+    }
+    const Answer on_device = RunRequest(device.engine(), request);
+    request.logprobs = 0;
+    const Answer on_host = RunRequest(device.engine(), request);
+    ASSERT_TRUE(on_device.result.status.ok()) << on_device.result.status;
+    EXPECT_EQ(on_device.tokens, on_host.tokens) << "top_k " << top_k;
+  }
+}
+
+// Heads choose after the step: nothing waits for them, and rows come a token later.
+TEST(DeviceTest, RecallsWithoutWaiting) {
+  const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
+  Worker cpu("cpu", model, /*exact=*/true), device(DeviceUnderTest(), model, /*exact=*/true);
+  std::vector<int32_t> prompt(200);
+  std::mt19937 random(12);
+  for (int32_t& token : prompt) token = static_cast<int32_t>(random() % model->config().vocabulary);
+  GenerationRequest request = Request(prompt, 30);
+  request.compression = *PresetSpec("snapkv");
+  request.compression.budget_fraction = 0.3;
+  request.compression.window_tokens = 8;
+  request.compression.recall.mode = RecallMode::kAsync;
+  request.logprobs = 0;
+  const Answer expected = RunRequest(cpu.engine(), request);
+  request.forced_tokens = expected.tokens;
+  const Answer got = RunRequest(device.engine(), request);
+  ASSERT_TRUE(got.result.status.ok()) << got.result.status;
+  EXPECT_GT(expected.result.usage.recalled_rows, 0);
+  EXPECT_GT(got.result.usage.recalled_rows, 0);
+  EXPECT_EQ(got.result.usage.lost_rows, 0);
+  EXPECT_EQ(got.result.usage.evicted_rows, expected.result.usage.evicted_rows);
 }
 
 TEST(DeviceTest, ASessionGoesOnOnAnotherDevice) {

@@ -223,6 +223,37 @@ TEST(SamplerTest, SeedSevenDrawsTheseTokensOnEveryMachine) {
   EXPECT_THAT(Draws(cut, Staircase(), 16), ElementsAre(50, 38, 24, 36, 36, 43, 19, 19, 57, 19, 12, 5, 17, 43, 12, 31));
 }
 
+TEST(SamplerTest, TheBestLogitsSufficeWhereItSays) {
+  std::mt19937 random(21);
+  SamplingParams greedy, top_k, top_k_and_p;
+  top_k.temperature = 0.9f;
+  top_k.top_k = 12;
+  top_k_and_p = top_k;
+  top_k_and_p.top_p = 0.7f;
+  top_k_and_p.min_p = 0.05f;
+  for (SamplingParams params : {greedy, top_k, top_k_and_p}) {
+    params.seed = random();
+    Sampler whole(params, 300), few(params, 300);
+    const int needed = few.best_needed();
+    EXPECT_EQ(needed, params.temperature == 0 ? 1 : 12);
+    for (int i = 0; i < 50; ++i) {
+      const std::vector<float> logits = RandomLogits(random, 300, 3);
+      std::vector<TokenLogit> best;
+      TopLogits(logits, needed + i % 3, best);
+      SamplerScratch scratch;
+      ASSERT_EQ(*few.Sample(absl::MakeConstSpan(best), scratch), SampleOnce(whole, logits));
+    }
+    SamplerScratch scratch;
+    EXPECT_EQ(few.Sample(absl::Span<const TokenLogit>(), scratch).status().code(), absl::StatusCode::kInternal);
+  }
+  SamplingParams top_p, biased = greedy, penalised = top_k;
+  top_p.temperature = 1;
+  top_p.top_p = 0.5f;
+  biased.logit_bias = {{3, 1.0f}};
+  penalised.repetition_penalty = 1.1f;
+  for (const SamplingParams& params : {top_p, biased, penalised}) EXPECT_EQ(Sampler(params, 300).best_needed(), 0);
+}
+
 TEST(SamplerTest, DrawsFollowTheReferenceDistribution) {
   constexpr int kDraws = 3000;
   std::mt19937 random(3);

@@ -95,12 +95,23 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       moved_(device_.get()),
       packed_(device_.get()),
       job_scores_(device_.get()),
+      alike_keys_(device_.get()),
+      alike_lengths_(device_.get()),
+      alike_cosines_(device_.get()),
+      alike_best_(device_.get()),
+      host_cosines_(device_.get(), true),
+      host_best_(device_.get(), true),
       sums_(device_.get()),
+      best_{DeviceBuffer(device_.get()), DeviceBuffer(device_.get())},
+      best_ids_{DeviceBuffer(device_.get()), DeviceBuffer(device_.get())},
+      host_best_logits_(device_.get(), true),
+      host_best_ids_(device_.get(), true),
       host_queries_(device_.get(), true),
       host_logits_(device_.get(), true),
       host_sums_(device_.get(), true),
       host_rows_(device_.get(), true),
       host_scores_(device_.get(), true),
+      written_{Written(device_.get()), Written(device_.get())},
       fresh_rows_(device_.get()),
       host_fresh_rows_(device_.get(), true) {
   pool_.set_hold([this](KvPrecision precision, int32_t page) {
@@ -114,7 +125,10 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       [this](KvPrecision precision, absl::Span<const int32_t> pages) { pages_->Release(precision, pages); });
 }
 
-CudaBackend::~CudaBackend() { device_->Synchronize(); }
+CudaBackend::~CudaBackend() {
+  device_->Synchronize();
+  device_->SynchronizeAside();
+}
 
 void CudaBackend::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) {
   team_->ForEach(count, 1, [&](int64_t begin, int64_t end) {
@@ -134,10 +148,11 @@ const char* CudaBackend::FreshRows(const SequenceRows& rows, int layer, int kv_h
   const size_t bytes = fresh_.slots.size() * row_bytes;
   char* on_host = host_fresh_rows_.Get<char>(bytes);
   if (!fresh_.on_host) {
-    device_->CopyToHost(on_host, fresh_rows_.As<char>(), bytes);
-    device_->Synchronize();
+    device_->CopyToHostAside(on_host, fresh_rows_.As<char>(), bytes);
     fresh_.on_host = true;
   }
+  if (!std::exchange(fresh_.arrived, true)) device_->SynchronizeAside();
+  fresh_wanted_ = true;
   return on_host + static_cast<size_t>(at - fresh_.slots.begin()) * row_bytes;
 }
 
@@ -160,7 +175,7 @@ void CudaBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, abs
                             {pages_->view(), uploads_.Upload(absl::MakeConstSpan(places)), moved, false});
   char* host = host_rows_.Get<char>(bytes);
   device_->CopyToHost(host, moved, bytes);
-  device_->Synchronize();
+  Wait();
   std::memcpy(out, host, bytes);
 }
 
@@ -169,14 +184,25 @@ void CudaBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t s
   TIDEPOOL_CHECK(place.precision == KvPrecision::kF16);
   MutexLock lock(&mutex_);
   if (!in_step_) fresh_.rows.clear();  // it may be one of them
-  const auto [at, added] = written_at_.try_emplace(KeyOf(place), written_places_.size());
-  if (added) {
-    written_places_.push_back(place);
-    written_rows_.insert(written_rows_.end(), row, row + layout_.row_bytes());
-  } else {
-    std::memcpy(written_rows_.data() + at->second * layout_.row_bytes(), row, layout_.row_bytes());
+  const size_t row_bytes = layout_.row_bytes();
+  if (const Written& last = written_[writing_]; !last.places.empty()) {
+    const auto at = last.at.find(KeyOf(place));
+    // Of a row that is under way another comes after it.
+    if (last.places.size() == kMostWritten || (at != last.at.end() && at->second < last.sent)) FlushWrites();
   }
-  if (written_places_.size() == kMostWritten) FlushWrites();
+  Written& to = written_[writing_];
+  const auto [at, added] = to.at.try_emplace(KeyOf(place), to.places.size());
+  if (added) to.places.push_back(place);
+  std::memcpy(to.rows.Get<char>(kMostWritten * row_bytes) + at->second * row_bytes, row, row_bytes);
+}
+
+void CudaBackend::SendWrites() {
+  Written& of = written_[writing_];
+  const size_t row_bytes = layout_.row_bytes(), first = of.sent * row_bytes, end = of.places.size() * row_bytes;
+  if (first == end) return;
+  device_->CopyToDeviceAside(of.on_device.Get<char>(kMostWritten * row_bytes) + first, of.rows.As<char>() + first,
+                             end - first);
+  of.sent = of.places.size();
 }
 
 void CudaBackend::FlushWrites() {
@@ -186,13 +212,24 @@ void CudaBackend::FlushWrites() {
     packed_moves_.clear();
     moved_places_.clear();
   }
-  if (written_places_.empty()) return;
-  auto* rows = reinterpret_cast<uint16_t*>(uploads_.Upload(absl::MakeConstSpan(written_rows_)));
-  device_->Launch<MoveRows>({static_cast<int>(written_places_.size())},
-                            {pages_->view(), uploads_.Upload(absl::MakeConstSpan(written_places_)), rows, true});
-  written_places_.clear();
-  written_rows_.clear();
-  written_at_.clear();
+  Written& of = written_[writing_];
+  if (of.places.empty()) return;
+  SendWrites();
+  device_->JoinAside();
+  device_->Launch<MoveRows>(
+      {static_cast<int>(of.places.size())},
+      {pages_->view(), uploads_.Upload(absl::MakeConstSpan(of.places)), of.on_device.As<uint16_t>(), true});
+  of.places.clear();
+  of.at.clear();
+  of.sent = 0;
+  of.busy = true;
+  writing_ = 1 - writing_;
+  if (written_[writing_].busy) Wait();  // its rows are overwritten from now on
+}
+
+void CudaBackend::Wait() {
+  device_->Synchronize();
+  for (Written& of : written_) of.busy = false;
 }
 
 void CudaBackend::MoveToFront(const HeadRows& head) {
@@ -285,7 +322,7 @@ void CudaBackend::MovePackedRow(SequenceRows& rows, int layer, int kv_head, int3
     MutexLock lock(&mutex_);
     fresh_.rows.clear();
     // Moves of one launch are in no order: none may touch a row of another.
-    if (!written_places_.empty() || moved_places_.contains(KeyOf(move.from)) ||
+    if (!written_[writing_].places.empty() || moved_places_.contains(KeyOf(move.from)) ||
         moved_places_.contains(KeyOf(move.to))) {
       FlushWrites();
     }
@@ -332,7 +369,7 @@ void CudaBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head
     LaunchScores(uploads_.Upload(absl::MakeConstSpan(&job, 1)), 1, job.head.pages);
     float* host = host_scores_.Get<float>(scores.size());
     device_->CopyToHost(host, job.out, scores.size() * sizeof(float));
-    device_->Synchronize();
+    Wait();
     std::copy_n(host, scores.size(), scores.data());
   }
   for (int32_t i = 0; i < count; ++i) {

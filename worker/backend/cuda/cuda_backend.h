@@ -23,6 +23,10 @@
 
 namespace tidepool::cuda {
 
+// More activation rows than these are multiplied by the library, with the weights as halves: MatTile would read them
+// again for the next 64.
+inline constexpr int kMostVectorRows = 64;
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const Model> model, const BackendOptions& options,
@@ -33,8 +37,12 @@ class CudaBackend final : public Backend {
   const KvLayout& layout() const override { return layout_; }
   PagePool& pool() override { return pool_; }
   const Rope& rope() const override { return rope_; }
+  bool finds_best() const override { return true; }
+  bool waits_for_hooks() const override { return true; }
   void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
+  bool MostAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks) override;
+  void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) override;
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
   void Repack(SequenceRows& rows, int layer, int kv_head) override;
   void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) override;
@@ -81,12 +89,18 @@ class CudaBackend final : public Backend {
   // Tells the device what changed in a layer since the plan was made.
   void RefreshLayer(Plan& plan, int layer);
   void ApplyUpdates(const std::vector<UpdateEntries::Update>& updates);
+  // For the device, with all but copies aside.
+  void Wait();
+  // Puts the rows of WriteRow on their way to the device, aside.
+  void SendWrites();
   // Moves the rows of MovePackedRow and puts those of WriteRow into their slots: before anything else that reads or
   // moves rows.
   void FlushWrites();
   void CopyWhole(absl::Span<const CopyPages::Copy> copies, size_t bytes_each);
   // Packs groups of kGroupTokens rows into scratch memory: [groups][page bytes].
   char* PackGroupsOf(KvPrecision precision, absl::Span<const uint16_t* const> rows, int64_t value_offset);
+  // MostAlike for the rows `first` to first + at_once - 1 of each task.
+  void FindAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks, size_t first, size_t at_once);
   // Moves the plain rows of a head to the first plain slots, by ascending position.
   void MoveToFront(const HeadRows& head);
   void RunLayer(Plan& plan, int layer, StepHook* hook);
@@ -96,6 +110,10 @@ class CudaBackend final : public Backend {
   bool AttendedArePrepared(const Plan& plan, int layer) const;
   void AttendSlice(Plan& plan, int layer, int rank);
   void Logits(const Plan& plan);
+  // The best of the first `rows` rows of logits_, `count` of each, on their way to the host.
+  void FindBest(int32_t rows, int32_t count);
+  // After the step: of the slices in the order in which Logits put them.
+  void HandOutLogits(const Plan& plan) const;
   // Where a layer's queries go on the host, and what the hook sees of them.
   void FetchQueries(const Plan& plan, int layer, const StepHook& hook);
   // How many of a slice's last queries the hook reads.
@@ -107,6 +125,8 @@ class CudaBackend final : public Backend {
   float* TakeSums(int rank, int layer, int kv_head, int32_t slots);
   void AddColumnSums(const Plan& plan);
   void RememberFresh(const Plan& plan);
+  // After a layer's rows are stored: sends some to the host, where they are wanted.
+  void SendFresh(const Plan& plan, int layer);
   void LaunchScores(const ScoreJob* jobs, int count, int most_pages);
 
   // y = op(x) in the forms that the matrices of `uses` want, for products with them.
@@ -144,7 +164,9 @@ class CudaBackend final : public Backend {
   DeviceBuffer part_out_, part_maximum_, part_sum_, log_sum_;
   DeviceBuffer births_;
   DeviceBuffer moved_, packed_, job_scores_;
+  DeviceBuffer alike_keys_, alike_lengths_, alike_cosines_, alike_best_, host_cosines_, host_best_;
   DeviceBuffer sums_;
+  DeviceBuffer best_[2], best_ids_[2], host_best_logits_, host_best_ids_;  // of parts, in turn
   DeviceBuffer host_queries_, host_logits_, host_sums_, host_rows_, host_scores_;
   std::vector<SumsOfHead> pending_sums_;
   size_t sums_used_ = 0, sums_room_ = 0;  // floats
@@ -155,14 +177,23 @@ class CudaBackend final : public Backend {
     std::vector<int32_t> first_token, count;
     std::vector<int32_t> slots;  // as Plan
     int32_t tokens = 0;
-    bool on_host = false;
+    bool on_host = false;  // or on their way there, aside
+    bool arrived = false;
   };
   Fresh fresh_;
-  bool in_step_ = false;
-  // Rows of WriteRow on their way: one upload and one launch for all that recall installs before a layer attends.
-  std::vector<RowPlace> written_places_;
-  std::vector<char> written_rows_;
-  std::unordered_map<int64_t, size_t> written_at_;  // place: which of them
+  bool fresh_wanted_ = false;  // those of a step were read: the next one's are sent to the host beside its work
+  bool in_step_ = false;       // or its hooks are called after it: they write none of its rows
+  // Rows of WriteRow on their way: one copy and one launch for all that recall installs before a layer attends.
+  struct Written {
+    explicit Written(Device* device) : rows(device, true), on_device(device) {}
+    DeviceBuffer rows, on_device;  // [kMostWritten][row_bytes]
+    std::vector<RowPlace> places;
+    std::unordered_map<int64_t, size_t> at;  // place: which of them
+    size_t sent = 0;                         // of places
+    bool busy = false;                       // the device may not be done with what was flushed
+  };
+  Written written_[2];  // taken in turn: one is filled while the other is still copied
+  int writing_ = 0;
   // Packed rows that are to move, likewise; and where from and where to.
   std::vector<MovePackedRows::Move> packed_moves_;
   std::unordered_set<int64_t> moved_places_;

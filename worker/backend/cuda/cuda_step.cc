@@ -6,35 +6,15 @@
 
 #include "base/check.h"
 #include "worker/backend/cuda/cuda_backend.h"
+#include "worker/backend/cuda/for_lanes.h"
 #include "worker/kernels/cpu/elementwise.h"
 
 namespace tidepool::cuda {
 namespace {
 
-// More activation rows than these are multiplied by the library, with the weights as halves: MatTile would read them
-// again for the next 64.
-constexpr int kMostVectorRows = 64;
 // CTAs that a multiprocessor runs at a time, of the attention kernels.
 constexpr int kCtasOfMultiprocessor = 4;
 constexpr int kLeastPagesOfSplit = 4;  // one for each warp
-
-// kLanes of a head: a lane holds 8 channels.
-int LanesOf(int head_dim) {
-  int lanes = 2;
-  while (lanes * 8 < head_dim) lanes *= 2;
-  return lanes;
-}
-
-template <class With>
-void ForLanes(int lanes, With&& with) {
-  switch (lanes) {
-    case 2: return with.template operator()<2>();
-    case 4: return with.template operator()<4>();
-    case 8: return with.template operator()<8>();
-    case 16: return with.template operator()<16>();
-    default: return with.template operator()<32>();
-  }
-}
 
 // For the least of 1, 2, 4, 8 that is not below `count`, at most 8.
 template <class With>
@@ -172,8 +152,9 @@ void CudaBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
                 kv_width = int64_t{config_.kv_heads} * config_.head_dim;
   mutex_.Lock();
   in_step_ = true;
-  device_->Synchronize();
+  Wait();
   uploads_.Hold();
+  device_->JoinAside();  // rows of the last step may still be on their way
   FlushWrites();
   Plan plan = MakePlan(slices);
   RememberFresh(plan);
@@ -200,22 +181,19 @@ void CudaBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
   {
     MutexLock lock(&mutex_);
     Logits(plan);
-    device_->Synchronize();
+    Wait();
     AddColumnSums(plan);
-    in_step_ = false;
     uploads_.Release();
   }
-  const float* logits = host_logits_.As<float>();
-  for (const StepSlice& slice : slices) {
-    const size_t count = static_cast<size_t>(slice.logits_rows) * config_.vocabulary;
-    if (count > 0) std::memcpy(slice.logits, logits, count * sizeof(float));
-    logits += count;
-  }
-  if (hook == nullptr || acts) return;
-  for (int layer = 0; layer < config_.layers; ++layer) {
-    hook->BeforeAttention(layer, QueriesOf(plan, layer, *hook));
+  HandOutLogits(plan);
+  for (int layer = 0; layer < config_.layers && hook != nullptr && !acts; ++layer) {
+    CallHook(plan, layer, hook);
     hook->AfterAttention(layer);
   }
+  MutexLock lock(&mutex_);
+  SendWrites();
+  in_step_ = false;
+  fresh_wanted_ = false;
 }
 
 void CudaBackend::RememberFresh(const Plan& plan) {
@@ -228,6 +206,17 @@ void CudaBackend::RememberFresh(const Plan& plan) {
   fresh_.slots = plan.slots;
   fresh_.tokens = plan.tokens;
   fresh_rows_.Get<char>(plan.slots.size() * layout_.row_bytes());
+}
+
+// Of a prompt as they come, layer by layer; of a few tokens all with the last, for which a copy each would be too many.
+void CudaBackend::SendFresh(const Plan& plan, int layer) {
+  const bool each = plan.products, last = layer + 1 == config_.layers;
+  if (!each && !last) return;
+  const size_t all = plan.slots.size() * layout_.row_bytes(), layer_bytes = all / config_.layers;
+  const size_t first = each ? layer * layer_bytes : 0;
+  device_->CopyToHostAside(host_fresh_rows_.Get<char>(all) + first, fresh_rows_.As<char>() + first,
+                           each ? layer_bytes : all);
+  fresh_.on_host = last;
 }
 
 void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
@@ -266,8 +255,9 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
     rotate.epsilon = config_.rms_epsilon;
     rotate.fresh = fresh_rows_.As<uint16_t>() + static_cast<int64_t>(layer) * kv_heads * tokens * 2 * head_dim;
     device_->Launch<RotateAndStore>(RotateAndStore::GridOf(rotate), rotate);
+    if (fresh_wanted_) SendFresh(plan, layer);
     if (hook != nullptr) FetchQueries(plan, layer, *hook);
-    if (acts) device_->Synchronize();
+    if (acts) Wait();
   }
   if (acts) CallHook(plan, layer, hook);
   {
@@ -301,10 +291,14 @@ void CudaBackend::RunLayer(Plan& plan, int layer, StepHook* hook) {
 
 void CudaBackend::CallHook(Plan& plan, int layer, StepHook* hook) {
   hook->BeforeAttention(layer, QueriesOf(plan, layer, *hook));
-  const auto slices = static_cast<int64_t>(plan.slices.size());
-  ParallelFor(slices * config_.kv_heads, [&](int64_t i) {
-    hook->BeforeHead(layer, static_cast<int>(i / config_.kv_heads), static_cast<int>(i % config_.kv_heads));
-  });
+  std::vector<std::pair<int, int>> busy;  // slice and kv head
+  for (int slice = 0; slice < static_cast<int>(plan.slices.size()); ++slice) {
+    for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
+      if (hook->Busy(slice, kv_head)) busy.emplace_back(slice, kv_head);
+    }
+  }
+  ParallelFor(static_cast<int64_t>(busy.size()),
+              [&](int64_t i) { hook->BeforeHead(layer, busy[i].first, busy[i].second); });
 }
 
 void CudaBackend::Attention(Plan& plan, int layer) {
@@ -463,7 +457,7 @@ void CudaBackend::AddColumnSums(const Plan& plan) {
   if (pending_sums_.empty()) return;
   float* host = host_sums_.Get<float>(sums_used_);
   device_->CopyToHost(host, sums_.As<float>(), sums_used_ * sizeof(float));
-  device_->Synchronize();
+  Wait();
   team_->ForEach(static_cast<int64_t>(pending_sums_.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const SumsOfHead& of = pending_sums_[i];
@@ -474,27 +468,6 @@ void CudaBackend::AddColumnSums(const Plan& plan) {
       }
     }
   });
-}
-
-void CudaBackend::Logits(const Plan& plan) {
-  std::vector<int32_t> rows;  // of x, slice by slice in the caller's order
-  std::vector<int32_t> first_token(plan.slices.size());
-  for (size_t rank = 0; rank < plan.by_rank.size(); ++rank) first_token[plan.by_rank[rank]] = plan.first_token[rank];
-  for (size_t i = 0; i < plan.slices.size(); ++i) {
-    const auto end = first_token[i] + static_cast<int32_t>(plan.slices[i].tokens.size());
-    for (int32_t row = end - plan.slices[i].logits_rows; row < end; ++row) rows.push_back(row);
-  }
-  if (rows.empty()) return;
-  const auto count = static_cast<int32_t>(rows.size());
-  const size_t floats = rows.size() * static_cast<size_t>(config_.vocabulary);
-  const Use output[] = {{&weights_->output, nullptr, logits_.Get<float>(floats)}};
-  PrepareRows::Args norm{.op = PrepareRows::Op::kNorm, .columns = config_.width, .x = x_.As<float>()};
-  norm.row = uploads_.Upload(absl::MakeConstSpan(rows));
-  norm.weight = weights_->output_norm;
-  norm.epsilon = config_.rms_epsilon;
-  const bool products = count > kMostVectorRows;
-  MatMul(output, Prepare(norm, count, output, products), count, products, /*add=*/false);
-  device_->CopyToHost(host_logits_.Get<float>(floats), logits_.As<float>(), floats * sizeof(float));
 }
 
 }  // namespace tidepool::cuda

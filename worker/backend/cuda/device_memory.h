@@ -50,6 +50,7 @@ class DeviceBuffer {
   void Release() {
     if (data_ == nullptr) return;
     device_->Synchronize();
+    device_->SynchronizeAside();
     pinned_ ? device_->FreePinned(data_) : device_->Free(data_);
     data_ = nullptr;
     bytes_ = 0;
@@ -107,7 +108,8 @@ class Uploads {
     if (!holding_ && 2 * bytes <= last) {
       device_->Synchronize();  // what was uploaded has been read
     } else {
-      if (!holding_) parts_.clear();
+      // What was uploaded for the same launch may lie in the last one.
+      if (!holding_ && parts_.size() > 1) parts_.erase(parts_.begin(), parts_.end() - 1);
       parts_.push_back(std::make_unique<Part>(device_, std::max({kLeastBytes, 2 * last, 4 * bytes})));
     }
     used_ = 0;

@@ -268,6 +268,15 @@ TP_KERNEL int LowestBit(uint32_t word) { return __ffs(static_cast<int>(word)) - 
 #else
 TP_KERNEL int LowestBit(uint32_t word) { return __builtin_ctz(word); }
 #endif
+// a * b + c, rounded twice.
+#ifdef __CUDACC__
+TP_KERNEL double TimesPlus(double a, double b, double c) { return __dadd_rn(__dmul_rn(a, b), c); }
+#else
+TP_KERNEL double TimesPlus(double a, double b, double c) {
+  const volatile double product = a * b;  // not fused
+  return product + c;
+}
+#endif
 // The low halves of two words, the high halves; two numbers as halves.
 #ifdef __CUDACC__
 TP_KERNEL uint32_t LowHalves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }

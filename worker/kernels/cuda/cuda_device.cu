@@ -37,6 +37,9 @@ class CudaDevice final : public Device {
     Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal), "the compute capability");
     early_ = major >= 9;
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+    Check(cudaStreamCreateWithFlags(&aside_, cudaStreamNonBlocking), "a stream");
+    Check(cudaEventCreateWithFlags(&asked_, cudaEventDisableTiming), "an event");
+    Check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "an event");
     Check(cublasCreate(&cublas_), "cuBLAS");
     Check(cublasSetStream(cublas_, stream_), "cuBLAS's stream");
     for (const LaunchTable& table : {RowLaunches(), AttendLaunches(), AttendPackedLaunches(), PrefillLaunches(),
@@ -48,6 +51,9 @@ class CudaDevice final : public Device {
     Use();
     if (profiling_) PrintProfile();
     cublasDestroy(cublas_);
+    cudaEventDestroy(copied_);
+    cudaEventDestroy(asked_);
+    cudaStreamDestroy(aside_);
     cudaStreamDestroy(stream_);
   }
 
@@ -125,7 +131,29 @@ class CudaDevice final : public Device {
     if (profiling_) TakeSpans();
   }
 
+  void CopyToDeviceAside(void* to, const void* from, size_t bytes) override {
+    CopyAside(to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void CopyToHostAside(void* to, const void* from, size_t bytes) override {
+    CopyAside(to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void JoinAside() override {
+    Use();
+    Check(cudaEventRecord(copied_, aside_), "an event");
+    Check(cudaStreamWaitEvent(stream_, copied_), "to wait for copies");
+  }
+  void SynchronizeAside() override {
+    Use();
+    Check(cudaStreamSynchronize(aside_), "the device's copies");
+  }
+
  private:
+  void CopyAside(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    Use();
+    Check(cudaEventRecord(asked_, stream_), "an event");
+    Check(cudaStreamWaitEvent(aside_, asked_), "a copy to wait for the device's work");
+    Check(cudaMemcpyAsync(to, from, bytes, kind, aside_), "a copy aside");
+  }
   // The device of a thread's calls is the thread's.
   void Use() const {
     static thread_local int used = -1;
@@ -183,7 +211,8 @@ class CudaDevice final : public Device {
   std::map<int, Total> totals_;
 
   const int ordinal_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, aside_ = nullptr;
+  cudaEvent_t asked_ = nullptr, copied_ = nullptr;  // on them; waiting for one is for its last record by then
   cublasHandle_t cublas_ = nullptr;
   std::vector<LaunchFunction> launches_;
 };

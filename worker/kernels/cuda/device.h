@@ -51,8 +51,17 @@ class Device {
   virtual void Clear(void* memory, size_t bytes) = 0;
   virtual void LaunchKernel(int kernel, Grid grid, const void* args) = 0;
   virtual void Multiply(const Product& product) = 0;
-  // Everything asked for is done, and what was copied to the host is there.
+  // Everything asked for is done, but for copies aside, and what was copied to the host is there.
   virtual void Synchronize() = 0;
+
+  // Copies aside: in an order of their own. Each begins when what was asked for before it is done; what is asked for
+  // after it does not wait for it before JoinAside.
+  virtual void CopyToDeviceAside(void* to, const void* from_pinned, size_t bytes) = 0;
+  virtual void CopyToHostAside(void* to_pinned, const void* from, size_t bytes) = 0;
+  // What is asked for from now on begins when the copies aside are done.
+  virtual void JoinAside() = 0;
+  // The copies aside are done.
+  virtual void SynchronizeAside() = 0;
 
   template <class Kernel>
   void Launch(Grid grid, const typename Kernel::Args& args) {

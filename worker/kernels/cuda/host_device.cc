@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <random>
 #include <unordered_map>
 #include <vector>
 
@@ -41,7 +42,7 @@ std::vector<EmulatedKernel> Table(KernelList<Kernels...>) {
 
 class HostDevice final : public Device {
  public:
-  explicit HostDevice(int threads) : team_(threads), kernels_(Table(AllKernels())) {}
+  HostDevice(int threads, uint32_t seed) : team_(threads), kernels_(Table(AllKernels())), random_(seed) {}
   ~HostDevice() override {
     for (const auto& [memory, range] : ranges_) munmap(range.base, range.bytes);
   }
@@ -64,6 +65,7 @@ class HostDevice final : public Device {
   void Free(void* memory) override {
     if (memory == nullptr) return;
     Synchronize();
+    SynchronizeAside();
     const auto at = ranges_.find(memory);
     TIDEPOOL_CHECK(at != ranges_.end());
     munmap(at->second.base, at->second.bytes);
@@ -73,36 +75,73 @@ class HostDevice final : public Device {
   void FreePinned(void* memory) override { Free(memory); }
 
   void CopyToDevice(void* to, const void* from, size_t bytes) override {
-    queue_.push_back([=] { std::memcpy(to, from, bytes); });
+    Ask([=] { std::memcpy(to, from, bytes); });
   }
   void CopyToHost(void* to, const void* from, size_t bytes) override {
-    queue_.push_back([=] { std::memcpy(to, from, bytes); });
+    Ask([=] { std::memcpy(to, from, bytes); });
   }
   void Clear(void* memory, size_t bytes) override {
-    queue_.push_back([=] { std::memset(memory, 0, bytes); });
+    Ask([=] { std::memset(memory, 0, bytes); });
   }
   void LaunchKernel(int kernel, Grid grid, const void* args) override {
     const EmulatedKernel& of = kernels_[kernel];
     std::vector<char> copy(static_cast<const char*>(args), static_cast<const char*>(args) + of.args_bytes);
-    queue_.push_back([this, &of, grid, copy = std::move(copy)] { of.run(grid, copy.data(), team_); });
+    Ask([this, &of, grid, copy = std::move(copy)] { of.run(grid, copy.data(), team_); });
   }
   void Multiply(const Product& product) override {
-    queue_.push_back([this, product] { Run(product); });
+    Ask([this, product] { Run(product); });
   }
   void Synchronize() override {
-    while (!queue_.empty()) {
-      const std::function<void()> next = std::move(queue_.front());
-      queue_.pop_front();
-      next();
+    while (!queue_.empty()) RunNext();
+  }
+
+  void CopyToDeviceAside(void* to, const void* from, size_t bytes) override {
+    aside_.push_back({asked_, [=] { std::memcpy(to, from, bytes); }});
+    ++aside_asked_;
+  }
+  void CopyToHostAside(void* to, const void* from, size_t bytes) override { CopyToDeviceAside(to, from, bytes); }
+  void JoinAside() override {
+    Ask([this, count = aside_asked_] {
+      while (aside_done_ < count) RunNextAside();
+    });
+  }
+  void SynchronizeAside() override {
+    while (!aside_.empty()) {
+      while (!aside_.empty() && done_ < aside_.front().after) RunNext();
+      if (!aside_.empty()) RunNextAside();
     }
   }
 
  private:
-  static constexpr size_t kPoisonBytes = size_t{64} << 20;
+  static constexpr size_t kPoisonBytes = size_t{80} << 20;
   struct Range {
     void* base = nullptr;
     size_t bytes = 0;
   };
+
+  struct Aside {
+    int64_t after;  // so many of the others are done
+    std::function<void()> copy;
+  };
+
+  void Ask(std::function<void()> work) {
+    queue_.push_back(std::move(work));
+    ++asked_;
+  }
+  void RunNext() {
+    const std::function<void()> next = std::move(queue_.front());
+    queue_.pop_front();
+    next();
+    ++done_;
+    // Copies aside come at any time from when they may; often only when they are waited for.
+    while (!aside_.empty() && aside_.front().after <= done_ && random_() % 8 == 0) RunNextAside();
+  }
+  void RunNextAside() {
+    const std::function<void()> copy = std::move(aside_.front().copy);
+    aside_.pop_front();
+    ++aside_done_;
+    copy();
+  }
 
   static float Element(const void* data, bool half, int64_t at) {
     return half ? HalfToFloat(static_cast<const uint16_t*>(data)[at]) : static_cast<const float*>(data)[at];
@@ -136,11 +175,16 @@ class HostDevice final : public Device {
   ThreadTeam team_;
   const std::vector<EmulatedKernel> kernels_;
   std::deque<std::function<void()>> queue_;
+  std::deque<Aside> aside_;
+  int64_t asked_ = 0, done_ = 0, aside_asked_ = 0, aside_done_ = 0;
+  std::mt19937 random_;
   std::unordered_map<void*, Range> ranges_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> MakeHostDevice(int threads) { return std::make_unique<HostDevice>(threads); }
+std::unique_ptr<Device> MakeHostDevice(int threads, uint32_t seed) {
+  return std::make_unique<HostDevice>(threads, seed);
+}
 
 }  // namespace tidepool::cuda

@@ -8,8 +8,10 @@
 #include <type_traits>
 
 #include "worker/kernels/cuda/attend_body.h"
+#include "worker/kernels/cuda/best_logits_body.h"
 #include "worker/kernels/cuda/mat_tile_body.h"
 #include "worker/kernels/cuda/mat_vec_body.h"
+#include "worker/kernels/cuda/merge_rows_body.h"
 #include "worker/kernels/cuda/move_rows_body.h"
 #include "worker/kernels/cuda/pack_rows_body.h"
 #include "worker/kernels/cuda/prefill_body.h"
@@ -42,8 +44,9 @@ struct IndexIn<Kernel, KernelList<First, Rest...>>
     : std::integral_constant<int, 1 + IndexIn<Kernel, KernelList<Rest...>>::value> {};
 
 using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths,
-                              MoveRows, UpdateEntries, PackGroups, CopyPages, MovePackedRows, ScoreRows<2>,
-                              ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+                              MoveRows, UpdateEntries, BestLogits, PackGroups, CopyPages, MovePackedRows, MeasureKeys,
+                              MixRows, AlikeRows<2>, AlikeRows<4>, AlikeRows<8>, AlikeRows<16>, AlikeRows<32>,
+                              ScoreRows<2>, ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
 using PrefillKernels =
     KernelList<FlashPrefill<2>, FlashPrefill<4>, FlashPrefill<8>, FlashPrefill<16>, FlashPrefill<32>, FlashPacked<2>,
                FlashPacked<4>, FlashPacked<8>, FlashPacked<16>, FlashPacked<32>, FlashColumnSums<2>, FlashColumnSums<4>,
