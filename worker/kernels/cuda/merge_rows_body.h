@@ -117,6 +117,9 @@ struct AlikeRows {
       if (!cta.WarpAny(any > 0)) continue;
       typename Tile::Keys keys;
       Tile::LoadKeys(args.memory, job.head.entries[page], lane, keys);
+#ifdef __CUDACC__
+#pragma unroll
+#endif
       for (int t = 0; t < kTiles; ++t) {
         float scores[2][4];
         Tile::Scores(

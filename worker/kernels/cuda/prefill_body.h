@@ -87,8 +87,14 @@ struct PrefillTile {
 
   // Rows e and 8 + e of a page.
   TP_KERNEL static void LoadKeys(const PageMemoryView& memory, const PageEntry& entry, int lane, Keys& out) {
+#ifdef __CUDACC__
+#pragma unroll
+#endif
     for (int half = 0; half < 2; ++half) {
       const int row = lane / 4 + 8 * half;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
       for (int c = 0; c < kChunks; ++c) {
         const int channel = Existing((4 * c + lane % 4) * 8, memory.head_dim);
         if (entry.precision == KvPrecision::kF16) {
