@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
 #include "base/flags.h"
+#include "base/freed_memory.h"
 #include "base/log.h"
 #include "base/man_page.h"
 #include "cacheservice/rpc/cache_server.h"
@@ -51,6 +52,7 @@ int Usage(const std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tidepool::KeepFreedMemory();
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--man") {

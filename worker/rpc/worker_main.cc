@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/flags.h"
+#include "base/freed_memory.h"
 #include "base/man_page.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/remote_cache.h"
@@ -99,6 +100,7 @@ int Usage(const std::string& message) {
 }  // namespace tidepool
 
 int main(int argc, char** argv) {
+  tidepool::KeepFreedMemory();
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, tidepool::kFlags);
   if (!rest.ok()) return tidepool::Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--man") {
