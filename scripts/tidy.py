@@ -65,7 +65,8 @@ OURS = ("base/", "security/", "policies/", "proto/", "metrics/", "tracing/", "ca
 # Packages -> the folders whose files may include them. tests/ and bench/ may include everything.
 PACKAGES = {
     "gRPC": (re.compile(r"^(grpc|grpcpp|grpc\+\+)/|\.grpc\.pb\.h$"),
-             ("security/rpc/", "proto/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
+             ("security/rpc/", "proto/", "cacheservice/wire/payload_", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/",
+              "client/")),
     "protobuf": (re.compile(r"^google/|\.pb\.h$"),
                  ("proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",

@@ -11,11 +11,17 @@
 #include "cacheservice/remote/backoff.h"
 #include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/messages.h"
+#include "cacheservice/wire/payload_message.h"
 
 namespace tidepool {
+namespace {
+
+constexpr char kOffloadMethod[] = "/tidepool.v1.CacheStore/Offload";
+
+}  // namespace
 
 OffloadLane::OffloadLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel)
-    : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
+    : options_(options), channel_(channel), thread_([this] { Run(); }) {}
 
 OffloadLane::~OffloadLane() {
   {
@@ -58,7 +64,7 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
   entry->options = options;
   entry->give_up = Clock::now() + absl::ToChronoMilliseconds(options_.offload_patience);
   const size_t bytes = value.size();
-  entry->value = std::move(value);
+  entry->value = std::make_shared<std::string>(std::move(value));
   entry->done = std::move(done);
   bool full = false;
   {
@@ -83,7 +89,14 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
   entry->done(full ? absl::ResourceExhaustedError(absl::StrCat(service, ": the write-behind buffer of ",
                                                                options_.write_behind_bytes, " bytes is full"))
                    : absl::UnavailableError(absl::StrCat(service, ": the connection is being closed")),
-              std::move(entry->value));
+              TakeBack(*entry));
+}
+
+std::string OffloadLane::TakeBack(Entry& entry) {
+  // A service that answers too early may still be written to, and gRPC writes when it likes.
+  if (entry.value.use_count() > 1) return *entry.value;
+  std::atomic_thread_fence(std::memory_order_acquire);  // what the others read, they have read
+  return std::move(*entry.value);
 }
 
 void OffloadLane::FailOld(const absl::Status& why, bool all) {
@@ -93,7 +106,7 @@ void OffloadLane::FailOld(const absl::Status& why, bool all) {
     if (sent_ > 0 && !all) return;  // answers may still come
     const Clock::time_point now = Clock::now();
     while (!entries_.empty() && (all || entries_.front()->give_up < now)) {
-      queued_bytes_ -= entries_.front()->value.size();
+      queued_bytes_ -= entries_.front()->value->size();
       failed.push_back(std::move(entries_.front()));
       entries_.pop_front();
     }
@@ -101,7 +114,7 @@ void OffloadLane::FailOld(const absl::Status& why, bool all) {
   }
   for (std::shared_ptr<Entry>& entry : failed) {
     counters_.failures.fetch_add(1);
-    entry->done(why, std::move(entry->value));
+    entry->done(why, TakeBack(*entry));
   }
 }
 
@@ -160,21 +173,25 @@ grpc::Status OffloadLane::RunStream() {
     broken_ = false;
     credit_ = 0;
   }
-  std::unique_ptr<Stream> stream = stub_->Offload(&context);
+  const grpc::internal::RpcMethod method(kOffloadMethod, grpc::internal::RpcMethod::BIDI_STREAMING);
+  const std::unique_ptr<Stream> stream(
+      grpc::internal::ClientReaderWriterFactory<grpc::ByteBuffer, v1::OffloadResponse>::Create(channel_.get(), method,
+                                                                                               &context));
   v1::OffloadRequest hello;
   *hello.mutable_hello() =
       options_.any_shape ? AnyShapeHelloOf(options_.tenant) : HelloOf(options_.tenant, options_.layout);
   std::thread reader;
-  if (stream->Write(hello)) {
+  if (stream->Write(WithPayload(hello, {}, grpc::Slice()))) {
     reader = std::thread([this, &stream] { ReadResults(stream.get()); });
     uint64_t sequence = 0;
     for (;;) {
       std::shared_ptr<Entry> entry;
+      std::shared_ptr<const std::string> value;
       {
         MutexLock lock(&mutex_);
         auto may_send = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
           return credit_ > 0 && sent_ < entries_.size() &&
-                 (sent_ == 0 || sent_bytes_ + entries_[sent_]->value.size() <= credit_);
+                 (sent_ == 0 || sent_bytes_ + entries_[sent_]->value->size() <= credit_);
         };
         auto overdue = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
           return !entries_.empty() && entries_.front()->give_up < Clock::now();
@@ -192,11 +209,12 @@ grpc::Status OffloadLane::RunStream() {
           break;
         }
         entry = entries_[sent_];
+        value = entry->value;
         entry->sequence = ++sequence;
         ++sent_;
-        sent_bytes_ += entry->value.size();
+        sent_bytes_ += entry->value->size();
       }
-      if (!WriteValue(stream.get(), *entry)) break;
+      if (!WriteValue(stream.get(), *entry, value)) break;
     }
   }
   // Not cancelled when the service ended it: that would hide its reason. The destructor cancels when the lane stops.
@@ -214,22 +232,22 @@ grpc::Status OffloadLane::RunStream() {
   return status;
 }
 
-bool OffloadLane::WriteValue(Stream* stream, const Entry& entry) {
-  for (size_t offset = 0; offset < entry.value.size();) {
-    v1::OffloadRequest request;
-    v1::BlockFrame& frame = *request.mutable_frame();
+bool OffloadLane::WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value) {
+  const size_t value_bytes = value->size(), frame_bytes = FrameBytesFor(value_bytes);
+  for (size_t offset = 0; offset < value_bytes;) {
+    v1::BlockFrame frame;
     frame.set_sequence(entry.sequence);
     if (offset == 0) {
       *frame.mutable_block() = RefOf(entry.id);
-      frame.set_value_bytes(static_cast<uint32_t>(entry.value.size()));
+      frame.set_value_bytes(static_cast<uint32_t>(value_bytes));
       frame.set_durable(entry.options.durable);
       if (entry.options.parent != BlockKey{}) frame.set_parent_key(std::string(entry.options.parent.AsString()));
       if (entry.options.tenant != options_.tenant) frame.set_tenant(entry.options.tenant);
     }
-    frame.set_payload(entry.value.substr(offset, kWireFrameBytes));
-    frame.set_checksum(Checksum32(frame.payload()));
-    offset += frame.payload().size();
-    if (!stream->Write(request)) return false;
+    const size_t bytes = std::min(frame_bytes, value_bytes - offset);
+    frame.set_checksum(Checksum32(value->data() + offset, bytes));
+    if (!stream->Write(WithPayload(frame, kBlockFramePayload, SharedSlice(value, offset, bytes)))) return false;
+    offset += bytes;
   }
   return true;
 }
@@ -253,8 +271,8 @@ void OffloadLane::ReadResults(Stream* stream) {
         entry = std::move(entries_[i]);
         entries_.erase(entries_.begin() + static_cast<int64_t>(i));
         --sent_;
-        sent_bytes_ -= entry->value.size();
-        queued_bytes_ -= entry->value.size();
+        sent_bytes_ -= entry->value->size();
+        queued_bytes_ -= entry->value->size();
         if (queued_bytes_ <= options_.write_behind_bytes / 2) waited_ = Clock::duration::zero();
         changed_.SignalAll();
         break;
@@ -263,12 +281,11 @@ void OffloadLane::ReadResults(Stream* stream) {
     if (entry == nullptr) continue;
     if (result.code() == 0) {
       counters_.blocks.fetch_add(1);
-      counters_.bytes.fetch_add(static_cast<int64_t>(entry->value.size()));
+      counters_.bytes.fetch_add(static_cast<int64_t>(entry->value->size()));
       entry->done(absl::OkStatus(), std::string());
     } else {
       counters_.failures.fetch_add(1);
-      // A copy: a service that answers too early may still be written to.
-      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()), entry->value);
+      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()), TakeBack(*entry));
     }
   }
   MutexLock lock(&mutex_);

@@ -41,10 +41,10 @@ class OffloadLane {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Stream = grpc::ClientReaderWriter<v1::OffloadRequest, v1::OffloadResponse>;
+  using Stream = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::OffloadResponse>;
   struct Entry {
     BlockId id;
-    std::string value;
+    std::shared_ptr<std::string> value;  // shared with who sends it, and with gRPC
     OffloadOptions options;
     Done done;
     Clock::time_point give_up;
@@ -56,14 +56,17 @@ class OffloadLane {
   // stops.
   grpc::Status RunStream();
   void ReadResults(Stream* stream);
-  bool WriteValue(Stream* stream, const Entry& entry);
+  // `value`: of the entry.
+  bool WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value);
+  // What `done` is given when the value was not stored.
+  static std::string TakeBack(Entry& entry);
   bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return queued_bytes_ + bytes <= options_.write_behind_bytes;
   }
   void FailOld(const absl::Status& why, bool all);
 
   const RemoteCacheOptions options_;
-  const std::unique_ptr<v1::CacheStore::Stub> stub_;
+  const std::shared_ptr<grpc::Channel> channel_;
   Counters counters_;
   Mutex mutex_;
   CondVar changed_;

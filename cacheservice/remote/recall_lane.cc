@@ -10,11 +10,17 @@
 #include "cacheservice/remote/backoff.h"
 #include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/messages.h"
+#include "cacheservice/wire/payload_message.h"
 
 namespace tidepool {
+namespace {
+
+constexpr char kRecallMethod[] = "/tidepool.v1.CacheStore/Recall";
+
+}  // namespace
 
 RecallLane::RecallLane(const RemoteCacheOptions& options, const std::shared_ptr<grpc::Channel>& channel)
-    : options_(options), stub_(v1::CacheStore::NewStub(channel)), thread_([this] { Run(); }) {}
+    : options_(options), channel_(channel), thread_([this] { Run(); }) {}
 
 RecallLane::~RecallLane() {
   {
@@ -145,7 +151,10 @@ grpc::Status RecallLane::RunStream() {
   }
   const absl::Status late =
       absl::DeadlineExceededError(absl::StrCat("cache service ", options_.endpoint, ": no answer in time"));
-  std::unique_ptr<Stream> stream = stub_->Recall(&context);
+  const grpc::internal::RpcMethod method(kRecallMethod, grpc::internal::RpcMethod::BIDI_STREAMING);
+  const std::unique_ptr<Stream> stream(
+      grpc::internal::ClientReaderWriterFactory<v1::RecallRequest, grpc::ByteBuffer>::Create(channel_.get(), method,
+                                                                                             &context));
   v1::RecallRequest hello;
   *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
   std::thread reader;
@@ -216,8 +225,16 @@ absl::Status RecallLane::Check(const Request& request) const {
 }
 
 void RecallLane::ReadResults(Stream* stream) {
+  grpc::ByteBuffer message;
   v1::RecallResponse response;
-  while (stream->Read(&response)) {
+  Payload rows;
+  while (stream->Read(&message)) {
+    if (const absl::Status good = SplitPayload(&message, kRecalledPayload, &response, &rows); !good.ok()) {
+      TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, ": ", good.message());
+      MutexLock lock(&mutex_);
+      if (context_ != nullptr) context_->TryCancel();
+      break;
+    }
     std::unique_ptr<Request> done;
     {
       MutexLock lock(&mutex_);
@@ -226,11 +243,7 @@ void RecallLane::ReadResults(Stream* stream) {
       Request& request = *at->second;
       if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
       if (response.partial()) request.rows.complete = false;
-      if (request.rows.rows.empty()) {
-        request.rows.rows = std::move(*response.mutable_rows());
-      } else {
-        request.rows.rows.append(response.rows());
-      }
+      rows.AppendTo(&request.rows.rows);
       request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
                                         response.row_checksums().end());
       if (response.more()) continue;

@@ -38,7 +38,7 @@ class RecallLane {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Stream = grpc::ClientReaderWriter<v1::RecallRequest, v1::RecallResponse>;
+  using Stream = grpc::ClientReaderWriter<v1::RecallRequest, grpc::ByteBuffer>;
   struct Request {
     std::vector<RowSelection> selections;
     Clock::time_point deadline;
@@ -57,7 +57,7 @@ class RecallLane {
   Clock::time_point NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RemoteCacheOptions options_;
-  const std::unique_ptr<v1::CacheStore::Stub> stub_;
+  const std::shared_ptr<grpc::Channel> channel_;
   Counters counters_;
   Mutex mutex_;
   CondVar changed_;

@@ -19,9 +19,12 @@
 #include "cacheservice/remote/stream_end.h"
 #include "cacheservice/wire/manifest_wire.h"
 #include "cacheservice/wire/messages.h"
+#include "cacheservice/wire/payload_message.h"
 
 namespace tidepool {
 namespace {
+
+constexpr char kFetchMethod[] = "/tidepool.v1.CacheStore/FetchBlocks";
 
 std::shared_ptr<grpc::Channel> MakeChannel(const RemoteCacheOptions& options, int number) {
   grpc::ChannelArguments arguments;
@@ -222,24 +225,37 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(a
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
   std::vector<std::optional<std::string>> values(ids.size());
   std::vector<size_t> expected(ids.size(), 0);
-  auto reader = impl_->stub_->FetchBlocks(&call.context, request);
+  const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
+      grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
+          impl_->calls_.get(), grpc::internal::RpcMethod(kFetchMethod, grpc::internal::RpcMethod::SERVER_STREAMING),
+          &call.context, request));
+  grpc::ByteBuffer message;
   v1::FetchBlocksResponse frame;
+  Payload payload;
   absl::Status bad;
-  while (bad.ok() && reader->Read(&frame)) {
-    if (frame.index() >= ids.size()) {
+  while (bad.ok() && reader->Read(&message)) {
+    if (!SplitPayload(&message, kFetchedPayload, &frame, &payload).ok()) {
+      bad = absl::DataLossError("cache service: what it sent is no FetchBlocksResponse");
+    } else if (frame.index() >= ids.size()) {
       bad = absl::DataLossError(absl::StrCat("cache service: a block was sent that nobody asked for, ", frame.index()));
     } else if (!frame.missing()) {
-      bad = CheckFrame("block", frame.payload(), frame.checksum());
       std::optional<std::string>& value = values[frame.index()];
       if (!value.has_value()) {
         value.emplace();
         expected[frame.index()] = frame.value_bytes();
-        if (frame.value_bytes() > kMaxWireValueBytes) bad = absl::DataLossError("cache service: a block is too large");
+        if (frame.value_bytes() > kMaxWireValueBytes) {
+          bad = absl::DataLossError("cache service: a block is too large");
+        } else {
+          value->reserve(frame.value_bytes());
+        }
       }
-      if (value->size() + frame.payload().size() > expected[frame.index()]) {
+      const size_t before = value->size();
+      if (before + payload.size() > expected[frame.index()]) {
         bad = absl::DataLossError("cache service: a block goes on past its size");
       }
-      if (bad.ok()) value->append(frame.payload());
+      if (!bad.ok()) break;
+      payload.AppendTo(&*value);
+      bad = CheckFrame("block", std::string_view(*value).substr(before), frame.checksum());
     }
   }
   if (!bad.ok()) call.context.TryCancel();
@@ -300,7 +316,7 @@ absl::Status RemoteCache::SendManifest(const SessionManifest& manifest, bool cop
       frame.set_manifest_bytes(bytes.size());
       frame.set_copy(copy);
     }
-    frame.set_payload(bytes.substr(offset, kWireFrameBytes));
+    frame.set_payload(bytes.substr(offset, FrameBytesFor(bytes.size())));
     frame.set_checksum(Checksum32(frame.payload()));
     offset += frame.payload().size();
     if (!writer->Write(frame)) break;  // Finish says why

@@ -15,10 +15,10 @@
 namespace tidepool {
 namespace {
 
-// Offload and Recall take raw bytes (raw_message.h).
+// What carries blocks takes raw bytes (raw_message.h, wire/payload_message.h).
 using CacheStoreBase = v1::CacheStore::WithCallbackMethod_Lookup<
     v1::CacheStore::WithRawCallbackMethod_Offload<v1::CacheStore::WithRawCallbackMethod_Recall<
-        v1::CacheStore::WithCallbackMethod_FetchBlocks<v1::CacheStore::WithCallbackMethod_PutManifest<
+        v1::CacheStore::WithRawCallbackMethod_FetchBlocks<v1::CacheStore::WithCallbackMethod_PutManifest<
             v1::CacheStore::WithCallbackMethod_GetManifest<v1::CacheStore::WithCallbackMethod_DeleteSession<
                 v1::CacheStore::WithCallbackMethod_Probe<v1::CacheStore::Service>>>>>>>>;
 using RawReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
@@ -46,9 +46,9 @@ class CacheStoreService final : public CacheStoreBase {
     return new RecallStream(context_, context_->security->CallerOf(*call), call->peer());
   }
 
-  grpc::ServerWriteReactor<v1::FetchBlocksResponse>* FetchBlocks(grpc::CallbackServerContext*,
-                                                                 const v1::FetchBlocksRequest* request) override {
-    return new FetchStream(context_, request);
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* FetchBlocks(grpc::CallbackServerContext*,
+                                                          const grpc::ByteBuffer* request) override {
+    return new FetchStream(context_, *request);
   }
 
   grpc::ServerReadReactor<v1::ManifestFrame>* PutManifest(grpc::CallbackServerContext* call,

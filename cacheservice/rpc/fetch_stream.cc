@@ -5,8 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/checksum.h"
+#include "base/status_macros.h"
 #include "cacheservice/rpc/cache_store_service.h"
+#include "cacheservice/rpc/raw_message.h"
 #include "cacheservice/wire/messages.h"
+#include "cacheservice/wire/payload_message.h"
+#include "tidepool/v1/cache_store.pb.h"
 
 namespace tidepool {
 namespace {
@@ -15,21 +19,22 @@ constexpr size_t kBlocksAtOnce = 16;
 
 }  // namespace
 
-FetchStream::FetchStream(CacheContext* context, const v1::FetchBlocksRequest* request) : context_(context) {
-  if (request->blocks_size() > kMaxWireSelections) {
-    Finish(ToGrpc(absl::InvalidArgumentError(
-        absl::StrCat("blocks: ", request->blocks_size(), ", at most ", kMaxWireSelections))));
-    return;
+FetchStream::FetchStream(CacheContext* context, grpc::ByteBuffer request) : context_(context) {
+  absl::Status status = Take(&request);
+  if (status.ok()) status = context_->Run([this] { ReadMore(); });
+  if (!status.ok()) Finish(ToGrpc(status));
+}
+
+absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
+  v1::FetchBlocksRequest parsed;
+  TP_RETURN_IF_ERROR(ParseRaw(request, &parsed));
+  if (parsed.blocks_size() > kMaxWireSelections) {
+    return absl::InvalidArgumentError(absl::StrCat("blocks: ", parsed.blocks_size(), ", at most ", kMaxWireSelections));
   }
-  for (const v1::BlockRef& ref : request->blocks()) {
-    absl::StatusOr<BlockId> id = BlockOf(ref);
-    if (!id.ok()) {
-      Finish(ToGrpc(id.status()));
-      return;
-    }
-    ids_.push_back(*id);
+  for (const v1::BlockRef& ref : parsed.blocks()) {
+    TP_ASSIGN_OR_RETURN(ids_.emplace_back(), BlockOf(ref));
   }
-  if (absl::Status queued = context_->Run([this] { ReadMore(); }); !queued.ok()) Finish(ToGrpc(queued));
+  return absl::OkStatus();
 }
 
 void FetchStream::ReadMore() {
@@ -46,23 +51,25 @@ void FetchStream::ReadMore() {
 }
 
 void FetchStream::SendNext() {
-  response_.Clear();
-  response_.set_index(static_cast<uint32_t>(first_ + current_));
+  v1::FetchBlocksResponse response;
+  grpc::Slice payload;
+  response.set_index(static_cast<uint32_t>(first_ + current_));
   if (const BlockValue& value = values_[current_]; value == nullptr) {
-    response_.set_missing(true);
+    response.set_missing(true);
     ++current_;
   } else {
-    const size_t bytes = std::min(kWireFrameBytes, value->size() - offset_);
-    if (offset_ == 0) response_.set_value_bytes(static_cast<uint32_t>(value->size()));
-    response_.set_payload(value->substr(offset_, bytes));
-    response_.set_checksum(Checksum32(response_.payload()));
+    const size_t bytes = std::min(FrameBytesFor(value->size()), value->size() - offset_);
+    if (offset_ == 0) response.set_value_bytes(static_cast<uint32_t>(value->size()));
+    response.set_checksum(Checksum32(value->data() + offset_, bytes));
+    payload = SharedSlice(value, offset_, bytes);
     offset_ += bytes;
     if (offset_ == value->size()) {
       ++current_;
       offset_ = 0;
     }
   }
-  StartWrite(&response_);
+  message_ = WithPayload(response, kFetchedPayload, payload);
+  StartWrite(&message_);
 }
 
 void FetchStream::OnWriteDone(bool ok) {

@@ -8,18 +8,19 @@
 #include <vector>
 
 #include "cacheservice/rpc/cache_context.h"
-#include "tidepool/v1/cache_store.pb.h"
 
 namespace tidepool {
 
 // Deletes itself when the call is done.
-class FetchStream : public grpc::ServerWriteReactor<v1::FetchBlocksResponse> {
+class FetchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  FetchStream(CacheContext* context, const v1::FetchBlocksRequest* request);
+  // `request` is a FetchBlocksRequest.
+  FetchStream(CacheContext* context, grpc::ByteBuffer request);
   void OnWriteDone(bool ok) override;
   void OnDone() override { delete this; }
 
  private:
+  absl::Status Take(grpc::ByteBuffer* request);
   void ReadMore();
   void SendNext();
 
@@ -29,7 +30,7 @@ class FetchStream : public grpc::ServerWriteReactor<v1::FetchBlocksResponse> {
   size_t current_ = 0;  // index into values_
   size_t offset_ = 0;   // bytes of it that are sent
   std::vector<BlockValue> values_;
-  v1::FetchBlocksResponse response_;
+  grpc::ByteBuffer message_;  // being written
 };
 
 }  // namespace tidepool

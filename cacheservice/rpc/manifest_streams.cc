@@ -96,7 +96,7 @@ void GetManifestStream::SendRevision(int64_t revision) {
 void GetManifestStream::SendNext() {
   frame_.Clear();
   if (offset_ == 0) frame_.set_manifest_bytes(bytes_.size());
-  frame_.set_payload(bytes_.substr(offset_, kWireFrameBytes));
+  frame_.set_payload(bytes_.substr(offset_, FrameBytesFor(bytes_.size())));
   frame_.set_checksum(Checksum32(frame_.payload()));
   offset_ += frame_.payload().size();
   StartWrite(&frame_);

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "cacheservice/rpc/cache_store_service.h"
-#include "cacheservice/rpc/raw_message.h"
 #include "cacheservice/wire/messages.h"
 #include "policies/kv/block_codec.h"
 
@@ -33,10 +32,15 @@ void OffloadStream::OnDone() {
 
 void OffloadStream::OnReadDone(bool ok) {
   if (!ok) return outbox_.Close(grpc::Status::OK);  // the worker has ended the stream, or is gone
-  absl::Status status = ParseRaw(&raw_, &request_);
-  if (status.ok()) status = open_ ? TakeFrame() : TakeHello();
-  if (!status.ok()) return outbox_.Close(ToGrpc(status));
+  if (const absl::Status status = Take(); !status.ok()) return outbox_.Close(ToGrpc(status));
   StartRead(&raw_);
+}
+
+absl::Status OffloadStream::Take() {
+  TP_RETURN_IF_ERROR(SplitPayload(&raw_, kBlockFramePayload, &request_, &payload_));
+  const absl::Status taken = open_ ? TakeFrame() : TakeHello();
+  payload_ = Payload();  // gRPC's buffers go back before the next message comes
+  return taken;
 }
 
 absl::Status OffloadStream::TakeHello() {
@@ -61,7 +65,6 @@ absl::Status OffloadStream::TakeHello() {
 absl::Status OffloadStream::TakeFrame() {
   if (!request_.has_frame()) return absl::InvalidArgumentError("frame: must follow the hello");
   const v1::BlockFrame& frame = request_.frame();
-  TP_RETURN_IF_ERROR(CheckFrame("frame", frame.payload(), frame.checksum()));
   if (value_bytes_ == 0) {  // a value begins
     if (frame.sequence() != sequence_ + 1) {
       return absl::InvalidArgumentError(
@@ -88,13 +91,15 @@ absl::Status OffloadStream::TakeFrame() {
     return absl::InvalidArgumentError(
         absl::StrCat("frame.sequence: ", frame.sequence(), ", value ", sequence_, " is not complete"));
   }
-  if (value_.value.size() + frame.payload().size() > value_bytes_) {
+  const size_t before = value_.value.size();
+  if (before + payload_.size() > value_bytes_) {
     return absl::InvalidArgumentError(
         absl::StrCat("frame.payload: value ", sequence_, " is larger than its ", value_bytes_, " bytes"));
   }
-  if (frame.payload().empty()) return absl::InvalidArgumentError("frame.payload: is empty");
-  TP_RETURN_IF_ERROR(context_->Stage(frame.payload().size()));
-  value_.value.append(frame.payload());
+  if (payload_.size() == 0) return absl::InvalidArgumentError("frame.payload: is empty");
+  TP_RETURN_IF_ERROR(context_->Stage(payload_.size()));
+  payload_.AppendTo(&value_.value);
+  TP_RETURN_IF_ERROR(CheckFrame("frame", std::string_view(value_.value).substr(before), frame.checksum()));
   if (value_.value.size() < value_bytes_) return absl::OkStatus();
 
   absl::Status fits = context_->CheckTakesNew();

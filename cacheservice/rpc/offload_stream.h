@@ -11,6 +11,7 @@
 
 #include "cacheservice/rpc/cache_context.h"
 #include "cacheservice/rpc/outbox.h"
+#include "cacheservice/wire/payload_message.h"
 #include "security/caller.h"
 #include "tidepool/v1/cache_store.pb.h"
 
@@ -26,6 +27,7 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void OnDone() override;
 
  private:
+  absl::Status Take();
   absl::Status TakeHello();
   absl::Status TakeFrame();
 
@@ -33,8 +35,9 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   const absl::StatusOr<Caller> caller_;
   const std::shared_ptr<StreamMeter> meter_;
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
-  grpc::ByteBuffer raw_;  // of the read under way
-  v1::OffloadRequest request_;
+  grpc::ByteBuffer raw_;        // of the read under way
+  v1::OffloadRequest request_;  // without the payload
+  Payload payload_;
   bool open_ = false;               // the hello has come
   std::optional<KvLayout> layout_;  // nullopt: values of any shape
   std::string tenant_;              // of the hello

@@ -25,8 +25,8 @@ class Outbox {
     MutexLock lock(&mutex_);
     ++working_;
   }
-  void Send(const Response& response) {
-    grpc::ByteBuffer bytes = ToRaw(response);
+  void Send(const Response& response) { SendRaw(ToRaw(response)); }
+  void SendRaw(grpc::ByteBuffer bytes) {
     MutexLock lock(&mutex_);
     if (broken_) return;
     queued_bytes_ += bytes.Length();

@@ -11,6 +11,7 @@
 #include "cacheservice/rpc/cache_store_service.h"
 #include "cacheservice/rpc/raw_message.h"
 #include "cacheservice/wire/messages.h"
+#include "cacheservice/wire/payload_message.h"
 
 namespace tidepool {
 namespace {
@@ -117,19 +118,16 @@ uint64_t RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& sele
   response.set_partial(!gathered->complete);
   const size_t rows = gathered->row_checksums.size();
   const size_t row_bytes = rows > 0 ? gathered->rows.size() / rows : 0;
-  const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kWireFrameBytes / row_bytes) : 0;
+  const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kMaxFrameBytes / row_bytes) : 0;
+  const auto bytes = std::make_shared<const std::string>(std::move(gathered->rows));
   for (size_t first = 0; first < rows || first == 0;) {
     const size_t count = std::min(at_once, rows - first);
-    if (count == rows) {
-      response.set_rows(std::move(gathered->rows));
-    } else {
-      response.set_rows(gathered->rows.substr(first * row_bytes, count * row_bytes));
-    }
     response.mutable_row_checksums()->Add(gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first),
                                           gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first + count));
+    const grpc::Slice sent = SharedSlice(bytes, first * row_bytes, count * row_bytes);
     first += count;
     response.set_more(first < rows);
-    outbox_.Send(response);
+    outbox_.SendRaw(WithPayload(response, kRecalledPayload, sent));
     if (first >= rows) break;
     response = v1::RecallResponse();
     response.set_id(id);

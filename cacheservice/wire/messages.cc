@@ -126,6 +126,11 @@ absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref) {
   return selection;
 }
 
+size_t FrameBytesFor(size_t value_bytes) {
+  const size_t frames = std::max<size_t>(1, (value_bytes + kMaxFrameBytes - 1) / kMaxFrameBytes);
+  return std::max<size_t>(1, (value_bytes + frames - 1) / frames);
+}
+
 absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum) {
   if (payload.size() > kMaxFrameBytes) {
     return absl::InvalidArgumentError(

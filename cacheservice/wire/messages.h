@@ -15,7 +15,6 @@
 namespace tidepool {
 
 inline constexpr int kCacheProtocol = 1;
-inline constexpr size_t kWireFrameBytes = size_t{256} << 10;  // what we send; kMaxFrameBytes is what we take
 inline constexpr int kMaxWireSelections = 65'536;
 inline constexpr size_t kMaxWireValueBytes = size_t{8} << 20;
 inline constexpr int64_t kMaxWireRecallBytes = int64_t{32} << 20;  // rows that one recall request may ask for
@@ -39,6 +38,9 @@ absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame);
 // That of the hello when it has none.
 absl::StatusOr<std::string> TenantOfFrame(const v1::BlockFrame& frame, const std::string& tenant_of_hello);
 absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref);
+
+// Of each frame but the last of a value: as few as kMaxFrameBytes allows, all of nearly one size. At least 1.
+size_t FrameBytesFor(size_t value_bytes);
 
 // InvalidArgument (naming `field`) when the payload is larger than kMaxFrameBytes, DataLoss when its checksum differs.
 absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum);

@@ -35,6 +35,7 @@ class RedisServer {
   void Resume() { process_->Signal(SIGCONT); }
 
   int port() const { return port_; }
+  int pid() const { return process_->pid(); }
   int bus_port() const { return bus_port_; }
   RespEndpoint endpoint() const { return {.host = "127.0.0.1", .port = port_}; }
   std::string url() const { return "redis://" + endpoint().ToString(); }

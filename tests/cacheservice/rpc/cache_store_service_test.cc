@@ -117,7 +117,7 @@ class CacheStoreServiceTest : public testing::Test {
     v1::ManifestFrame frame;
     frame.set_manifest_bytes(bytes);
     for (size_t sent = 0; sent < bytes; sent += frame.payload().size()) {
-      frame.set_payload(std::string(std::min(kWireFrameBytes, bytes - sent), 'x'));
+      frame.set_payload(std::string(std::min(kMaxFrameBytes, bytes - sent), 'x'));
       frame.set_checksum(Checksum32(frame.payload()));
       if (!writer->Write(frame)) break;
     }
