@@ -55,6 +55,8 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_prefix_cache_hits_total", kWorker, kCounter, "source",
      "Tokens not computed again: resident (the session was still on the device), session (restored from the cache "
      "service), prefix (of another request, from the cache service)"},
+    {"tidepool_prefix_refused_tokens_total", kWorker, kCounter, "",
+     "Stored tokens of prompts that were computed all the same: loading them would have taken longer"},
     {"tidepool_time_to_first_token_seconds", kWorker, kHistogram, "", "From a request's arrival to its first token"},
     {"tidepool_inter_token_latency_seconds", kWorker, kHistogram, "", "Between two tokens of one answer"},
     {"tidepool_e2e_request_latency_seconds", kWorker, kHistogram, "", "From a request's arrival to its end"},

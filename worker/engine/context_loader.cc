@@ -8,42 +8,49 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "policies/kv/block_codec.h"
+#include "worker/engine/load_cost.h"
 
 namespace tidepool {
 namespace {
 
-constexpr int kBlocksAtOnce = 8;  // bounds the bytes of one fetch
+constexpr size_t kProbeBlocks = 2;   // read one at a time, before the others
+constexpr size_t kBlocksAtOnce = 8;  // bounds the bytes of one fetch
 
 }  // namespace
+
+absl::Status ContextLoader::FetchPart(absl::Span<const BlockKey> keys, size_t first, size_t count,
+                                      bool last_may_be_partial, absl::Time deadline,
+                                      std::vector<std::string>* values) const {
+  std::vector<BlockId> ids;
+  for (const BlockKey& key : keys.subspan(first, count)) {
+    for (int layer = 0; layer < layout_.layers; ++layer) ids.push_back({key, layer});
+  }
+  TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, deadline));
+  for (size_t i = 0; i < fetched.size(); ++i) {
+    if (!fetched[i].has_value()) {
+      return absl::NotFoundError(absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " is not stored"));
+    }
+    TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
+    TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
+    TP_RETURN_IF_ERROR(view.VerifyRows());
+    const size_t block = first + i / layout_.layers;
+    const bool full = view.tokens() == kBlockTokens || (last_may_be_partial && block + 1 == keys.size());
+    if (view.layer() != ids[i].layer || view.first_position() != static_cast<int32_t>(block) * kBlockTokens || !full) {
+      return absl::DataLossError(
+          absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " holds another block"));
+    }
+    values->push_back(*std::move(fetched[i]));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::vector<std::string>> ContextLoader::Fetch(absl::Span<const BlockKey> keys, bool last_may_be_partial,
                                                               absl::Time deadline) const {
   std::vector<std::string> values;
   values.reserve(keys.size() * layout_.layers);
   for (size_t first = 0; first < keys.size(); first += kBlocksAtOnce) {
-    const absl::Span<const BlockKey> part = keys.subspan(first, std::min<size_t>(kBlocksAtOnce, keys.size() - first));
-    std::vector<BlockId> ids;
-    for (const BlockKey& key : part) {
-      for (int layer = 0; layer < layout_.layers; ++layer) ids.push_back({key, layer});
-    }
-    TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, deadline));
-    for (size_t i = 0; i < fetched.size(); ++i) {
-      if (!fetched[i].has_value()) {
-        return absl::NotFoundError(
-            absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " is not stored"));
-      }
-      TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
-      TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
-      TP_RETURN_IF_ERROR(view.VerifyRows());
-      const size_t block = first + i / layout_.layers;
-      const bool full = view.tokens() == kBlockTokens || (last_may_be_partial && block + 1 == keys.size());
-      if (view.layer() != ids[i].layer || view.first_position() != static_cast<int32_t>(block) * kBlockTokens ||
-          !full) {
-        return absl::DataLossError(
-            absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " holds another block"));
-      }
-      values.push_back(*std::move(fetched[i]));
-    }
+    const size_t count = std::min(kBlocksAtOnce, keys.size() - first);
+    TP_RETURN_IF_ERROR(FetchPart(keys, first, count, last_may_be_partial, deadline, &values));
   }
   return values;
 }
@@ -98,13 +105,30 @@ LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_
   absl::StatusOr<int> hit = cache_->LookupPrefix(chain, deadline);
   if (!hit.ok() || *hit == 0) return loaded;
   chain.resize(*hit);
-  absl::StatusOr<std::vector<std::string>> values = Fetch(chain, /*last_may_be_partial=*/false, deadline);
-  if (!values.ok()) {
-    TP_LOG(Warning, "engine", "a stored prefix of ", *hit, " blocks is computed again: ", values.status().message());
-    return loaded;
+  // A few blocks first: they tell what the others would take.
+  size_t done = 0, part = 1;
+  const auto tokens_left = [&] { return static_cast<int32_t>(chain.size() - done) * kBlockTokens; };
+  absl::Status status;
+  for (bool go_on = cost_->Begin(tokens_left(), absl::Now()); go_on;
+       go_on = done < chain.size() && cost_->GoOn(tokens_left())) {
+    const absl::Time start = absl::Now();
+    const size_t count = std::min(part, chain.size() - done);
+    status = FetchPart(chain, done, count, /*last_may_be_partial=*/false,
+                       std::min(deadline, start + cost_->Patience(tokens_left())), &loaded.values);
+    cost_->Loaded(static_cast<int32_t>(count) * kBlockTokens, absl::Now() - start);
+    if (!status.ok()) break;
+    done += count;
+    if (done >= kProbeBlocks) part = kBlocksAtOnce;
   }
+  if (!status.ok()) {
+    TP_LOG(Warning, "engine", "of a stored prefix of ", chain.size(), " blocks ", chain.size() - done,
+           " are computed again: ", status.message());
+  } else {
+    cost_->Refused(tokens_left());
+  }
+  chain.resize(done);
+  loaded.values.resize(done * layout_.layers);
   loaded.keys = std::move(chain);
-  loaded.values = *std::move(values);
   return loaded;
 }
 

@@ -17,6 +17,8 @@
 
 namespace tidepool {
 
+class LoadCost;  // worker/engine/load_cost.h
+
 struct LoadedContext {
   absl::Status status;                      // not OK: the request fails with it
   std::optional<SessionManifest> manifest;  // of the session, when it is stored
@@ -29,19 +31,21 @@ struct LoadedContext {
 
 class ContextLoader {
  public:
+  // `cost` outlives the loader.
   ContextLoader(KvLayout layout, std::string tenant, std::string tenant_salt, absl::Duration deadline,
-                BlockCache* cache, ManifestStore* manifests)
+                BlockCache* cache, ManifestStore* manifests, LoadCost* cost)
       : layout_(std::move(layout)),
         tenant_(std::move(tenant)),
         tenant_salt_(std::move(tenant_salt)),
         deadline_(deadline),
         cache_(cache),
-        manifests_(manifests) {}
+        manifests_(manifests),
+        cost_(cost) {}
 
   // `resident_revision`: of the context that the worker holds, or -1.
   LoadedContext LoadSession(const std::string& session_id, int64_t resident_revision) const;
-  // The longest stored prefix of `prompt` of at most `most_tokens` tokens. A cache that fails or is slow gives an empty
-  // one.
+  // The longest stored prefix of `prompt` of at most `most_tokens` tokens, or as much of it as is worth loading. A
+  // cache that fails gives an empty one.
   LoadedContext LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const;
   // How many tokens that one would have, of `most_tokens` at most. Unavailable, DeadlineExceeded: the cache's.
   absl::StatusOr<int32_t> StoredPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens,
@@ -52,12 +56,16 @@ class ContextLoader {
   // when `last_may_be_partial`. NotFound naming the first block that is not there.
   absl::StatusOr<std::vector<std::string>> Fetch(absl::Span<const BlockKey> keys, bool last_may_be_partial,
                                                  absl::Time deadline) const;
+  // Blocks `first` to `first + count - 1` of it, added to `values`.
+  absl::Status FetchPart(absl::Span<const BlockKey> keys, size_t first, size_t count, bool last_may_be_partial,
+                         absl::Time deadline, std::vector<std::string>* values) const;
 
   const KvLayout layout_;
   const std::string tenant_, tenant_salt_;
   const absl::Duration deadline_;
   BlockCache* const cache_;
   ManifestStore* const manifests_;
+  LoadCost* const cost_;
 };
 
 }  // namespace tidepool

@@ -42,7 +42,8 @@ struct EngineOptions {
   bool f32_weights = false;        // weights dequantised to float32 (debugging, reference tests)
   std::string tenant = "default";  // of requests that name none
   std::string tenant_salt;         // secret that keys its blocks, and those of others as SaltOfTenant
-  absl::Duration cache_deadline = absl::Seconds(20);   // to load or store what a request needs
+  absl::Duration cache_deadline = absl::Seconds(20);  // to load or store what a request needs
+  bool weigh_prefixes = true;  // a stored prefix that takes longer to load than to compute is computed (LoadCost)
   absl::Duration recall_deadline = absl::Seconds(10);  // for all that one step waits for in synchronous recall
 };
 

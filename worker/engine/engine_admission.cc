@@ -68,8 +68,9 @@ void EngineLoop::StartLoads() {
   }
 }
 
-ContextLoader EngineLoop::Loader(const std::string& tenant) const {
-  return ContextLoader(backend_->layout(), tenant, SaltOf(tenant), options_.cache_deadline, cache_, manifests_);
+ContextLoader EngineLoop::Loader(const std::string& tenant) {
+  return ContextLoader(backend_->layout(), tenant, SaltOf(tenant), options_.cache_deadline, cache_, manifests_,
+                       &load_cost_);
 }
 
 std::string EngineLoop::SaltOf(const std::string& tenant) const {

@@ -37,6 +37,7 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
       cache_(cache),
       manifests_(manifests),
       pace_(options_.decode_pace, options_.prefill_chunk_tokens),
+      load_cost_(options_.weigh_prefixes),
       recall_(backend_.get(), cache, model_->config().heads, options_.recall_deadline),
       background_(std::make_unique<Background>(2)),
       writer_(std::make_unique<Background>(2)),
@@ -158,6 +159,7 @@ EngineStats EngineLoop::Stats() const {
     stats.requests_rejected = rejected_;
   }
   if (cache_ != nullptr) stats.cache = cache_->Stats();
+  stats.refused_prefix_tokens = load_cost_.refused_tokens();
   return stats;
 }
 
@@ -313,6 +315,7 @@ bool EngineLoop::Step() {
   recall_.End();
   ++counted_.steps;
   pace_.Observe(decoding, prompt_tokens, absl::Now() - start);
+  load_cost_.Computed(pace_.prompt_token());
   for (size_t i = 0; i < slices.size(); ++i) {
     contexts[i]->log().set_may_wait(decoding == 0);  // who is being answered is not held up by a full buffer
     AfterStep(*generations[i], absl::MakeConstSpan(slices[i].logits, slices[i].logits_rows * vocabulary),

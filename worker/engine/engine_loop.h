@@ -20,6 +20,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/engine_meter.h"
 #include "worker/engine/generation.h"
+#include "worker/engine/load_cost.h"
 #include "worker/engine/sampler.h"
 #include "worker/engine/step_pace.h"
 #include "worker/kv/batch_recall.h"
@@ -47,7 +48,7 @@ class EngineLoop : public Engine {
   // Asks the cache: not on the engine thread.
   absl::StatusOr<RequestEstimate> EstimateNow(const GenerationRequest& request);
   static absl::Status ValidateSessionId(const std::string& session_id);
-  ContextLoader Loader(const std::string& tenant) const;
+  ContextLoader Loader(const std::string& tenant);
   std::string SaltOf(const std::string& tenant) const;
   static SessionName NameOf(const GenerationRequest& request) { return {request.session_id, request.tenant}; }
 
@@ -121,6 +122,7 @@ class EngineLoop : public Engine {
   std::vector<float> logits_;
   SamplerScratch scratch_;
   StepPace pace_;
+  LoadCost load_cost_;  // loads use it, too
   BatchRecall recall_;
 
   std::unique_ptr<Background> background_;  // loads

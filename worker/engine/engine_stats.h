@@ -53,6 +53,7 @@ struct EngineStats {
   int64_t looked_up_tokens = 0;  // of prompts for which stored keys and values were looked for
   // Parts of cached_prompt_tokens: the session was resident, it was restored, a stored prefix was adopted.
   int64_t resident_tokens = 0, restored_tokens = 0, prefix_tokens = 0;
+  int64_t refused_prefix_tokens = 0;  // stored, and computed all the same: loading them would have taken longer
   int64_t evicted_rows = 0, merged_rows = 0, recalled_rows = 0, late_rows = 0, lost_rows = 0;
   int64_t steps = 0;
   RequestTimes times;

@@ -27,6 +27,8 @@ ABSL_FLAG(double, decode_pace, 2.5,
           "while answers are being generated, so few prompt tokens in a step, but 8, that it takes about so many times "
           "as long "
           "as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
+ABSL_FLAG(bool, weigh_prefixes, true,
+          "compute a stored prefix that would take longer to load, and try loading again from time to time");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
 ABSL_FLAG(bool, f32_weights, false, "dequantise all weights to float32 (debugging)");
 ABSL_FLAG(
@@ -77,6 +79,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
   options.max_active_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk);
   options.decode_pace = absl::GetFlag(FLAGS_decode_pace);
+  options.weigh_prefixes = absl::GetFlag(FLAGS_weigh_prefixes);
   if (options.prefill_chunk_tokens == 0) options.prefill_chunk_tokens = options.device.starts_with("cuda") ? 2048 : 256;
   const std::string type = absl::GetFlag(FLAGS_kv_type);
   if (type != "f16" && type != "f32")

@@ -44,6 +44,7 @@ void AddRequests(const EngineStats& stats, MetricsPage& page) {
   page.Add("tidepool_prefix_cache_hits_total", Number(stats.resident_tokens), {{"source", "resident"}});
   page.Add("tidepool_prefix_cache_hits_total", Number(stats.restored_tokens), {{"source", "session"}});
   page.Add("tidepool_prefix_cache_hits_total", Number(stats.prefix_tokens), {{"source", "prefix"}});
+  page.Add("tidepool_prefix_refused_tokens_total", Number(stats.refused_prefix_tokens));
   page.Add("tidepool_time_to_first_token_seconds", stats.times.first_token);
   page.Add("tidepool_inter_token_latency_seconds", stats.times.between_tokens);
   page.Add("tidepool_e2e_request_latency_seconds", stats.times.total);
