@@ -1,0 +1,251 @@
+// Speed of the disk tier beside a bare loop on RocksDB with the same options on the same disk, which is the limit:
+// sustained puts (in batches, as demotion writes; until all is in files) and gets in random order, with the files in
+// the page cache and without. The sides take turns; every value read is compared, ours with its checksums verified
+// before. Also the bytes that went to files for each byte put.
+//
+//   scripts/bench cache --only disk, or
+//   disk_speed [--rounds=5] [--mib=512] [--kib=256] [--directory=DIR] [--json=FILE]
+#include <fcntl.h>
+#include <rocksdb/db.h>
+#include <rocksdb/utilities/options_util.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "base/check.h"
+#include "base/flags.h"
+#include "bench/cache/items.h"
+#include "cacheservice/rocksdb/database.h"
+#include "cacheservice/tiers/disk_tier.h"
+
+ABSL_FLAG(int, rounds, 5, "turns of each side: 1 to 1000");
+ABSL_FLAG(int, mib, 512, "MiB put and read in a turn: 16 to 65536");
+ABSL_FLAG(int, kib, 256, "size of a value: a multiple of 32 up to 4096");
+ABSL_FLAG(std::string, directory, "/tmp", "where the databases are made, and removed");
+ABSL_FLAG(std::string, json, "", "file for all that was measured");
+
+namespace tidepool::bench {
+namespace {
+
+constexpr size_t kBatch = 16;  // values written at a time: 4 MiB at 256 KiB, what demotion writes
+constexpr size_t kAtOnce = 4;  // values asked for at a time
+constexpr uint64_t kDiskBytes = uint64_t{64} << 30;
+constexpr uint64_t kWriteBufferBytes = uint64_t{32} << 20;
+
+using Measured = std::map<std::string, std::vector<double>>;  // by what it is: MB/s, or bytes for each byte
+
+double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Bytes that this process has had written to files.
+double WrittenBytes() {
+  std::ifstream io("/proc/self/io");
+  std::string name;
+  for (double value = 0; io >> name >> value;) {
+    if (name == "write_bytes:") return value;
+  }
+  return 0;
+}
+
+// The next reads come from the disk.
+void ForgetPages(const std::string& directory) {
+  for (const auto& file : std::filesystem::recursive_directory_iterator(directory)) {
+    if (!file.is_regular_file()) continue;
+    const int fd = open(file.path().c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) continue;
+    fdatasync(fd);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+  }
+}
+
+class DiskSide {
+ public:
+  virtual ~DiskSide() = default;
+  virtual void Put(absl::Span<const Item> items) = 0;  // one batch
+  virtual void Flush() = 0;
+  virtual void GetAndCompare(absl::Span<const Item> items) = 0;
+};
+
+class OurSide final : public DiskSide {
+ public:
+  explicit OurSide(const std::string& directory) {
+    DatabaseOptions options;
+    options.data_dir = directory;
+    options.write_buffer_bytes = kWriteBufferBytes;
+    database_ = *Database::Open(options);
+    tier_ = *DiskTier::Open(database_.get(), kDiskBytes);
+  }
+  void Put(absl::Span<const Item> items) override {
+    std::vector<DiskPut> puts;
+    for (const Item& item : items) puts.push_back({.id = item.id, .value = item.value});
+    for (const absl::Status& status : tier_->Put(puts, /*durable=*/false)) TIDEPOOL_CHECK(status.ok());
+  }
+  void Flush() override { TIDEPOOL_CHECK(database_->Flush().ok()); }
+  void GetAndCompare(absl::Span<const Item> items) override {
+    std::vector<BlockId> ids;
+    for (const Item& item : items) ids.push_back(item.id);
+    const std::vector<absl::StatusOr<BlockValue>> values = tier_->Get(ids);
+    for (size_t i = 0; i < items.size(); ++i) {
+      TIDEPOOL_CHECK(values[i].ok() && *values[i] != nullptr && **values[i] == *items[i].value);
+    }
+  }
+
+ private:
+  std::unique_ptr<Database> database_;
+  std::unique_ptr<DiskTier> tier_;
+};
+
+// RocksDB itself, opened with the options that our database left in its directory.
+class BareSide final : public DiskSide {
+ public:
+  BareSide(const std::string& directory, const std::string& options_of) {
+    rocksdb::DBOptions options;
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    rocksdb::ConfigOptions config;
+    config.ignore_unknown_options = true;
+    TIDEPOOL_CHECK(rocksdb::LoadLatestOptions(config, options_of + "/db", &options, &families).ok());
+    options.create_if_missing = true;
+    options.create_missing_column_families = true;
+    rocksdb::DB* db = nullptr;
+    TIDEPOOL_CHECK(rocksdb::DB::Open(options, directory, families, &families_, &db).ok());
+    db_.reset(db);
+    for (rocksdb::ColumnFamilyHandle* family : families_) {
+      if (family->GetName() == "block_values") values_ = family;
+    }
+    TIDEPOOL_CHECK(values_ != nullptr);
+  }
+  ~BareSide() override {
+    for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
+  }
+  void Put(absl::Span<const Item> items) override {
+    rocksdb::WriteBatch batch;
+    for (const Item& item : items) {
+      keys_[item.id] = Key(next_++);
+      TIDEPOOL_CHECK(batch.Put(values_, keys_[item.id], *item.value).ok());
+    }
+    rocksdb::WriteOptions options;
+    options.disableWAL = true;
+    TIDEPOOL_CHECK(db_->Write(options, &batch).ok());
+  }
+  void Flush() override { TIDEPOOL_CHECK(db_->Flush(rocksdb::FlushOptions(), families_).ok()); }
+  void GetAndCompare(absl::Span<const Item> items) override {
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    for (const Item& item : items) {
+      rocksdb::PinnableSlice value;
+      TIDEPOOL_CHECK(db_->Get(options, values_, keys_.at(item.id), &value).ok());
+      TIDEPOOL_CHECK(value == *item.value);
+    }
+  }
+
+ private:
+  // Ascending, as ours.
+  static std::string Key(uint64_t number) {
+    std::string key(28, '\0');
+    for (int i = 0; i < 8; ++i) key[i] = static_cast<char>(number >> (56 - 8 * i));
+    return key;
+  }
+
+  std::vector<rocksdb::ColumnFamilyHandle*> families_;
+  std::unique_ptr<rocksdb::DB> db_;
+  rocksdb::ColumnFamilyHandle* values_ = nullptr;
+  absl::flat_hash_map<BlockId, std::string> keys_;
+  uint64_t next_ = 0;
+};
+
+void TakeTurn(DiskSide* side, const std::string& directory, absl::Span<const Item> items, const std::string& name,
+              unsigned seed, Measured* measured) {
+  double bytes = 0;
+  for (const Item& item : items) bytes += static_cast<double>(item.value->size());
+  const double written_before = WrittenBytes();
+  double start = Seconds();
+  for (size_t i = 0; i < items.size(); i += kBatch) side->Put(items.subspan(i, kBatch));
+  side->Flush();
+  (*measured)[name + " put"].push_back(bytes / 1e6 / (Seconds() - start));
+  (*measured)[name + " write amplification"].push_back((WrittenBytes() - written_before) / bytes);
+  std::vector<Item> shuffled(items.begin(), items.end());
+  std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(seed));
+  ForgetPages(directory);
+  for (const char* what : {" get, cold", " get, warm"}) {
+    start = Seconds();
+    for (size_t i = 0; i < shuffled.size(); i += kAtOnce) {
+      side->GetAndCompare(absl::MakeConstSpan(shuffled).subspan(i, kAtOnce));
+    }
+    (*measured)[name + what].push_back(bytes / 1e6 / (Seconds() - start));
+  }
+}
+
+double MedianOf(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void Print(const Measured& measured) {
+  std::printf("%-8s %-12s %10s %10s   ours / bare of the same rounds\n", "", "", "tidepool", "bare");
+  for (const char* what : {"put", "get, cold", "get, warm"}) {
+    const std::vector<double>& ours = measured.at(std::string("ours ") + what);
+    const std::vector<double>& bare = measured.at(std::string("bare ") + what);
+    std::vector<double> ratios;
+    for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / bare[i]);
+    std::printf("RocksDB  %-12s %10.0f %10.0f   %.2f (%.2f-%.2f)  MB/s\n", what, MedianOf(ours), MedianOf(bare),
+                MedianOf(ratios), *std::min_element(ratios.begin(), ratios.end()),
+                *std::max_element(ratios.begin(), ratios.end()));
+  }
+  std::printf("RocksDB  %-12s %10.3f %10.3f   bytes written to files for each byte put\n", "amplified",
+              MedianOf(measured.at("ours write amplification")), MedianOf(measured.at("bare write amplification")));
+}
+
+int Main(int argc, char** argv) {
+  const auto rest = ParseFlags(argc, argv);
+  const int rounds = absl::GetFlag(FLAGS_rounds), mib = absl::GetFlag(FLAGS_mib), kib = absl::GetFlag(FLAGS_kib);
+  if (!rest.ok() || !rest->empty() || rounds < 1 || rounds > 1000 || mib < 16 || mib > 65'536 || kib < 32 ||
+      kib > 4096 || kib % 32 != 0) {
+    std::fprintf(stderr, "usage: disk_speed [flags]\n%s", FlagHelp({"disk_speed"}).c_str());
+    return 2;
+  }
+  const std::string root = absl::GetFlag(FLAGS_directory) + "/tidepool-disk-speed-" + std::to_string(getpid());
+  const int kv_heads = kib / 32;
+  const std::vector<Item> items = MakeItems(kv_heads, ItemsIn(kv_heads, static_cast<size_t>(mib) << 20), 0);
+  Measured measured;
+  for (int round = 0; round < rounds; ++round) {
+    const std::string ours = root + "/ours", bare = root + "/bare";
+    {
+      OurSide opened(ours);  // leaves its options there
+    }
+    for (const bool first : {true, false}) {
+      const bool our_turn = first == (round % 2 == 0);
+      const auto seed = static_cast<unsigned>(round);
+      if (our_turn) {
+        OurSide side(ours);
+        TakeTurn(&side, ours, items, "ours", seed, &measured);
+      } else {
+        std::filesystem::create_directories(bare);
+        BareSide side(bare, ours);
+        TakeTurn(&side, bare, items, "bare", seed, &measured);
+      }
+    }
+    std::filesystem::remove_all(root);
+  }
+  Print(measured);
+  if (const std::string file = absl::GetFlag(FLAGS_json); !file.empty()) {
+    std::ofstream(file) << nlohmann::json(measured).dump(1) << "\n";
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace tidepool::bench
+
+int main(int argc, char** argv) { return tidepool::bench::Main(argc, argv); }
