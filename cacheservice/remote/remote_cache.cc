@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "cacheservice/remote/fetch_call.h"
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
 #include "cacheservice/remote/split_recall.h"
@@ -23,8 +24,6 @@
 
 namespace tidepool {
 namespace {
-
-constexpr char kFetchMethod[] = "/tidepool.v1.CacheStore/FetchBlocks";
 
 std::shared_ptr<grpc::Channel> MakeChannel(const RemoteCacheOptions& options, int number) {
   grpc::ChannelArguments arguments;
@@ -225,15 +224,12 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(a
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
   std::vector<std::optional<std::string>> values(ids.size());
   std::vector<size_t> expected(ids.size(), 0);
-  const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
-      grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
-          impl_->calls_.get(), grpc::internal::RpcMethod(kFetchMethod, grpc::internal::RpcMethod::SERVER_STREAMING),
-          &call.context, request));
+  FetchCall fetch(impl_->calls_.get(), &call.context, &request);
   grpc::ByteBuffer message;
   v1::FetchBlocksResponse frame;
   Payload payload;
   absl::Status bad;
-  while (bad.ok() && reader->Read(&message)) {
+  while (bad.ok() && fetch.Read(&message)) {
     if (!SplitPayload(&message, kFetchedPayload, &frame, &payload).ok()) {
       bad = absl::DataLossError("cache service: what it sent is no FetchBlocksResponse");
     } else if (frame.index() >= ids.size()) {
@@ -259,7 +255,7 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(a
     }
   }
   if (!bad.ok()) call.context.TryCancel();
-  const grpc::Status status = reader->Finish();
+  const grpc::Status status = fetch.Finish();
   TP_RETURN_IF_ERROR(bad);
   TP_RETURN_IF_ERROR(FromGrpc(status));
   for (size_t i = 0; i < values.size(); ++i) {

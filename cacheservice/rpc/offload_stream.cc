@@ -12,6 +12,7 @@ namespace tidepool {
 namespace {
 
 constexpr int64_t kCreditBytes = int64_t{16} << 20;
+constexpr size_t kMostReceived = 2;  // messages that wait for the one that is taken
 
 }  // namespace
 
@@ -31,29 +32,68 @@ void OffloadStream::OnDone() {
 }
 
 void OffloadStream::OnReadDone(bool ok) {
-  if (!ok) return outbox_.Close(grpc::Status::OK);  // the worker has ended the stream, or is gone
-  if (const absl::Status status = Take(); !status.ok()) return outbox_.Close(ToGrpc(status));
+  Message message;
+  message.end = !ok;
+  if (ok) message.status = SplitPayload(&raw_, kBlockFramePayload, &message.request, &message.payload);
+  {
+    MutexLock lock(&mutex_);
+    reading_ = false;
+    ended_ = !ok;
+    received_.push_back(std::move(message));
+    ReadOn();
+  }
+  TakeReceived();
+}
+
+// Under the mutex, so that nothing closes the stream between the look and the read.
+void OffloadStream::ReadOn() {
+  if (reading_ || ended_ || received_.size() >= kMostReceived) return;
+  reading_ = true;
   StartRead(&raw_);
 }
 
-absl::Status OffloadStream::Take() {
-  TP_RETURN_IF_ERROR(SplitPayload(&raw_, kBlockFramePayload, &request_, &payload_));
-  const absl::Status taken = open_ ? TakeFrame() : TakeHello();
-  payload_ = Payload();  // gRPC's buffers go back before the next message comes
-  return taken;
+void OffloadStream::TakeReceived() {
+  for (;;) {
+    Message message;
+    {
+      MutexLock lock(&mutex_);
+      if (taking_ || received_.empty()) return;
+      taking_ = true;
+      message = std::move(received_.front());
+      received_.pop_front();
+    }
+    const absl::Status status = message.end ? absl::OkStatus() : Take(message);
+    const bool close = message.end || !status.ok();
+    {
+      MutexLock lock(&mutex_);
+      ended_ = ended_ || close;
+      if (close) {
+        received_.clear();
+      } else {
+        taking_ = false;
+      }
+      ReadOn();
+    }
+    if (close) return outbox_.Close(ToGrpc(status));
+  }
 }
 
-absl::Status OffloadStream::TakeHello() {
-  if (!request_.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
-  TP_RETURN_IF_ERROR(IsTenantOf(caller_, request_.hello().tenant()));
-  if (request_.hello().any_shape()) {
-    TP_RETURN_IF_ERROR(CheckHello(request_.hello()));
+absl::Status OffloadStream::Take(const Message& message) {
+  TP_RETURN_IF_ERROR(message.status);
+  return open_ ? TakeFrame(message) : TakeHello(message.request);
+}
+
+absl::Status OffloadStream::TakeHello(const v1::OffloadRequest& request) {
+  if (!request.has_hello()) return absl::InvalidArgumentError("hello: must be the first message");
+  TP_RETURN_IF_ERROR(IsTenantOf(caller_, request.hello().tenant()));
+  if (request.hello().any_shape()) {
+    TP_RETURN_IF_ERROR(CheckHello(request.hello()));
   } else {
-    TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request_.hello()));
+    TP_ASSIGN_OR_RETURN(KvLayout layout, LayoutOfHello(request.hello()));
     TP_RETURN_IF_ERROR(context_->CheckLayout(layout));
     layout_ = std::move(layout);
   }
-  tenant_ = request_.hello().tenant();
+  tenant_ = request.hello().tenant();
   meter_->SetTenant(tenant_);
   open_ = true;
   v1::OffloadResponse response;
@@ -62,9 +102,9 @@ absl::Status OffloadStream::TakeHello() {
   return absl::OkStatus();
 }
 
-absl::Status OffloadStream::TakeFrame() {
-  if (!request_.has_frame()) return absl::InvalidArgumentError("frame: must follow the hello");
-  const v1::BlockFrame& frame = request_.frame();
+absl::Status OffloadStream::TakeFrame(const Message& message) {
+  if (!message.request.has_frame()) return absl::InvalidArgumentError("frame: must follow the hello");
+  const v1::BlockFrame& frame = message.request.frame();
   if (value_bytes_ == 0) {  // a value begins
     if (frame.sequence() != sequence_ + 1) {
       return absl::InvalidArgumentError(
@@ -92,13 +132,13 @@ absl::Status OffloadStream::TakeFrame() {
         absl::StrCat("frame.sequence: ", frame.sequence(), ", value ", sequence_, " is not complete"));
   }
   const size_t before = value_.value.size();
-  if (before + payload_.size() > value_bytes_) {
+  if (before + message.payload.size() > value_bytes_) {
     return absl::InvalidArgumentError(
         absl::StrCat("frame.payload: value ", sequence_, " is larger than its ", value_bytes_, " bytes"));
   }
-  if (payload_.size() == 0) return absl::InvalidArgumentError("frame.payload: is empty");
-  TP_RETURN_IF_ERROR(context_->Stage(payload_.size()));
-  payload_.AppendTo(&value_.value);
+  if (message.payload.size() == 0) return absl::InvalidArgumentError("frame.payload: is empty");
+  TP_RETURN_IF_ERROR(context_->Stage(message.payload.size()));
+  message.payload.AppendTo(&value_.value);
   TP_RETURN_IF_ERROR(CheckFrame("frame", std::string_view(value_.value).substr(before), frame.checksum()));
   if (value_.value.size() < value_bytes_) return absl::OkStatus();
 

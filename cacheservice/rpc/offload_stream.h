@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,7 +18,8 @@
 
 namespace tidepool {
 
-// Deletes itself when the stream is done. Values that did not arrive in full are forgotten with it.
+// While a message is copied and checked, the next is received. Deletes itself when the stream is done. Values that did
+// not arrive in full are forgotten with it.
 class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   OffloadStream(CacheContext* context, absl::StatusOr<Caller> caller, std::string peer);
@@ -27,20 +29,33 @@ class OffloadStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void OnDone() override;
 
  private:
-  absl::Status Take();
-  absl::Status TakeHello();
-  absl::Status TakeFrame();
+  struct Message {
+    absl::Status status;         // not OK: the worker sent something else
+    bool end = false;            // the worker has ended the stream, or is gone
+    v1::OffloadRequest request;  // without the payload
+    Payload payload;
+  };
+
+  void ReadOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes what has been received, in order, unless another thread does.
+  void TakeReceived();
+  absl::Status Take(const Message& message);
+  absl::Status TakeHello(const v1::OffloadRequest& request);
+  absl::Status TakeFrame(const Message& message);
 
   CacheContext* const context_;
   const absl::StatusOr<Caller> caller_;
   const std::shared_ptr<StreamMeter> meter_;
   Outbox<OffloadStream, v1::OffloadResponse> outbox_;
-  grpc::ByteBuffer raw_;        // of the read under way
-  v1::OffloadRequest request_;  // without the payload
-  Payload payload_;
-  bool open_ = false;               // the hello has come
-  std::optional<KvLayout> layout_;  // nullopt: values of any shape
-  std::string tenant_;              // of the hello
+  grpc::ByteBuffer raw_;  // of the read under way
+  Mutex mutex_;
+  std::deque<Message> received_ ABSL_GUARDED_BY(mutex_);  // not taken yet
+  bool taking_ ABSL_GUARDED_BY(mutex_) = false;  // a thread is, and has what follows to itself; stays once it is closed
+  bool reading_ ABSL_GUARDED_BY(mutex_) = true;  // a read is under way
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;   // nothing more is read
+  bool open_ = false;                            // the hello has come
+  std::optional<KvLayout> layout_;               // nullopt: values of any shape
+  std::string tenant_;                           // of the hello
   // The value under way.
   uint64_t sequence_ = 0;
   BlockPut value_;
