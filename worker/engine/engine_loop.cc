@@ -433,7 +433,7 @@ void EngineLoop::PublishStats() {
   counted_.used_pages = backend_->pool().used();
   counted_.page_bytes = static_cast<int64_t>(backend_->pool().page_bytes());
   counted_.recalls = recall_.requests();
-  counted_.prompt_token_seconds = pace_.prompt_token_seconds();
+  counted_.prompt_token_seconds = absl::ToDoubleSeconds(pace_.prompt_token());
   MutexLock lock(&mutex_);
   stats_ = counted_;
 }

@@ -18,8 +18,6 @@ class StepPace {
   // What a prompt token takes; zero: not seen yet.
   absl::Duration prompt_token() const { return absl::Seconds(prompt_token_); }
   void Observe(int decoding, int prompt_tokens, absl::Duration took);
-  // What one token of a prompt takes, a running average; 0: not seen yet.
-  double prompt_token_seconds() const { return prompt_token_; }
 
  private:
   const double pace_;
