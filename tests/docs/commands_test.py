@@ -269,7 +269,7 @@ class CommandsTest(unittest.TestCase):
             self.assertTrue(os.access(os.path.join(SOURCE, program), os.X_OK), "no such script")
             return read(program)
         if program in ("tidepool-cache", "tidepool-worker", "tidepool-http"):
-            return self.help_of(program, "--help")
+            return self.help_of(program, "--help") + " --help --man"  # which every server has
         if program == "tidepool" and subcommand is not None:
             return self.help_of("tidepool", "help", *({subcommand} - {"help", "version"}))
         return None
