@@ -119,12 +119,12 @@ uint64_t RecallStream::Answer(uint64_t id, const std::vector<RowSelection>& sele
   const size_t rows = gathered->row_checksums.size();
   const size_t row_bytes = rows > 0 ? gathered->rows.size() / rows : 0;
   const size_t at_once = row_bytes > 0 ? std::max<size_t>(1, kMaxFrameBytes / row_bytes) : 0;
-  const auto bytes = std::make_shared<const std::string>(std::move(gathered->rows));
+  const auto payload = std::make_shared<const std::string>(std::move(gathered->rows));
   for (size_t first = 0; first < rows || first == 0;) {
     const size_t count = std::min(at_once, rows - first);
     response.mutable_row_checksums()->Add(gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first),
                                           gathered->row_checksums.begin() + static_cast<std::ptrdiff_t>(first + count));
-    const grpc::Slice sent = SharedSlice(bytes, first * row_bytes, count * row_bytes);
+    const grpc::Slice sent = SharedSlice(payload, first * row_bytes, count * row_bytes);
     first += count;
     response.set_more(first < rows);
     outbox_.SendRaw(WithPayload(response, kRecalledPayload, sent));
