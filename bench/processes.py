@@ -114,7 +114,7 @@ class Servers:
         file = os.path.join(self.directory, "context.txt")
         with open(file, "w", encoding="utf-8") as context:
             context.write(text)
-        command = [os.path.join(BIN, "stream_load"), f"--worker={self.worker}", f"--streams={streams}", f"--name={name}",
+        command = [os.path.join(BIN, "stream_load"), f"--worker={self.worker}", f"--streams={streams}", f"--beginning={name}",
                    f"--context-file={file}", *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -20,7 +20,7 @@
 
 ABSL_FLAG(int, streams, 1, "answers at once");
 ABSL_FLAG(std::string, context_file, "", "text of the prompts");
-ABSL_FLAG(std::string, name, "",
+ABSL_FLAG(std::string, beginning, "",
           "what the prompts begin with, and the stream's number: nobody has stored their beginning");
 
 namespace tidepool {
@@ -46,7 +46,7 @@ int Main() {
       GenerationClient client(cli::WorkerAddress());
       v1::GenerateRequest request;
       cli::Apply(flags, request);
-      request.set_text(absl::StrCat(absl::GetFlag(FLAGS_name), i, ": ", text));
+      request.set_text(absl::StrCat(absl::GetFlag(FLAGS_beginning), i, ": ", text));
       streams[i].finished = client.Generate(request, [&, i](const v1::GenerateResponse& response) {
         if (response.has_tokens()) streams[i].times.push_back(absl::ToDoubleSeconds(absl::Now() - start));
       });
