@@ -31,6 +31,7 @@ PROGRAMS = r"(scripts/[a-z]|build/release/bin/|tidepool(-cache|-worker|-http)? +
 CLUSTER = "needs a cluster; deploy_kubernetes_test renders what it is given"
 IMAGES = "takes minutes and root; scripts/test-images builds and runs images"
 BENCHMARK = "takes minutes to hours; that its flags exist is checked"
+ADMIN = "needs the tenant, session or prefix that it names; e2e_admin_test has them"
 # Commands that are not run -> why. A star at the end is any rest.
 NOT_RUN = {
     "scripts/quickstart": "takes a bare machine; scripts/fresh-machine-test runs it there",
@@ -45,6 +46,8 @@ NOT_RUN = {
         CLUSTER,
     "grpcurl -plaintext -d '{\"text\": \"The tide\", \"stop\": {\"max_tokens\": 32}}' 127.0.0.1:7071 tidepool.v1.Generation/Generate":
         "Debian does not package grpcurl",
+    "tidepool admin quota acme *": ADMIN,
+    "tidepool admin pin *": ADMIN,
     "scripts/bench *": BENCHMARK,
     "scripts/chaos *": "takes minutes and root; that its flags exist is checked",
     "for R in 16 64 128; do\n  scripts/bench quality *": BENCHMARK,
