@@ -57,8 +57,10 @@ WORKERS = [
                          (rate("tidepool_traces_dropped_total"), "dropped")], "Of requests, per second (--otlp-endpoint)."),
     ("Prompt tokens not computed again", "percentunit",
      [(f'{rate("tidepool_prefix_cache_hits_total", "source")} / ignoring(source) group_left '
-       f'{rate("tidepool_prefix_cache_queries_total")}', "{{source}}")],
-     "resident: the session was still on the device; session, prefix: from the cache service."),
+       f'{rate("tidepool_prefix_cache_queries_total")}', "{{source}}"),
+      (f'{rate("tidepool_prefix_refused_tokens_total")} / {rate("tidepool_prefix_cache_queries_total")}', "refused")],
+     "resident: the session was still on the device; session, prefix: from the cache service; refused: stored, but "
+     "quicker to compute than to load."),
     ("Steps", "short", [(rate("tidepool_steps_total", "instance"), "{{instance}}")], "Per second."),
     ("Offload and fetch", "Bps", [(rate("tidepool_offload_bytes_total"), "offloaded"),
                                   (rate("tidepool_fetch_bytes_total"), "fetched"),
