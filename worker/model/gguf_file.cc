@@ -91,6 +91,10 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Parse(std::string name, absl
   return file;
 }
 
+void GgufFile::ReleasePages() const {
+  if (mapped_) madvise(const_cast<uint8_t*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+}
+
 GgufFile::~GgufFile() {
   if (mapped_) TIDEPOOL_CHECK(munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size()) == 0);
 }

@@ -53,6 +53,8 @@ class GgufFile {
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   size_t size_bytes() const { return bytes_.size(); }
+  // Gives the machine's memory of the file back; what is read again comes from the file again.
+  void ReleasePages() const;
 
   // Metadata. Strings are views into the file. NotFound naming an absent key; InvalidArgument naming the key and what
   // it holds when the type is another one or the number is outside [low, high].

@@ -173,6 +173,8 @@ std::string TokenText(const Tokenizer& tokenizer, std::optional<int32_t> token) 
 Model::Model() = default;
 Model::~Model() = default;
 
+void Model::ReleasePages() const { file_->ReleasePages(); }
+
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path) {
   std::shared_ptr<Model> model(new Model());
   model->path_ = path;

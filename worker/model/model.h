@@ -42,6 +42,8 @@ class Model {
   // head, tail and evenly spaced pages, so that loading stays fast).
   const std::string& fingerprint() const { return fingerprint_; }
   size_t tensor_bytes() const { return tensor_bytes_; }
+  // Whoever has copied the weights needs the file's pages no more, but for single rows of the embedding.
+  void ReleasePages() const;
   const TensorView& token_embedding() const { return token_embedding_; }  // [vocabulary][width]
   const TensorView& output_norm() const { return output_norm_; }          // [width]
   const TensorView& output() const { return output_; }  // [vocabulary][width]; the embedding when tied

@@ -113,6 +113,20 @@ TEST(GgufFileTest, FilesThatCannotBeOpenedAreNamed) {
   EXPECT_EQ(GgufFile::Open(empty).status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST(GgufFileTest, WhatIsReadAfterItsPagesWereReleasedIsTheFile) {
+  GgufBuilder builder;
+  builder.U32("number", 7).AddF32("a", {3, 4});
+  const std::string path = testing::TempDir() + "/released.gguf";
+  std::ofstream(path, std::ios::binary) << builder.Build();
+  const auto file = GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const TensorView* tensor = (*file)->FindTensor("a");
+  const std::vector<uint8_t> before(tensor->data, tensor->data + 12 * sizeof(float));
+  (*file)->ReleasePages();
+  EXPECT_EQ(*(*file)->Integer("number", 0, 10), 7);
+  EXPECT_EQ(std::vector<uint8_t>(tensor->data, tensor->data + before.size()), before);
+}
+
 struct HostileFile {
   const char* name;
   std::function<void(GgufBuilder&)> spoil;

@@ -54,6 +54,7 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const BackendOptions&
       memory_(std::move(memory)),
       pool_(pages, PageMemory::BytesOf(layout_)),
       attention_(layout_, config_.heads, *memory_, packed_layouts_, team_) {
+  model_->ReleasePages();
   pool_.set_release(
       [this](KvPrecision precision, absl::Span<const int32_t> freed) { memory_->Release(precision, freed); });
 }
