@@ -122,8 +122,8 @@ Command SizeCommand() {
       .details =
           "By the functions that worker and cache count with: slot pages that a request reserves, recall index and\n"
           "rows kept ready, blocks in memory, on disk and in the remote tier, and the flags that give so much. The\n"
-          "compression flags are those of tidepool generate. Not counted: weights as the backend keeps them (about\n"
-          "the file's once more), block values on their way out (64 MiB), session manifests.",
+          "compression flags are those of tidepool generate. Not counted: weights (about the file's\n"
+          "size), block values on their way out (64 MiB), session manifests.",
       .flags = {"client/cli/size.cc", "client/cli/compression_flags.cc", "--model", "--kv-type", "--json"},
       .run = Size};
 }
