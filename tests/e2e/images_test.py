@@ -16,6 +16,7 @@ import unittest
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(SOURCE, "tests/support"))
 import containers  # noqa: E402  (no package)
+from servers import model_path  # noqa: E402
 
 SKIPPED = 77
 USER = 65532
@@ -29,14 +30,6 @@ TLS_CLIENT = [f"--tls-{flag}=/tls/{file}" for flag, file in (("ca", "ca.pem"), (
 # Some 400 tokens, more than the budget keeps.
 PROMPT = "".join(f"The boat of {name} is {colour} and left at {hour}. " for hour, (name, colour) in enumerate(
     (name, colour) for name in ("Ada", "Ben", "Cleo", "Dan", "Eve") for colour in ("red", "blue", "green", "white", "black")))
-
-
-def model_path():
-    folder = os.environ.get("TIDEPOOL_MODEL_DIR") or os.path.join(SOURCE, "models")
-    path = os.path.join(folder, "SmolLM2-135M-Instruct.Q4_1.gguf")
-    if not os.path.exists(path):
-        sys.exit(f"{path} is missing: run scripts/fetch-models")
-    return path
 
 
 class ImagesTest(unittest.TestCase):

@@ -15,6 +15,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "security/access_table.h"
+#include "tests/support/access_lines.h"
 #include "tests/support/certificates.h"
 #include "tests/support/paths.h"
 #include "tests/support/process.h"
@@ -23,6 +24,8 @@
 namespace tidepool {
 namespace {
 
+using test::TokenLine;
+
 using nlohmann::json;
 using test::ExitStatus;
 using test::ProgramResult;
@@ -30,12 +33,6 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::string TinyModel() { return test::DataPath("tiny_models/llama_f32.gguf"); }
-
-std::string TokenLine(const std::string& token, const std::string& tenant, const std::string& role) {
-  const Sha256::Digest digest = TokenDigest(token);
-  return absl::StrCat("token ", absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()}),
-                      " ", tenant, " ", role, "\n");
-}
 
 // A worker and its cache service, both with certificates of one CA and an access file.
 class SecuredCluster {

@@ -22,6 +22,7 @@
 #include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
+#include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
 #include "worker/model/model.h"
 
@@ -39,14 +40,7 @@ std::shared_ptr<const Model> TinyModel() {
   return model;
 }
 
-KvLayout Layout() {
-  KvLayout layout;
-  layout.model_fingerprint = TinyModel()->fingerprint();
-  layout.layers = TinyModel()->config().layers;
-  layout.kv_heads = TinyModel()->config().kv_heads;
-  layout.head_dim = TinyModel()->config().head_dim;
-  return layout;
-}
+KvLayout Layout() { return LayoutOf(*TinyModel(), KvType::kF16); }
 
 std::vector<int32_t> RandomTokens(int count, unsigned seed) {
   std::mt19937 random(seed);

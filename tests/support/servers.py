@@ -28,6 +28,7 @@ class Server:
         give_up = time.monotonic() + LIMIT_S
         while not os.path.exists(port_file):
             if self.process.poll() is not None or time.monotonic() > give_up:
+                self.kill()
                 with open(log.name, encoding="utf-8") as file:
                     raise RuntimeError(f"{name} does not listen:\n{file.read()}")
             try:

@@ -15,10 +15,11 @@ namespace {
 const OtlpEndpoint kNobody{"127.0.0.1", "1", "/v1/traces"};
 
 TEST(SpanExporterTest, WhatTheQueueHasNoRoomForIsDroppedAndCounted) {
-  SpanExporter exporter(kNobody, {});
   Mutex mutex;
   CondVar changed;
   bool held = true, reached = false;
+  std::atomic<int> made = 0;
+  SpanExporter exporter(kNobody, {});  // ends before what its thread uses
   exporter.Export([&] {
     MutexLock lock(&mutex);
     reached = true;
@@ -30,7 +31,6 @@ TEST(SpanExporterTest, WhatTheQueueHasNoRoomForIsDroppedAndCounted) {
     MutexLock lock(&mutex);
     while (!reached) changed.Wait(&mutex);
   }
-  std::atomic<int> made = 0;
   for (size_t i = 0; i < kMaxQueuedTraces + 3; ++i) {
     exporter.Export([&made] {
       ++made;

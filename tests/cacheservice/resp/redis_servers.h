@@ -60,7 +60,6 @@ class RedisCluster {
   RedisCluster(int masters, int replicas);
 
   RedisServer& node(int index) { return *nodes_[static_cast<size_t>(index)]; }  // masters first
-  int masters() const { return masters_; }
   std::string id(int index);
   std::string url() const;  // of all nodes
   std::vector<RespEndpoint> endpoints() const;

@@ -14,6 +14,7 @@
 #include "cacheservice/remote/remote_cache.h"
 #include "cacheservice/rpc/cache_server.h"
 #include "security/access_table.h"
+#include "tests/support/access_lines.h"
 #include "tests/support/blocks.h"
 #include "tests/support/temp_dir.h"
 #include "tidepool/v1/cache_admin.grpc.pb.h"
@@ -21,13 +22,9 @@
 namespace tidepool {
 namespace {
 
-using testing::HasSubstr;
+using test::TokenLine;
 
-std::string TokenLine(const std::string& token, const std::string& tenant, const std::string& role) {
-  const Sha256::Digest digest = TokenDigest(token);
-  return absl::StrCat("token ", absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()}),
-                      " ", tenant, " ", role, "\n");
-}
+using testing::HasSubstr;
 
 class CacheTenantTest : public testing::Test {
  protected:

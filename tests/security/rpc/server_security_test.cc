@@ -13,10 +13,13 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "tests/security/rpc/guarded_server.h"
+#include "tests/support/access_lines.h"
 #include "tests/support/certificates.h"
 
 namespace tidepool {
 namespace {
+
+using test::TokenLine;
 
 using grpc::StatusCode;
 using testing::HasSubstr;
@@ -26,12 +29,6 @@ constexpr char kOffload[] = "/tidepool.v1.CacheStore/Offload";
 constexpr char kGetStats[] = "/tidepool.v1.CacheAdmin/GetStats";
 constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 constexpr char kHealth[] = "/grpc.health.v1.Health/Watch";
-
-std::string TokenLine(const std::string& token, const std::string& tenant, const std::string& role) {
-  const Sha256::Digest digest = TokenDigest(token);
-  return absl::StrCat("token ", absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()}),
-                      " ", tenant, " ", role, "\n");
-}
 
 std::shared_ptr<const ChannelSecurity> Security(ChannelSecurityOptions options) {
   return *ChannelSecurity::Create(std::move(options));

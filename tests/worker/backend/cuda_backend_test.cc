@@ -66,6 +66,17 @@ struct Case {
       tolerance;  // of a logit; those of quantised models hold cpu's int8 activations, where cuda has halves in prompts
 };
 
+std::vector<uint16_t> RandomHalves(size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> halves(count);
+  for (uint16_t& half : halves) {
+    const float value = normal(random);
+    FloatToHalf(&value, 1, &half);
+  }
+  return halves;
+}
+
 class CudaBackendTest : public testing::TestWithParam<Case> {
  protected:
   // The same steps on one of the two.
@@ -251,13 +262,7 @@ TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
 TEST_P(CudaBackendTest, MergesRowsAsTheCpu) {
   const ModelConfig& config = cpu_.config();
   const size_t row = 2 * static_cast<size_t>(config.head_dim);
-  std::mt19937 random(8);
-  std::normal_distribution<float> normal;
-  std::vector<uint16_t> rows(60 * row);
-  for (uint16_t& x : rows) {
-    const float value = normal(random);
-    FloatToHalf(&value, 1, &x);
-  }
+  const std::vector<uint16_t> rows = RandomHalves(60 * row, 8);
   for (Machine* machine : {&cpu_, &cuda_}) machine->Step({60});
   for (const size_t evicted : {1, 9}) {
     CompressionSpec spec;
@@ -297,13 +302,7 @@ TEST_P(CudaBackendTest, MergesRowsAsTheCpu) {
 TEST_P(CudaBackendTest, PackedRowsAreTheCpus) {
   const ModelConfig& config = cpu_.config();
   const size_t row = 2 * static_cast<size_t>(config.head_dim);
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal;
-  std::vector<uint16_t> rows(120 * row);
-  for (uint16_t& x : rows) {
-    const float value = normal(random);
-    FloatToHalf(&value, 1, &x);
-  }
+  const std::vector<uint16_t> rows = RandomHalves(120 * row, 3);
   auto bytes = [&](int position) { return reinterpret_cast<const char*>(rows.data() + position * row); };
   for (const KvPrecision precision : {KvPrecision::kInt8, KvPrecision::kKivi4, KvPrecision::kKivi2}) {
     Machine cpu("cpu", GetParam()), cuda(DeviceUnderTest(), GetParam());

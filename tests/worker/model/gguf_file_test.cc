@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tests/support/paths.h"
+#include "tests/support/temp_dir.h"
 #include "tests/worker/model/gguf_builder.h"
 
 namespace tidepool {
@@ -116,7 +117,8 @@ TEST(GgufFileTest, FilesThatCannotBeOpenedAreNamed) {
 TEST(GgufFileTest, WhatIsReadAfterItsPagesWereReleasedIsTheFile) {
   GgufBuilder builder;
   builder.U32("number", 7).AddF32("a", {3, 4});
-  const std::string path = testing::TempDir() + "/released.gguf";
+  const test::TempDir dir;
+  const std::string path = dir.File("released.gguf");
   std::ofstream(path, std::ios::binary) << builder.Build();
   const auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
