@@ -8,6 +8,12 @@
 
 namespace tidepool {
 
+bool IsLoopbackHost(std::string_view host) {
+  // 127.example.com is a name like any other.
+  return host == "localhost" || host == "[::1]" || host == "::1" ||
+         (host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string_view::npos);
+}
+
 absl::Status CheckListenAddress(const std::string& listen, bool elsewhere) {
   if (absl::StartsWith(listen, "unix:")) {
     if (listen.size() > 5) return absl::OkStatus();
@@ -22,11 +28,7 @@ absl::Status CheckListenAddress(const std::string& listen, bool elsewhere) {
     return absl::InvalidArgumentError(
         absl::StrCat("listen: '", listen, "' is not host:port with a port of 0 to 65535, nor unix:PATH"));
   }
-  const std::string host = listen.substr(0, colon);
-  // 127.example.com is a name like any other.
-  const bool local = host == "localhost" || host == "[::1]" ||
-                     (absl::StartsWith(host, "127.") && host.find_first_not_of("0123456789.") == std::string::npos);
-  if (local || elsewhere) return absl::OkStatus();
+  if (IsLoopbackHost(std::string_view(listen).substr(0, colon)) || elsewhere) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "listen: ", listen,
       " is not a loopback address or Unix socket, so TLS and knowing who calls are needed: give "

@@ -20,9 +20,7 @@ namespace {
 constexpr size_t kMaxNameBytes = 256;
 constexpr int64_t kMostPerMinute = int64_t{1'000'000'000'000};
 
-bool IsVisible(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
-}
+bool IsVisible(std::string_view text) { return std::all_of(text.begin(), text.end(), absl::ascii_isgraph); }
 
 absl::Status CheckTenant(const std::string& tenant) {
   if (!tenant.empty() && tenant.size() <= 128 && IsVisible(tenant)) return absl::OkStatus();

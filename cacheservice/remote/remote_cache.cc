@@ -121,9 +121,9 @@ RemoteCache::~RemoteCache() = default;
 absl::StatusOr<std::unique_ptr<RemoteCache>> RemoteCache::Connect(RemoteCacheOptions options) {
   if (options.endpoint.empty())
     return absl::InvalidArgumentError("endpoint: is empty, host:port or unix:PATH is needed");
-  if (options.tenant.empty() || options.tenant.size() > 128) {
+  if (options.tenant.empty() || options.tenant.size() > kMaxTenantBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("tenant: ", options.tenant.size(), " characters, 1 to 128 are allowed"));
+        absl::StrCat("tenant: ", options.tenant.size(), " characters, 1 to ", kMaxTenantBytes, " are allowed"));
   }
   if (options.write_behind_bytes < (size_t{1} << 20)) {
     return absl::InvalidArgumentError(

@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/listen_address.h"
 #include "base/status_macros.h"
 
 namespace tidepool {
@@ -89,9 +90,7 @@ std::string RespEndpoint::ToString() const {
   return host.find(':') == std::string::npos ? absl::StrCat(host, ":", port) : absl::StrCat("[", host, "]:", port);
 }
 
-bool RespEndpoint::IsLocal() const {
-  return port == 0 || host == "localhost" || host == "::1" || host.starts_with("127.");
-}
+bool RespEndpoint::IsLocal() const { return port == 0 || IsLoopbackHost(host); }
 
 absl::StatusOr<RespEndpoint> ParseRespEndpoint(std::string_view text) {
   const size_t colon = text.rfind(':');

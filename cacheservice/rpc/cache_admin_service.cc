@@ -33,7 +33,7 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - context_->started));
       response->set_unix_ms(absl::ToUnixMillis(absl::Now()));
       response->set_version(TIDEPOOL_VERSION);
-      response->set_open_streams(static_cast<uint64_t>(context_->open_streams.load()));
+      response->set_open_streams(static_cast<uint64_t>(response->streams_size()));
       response->set_staging_bytes(static_cast<uint64_t>(context_->staging_bytes.load()));
       response->set_pod_name(context_->pod_name);
       response->set_draining(context_->draining.load());

@@ -86,7 +86,6 @@ struct CacheContext {
   const int64_t most_staging_bytes;
   const ServerSecurity* const security;
   const absl::Time started = absl::Now();
-  std::atomic<int64_t> open_streams{0};
   std::atomic<int64_t> staging_bytes{0};
   std::atomic<int> waiting_calls{0};
   StreamTable streams;

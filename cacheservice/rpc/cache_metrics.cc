@@ -84,7 +84,7 @@ void AddCacheMetrics(const CacheContext& context, MetricsPage& page) {
   uint64_t quota_evictions = 0;
   for (const TenantStats& tenant : context.blocks->Tenants()) quota_evictions += tenant.quota_evictions;
   page.Add("tidepool_cache_quota_evictions_total", Number(quota_evictions));
-  page.Add("tidepool_cache_streams", static_cast<double>(context.open_streams.load()));
+  page.Add("tidepool_cache_streams", static_cast<double>(context.streams.size()));
   page.Add("tidepool_cache_staging_bytes", static_cast<double>(context.staging_bytes.load()));
   page.Add("tidepool_cache_waiting_calls", static_cast<double>(context.waiting_calls.load()));
 }

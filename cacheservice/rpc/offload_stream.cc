@@ -21,13 +21,11 @@ OffloadStream::OffloadStream(CacheContext* context, absl::StatusOr<Caller> calle
       caller_(std::move(caller)),
       meter_(context->streams.Add(StreamStats::Kind::kOffload, std::move(peer))),
       outbox_(this) {
-  context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
 
 void OffloadStream::OnDone() {
   context_->staging_bytes.fetch_sub(static_cast<int64_t>(value_.value.size()));
-  context_->open_streams.fetch_sub(1);
   delete this;
 }
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <random>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
@@ -18,7 +19,7 @@ constexpr char kNameKey[] = "pod.name";
 
 absl::StatusOr<std::string> PodName(const std::string& given, Database* database) {
   if (!given.empty()) {
-    const bool visible = std::all_of(given.begin(), given.end(), [](char c) { return c > ' ' && c < 0x7f; });
+    const bool visible = std::all_of(given.begin(), given.end(), absl::ascii_isgraph);
     if (visible && given.size() <= kMaxPodNameBytes) return given;
     return absl::InvalidArgumentError(
         absl::StrCat("pod_name: '", given, "' is not 1 to ", kMaxPodNameBytes, " visible ASCII characters"));

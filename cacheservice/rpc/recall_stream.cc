@@ -27,14 +27,10 @@ RecallStream::RecallStream(CacheContext* context, absl::StatusOr<Caller> caller,
       caller_(std::move(caller)),
       meter_(context->streams.Add(StreamStats::Kind::kRecall, std::move(peer))),
       outbox_(this) {
-  context_->open_streams.fetch_add(1);
   StartRead(&raw_);
 }
 
-void RecallStream::OnDone() {
-  context_->open_streams.fetch_sub(1);
-  delete this;
-}
+void RecallStream::OnDone() { delete this; }
 
 void RecallStream::OnReadDone(bool ok) {
   if (!ok) return outbox_.Close(grpc::Status::OK);

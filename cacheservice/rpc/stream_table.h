@@ -3,6 +3,7 @@
 #ifndef TIDEPOOL_CACHESERVICE_RPC_STREAM_TABLE_H_
 #define TIDEPOOL_CACHESERVICE_RPC_STREAM_TABLE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -57,6 +58,10 @@ class StreamTable {
   // The meter is in the table until nobody holds it. The table outlives it.
   std::shared_ptr<StreamMeter> Add(StreamStats::Kind kind, std::string peer);
   std::vector<StreamStats> Stats() const;
+  size_t size() const {
+    MutexLock lock(&mutex_);
+    return meters_.size();
+  }
 
  private:
   mutable Mutex mutex_;

@@ -325,14 +325,8 @@ TierStats MemoryTier::Stats() const {
   TierStats sum;
   for (const std::unique_ptr<Shard>& shard : shards_) {
     MutexLock lock(&shard->mutex);
+    sum += shard->stats;
     sum.limit_bytes += shard->limit_bytes;
-    sum.bytes += shard->stats.bytes;
-    sum.objects += shard->stats.objects;
-    sum.hits += shard->stats.hits;
-    sum.misses += shard->stats.misses;
-    sum.puts += shard->stats.puts;
-    sum.repeated_puts += shard->stats.repeated_puts;
-    sum.evictions += shard->stats.evictions;
   }
   return sum;
 }

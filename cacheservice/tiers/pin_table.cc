@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
@@ -67,7 +68,7 @@ absl::Status CheckName(const PinName& name) {
     return absl::InvalidArgumentError(
         absl::StrCat("tenant: ", name.tenant.size(), " characters, 1 to ", kMaxTenantBytes, " are allowed"));
   }
-  const bool visible = std::all_of(name.name.begin(), name.name.end(), [](char c) { return c > ' ' && c <= '~'; });
+  const bool visible = std::all_of(name.name.begin(), name.name.end(), absl::ascii_isgraph);
   if (!name.name.empty() && name.name.size() <= kMaxNameBytes && visible &&
       name.tenant.find('\0') == std::string::npos) {
     return absl::OkStatus();

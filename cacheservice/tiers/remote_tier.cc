@@ -31,15 +31,6 @@ absl::Status OutcomeOf(absl::Span<const absl::StatusOr<RespReply>> results) {
   return failure;
 }
 
-RemoteTierStats::Breaker StateOf(const CircuitBreaker& breaker) {
-  switch (breaker.state()) {
-    case CircuitBreaker::State::kClosed: return RemoteTierStats::Breaker::kClosed;
-    case CircuitBreaker::State::kOpen: return RemoteTierStats::Breaker::kOpen;
-    case CircuitBreaker::State::kHalfOpen: return RemoteTierStats::Breaker::kHalfOpen;
-  }
-  return RemoteTierStats::Breaker::kClosed;
-}
-
 CircuitBreakerOptions AtOnce(CircuitBreakerOptions options) {
   options.failures_to_open = 1;
   return options;
@@ -419,7 +410,7 @@ std::vector<absl::Status> RemoteTier::Put(absl::Span<const DiskPut> puts) {
   MutexLock lock(&mutex_);
   TellBreaker(answered || writer_->PartlyWorks() ? absl::OkStatus() : failure);
   if (!refusal.ok()) {
-    const bool was_open = write_breaker_.opened() > 0 && write_breaker_.state() != CircuitBreaker::State::kClosed;
+    const bool was_open = write_breaker_.state() != CircuitBreaker::State::kClosed;
     write_breaker_.Failed(absl::Now());
     stats_.last_failure = std::string(refusal.message());
     if (!was_open) TP_LOG(Warning, "cache", "remote tier: it takes no values for now: ", refusal.message());
@@ -451,7 +442,7 @@ RemoteTierStats RemoteTier::Stats() const {
   MutexLock lock(&mutex_);
   RemoteTierStats stats = stats_;
   stats.enabled = true;
-  stats.breaker = StateOf(breaker_);
+  stats.breaker = breaker_.state();
   stats.breaker_opened = breaker_.opened();
   if (breaker_.state() == CircuitBreaker::State::kOpen) {
     stats.retry_seconds = std::max(0.0, absl::ToDoubleSeconds(breaker_.retry_at() - absl::Now()));

@@ -249,19 +249,7 @@ DiskTier::CopyStats TenantDisks::copy_stats() const {
 
 TierStats TenantDisks::Stats() const {
   TierStats sum = common_->Stats();
-  for (const std::shared_ptr<Own>& own : All()) {
-    const TierStats one = own->tier->Stats();
-    sum.limit_bytes += one.limit_bytes;
-    sum.bytes += one.bytes;
-    sum.objects += one.objects;
-    sum.hits += one.hits;
-    sum.misses += one.misses;
-    sum.puts += one.puts;
-    sum.repeated_puts += one.repeated_puts;
-    sum.evictions += one.evictions;
-    sum.corrupt += one.corrupt;
-    sum.write_failures += one.write_failures;
-  }
+  for (const std::shared_ptr<Own>& own : All()) sum += own->tier->Stats();
   return sum;
 }
 

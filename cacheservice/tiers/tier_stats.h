@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/circuit_breaker.h"
 #include "base/histogram.h"
 
 namespace tidepool {
@@ -20,6 +21,20 @@ struct TierStats {
   uint64_t evictions = 0;       // values that left to make room
   uint64_t corrupt = 0;         // values whose checksums differed when read: dropped, answered as misses
   uint64_t write_failures = 0;  // values that could not be stored
+
+  TierStats& operator+=(const TierStats& other) {
+    limit_bytes += other.limit_bytes;
+    bytes += other.bytes;
+    objects += other.objects;
+    hits += other.hits;
+    misses += other.misses;
+    puts += other.puts;
+    repeated_puts += other.repeated_puts;
+    evictions += other.evictions;
+    corrupt += other.corrupt;
+    write_failures += other.write_failures;
+    return *this;
+  }
 };
 
 // Seconds of a gather: from memory's to what a deadline allows.
@@ -28,7 +43,7 @@ inline constexpr double kGatherSecondsBounds[] = {0.00001, 0.00002, 0.00005, 0.0
 
 // All counts are of block values.
 struct RemoteTierStats {
-  enum class Breaker : uint8_t { kClosed = 0, kOpen = 1, kHalfOpen = 2 };
+  using Breaker = CircuitBreaker::State;
 
   bool enabled = false;
   Breaker breaker = Breaker::kClosed;

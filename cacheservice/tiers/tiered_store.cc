@@ -200,6 +200,7 @@ void TieredStore::Impl::DropDamaged(const BlockId& id, const absl::Status& damag
   TP_LOG(Error, "cache", "memory tier: block ", id.key.ToHex(), " layer ", id.layer, " is lost: ", damage.message());
   ++memory_corrupt_;
   memory_.Erase(id);
+  common_->departures.Note(id.key, Departure::Reason::kCorrupt);
 }
 
 BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
@@ -428,12 +429,10 @@ TieredStore::Scrubbed TieredStore::Impl::Scrub(absl::Span<const BlockId> ids) {
     const BlockValue value = memory_.Peek(id).value;
     if (value == nullptr) continue;
     result.bytes += value->size();
-    if (VerifyBlockValue(id, *value).ok()) continue;
-    TP_LOG(Error, "cache", "memory tier: block ", id.key.ToHex(), " layer ", id.layer, " is damaged: dropped");
+    const absl::Status valid = VerifyBlockValue(id, *value);
+    if (valid.ok()) continue;
+    DropDamaged(id, valid);
     ++result.corrupt;
-    ++memory_corrupt_;
-    memory_.Erase(id);
-    common_->departures.Note(id.key, Departure::Reason::kCorrupt);
   }
   const uint64_t corrupt_before = disk_->Stats().corrupt;
   for (const absl::StatusOr<uint64_t>& read : disk_->Verify(ids)) {

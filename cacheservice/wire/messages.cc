@@ -45,7 +45,7 @@ absl::Status CheckHello(const v1::StreamHello& hello) {
     return absl::FailedPreconditionError(
         absl::StrCat("hello.protocol: ", hello.protocol(), ", this service speaks ", kCacheProtocol));
   }
-  return InRange("hello.tenant size", static_cast<int64_t>(hello.tenant().size()), 1, 128);
+  return InRange("hello.tenant size", static_cast<int64_t>(hello.tenant().size()), 1, kMaxTenantBytes);
 }
 
 absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello) {

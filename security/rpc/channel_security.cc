@@ -24,7 +24,7 @@ namespace {
 constexpr size_t kMaxTokenBytes = 4096;
 
 absl::Status CheckToken(const char* flag, const std::string& token) {
-  const bool visible = std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c <= '~'; });
+  const bool visible = std::all_of(token.begin(), token.end(), absl::ascii_isgraph);
   if (!token.empty() && token.size() <= kMaxTokenBytes && visible) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(flag, ": is not a token of 1 to ", kMaxTokenBytes, " visible ASCII characters"));

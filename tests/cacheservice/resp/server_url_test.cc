@@ -68,7 +68,8 @@ TEST(ServerUrlTest, LoopbackAddressesAndSocketsAreLocal) {
   for (const char* url : {"redis://localhost", "redis://127.0.0.9", "redis://[::1]", "redis+unix:///s"}) {
     EXPECT_TRUE(ParseRespServers(url)->endpoints[0].IsLocal()) << url;
   }
-  for (const char* url : {"redis://10.0.0.1", "redis://localhost.example", "redis://[::2]"}) {
+  for (const char* url :
+       {"redis://10.0.0.1", "redis://localhost.example", "redis://127.example.com", "redis://[::2]"}) {
     EXPECT_FALSE(ParseRespServers(url)->endpoints[0].IsLocal()) << url;
   }
 }
