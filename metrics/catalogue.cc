@@ -101,8 +101,8 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_cache_hits_total", kCache, kCounter, "tier", "Block reads that the tier answered"},
     {"tidepool_cache_misses_total", kCache, kCounter, "reason",
      "Block reads that no tier answered: absent (never stored, or dropped), corrupt (its checksum differed), "
-     "unavailable "
-     "(the remote tier was not asked, or did not answer in time), late (the deadline passed before the disk was read)"},
+     "unavailable (the remote tier was not asked, or did not answer in time), late (the deadline passed before the "
+     "disk was read)"},
     {"tidepool_cache_puts_total", kCache, kCounter, "tier", "Values newly stored"},
     {"tidepool_cache_repeated_puts_total", kCache, kCounter, "tier", "Values that were there already"},
     {"tidepool_cache_evictions_total", kCache, kCounter, "tier", "Values that left to make room"},

@@ -44,12 +44,9 @@ namespace {
 
 void PrintTier(const char* name, const v1::StorageTierStats& tier) {
   std::printf("%-7s %12s of %-10s %9llu %9llu %9llu %9llu %8llu\n", name, FormatByteSize(tier.bytes()).c_str(),
-              FormatByteSize(tier.limit_bytes()).c_str(), static_cast<unsigned long long>(tier.objects()),
-              static_cast<unsigned long long>(tier.hits()), static_cast<unsigned long long>(tier.misses()),
-              static_cast<unsigned long long>(tier.evictions()), static_cast<unsigned long long>(tier.corrupt()));
+              FormatByteSize(tier.limit_bytes()).c_str(), Number(tier.objects()), Number(tier.hits()),
+              Number(tier.misses()), Number(tier.evictions()), Number(tier.corrupt()));
 }
-
-unsigned long long Number(uint64_t value) { return value; }
 
 void PrintRemote(const v1::RemoteTierStats& remote) {
   std::printf(
@@ -132,20 +129,18 @@ int Stats(AdminClient& client) {
   PrintTier("memory", stats->memory());
   PrintTier("disk", stats->disk());
   if (stats->has_remote()) PrintRemote(stats->remote());
-  std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n",
-              static_cast<unsigned long long>(stats->demotions()), static_cast<unsigned long long>(stats->promotions()),
-              static_cast<unsigned long long>(stats->dropped()));
-  std::printf("recalled      %llu rows, %s; %llu asked for and missing\n",
-              static_cast<unsigned long long>(stats->recalled_rows()), FormatByteSize(stats->recalled_bytes()).c_str(),
-              static_cast<unsigned long long>(stats->missing_rows()));
+  std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n", Number(stats->demotions()),
+              Number(stats->promotions()), Number(stats->dropped()));
+  std::printf("recalled      %llu rows, %s; %llu asked for and missing\n", Number(stats->recalled_rows()),
+              FormatByteSize(stats->recalled_bytes()).c_str(), Number(stats->missing_rows()));
   if (stats->pinned_objects() > 0) {
-    std::printf("pinned        %llu values, %s\n", static_cast<unsigned long long>(stats->pinned_objects()),
+    std::printf("pinned        %llu values, %s\n", Number(stats->pinned_objects()),
                 FormatByteSize(stats->pinned_bytes()).c_str());
   }
-  std::printf("sessions      %llu\n", static_cast<unsigned long long>(stats->sessions()));
+  std::printf("sessions      %llu\n", Number(stats->sessions()));
   std::printf("files         %s, %s\n", FormatByteSize(stats->disk_used_bytes()).c_str(),
               stats->disk_writable() ? "writable" : "NOT WRITABLE: the disk is full or read-only");
-  std::printf("streams       %llu open, %s in transit\n", static_cast<unsigned long long>(stats->open_streams()),
+  std::printf("streams       %llu open, %s in transit\n", Number(stats->open_streams()),
               FormatByteSize(stats->staging_bytes()).c_str());
   std::printf("up            %.0f s, version %s\n", stats->uptime_seconds(), stats->version().c_str());
   if (!stats->pod_name().empty()) {
@@ -168,11 +163,9 @@ int StatsOf(const AdminTarget& target) {
 int Drain(AdminClient& client) {
   const absl::Status status = client.Drain(absl::GetFlag(FLAGS_all), [](const v1::DrainProgress& progress) {
     if (Json()) return PrintJson(progress);
-    std::printf("copied %llu of %llu sessions, %llu of %llu blocks (%s)%s\n",
-                static_cast<unsigned long long>(progress.sessions_copied()),
-                static_cast<unsigned long long>(progress.sessions()),
-                static_cast<unsigned long long>(progress.blocks_copied()),
-                static_cast<unsigned long long>(progress.blocks()), FormatByteSize(progress.bytes_copied()).c_str(),
+    std::printf("copied %llu of %llu sessions, %llu of %llu blocks (%s)%s\n", Number(progress.sessions_copied()),
+                Number(progress.sessions()), Number(progress.blocks_copied()), Number(progress.blocks()),
+                FormatByteSize(progress.bytes_copied()).c_str(),
                 progress.drained() ? "; drained: it can be taken away" : "");
     std::fflush(stdout);
   });

@@ -2,6 +2,7 @@
 #ifndef TIDEPOOL_CLIENT_CLI_ADMIN_COMMANDS_H_
 #define TIDEPOOL_CLIENT_CLI_ADMIN_COMMANDS_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct AdminTarget {
 
 // The default address is where tidepool-cache listens; who runs tidepool serve is told where to look.
 int FailCache(const absl::Status& status);
+inline unsigned long long Number(uint64_t value) { return value; }  // for %llu
 // "2026-01-31 12:00:00"
 std::string When(int64_t unix_ms);
 // With several pods and without --json: which one's lines follow.

@@ -24,8 +24,6 @@ ABSL_FLAG(std::string, pinned_quota, "", "quota: of what he may pin; 0: a quarte
 namespace tidepool::cli {
 namespace {
 
-unsigned long long Number(uint64_t value) { return value; }
-
 // Which pin a command is about. InvalidArgument naming what is missing.
 template <typename Request>
 absl::Status NamePin(const std::string& session, Request& request) {

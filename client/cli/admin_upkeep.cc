@@ -14,8 +14,6 @@ ABSL_FLAG(std::string, rate, "32MiB", "scrub: bytes a second that are read, 64Ki
 namespace tidepool::cli {
 namespace {
 
-unsigned long long Number(uint64_t value) { return value; }
-
 void PrintFlag(const v1::ConfigFlag& flag) {
   if (Json()) return PrintJson(flag);
   const char* mark = flag.changed() ? "changed" : flag.changeable() ? "changeable" : "";

@@ -118,8 +118,7 @@ Facts FactsOf(const TopLook& before, const TopLook& now) {
 
 double Share(double part, double rest) { return part + rest > 0 ? 100 * part / (part + rest) : -1; }
 
-// --- The page
-// ----------------------------------------------------------------------------------------------------------
+// The page.
 
 // "612M", "1.5G": at most five characters, in powers of 1024.
 std::string ShortBytes(double bytes) {

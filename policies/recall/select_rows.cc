@@ -35,6 +35,8 @@ int32_t RankOf(float value) {
   return bits ^ (bits >> 31 & INT32_MAX);
 }
 
+float WeightOf(int32_t rank) { return std::bit_cast<float>(rank ^ (rank >> 31 & INT32_MAX)); }
+
 // A position that is to be ordered: the lowest first, by rank and then by position.
 uint64_t KeyOf(int32_t rank, int32_t position) {
   return uint64_t{static_cast<uint32_t>(rank) ^ 0x80000000u} << 32 | static_cast<uint32_t>(position);
@@ -174,7 +176,7 @@ void FindTopRows(const RecallRows& rows, int k, const WeighedRows& likely, TopRo
   Scratch<int32_t> ranks(top.rows.weights.size());
   std::transform(top.rows.weights.begin(), top.rows.weights.end(), ranks.begin(), RankOf);
   const int32_t kth = KthLargest(ranks, k);
-  top.kth = std::bit_cast<float>(kth ^ (kth >> 31 & INT32_MAX));
+  top.kth = WeightOf(kth);
 }
 
 RecallChoice ChooseBest(const RecallRows& rows, absl::Span<const SlotRow> held, absl::Span<const int32_t> best) {

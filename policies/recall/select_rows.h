@@ -38,14 +38,14 @@ struct RecallChoice {
 // The `count` best candidates, or all, best first; ties to the lower position.
 std::vector<int32_t> BestRows(const RecallRows& rows, int count);
 
+// The same rows by ascending position.
+std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count);
+
 // Candidates, ascending, and their weights.
 struct WeighedRows {
   absl::Span<const int32_t> positions;
   absl::Span<const float> weights;
 };
-
-// The same rows by ascending position.
-std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count);
 
 // The candidates that matter to a step that chooses by a threshold. Its top: those of at least kth and above 0.
 struct TopRows {

@@ -48,6 +48,7 @@ struct MergeResult {
 std::vector<float> UnitRows(const float* rows, int count, int head_dim);
 std::vector<float> UnitRowBlocks(const float* rows, int count, int head_dim, int block);
 
+// The reference: a worker finds targets by FindNearestRows or on the device, and calls MergeFound.
 // Every head evicts the same number of rows, in ascending position; `evicted` >= 1, kept >= 1.
 MergeResult MergeEvicted(absl::Span<const MergeHead> heads, int evicted, int head_dim, const MergeOptions& options,
                          MergeState& state);

@@ -99,7 +99,8 @@ class Backend {
   // expanded and rounded to it.
   virtual void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots,
                         char* out) = 0;
-  // Cosines of a vector [head_dim] with the keys of some slots: out[slots]. False: not without reading them.
+  // Cosines of a vector [head_dim] with the keys of some slots: out[i] of slots[i]. False: not without reading
+  // them.
   virtual bool KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,
                           absl::Span<const int32_t> slots, float* out) {
     return false;

@@ -11,7 +11,6 @@ namespace tidepool {
 void EngineMeter::Admitted(Generation& generation, Source source, bool looked_up) {
   const GenerationUsage& usage = generation.usage;
   stats_->prompt_tokens += usage.prompt_tokens;
-  stats_->cached_prompt_tokens += usage.cached_prompt_tokens;
   if (looked_up) stats_->looked_up_tokens += usage.prompt_tokens;
   switch (source) {
     case Source::kNone: break;
@@ -70,11 +69,6 @@ void EngineMeter::Ended(const Generation& generation, const absl::Status& status
   ++stats_->ended[static_cast<size_t>(reason)];
   stats_->requests_degraded += usage.degraded ? 1 : 0;
   stats_->requests_over_budget += usage.budget_exceeded ? 1 : 0;
-  if (reason == FinishReason::kCancelled || reason == FinishReason::kDeadline) {
-    ++stats_->requests_cancelled;
-  } else {
-    ++stats_->requests_finished;
-  }
 }
 
 RecallMeter* EngineMeter::RecallOf(const Generation& generation) {

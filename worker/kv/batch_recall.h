@@ -7,8 +7,8 @@
 // layer installs those of the rows it wants that are ready in host memory (RowStaging); the others, and what the next
 // token may want, are asked for in a few requests a step and staged when they come. What takes longer than budget_ms is
 // late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
-// later. The tokens of a later turn's prompt are recalled synchronously, so that the
-// first token of the answer sees what the question asks for.
+// later. The tokens of a later turn's prompt are recalled synchronously, so that the first token of the answer sees
+// what the question asks for.
 //
 // While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.
 // Asynchronous heads do not choose meanwhile, so decoding has the pace that it has without recall.
@@ -92,7 +92,9 @@ class BatchRecall : public StepHook {
   void FindUnits(int layer, absl::Span<const SliceQueries> queries);
   // Chooses for the slices that wait.
   void Wait(int layer);
-  // The next four may run at once for different units.
+  // Fetches and compares what CompareNear left.
+  void CompareFar(int layer, absl::Span<Unit> units);
+  // The next six may run at once for different units.
   void Score(int layer, Unit& unit);
   // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
   void CompareNear(int layer, Unit& unit);
@@ -107,8 +109,6 @@ class BatchRecall : public StepHook {
   RecallMeter::Group* Meter(const RecallSlice& slice, int layer) const {
     return slice.meter == nullptr ? nullptr : &slice.meter->groups[LayerGroupOf(layer, backend_->layout().layers)];
   }
-  // Fetches the others.
-  void CompareFar(int layer, absl::Span<Unit> units);
   // After Choose: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
   void Finish(int layer, Unit& unit, std::vector<MissingRows>* missing);
   // Waits for rows and stages them; `take` gets those that came.

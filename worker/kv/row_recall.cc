@@ -269,11 +269,11 @@ void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position
                         RowScores& scores) const {
   const int head_dim = layout_.head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  std::vector<float> key(head_dim);
-  KeyToFloat(layout_, row, key.data());
+  float key[kMaxHeadDim];
+  KeyToFloat(layout_, row, key);
   for (int g = 0; g < group_; ++g) {
     const size_t at = g * scores.stride + position;
-    scores.share[at] *= std::exp((Dot(queries[g], key.data(), head_dim) - scores.estimate[at]) * scale);
+    scores.share[at] *= std::exp((Dot(queries[g], key, head_dim) - scores.estimate[at]) * scale);
   }
 }
 

@@ -25,11 +25,26 @@ absl::Status CheckRequestId(const std::string& id) {
 }
 
 // Of GenerateRequest and ChatRequest. -1: unset.
+// What Generate and Chat have alike.
 template <typename Request>
-absl::StatusOr<int64_t> SessionTurnsFrom(const Request& request) {
-  if (!request.has_session_turns()) return -1;
-  if (request.session_turns() >= 0) return request.session_turns();
-  return absl::InvalidArgumentError(absl::StrCat("session_turns: ", request.session_turns(), " is not 0 or more"));
+absl::Status CopySettings(const Request& request, GenerationRequest* out) {
+  out->sampling = SamplingFrom(request.sampling());
+  out->stop = StopFrom(request.stop());
+  if (request.has_logprobs()) {
+    if (request.logprobs() < 0)
+      return absl::InvalidArgumentError(absl::StrCat("logprobs: ", request.logprobs(), " is not in 0 to 20"));
+    out->logprobs = request.logprobs();
+  }
+  out->session_id = request.session_id();
+  TP_ASSIGN_OR_RETURN(out->compression, CompressionFrom(request.compression(), !request.session_id().empty()));
+  if (request.has_reuse_prefix()) out->reuse_prefix = request.reuse_prefix();
+  if (request.has_session_turns()) {
+    if (request.session_turns() < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("session_turns: ", request.session_turns(), " is not 0 or more"));
+    }
+    out->session_turns = request.session_turns();
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -73,17 +88,7 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::GenerateRequest& request
     case v1::GenerateRequest::PROMPT_NOT_SET:
       if (request.session_id().empty()) return absl::InvalidArgumentError("prompt: neither text nor token_ids is set");
   }
-  out.sampling = SamplingFrom(request.sampling());
-  out.stop = StopFrom(request.stop());
-  if (request.has_logprobs()) {
-    if (request.logprobs() < 0)
-      return absl::InvalidArgumentError(absl::StrCat("logprobs: ", request.logprobs(), " is not in 0 to 20"));
-    out.logprobs = request.logprobs();
-  }
-  out.session_id = request.session_id();
-  TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
-  if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
-  TP_ASSIGN_OR_RETURN(out.session_turns, SessionTurnsFrom(request));
+  TP_RETURN_IF_ERROR(CopySettings(request, &out));
   return out;
 }
 
@@ -110,17 +115,7 @@ absl::StatusOr<GenerationRequest> RequestFrom(const v1::ChatRequest& request, co
       out.continuation = model.tokenizer().EncodeSegments(*continued, /*add_special=*/false);
     }
   }
-  out.sampling = SamplingFrom(request.sampling());
-  out.stop = StopFrom(request.stop());
-  if (request.has_logprobs()) {
-    if (request.logprobs() < 0)
-      return absl::InvalidArgumentError(absl::StrCat("logprobs: ", request.logprobs(), " is not in 0 to 20"));
-    out.logprobs = request.logprobs();
-  }
-  out.session_id = request.session_id();
-  TP_ASSIGN_OR_RETURN(out.compression, CompressionFrom(request.compression(), !request.session_id().empty()));
-  if (request.has_reuse_prefix()) out.reuse_prefix = request.reuse_prefix();
-  TP_ASSIGN_OR_RETURN(out.session_turns, SessionTurnsFrom(request));
+  TP_RETURN_IF_ERROR(CopySettings(request, &out));
   return out;
 }
 

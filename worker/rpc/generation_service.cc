@@ -132,11 +132,11 @@ class GenerationService final : public v1::Generation::CallbackService {
     response->set_total_pages(stats.total_pages);
     response->set_used_pages(stats.used_pages);
     response->set_page_bytes(stats.page_bytes);
-    response->set_requests_finished(stats.requests_finished);
-    response->set_requests_cancelled(stats.requests_cancelled);
+    response->set_requests_finished(stats.requests_finished());
+    response->set_requests_cancelled(stats.requests_cancelled());
     response->set_requests_failed(stats.requests_failed);
     response->set_prompt_tokens(stats.prompt_tokens);
-    response->set_cached_prompt_tokens(stats.cached_prompt_tokens);
+    response->set_cached_prompt_tokens(stats.cached_prompt_tokens());
     response->set_generated_tokens(stats.generated_tokens);
     response->set_evicted_rows(stats.evicted_rows);
     response->set_merged_rows(stats.merged_rows);

@@ -16,16 +16,6 @@ double RandomShare() {
   return std::uniform_real_distribution<double>(0, 1)(random);
 }
 
-const char* ReasonName(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kDeadline: return "deadline";
-  }
-  return "";
-}
-
 bool Came(absl::Time time) { return time != absl::InfinitePast(); }
 
 // Collects the children of one span.
@@ -71,7 +61,7 @@ std::vector<Span> SpansOf(const TracedCall& call, const GenerationResult& result
     root.error = std::string(result.status.message());
     root.attributes.emplace_back("error.type", absl::StatusCodeToString(result.status.code()));
   } else {
-    root.attributes.emplace_back("gen_ai.response.finish_reasons", std::string(ReasonName(result.reason)));
+    root.attributes.emplace_back("gen_ai.response.finish_reasons", std::string(NameOf(result.reason)));
   }
   root.attributes.emplace_back("gen_ai.usage.input_tokens", usage.prompt_tokens);
   root.attributes.emplace_back("gen_ai.usage.cache_read.input_tokens", usage.cached_prompt_tokens);

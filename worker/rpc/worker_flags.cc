@@ -25,8 +25,7 @@ ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
 ABSL_FLAG(int, prefill_chunk, 0, "prompt tokens of one step: 1 to 8192; 0: 256, and 2048 on a GPU");
 ABSL_FLAG(double, decode_pace, 2.5,
           "while answers are being generated, so few prompt tokens in a step, but 8, that it takes about so many times "
-          "as long "
-          "as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
+          "as long as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
 ABSL_FLAG(bool, weigh_prefixes, true,
           "compute a stored prefix that would take longer to load, and try loading again from time to time");
 ABSL_FLAG(std::string, kv_type, "f16", "element type of keys and values: f16 or f32");
@@ -54,8 +53,7 @@ ABSL_FLAG(int, drain_time, 5,
 ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
 ABSL_FLAG(bool, validate_config, false,
           "check the flags, and the files of flags, policies, salt, certificates and access that they name, and exit: "
-          "0, or 2 "
-          "with what is wrong");
+          "0, or 2 with what is wrong");
 ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when the service listens");
 
 namespace tidepool {

@@ -31,11 +31,10 @@ void AddLoad(const EngineStats& stats, const ModelConfig& config, MetricsPage& p
 }
 
 void AddRequests(const EngineStats& stats, MetricsPage& page) {
-  auto ended = [&](FinishReason reason) { return Number(stats.ended[static_cast<size_t>(reason)]); };
-  page.Add("tidepool_requests_finished_total", ended(FinishReason::kStop), {{"reason", "stop"}});
-  page.Add("tidepool_requests_finished_total", ended(FinishReason::kLength), {{"reason", "length"}});
-  page.Add("tidepool_requests_finished_total", ended(FinishReason::kCancelled), {{"reason", "cancelled"}});
-  page.Add("tidepool_requests_finished_total", ended(FinishReason::kDeadline), {{"reason", "deadline"}});
+  for (int i = 0; i < kFinishReasons; ++i) {
+    const auto reason = static_cast<FinishReason>(i);
+    page.Add("tidepool_requests_finished_total", Number(stats.count(reason)), {{"reason", NameOf(reason)}});
+  }
   page.Add("tidepool_requests_finished_total", Number(stats.requests_failed), {{"reason", "failed"}});
   page.Add("tidepool_requests_rejected_total", Number(stats.requests_rejected));
   page.Add("tidepool_prompt_tokens_total", Number(stats.prompt_tokens));

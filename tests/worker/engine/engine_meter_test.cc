@@ -15,6 +15,7 @@
 #include "tests/support/collector.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
+#include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
 #include "worker/model/model.h"
 
@@ -29,12 +30,7 @@ class EngineMeterTest : public testing::Test {
   EngineMeterTest() {
     CacheOptions options;
     options.data_dir = dir_.path();
-    KvLayout layout;
-    layout.model_fingerprint = model_->fingerprint();
-    layout.layers = model_->config().layers;
-    layout.kv_heads = model_->config().kv_heads;
-    layout.head_dim = model_->config().head_dim;
-    cache_ = *EmbeddedCache::Open(options, layout);
+    cache_ = *EmbeddedCache::Open(options, LayoutOf(*model_, KvType::kF16));
     EngineOptions engine;
     engine.device_kv_bytes = size_t{64} << 20;
     engine.prefill_chunk_tokens = 64;
@@ -91,7 +87,7 @@ TEST_F(EngineMeterTest, EachRequestIsInEachOfItsTimesOnceAndEachPairOfTokensIsCo
   EXPECT_EQ(stats.ended[static_cast<size_t>(FinishReason::kLength)], 3);
   EXPECT_EQ(stats.ended[static_cast<size_t>(FinishReason::kDeadline)], 1);
   EXPECT_EQ(std::accumulate(stats.ended.begin(), stats.ended.end(), int64_t{0}),
-            stats.requests_finished + stats.requests_cancelled);
+            stats.requests_finished() + stats.requests_cancelled());
   EXPECT_EQ(stats.generated_tokens, 6);
 }
 
@@ -109,7 +105,7 @@ TEST_F(EngineMeterTest, TokensThatAreNotComputedAgainAreCountedByWhereTheyWere) 
   EXPECT_EQ(stats.prefix_tokens, prefix.result.usage.cached_prompt_tokens);
   EXPECT_EQ(stats.restored_tokens, 0);
   EXPECT_EQ(stats.looked_up_tokens, stats.prompt_tokens);
-  EXPECT_EQ(stats.cached_prompt_tokens, stats.resident_tokens + stats.prefix_tokens);
+  EXPECT_EQ(stats.cached_prompt_tokens(), stats.resident_tokens + stats.prefix_tokens);
 }
 
 TEST_F(EngineMeterTest, PoliciesHaveTheRowsOfTheirRequestsByLayers) {

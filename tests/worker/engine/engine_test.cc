@@ -115,7 +115,7 @@ TEST_P(EnginePresetTest, AllPagesAreFreeWhenRequestsHaveEnded) {
     ASSERT_TRUE(RunRequest(*engine, r).result.status.ok());
   }
   EXPECT_EQ(engine->Stats().used_pages, 0);
-  EXPECT_EQ(engine->Stats().requests_finished, 3);
+  EXPECT_EQ(engine->Stats().requests_finished(), 3);
 }
 
 TEST_P(EnginePresetTest, KeepsWithinTheBudget) {
@@ -199,7 +199,7 @@ TEST(EngineTest, CancellingFreesThePages) {
   EXPECT_EQ(result.reason, FinishReason::kCancelled);
   EXPECT_LT(sink->tokens().size(), 10u);
   EXPECT_EQ(engine->Stats().used_pages, 0);
-  EXPECT_EQ(engine->Stats().requests_cancelled, 1);
+  EXPECT_EQ(engine->Stats().requests_cancelled(), 1);
 }
 
 TEST(EngineTest, APastDeadlineEndsTheRequest) {

@@ -333,12 +333,15 @@ void CpuBackend::Pack(SequenceRows& rows, KvPrecision precision, absl::Span<cons
     Split(raw.data(), kGroupTokens, floats.data(), floats.data() + elements);
     PackRows(precision, layout_.head_dim, floats.data(), floats.data() + elements, packed.data() + g * bytes);
   });
+  std::vector<HeadAt> heads;
+  for (const PackTask& task : tasks) {
+    rows.head(task.layer, task.kv_head).TakeForGroups(task.slots);
+    heads.push_back({task.layer, task.kv_head});
+  }
+  RepackAll(rows, heads);
   size_t next = 0;
   for (const PackTask& task : tasks) {
-    HeadRows& head = rows.head(task.layer, task.kv_head);
-    head.TakeForGroups(task.slots);
-    Repack(rows, task.layer, task.kv_head);
-    for (const int32_t page : head.AddGroups(pool_, precision)) {
+    for (const int32_t page : rows.head(task.layer, task.kv_head).AddGroups(pool_, precision)) {
       std::memcpy(memory_->page(page, precision), packed.data() + next++ * bytes, bytes);
     }
   }

@@ -44,9 +44,9 @@ class CpuBackend : public Backend {
   void Rotate(int layer, int64_t tokens);
   void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
   void Logits(absl::Span<const StepSlice> slices);
-  // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
   // Moves the plain rows of a head to its plain slots 0, 1, ... by ascending position.
   void PutInOrder(const HeadRows& head);
+  // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
   void Split(const char* rows, int count, float* keys, float* values) const;
 
   const std::shared_ptr<const Model> model_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 namespace tidepool {
@@ -68,11 +69,15 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
     }
     first_row += count;
   }
-  prepare_ = now_;
   // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
-  std::stable_partition(prepare_.begin(), prepare_.end(), [](const Head* head) { return head->busy; });
-  std::stable_sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
-    return std::make_pair(a->busy, a->split) < std::make_pair(b->busy, b->split);
+  for (const bool busy : {true, false}) {
+    for (Head* head : now_) {
+      if (head->busy == busy) prepare_.push_back(head);
+    }
+  }
+  std::sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
+    return std::tie(a->busy, a->split, a->slice_index, a->kv_head) <
+           std::tie(b->busy, b->split, b->slice_index, b->kv_head);
   });
   const size_t shared = team_.size() > 1 ? size_t{kSharedHeads} * team_.size() : 0;
   int64_t scratch = 0;

@@ -11,8 +11,8 @@ namespace {
 constexpr int kCtasOfMultiprocessor = 4;
 constexpr int kMostSplits = 32;       // of the kept rows
 constexpr int kLeastPagesOfPart = 8;  // of a warp
-constexpr size_t kMostGoing =
-    65536;  // rows of all heads that are compared at once: 16 MiB of keys at a head_dim of 128
+// Rows of all heads that are compared at once: 16 MiB of keys at a head_dim of 128.
+constexpr size_t kMostGoing = 65536;
 
 }  // namespace
 
