@@ -114,7 +114,7 @@ TEST(StartCallTest, CancellingEndsItWhileTheReaderHasAskedAndWhileItHasNot) {
     // The client has its end at once; only now has the worker seen it and stopped holding.
     worker.held().WaitForFinished(++ended);
   }
-  EXPECT_EQ(worker.Stats().requests_cancelled, 2);
+  EXPECT_EQ(worker.Stats().requests_cancelled(), 2);
 }
 
 TEST(StartCallTest, TheEndSaysWhatWentWrong) {

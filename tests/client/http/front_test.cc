@@ -156,8 +156,8 @@ TEST_F(FrontTest, WithoutAKeyThatIsKnownNobodyIsServed) {
   EXPECT_EQ(Get("/health").status, 200);
   EXPECT_EQ(Get("/metrics").status, 200);
   EXPECT_EQ(Post("/v1/completions", Completion(1), "Authorization: Bearer key-of-acme\r\n").status, 200);
-  EXPECT_EQ(acmes.Stats().requests_finished, 1);
-  EXPECT_EQ(ours.Stats().requests_finished, 0);
+  EXPECT_EQ(acmes.Stats().requests_finished(), 1);
+  EXPECT_EQ(ours.Stats().requests_finished(), 0);
   EXPECT_EQ(Post("/v1/completions", Completion(1), "Authorization: Bearer key-of-nobody\r\n").status, 404);
 }
 
@@ -172,7 +172,7 @@ TEST_F(FrontTest, AClientThatGoesCancelsItsAnswer) {
     client.ReadChunk();
   }
   worker.held().WaitForFinished(1);
-  EXPECT_EQ(worker.Stats().requests_cancelled, 1);
+  EXPECT_EQ(worker.Stats().requests_cancelled(), 1);
   worker.held().Hold(3);
   {
     RawClient client(server_->port());
@@ -181,7 +181,7 @@ TEST_F(FrontTest, AClientThatGoesCancelsItsAnswer) {
   }
   worker.held().WaitForFinished(3);
   // The first of the two to be cancelled lets the other go on, which may come to its end before its own turn.
-  EXPECT_GE(worker.Stats().requests_cancelled, 2);
+  EXPECT_GE(worker.Stats().requests_cancelled(), 2);
   EXPECT_EQ(worker.Stats().used_pages, 0);
 }
 
@@ -192,7 +192,7 @@ TEST_F(FrontTest, AWorkerThatGoesBeforeItBeginsIsReplacedByAnother) {
   first.reset();
   // Whether the front has noticed or not, no request fails.
   for (int i = 0; i < 4; ++i) EXPECT_EQ(Post("/v1/completions", Completion(1)).status, 200);
-  EXPECT_EQ(second.Stats().requests_finished, 4);
+  EXPECT_EQ(second.Stats().requests_finished(), 4);
 }
 
 TEST_F(FrontTest, WithoutAWorkerTheAnswerIs503AndSoIsTheHealth) {
@@ -265,7 +265,7 @@ TEST_F(FrontTest, AServerThatEndsFinishesItsAnswers) {
   EXPECT_THAT(client.ReadToEnd(), HasSubstr("data: [DONE]"));
   client.Close();
   shutdown.join();
-  EXPECT_EQ(worker.Stats().requests_finished, 1);
+  EXPECT_EQ(worker.Stats().requests_finished(), 1);
 }
 
 TEST_F(FrontTest, MetricsCountWhatWasAnswered) {
