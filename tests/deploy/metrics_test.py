@@ -179,6 +179,8 @@ class RunningSystemTest(unittest.TestCase):
             if done.returncode != 0:
                 raise RuntimeError(f"tidepool generate {flags}: {done.stderr}")
         cls.prometheus.wait_until("sum(tidepool_requests_finished_total) == 4")
+        # A turn is stored after its answer has ended.
+        cls.prometheus.wait_until("tidepool_cache_sessions == 1")
 
     def expressions(self):
         """Of the dashboards: (where, query) as Grafana would send it."""
