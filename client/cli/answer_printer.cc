@@ -76,6 +76,8 @@ std::string Summary(const v1::Usage& usage) {
   if (usage.recalled_rows() > 0) absl::StrAppend(&line, ", recalled ", usage.recalled_rows());
   if (usage.late_rows() > 0) absl::StrAppend(&line, ", late ", usage.late_rows());
   if (usage.degraded()) absl::StrAppend(&line, "; DEGRADED: ", usage.lost_rows(), " rows could not be recalled");
+  if (usage.recomputations() > 0)
+    absl::StrAppend(&line, "; computed again ", usage.recomputations(), " times, since rows were lost");
   return line;
 }
 

@@ -72,7 +72,7 @@ ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, d
 ABSL_FLAG(int, shortlist, -1,
           "rows beyond the slots whose own keys are compared before the choice, 0 to 65536; -1: 192 for pq16x4 and "
           "pq8x8, else 0");
-ABSL_FLAG(std::string, on_recall_loss, "continue", "when rows cannot be recalled: continue, fail");
+ABSL_FLAG(std::string, on_recall_loss, "continue", "when rows cannot be recalled: continue, fail, recompute");
 
 namespace tidepool::cli {
 namespace {
@@ -134,7 +134,8 @@ constexpr Named<v1::RecallIndex> kIndexes[] = {{"k4", v1::RECALL_INDEX_K4},     
 constexpr Named<v1::IndexPlacement> kPlacements[] = {{"host", v1::INDEX_PLACEMENT_HOST},
                                                      {"device", v1::INDEX_PLACEMENT_DEVICE}};
 constexpr Named<v1::OnRecallLoss> kOnLoss[] = {{"continue", v1::ON_RECALL_LOSS_CONTINUE},
-                                               {"fail", v1::ON_RECALL_LOSS_FAIL}};
+                                               {"fail", v1::ON_RECALL_LOSS_FAIL},
+                                               {"recompute", v1::ON_RECALL_LOSS_RECOMPUTE}};
 
 absl::Status ReadBudget(v1::CompressionParams& compression) {
   const std::string budget = absl::GetFlag(FLAGS_budget);

@@ -50,7 +50,7 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InEnum("recall.mode", recall.mode, RecallMode::kSync));
   TP_RETURN_IF_ERROR(InEnum("recall.index", recall.index, RecallIndex::kPage16));
   TP_RETURN_IF_ERROR(InEnum("recall.placement", recall.placement, IndexPlacement::kHost));
-  TP_RETURN_IF_ERROR(InEnum("recall.on_loss", recall.on_loss, OnRecallLoss::kFail));
+  TP_RETURN_IF_ERROR(InEnum("recall.on_loss", recall.on_loss, OnRecallLoss::kRecompute));
   if (recall.mode == RecallMode::kOff) return absl::OkStatus();
   if (spec.preset == "full") return Bad("recall.mode: preset full evicts nothing that could be recalled");
   TP_RETURN_IF_ERROR(InRange("recall.rows", recall.rows, 0, 1 << 20));

@@ -39,7 +39,8 @@ enum class RecallMode { kOff, kAsync, kSync };
 // The last three are there to compare with: the keys themselves, and the bounds of pages of 8 and 16 rows.
 enum class RecallIndex { kK4, kPq16x4, kPq8x8, kExact, kPage8, kPage16 };
 enum class IndexPlacement { kDevice, kHost };
-enum class OnRecallLoss { kContinue, kFail };
+// kRecompute: the sequence is computed again from its tokens, and goes on where it was.
+enum class OnRecallLoss { kContinue, kFail, kRecompute };
 
 struct RecallSpec {
   RecallMode mode = RecallMode::kOff;

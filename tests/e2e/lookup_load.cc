@@ -54,7 +54,7 @@ v1::GenerateRequest LookupTurn::Request() const {
   if (policy == LookupPolicy::kSnapKv) return request;
   compression.mutable_recall()->set_mode(policy == LookupPolicy::kSnapKvSync ? v1::RECALL_MODE_SYNC
                                                                              : v1::RECALL_MODE_ASYNC);
-  compression.mutable_recall()->set_on_loss(policy == LookupPolicy::kSnapKvSync ? v1::ON_RECALL_LOSS_FAIL
+  compression.mutable_recall()->set_on_loss(policy == LookupPolicy::kSnapKvSync ? v1::ON_RECALL_LOSS_RECOMPUTE
                                                                                 : v1::ON_RECALL_LOSS_CONTINUE);
   return request;
 }

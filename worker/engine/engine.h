@@ -103,7 +103,8 @@ struct GenerationUsage {
   bool budget_exceeded = false;      // held, but what the policy never gives up was more than the budget for a while
   int64_t full_kv_bytes = 0;         // what an uncompressed cache of context_tokens would hold
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
-  bool degraded = false;  // rows were lost and the answer was computed without them
+  bool degraded = false;   // rows were lost and the answer was computed without them
+  int recomputations = 0;  // of the whole context, since rows were lost; the counts of rows are those of the last
 };
 
 // When a request came to what; InfinitePast: it did not.

@@ -16,6 +16,10 @@
 namespace tidepool {
 namespace {
 
+// Of one request. The pods that rows are lost by are left out after a while, so there are pauses: 1.5 s in all.
+constexpr int kMostRecomputations = 5;
+constexpr absl::Duration kFirstRest = absl::Milliseconds(100);
+
 std::string RandomNonce() {
   std::random_device device;
   return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
@@ -206,7 +210,7 @@ bool EngineLoop::MakeRoom(int64_t pages) {
 
 void EngineLoop::AdmitLoaded() {
   for (std::unique_ptr<Generation>& generation : active_) {
-    if (generation->phase != Generation::Phase::kLoaded) continue;
+    if (generation->phase != Generation::Phase::kLoaded || generation->rests_until > absl::Now()) continue;
     const GenerationRequest& request = generation->request();
     // Its own idle context becomes part of what it reserves.
     std::unique_ptr<Context> own = TakeIdle(NameOf(request));
@@ -260,6 +264,7 @@ void EngineLoop::AdmitLoaded() {
         context->AdoptPrefix(loaded.keys, loaded.values);
       }
     }
+    const bool again = generation->usage.recomputations > 0;
     const int64_t cached = context->computed();
     generation->reserved_pages = generation->need_pages;
     reserved_pages_ += generation->reserved_pages;
@@ -268,6 +273,7 @@ void EngineLoop::AdmitLoaded() {
     generation->usage.prompt_tokens = static_cast<int64_t>(context->token_ids().size());
     generation->Start(std::move(context), cached);
     generation->phase = Generation::Phase::kPrefill;
+    if (again) continue;
     LeaveQueue(*generation);
     meter_.Admitted(*generation, source, cache_ != nullptr && (request.reuse_prefix || !request.session_id.empty()));
     if (generation->context()->uncomputed() == 0) {
@@ -275,6 +281,33 @@ void EngineLoop::AdmitLoaded() {
           FinishReason::kStop);
     }
   }
+}
+
+void EngineLoop::Recompute(Generation& generation, const absl::Status& lost) {
+  const bool may = generation.request().compression.recall.on_loss == OnRecallLoss::kRecompute;
+  const int before = generation.usage.recomputations;
+  if (!may || before == kMostRecomputations) return End(generation, lost, FinishReason::kStop);
+  TP_LOG(Warning, "engine", "request '", generation.request().request_id, "': ", lost.message(),
+         "; its context is computed again");
+  // As a session whose blocks are gone, of which the tokens are known.
+  const Context& context = *generation.context();
+  LoadedContext tokens;
+  tokens.blocks_missing = true;
+  const int64_t earlier = generation.usage.prompt_tokens - static_cast<int64_t>(generation.request().prompt.size());
+  if (earlier > 0) {
+    tokens.manifest.emplace();
+    tokens.manifest->revision = context.revision;
+    tokens.manifest->token_ids.assign(context.token_ids().begin(), context.token_ids().begin() + earlier);
+  }
+  generation.RecordUsage(*backend_, backend_->pool().page_bytes());
+  generation.Restart();
+  reserved_pages_ -= generation.reserved_pages;
+  generation.reserved_pages = 0;
+  loaded_[generation.id()] = std::move(tokens);
+  generation.need_pages = PagesNeeded(generation);
+  if (generation.need_pages > backend_->pool().total()) return Close(generation, lost, FinishReason::kStop);
+  generation.phase = Generation::Phase::kLoaded;
+  if (before > 0) generation.rests_until = absl::Now() + kFirstRest * (1 << (before - 1));
 }
 
 ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, std::string nonce) const {

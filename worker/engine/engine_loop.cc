@@ -332,7 +332,7 @@ void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logit
   context.EndStep(tokens, prefill);
   generation.NoteRecall();
   if (RowRecall* recall = context.recall(); recall != nullptr && !recall->failure().ok()) {
-    return End(generation, recall->failure(), FinishReason::kStop);
+    return Recompute(generation, recall->failure());
   }
   if (prefill) {
     generation.ReportProgress(context.computed());
@@ -346,6 +346,7 @@ void EngineLoop::AfterStep(Generation& generation, absl::Span<const float> logit
     generation.phase = Generation::Phase::kDecode;
     if (generation.nothing_to_generate()) return End(generation, absl::OkStatus(), FinishReason::kLength);
   }
+  if (generation.Replay()) return;
   absl::StatusOr<std::optional<FinishReason>> reason = generation.Next(logits, scratch_);
   if (!reason.ok()) return End(generation, reason.status(), FinishReason::kStop);
   meter_.Drew(generation);

@@ -72,6 +72,8 @@ class EngineLoop : public Engine {
   void End(Generation& generation, absl::Status status, FinishReason reason);
   void StoreFinished();
   void EndSessions();
+  // Rows that it cannot do without are lost: its context is computed again, or, after some times, it fails with `lost`.
+  void Recompute(Generation& generation, const absl::Status& lost);
   void Close(Generation& generation, absl::Status status, FinishReason reason);
   void Post(std::function<void()> job);
   void LeaveQueue(Generation& generation);

@@ -21,10 +21,25 @@ Generation::Generation(uint64_t id, GenerationRequest request, std::shared_ptr<G
 
 void Generation::Start(std::unique_ptr<Context> context, int64_t cached_prompt_tokens) {
   context_ = std::move(context);
-  sampler_.Observe(context_->token_ids());
   usage.cached_prompt_tokens = cached_prompt_tokens;
+  if (usage.recomputations > 0) return;
+  sampler_.Observe(context_->token_ids());
   timeline.started = absl::Now();
   usage.queue_seconds = absl::ToDoubleSeconds(timeline.started - timeline.arrived);
+}
+
+void Generation::Restart() {
+  ++usage.recomputations;
+  usage.degraded = false;
+  context_.reset();
+  replayed_ = 0;
+  recalled_rows_ = 0;
+}
+
+bool Generation::Replay() {
+  if (replayed_ == generated_.size()) return false;
+  context_->AddTokens({generated_[replayed_++]});
+  return true;
 }
 
 absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const float> logits, SamplerScratch& scratch) {
@@ -42,6 +57,8 @@ absl::StatusOr<std::optional<FinishReason>> Generation::Next(absl::Span<const fl
   }
   ++usage.generated_tokens;
   context_->AddTokens({token});
+  generated_.push_back(token);
+  replayed_ = generated_.size();
 
   TokenDelta delta;
   delta.tokens.push_back(token);
@@ -66,7 +83,11 @@ void Generation::NoteRecall() {
   if (timeline.first_recall == absl::InfinitePast()) timeline.first_recall = timeline.last_recall;
 }
 
-void Generation::ReportProgress(int64_t prefilled) { sink_->OnProgress(prefilled, usage.prompt_tokens); }
+void Generation::ReportProgress(int64_t prefilled) {
+  if (prefilled <= prefilled_) return;  // it is being computed again
+  prefilled_ = prefilled;
+  sink_->OnProgress(prefilled, usage.prompt_tokens);
+}
 
 void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
   const Context& context = *context_;
@@ -74,8 +95,9 @@ void Generation::RecordUsage(const Backend& backend, size_t page_bytes) {
   usage.context_tokens = context.computed();
   usage.resident_rows = context.rows().total_rows();
   usage.resident_kv_bytes = context.rows().total_pages() * static_cast<int64_t>(page_bytes);
-  usage.peak_kv_bytes = context.peak_pages * static_cast<int64_t>(page_bytes);
-  usage.decode_peak_kv_bytes = context.decode_peak_pages * static_cast<int64_t>(page_bytes);
+  usage.peak_kv_bytes = std::max(usage.peak_kv_bytes, context.peak_pages * static_cast<int64_t>(page_bytes));
+  usage.decode_peak_kv_bytes =
+      std::max(usage.decode_peak_kv_bytes, context.decode_peak_pages * static_cast<int64_t>(page_bytes));
   usage.budget_bytes = BudgetBytes(context.spec(), context.compressor().shape(), context.computed());
   usage.full_kv_bytes = static_cast<int64_t>(layout.token_bytes()) * context.computed();
   usage.offloaded_bytes = context.log().stored_bytes();

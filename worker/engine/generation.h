@@ -31,6 +31,11 @@ class Generation {
 
   // The prompt has been joined to its context: counts begin. `context` outlives the generation or is taken out of it.
   void Start(std::unique_ptr<Context> context, int64_t cached_prompt_tokens);
+  // Its context is lost and will be computed again: Start is called once more, and what has been answered is not
+  // answered again.
+  void Restart();
+  // While tokens that have been answered are not part of the context again: adds the next one, in place of Next.
+  bool Replay();
   // So many of the best logits suffice for Next; 0: it needs all of them.
   int best_needed() const {
     if (request_.logprobs >= 0) return 0;
@@ -59,8 +64,9 @@ class Generation {
   bool queued = true;                   // counts against the bound of the queue until admitted
   bool cancelled = false;
   bool storing_manifest = false;
-  int64_t session_turns = 0;                  // once this one is stored
-  std::optional<FinishReason> finish_reason;  // set while phase is kStoring
+  absl::Time rests_until = absl::InfinitePast();  // while it waits to be computed again
+  int64_t session_turns = 0;                      // once this one is stored
+  std::optional<FinishReason> finish_reason;      // set while phase is kStoring
   int64_t reserved_pages = 0;
   int64_t need_pages = 0;
   GenerationUsage usage;
@@ -78,6 +84,9 @@ class Generation {
   StopCondition stop_;
   std::string stop_string_;
   size_t forced_ = 0;
+  std::vector<int32_t> generated_;
+  size_t replayed_ = 0;        // of them; all, unless the context is being computed again
+  int64_t prefilled_ = 0;      // reported
   int64_t recalled_rows_ = 0;  // when NoteRecall looked last
 };
 

@@ -384,7 +384,7 @@ void BatchRecall::Miss(RecallSlice& slice, const MissingRows& of, int32_t positi
   }
   ++recall.counters().lost_rows;
   if (meter != nullptr) ++meter->lost_rows;
-  if (recall.spec().on_loss == OnRecallLoss::kFail && recall.failure().ok()) {
+  if (recall.spec().on_loss != OnRecallLoss::kContinue && recall.failure().ok()) {
     recall.set_failure(absl::UnavailableError(
         absl::StrCat("recall: position ", position, " of layer ", of.layer, " is lost: ", why.message())));
   }

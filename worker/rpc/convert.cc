@@ -160,6 +160,7 @@ v1::Usage UsageTo(const GenerationUsage& from) {
   to.set_time_to_first_token_seconds(from.time_to_first_token_seconds);
   to.set_total_seconds(from.total_seconds);
   to.set_degraded(from.degraded);
+  to.set_recomputations(from.recomputations);
   to.set_budget_bytes(from.budget_bytes);
   to.set_budget_exceeded(from.budget_exceeded);
   to.set_decode_peak_kv_bytes(from.decode_peak_kv_bytes);

@@ -39,8 +39,10 @@ constexpr Meaning<v1::RecallIndex, RecallIndex> kRecallIndexes[] = {
     {v1::RECALL_INDEX_PAGE8, RecallIndex::kPage8}, {v1::RECALL_INDEX_PAGE16, RecallIndex::kPage16}};
 constexpr Meaning<v1::IndexPlacement, IndexPlacement> kPlacements[] = {
     {v1::INDEX_PLACEMENT_HOST, IndexPlacement::kHost}, {v1::INDEX_PLACEMENT_DEVICE, IndexPlacement::kDevice}};
-constexpr Meaning<v1::OnRecallLoss, OnRecallLoss> kOnLoss[] = {{v1::ON_RECALL_LOSS_CONTINUE, OnRecallLoss::kContinue},
-                                                               {v1::ON_RECALL_LOSS_FAIL, OnRecallLoss::kFail}};
+constexpr Meaning<v1::OnRecallLoss, OnRecallLoss> kOnLoss[] = {
+    {v1::ON_RECALL_LOSS_CONTINUE, OnRecallLoss::kContinue},
+    {v1::ON_RECALL_LOSS_FAIL, OnRecallLoss::kFail},
+    {v1::ON_RECALL_LOSS_RECOMPUTE, OnRecallLoss::kRecompute}};
 constexpr Meaning<v1::DecodeBudget, DecodeBudget> kDecodeBudgets[] = {
     {v1::DECODE_BUDGET_HELD, DecodeBudget::kHeld}, {v1::DECODE_BUDGET_PUBLISHED, DecodeBudget::kPublished}};
 constexpr Meaning<v1::PrefillMode, PrefillMode> kPrefillModes[] = {{v1::PREFILL_MODE_WHOLE, PrefillMode::kWhole},

@@ -152,7 +152,7 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.mode", "d2o", [](auto& s) { s.recall.mode = static_cast<RecallMode>(7); }},
       {"recall.index", "d2o", [](auto& s) { s.recall.index = static_cast<RecallIndex>(6); }},
       {"recall.placement", "d2o", [](auto& s) { s.recall.placement = static_cast<IndexPlacement>(2); }},
-      {"recall.on_loss", "d2o", [](auto& s) { s.recall.on_loss = static_cast<OnRecallLoss>(2); }},
+      {"recall.on_loss", "d2o", [](auto& s) { s.recall.on_loss = static_cast<OnRecallLoss>(3); }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = 0.76; }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = -0.1; }},
       {"recall.rows", "d2o", [=](auto& s) { sync(s), s.recall.rows = -1; }},

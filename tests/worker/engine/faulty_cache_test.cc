@@ -61,7 +61,7 @@ class FaultyCache : public BlockCache {
       held_.push_back([done = std::move(done)] { done(absl::UnavailableError("too late to matter")); });
       return;
     }
-    if (forget || cut_short) {
+    if (forget || cut_short || (forget_times > 0 && forget_times-- > 0)) {
       RecalledRows nothing;
       nothing.found.assign(selections.size(), 0);
       nothing.complete = !cut_short;
@@ -87,7 +87,7 @@ class FaultyCache : public BlockCache {
 
   std::atomic<bool> hold_acknowledgements{false}, refuse_blocks{false}, never_answer{false}, forget{false},
       cut_short{false};
-  std::atomic<int> recalls{0};
+  std::atomic<int> recalls{0}, forget_times{0};
 
  private:
   BlockCache* const storage_;
@@ -202,6 +202,72 @@ TEST_F(FaultyCacheTest, RowsThatAnAsynchronousStepMissesFailTheRequestThatAskedF
   for (const RecallMeter::Group& group : stats.policies[0].recall.groups) lost += group.lost_rows;
   EXPECT_EQ(lost, failed.result.usage.lost_rows + degraded.result.usage.lost_rows);
   EXPECT_EQ(stats.requests_degraded, 1);
+}
+
+TEST_F(FaultyCacheTest, WhatIsLostIsComputedAgainForWhoAskedForThatAndTheAnswerIsTheSame) {
+  Engine& engine = Start();
+  CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
+  spec.recall.on_loss = OnRecallLoss::kRecompute;
+  GenerationRequest request = Turn("", spec, RandomTokens(300, 1), 40);
+  request.sampling.temperature = 0.8F;  // its random numbers go on where they were
+  request.sampling.seed = 7;
+  const Answer calm = RunRequest(engine, request);
+  ASSERT_EQ(calm.result.status, absl::OkStatus());
+  EXPECT_EQ(calm.result.usage.recomputations, 0);
+  EXPECT_GT(cache_->recalls, 0);
+
+  for (const int after : {1, 10, 25}) {
+    auto sink = std::make_shared<Collector>();
+    sink->set_on_token([&](int tokens) {
+      if (tokens == after) cache_->forget_times = 1;
+    });
+    ASSERT_TRUE(engine.Submit(request, sink).ok());
+    const GenerationResult lost = sink->Wait();
+    ASSERT_EQ(lost.status, absl::OkStatus());
+    EXPECT_EQ(lost.usage.recomputations, 1) << after;
+    EXPECT_EQ(sink->tokens(), calm.tokens) << after;
+    EXPECT_EQ(sink->text(), calm.text) << after;
+    Answer answer;
+    answer.logprobs = sink->logprobs();
+    EXPECT_EQ(Logprobs(answer), Logprobs(calm)) << after;
+    EXPECT_EQ(lost.usage.generated_tokens, 40);
+    EXPECT_FALSE(lost.usage.degraded);
+  }
+}
+
+TEST_F(FaultyCacheTest, ATurnWhoseRowsAreLostGoesOnFromTheTokensOfItsSession) {
+  Engine& engine = Start();
+  CompressionSpec spec = Spec("streaming", RecallMode::kSync);
+  spec.recall.on_loss = OnRecallLoss::kRecompute;
+  for (const std::string session : {"calm", "lost"}) {
+    ASSERT_EQ(RunRequest(engine, Turn(session, spec, RandomTokens(300, 1), 5)).result.status, absl::OkStatus());
+  }
+  const Answer calm = RunRequest(engine, Turn("calm", spec, RandomTokens(20, 2), 30));
+  ASSERT_EQ(calm.result.status, absl::OkStatus());
+  cache_->forget_times = 1;
+  const Answer lost = RunRequest(engine, Turn("lost", spec, RandomTokens(20, 2), 30));
+  ASSERT_EQ(lost.result.status, absl::OkStatus());
+  EXPECT_EQ(lost.result.usage.recomputations, 1);
+  EXPECT_EQ(lost.result.usage.prompt_tokens, calm.result.usage.prompt_tokens);
+  EXPECT_EQ(lost.result.usage.cached_prompt_tokens, 0);
+  EXPECT_EQ(lost.result.session_turns, 2);
+  EXPECT_EQ(lost.tokens.size(), 30);
+  const Answer next = RunRequest(engine, Turn("lost", spec, RandomTokens(5, 3), 5));
+  EXPECT_EQ(next.result.status, absl::OkStatus());
+  EXPECT_EQ(next.result.usage.prompt_tokens, lost.result.usage.prompt_tokens + 30 + 5);
+}
+
+TEST_F(FaultyCacheTest, RowsThatAreLostAgainAndAgainEndTheRequest) {
+  Engine& engine = Start();
+  CompressionSpec spec = Spec("streaming", RecallMode::kSync);
+  spec.recall.on_loss = OnRecallLoss::kRecompute;
+  cache_->forget = true;
+  // Long enough for blocks to be acknowledged while it goes on: until then rows are the worker's own.
+  const Answer failed = RunRequest(engine, Turn("", spec, RandomTokens(300, 1), 700));
+  EXPECT_EQ(failed.result.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(failed.result.usage.recomputations, 5);
+  cache_->forget = false;
+  EXPECT_EQ(RunRequest(engine, Turn("", spec, RandomTokens(300, 1), 40)).result.status, absl::OkStatus());
 }
 
 TEST_F(FaultyCacheTest, AnAnswerCutShortLosesNoBlockForGood) {
