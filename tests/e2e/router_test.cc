@@ -6,17 +6,21 @@
 
 #include <csignal>
 #include <functional>
+#include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "client/generation_client.h"
 #include "client/routed_client.h"
 #include "client/routing.h"
+#include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_dir.h"
@@ -31,13 +35,18 @@ constexpr char kPrompt[] = "Once upon a time there was a small harbour town. ";
 
 class RouterTest : public testing::TestWithParam<int> {
  protected:
-  void SetUp() override {
-    const std::string port_file = dir_.File("cache.port");
-    cache_ = std::make_unique<ChildProcess>(
-        std::vector<std::string>{test::BinaryPath("tidepool-cache"), "--listen=127.0.0.1:0",
-                                 "--data-dir=" + dir_.File("cache"), "--port-file=" + port_file});
-    const std::string cache = absl::StrCat("127.0.0.1:", cache_->WaitForPortFile(port_file));
+  void SetUp() override { Start(1); }
+  // Two workers with one cache service, or each with its own.
+  void Start(int caches) {
+    std::string cache;
     for (int i = 0; i < 2; ++i) {
+      if (i < caches) {
+        const std::string name = absl::StrCat("cache", i), port_file = dir_.File(name + ".port");
+        caches_.push_back(std::make_unique<ChildProcess>(
+            std::vector<std::string>{test::BinaryPath("tidepool-cache"), "--listen=127.0.0.1:0",
+                                     "--data-dir=" + dir_.File(name), "--port-file=" + port_file}));
+        cache = absl::StrCat("127.0.0.1:", caches_.back()->WaitForPortFile(port_file));
+      }
       const std::string file = dir_.File(absl::StrCat("worker", i, ".port"));
       workers_.push_back(std::make_unique<ChildProcess>(std::vector<std::string>{
           test::BinaryPath("tidepool-worker"), "--model=" + test::ModelPath("SmolLM2-135M-Instruct.Q4_1.gguf"),
@@ -55,8 +64,7 @@ class RouterTest : public testing::TestWithParam<int> {
   void End(const std::string& session) { WorkerOf(session).Signal(GetParam()); }
 
   test::TempDir dir_;
-  std::unique_ptr<ChildProcess> cache_;
-  std::vector<std::unique_ptr<ChildProcess>> workers_;
+  std::vector<std::unique_ptr<ChildProcess>> caches_, workers_;
   std::vector<std::string> addresses_;
 };
 
@@ -155,6 +163,43 @@ TEST_F(BusyRouterTest, ARequestGoesToTheWorkerThatHasLessToRead) {
   EXPECT_EQ(idle.GetWorkerStats()->requests_finished(), 3);
   busy.Cancel();
   reader.join();
+}
+
+class PrefixRouterTest : public RouterTest {
+ protected:
+  void SetUp() override { Start(2); }
+};
+
+TEST_F(PrefixRouterTest, ARequestGoesToTheWorkerWhoseServiceHasTheLongestPrefixOfIt) {
+  GenerationClient workers[] = {GenerationClient(addresses_[0]), GenerationClient(addresses_[1])};
+  // Of two books each worker has read one.
+  auto request = [](int book, int words) {
+    v1::GenerateRequest request;
+    for (int i = 0; i < words; ++i) request.mutable_token_ids()->add_ids(1000 * (book + 1) + i % 700);
+    request.mutable_stop()->set_max_tokens(2);
+    return request;
+  };
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(workers[i].Generate(request(i, 600), nullptr).ok());
+    v1::EstimateRequest question;
+    *question.mutable_generate() = request(i, 700);
+    const bool stored = test::Eventually([&] {
+      std::promise<absl::StatusOr<v1::EstimateResponse>> estimate;
+      workers[i].StartEstimate(
+          question, [&](auto found) { estimate.set_value(std::move(found)); }, absl::Now() + absl::Seconds(10));
+      const absl::StatusOr<v1::EstimateResponse> found = estimate.get_future().get();
+      return found.ok() && found->stored_tokens() >= 512;
+    });
+    ASSERT_TRUE(stored) << i;
+  }
+  RoutedClient client(addresses_);
+  for (const int book : {1, 0, 0, 1, 1, 0}) {
+    const int64_t before = workers[book].GetWorkerStats()->requests_finished();
+    const absl::StatusOr<v1::Finished> finished = client.Generate(request(book, 700), nullptr);
+    ASSERT_TRUE(finished.ok()) << finished.status();
+    EXPECT_GE(finished->usage().cached_prompt_tokens(), 512);
+    EXPECT_EQ(workers[book].GetWorkerStats()->requests_finished(), before + 1);
+  }
 }
 
 }  // namespace
