@@ -139,6 +139,8 @@ std::vector<int32_t> BestRows(const RecallRows& rows, int count) {
   return Best(WeightsOf(rows, candidates), candidates, count);
 }
 
+std::vector<int32_t> BestOf(const WeighedRows& rows, int count) { return Best(rows.weights, rows.positions, count); }
+
 std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count) {
   std::vector<int32_t> candidates = Candidates(rows);
   if (count < 1) return {};

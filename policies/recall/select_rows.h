@@ -47,6 +47,9 @@ struct WeighedRows {
   absl::Span<const float> weights;
 };
 
+// The `count` best of them, or all, best first; ties to the lower position.
+std::vector<int32_t> BestOf(const WeighedRows& rows, int count);
+
 // The candidates that matter to a step that chooses by a threshold. Its top: those of at least kth and above 0.
 struct TopRows {
   float kth = 0;     // the k-th largest weight of candidates; 0: fewer than k, a slot for each

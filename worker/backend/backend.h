@@ -22,6 +22,8 @@
 namespace tidepool {
 
 class Model;
+struct IndexCodes;
+struct IndexScan;
 struct ModelConfig;
 
 inline constexpr int32_t kMostBest = 64;
@@ -123,6 +125,10 @@ class Backend {
     std::vector<std::pair<int32_t, double>> sources;  // slots and weights
   };
   virtual void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) {}
+  // Recall indexes can be kept on the device and scanned there.
+  virtual bool scans_indexes() const { return false; }
+  // All at once: the device is waited for.
+  virtual void ScanIndexes(absl::Span<IndexScan* const> scans) {}
   // Rows and probabilities of different heads may be read, and rows written, at once.
   virtual bool heads_at_once() const { return false; }
   // Into a plain slot.

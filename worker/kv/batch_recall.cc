@@ -143,6 +143,7 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.slice = static_cast<int>(i);
       unit.kv_head = kv_head;
       unit.waits = waits;
+      unit.scanned = false;
       unit.queries = of_group;
     }
   }
@@ -160,13 +161,37 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
     if (Active(slice)) StageArrived(slices_[i]);
   }
   FindUnits(layer, queries);
+  if (backend_->scans_indexes()) {
+    Scan(layer, waiting_.now());
+    Scan(layer, passing_.now());
+  }
   if (waiting_.count > 0) Wait(layer);
+}
+
+void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
+  backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
+    Unit& unit = units[u];
+    const RecallSlice& slice = slices_[unit.slice];
+    unit.scanned = slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
+                                             slice.first_position, unit.waits, unit.scores, unit.scan);
+  });
+  std::vector<IndexScan*> scans;
+  for (Unit& unit : units) {
+    if (unit.scanned) scans.push_back(&unit.scan);
+  }
+  if (scans.empty()) return;
+  backend_->ScanIndexes(scans);
+  for (Unit& unit : units) unit.scanned = unit.scanned && unit.scan.done;
 }
 
 void BatchRecall::Score(int layer, Unit& unit) {
   const RecallSlice& slice = slices_[unit.slice];
-  slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
-                      unit.scores);
+  if (unit.scanned) {
+    slice.recall->TakeScan(unit.scan, unit.waits, unit.scores);
+  } else {
+    slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
+                        unit.scores);
+  }
   CompareNear(layer, unit);
 }
 

@@ -77,6 +77,8 @@ class BatchRecall : public StepHook {
     int slice = 0, kv_head = 0;
     bool waits = false;
     std::vector<const float*> queries;  // the group's that choose
+    bool scanned = false;               // on the device
+    IndexScan scan;
     RowScores scores;
     std::vector<int32_t> far;  // of the shortlist: neither local nor in a slot
     RowChoice choice;
@@ -90,6 +92,8 @@ class BatchRecall : public StepHook {
   };
   // The units of this layer, into waiting_ and passing_.
   void FindUnits(int layer, absl::Span<const SliceQueries> queries);
+  // Scores what a device can.
+  void Scan(int layer, absl::Span<Unit> units);
   // Chooses for the slices that wait.
   void Wait(int layer);
   // Fetches and compares what CompareNear left.

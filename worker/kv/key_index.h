@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "policies/kv/kv_layout.h"
 #include "policies/retain/compression_spec.h"
+#include "worker/backend/index_scan.h"
 
 namespace tidepool {
 
@@ -28,6 +29,11 @@ class KeyIndex {
   virtual bool overdue() const { return false; }
   // scores[i][token] estimates queries[i].k for the tokens of the first `blocks` blocks.
   virtual void Score(int head, absl::Span<const float* const> queries, int32_t blocks, float* const* scores) const = 0;
+  // What a device scores the first rows by (ProductIndex of 4 bits, once it has learnt); else without segments.
+  virtual IndexCodes Codes(int head) const { return {}; }
+  // Score for the rows that Codes leaves, of the first `blocks` blocks: scores[i][0] is of the first of them.
+  virtual void ScoreUncoded(int head, absl::Span<const float* const> queries, int32_t blocks,
+                            float* const* scores) const {}
   // Codes and tables.
   virtual int64_t bytes() const = 0;
   // The tables' part of it.

@@ -83,7 +83,7 @@ bool ProductIndex::overdue() const {
 
 void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32_t blocks, float* const* scores) const {
   const Head& at = heads_[head];
-  const int head_dim = shape_.head_dim, count = static_cast<int>(queries.size());
+  const int count = static_cast<int>(queries.size());
   const int32_t coded = std::min(CodedBlocks(at), blocks);
   const size_t table_size = static_cast<size_t>(shape_.groups) * shape_.centroids();
   const auto tables = std::make_unique_for_overwrite<float[]>(count * table_size);
@@ -126,9 +126,26 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
   }
   if (coded < blocks) {
     for (int i = 0; i < count; ++i) out[i] = scores[i] + coded * kBlockTokens;
-    const uint16_t* keys = at.held.data() + static_cast<size_t>(coded - CodedBlocks(at)) * kBlockTokens * head_dim;
-    DotHalves({keys, head_dim, (blocks - coded) * kBlockTokens, head_dim}, count, queries.data(), out.data());
+    ScoreUncoded(head, queries, blocks, out.data());
   }
+}
+
+IndexCodes ProductIndex::Codes(int head) const {
+  if (shape_.bits != 4 || shape_.width() != 4) return {};
+  const Head& at = heads_[head];
+  IndexCodes codes{.head = head, .heads = static_cast<int>(heads_.size()), .shape = shape_, .codes = at.codes};
+  for (const Segment& segment : at.segments)
+    codes.segments.push_back({segment.first_block * kBlockTokens, &segment.tables});
+  codes.on_device = &on_device_;
+  return codes;
+}
+
+void ProductIndex::ScoreUncoded(int head, absl::Span<const float* const> queries, int32_t blocks,
+                                float* const* scores) const {
+  const Head& at = heads_[head];
+  const int32_t rows = std::max(0, blocks - CodedBlocks(at)) * kBlockTokens;
+  DotHalves({at.held.data(), shape_.head_dim, rows, shape_.head_dim}, static_cast<int32_t>(queries.size()),
+            queries.data(), scores);
 }
 
 int64_t ProductIndex::bytes() const {

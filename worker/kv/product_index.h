@@ -8,6 +8,7 @@
 #define TIDEPOOL_WORKER_KV_PRODUCT_INDEX_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "policies/recall/product_code.h"
@@ -23,6 +24,9 @@ class ProductIndex : public KeyIndex {
   void Learn(int head, absl::Span<const float> weight) override;
   bool overdue() const override;
   void Score(int head, absl::Span<const float* const> queries, int32_t blocks, float* const* scores) const override;
+  IndexCodes Codes(int head) const override;
+  void ScoreUncoded(int head, absl::Span<const float* const> queries, int32_t blocks,
+                    float* const* scores) const override;
   int64_t bytes() const override;
   int64_t table_bytes() const override;
   int64_t held_bytes() const override;
@@ -49,6 +53,7 @@ class ProductIndex : public KeyIndex {
   const ProductShape shape_;
   const size_t block_bytes_;
   std::vector<Head> heads_;
+  mutable std::unique_ptr<IndexOnDevice> on_device_;
 };
 
 }  // namespace tidepool

@@ -21,6 +21,10 @@ constexpr size_t kMostAhead = 8;
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
 
+// Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
+// compared leave their places to the next.
+constexpr int kFoundOf = 2;
+
 // The K part of a row in float32.
 void KeyToFloat(const KvLayout& layout, const char* row, float* key) {
   if (layout.type == KvType::kF16) {
@@ -192,6 +196,7 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   const int32_t blocks = log.full_blocks();
   scores.positions = std::min(positions, log.tokens());
   scores.mass = 0;
+  scores.scanned = false;
   scores.shortlist.clear();
   // While the codes are scanned.
   rows.head(layer, kv_head).Prefetch();
@@ -210,8 +215,7 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   // The block being filled is not indexed yet: its exact keys are here.
   ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
 
-  // Compared by the keys that happen to be there, the others' estimates win where they are too high.
-  const int extra = waits || spec_.shortlist >= 0 ? ShortlistRows(spec_) : 0;
+  const int extra = Extra(waits);
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
@@ -230,6 +234,63 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   if (extra == 0) return;
   SetWeights(scores, 0);
   scores.shortlist = BestRowsAscending({scores.weight, scores.state}, slots_ + extra);
+}
+
+// Compared by the keys that happen to be there, the others' estimates win where they are too high.
+int RowRecall::Extra(bool waits) const { return waits || spec_.shortlist >= 0 ? ShortlistRows(spec_) : 0; }
+
+bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                            absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
+                            IndexScan& scan) const {
+  if (spec_.placement != IndexPlacement::kDevice) return false;
+  const int head = layer * layout_.kv_heads + kv_head;
+  scan.index = index_->Codes(head);
+  const int32_t coded = scan.index.segments.empty() ? 0 : scan.index.rows(), blocks = log.full_blocks();
+  scores.positions = scan.positions = std::min(positions, log.tokens());
+  if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
+  scan.queries = queries;
+  scan.count = kFoundOf * (slots_ + std::max<int>(Extra(waits), kMostAhead));
+  scan.candidates.assign((scan.positions + 31) / 32, 0);
+  for (int32_t i = 0; i < scan.positions; ++i) {
+    scan.candidates[i / 32] |= static_cast<uint32_t>(scores.state[i] != RecallState::kOut) << i % 32;
+  }
+  scan.held.clear();
+  for (const SlotRow& row : scores.slots) scan.held.push_back(row.position);
+
+  scan.exact.clear();
+  const int32_t first = blocks * kBlockTokens, count = std::max(0, scan.positions - coded);
+  if (count == 0) return true;
+  const size_t stride = static_cast<size_t>(std::max(blocks * kBlockTokens - coded, 0)) + kBlockTokens;
+  std::vector<float> exact(group_ * stride);
+  std::vector<float*> of_query(group_);
+  for (int g = 0; g < group_; ++g) of_query[g] = exact.data() + g * stride;
+  index_->ScoreUncoded(head, queries, blocks, of_query.data());
+  for (float*& to : of_query) to -= coded;
+  ScoreRows(queries, log.TailRows(layer, kv_head), first, scan.positions, of_query);
+  for (int g = 0; g < group_; ++g) {
+    const auto from = exact.begin() + static_cast<int64_t>(g * stride);
+    scan.exact.insert(scan.exact.end(), from, from + count);
+  }
+  return true;
+}
+
+void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
+  scores.scanned = true;
+  scores.mass = 0;
+  scores.shortlist.clear();
+  scores.listed.swap(scan.rows);
+  scores.stride = scores.listed.size();
+  scores.estimate.swap(scan.estimate);
+  scores.share.swap(scan.share);
+  scores.rest.swap(scan.rest);
+  scores.sum.swap(scan.sum);
+  for (int g = 0; g < group_; ++g) scores.mass += scores.sum[g] / scan.all[g] / static_cast<float>(group_);
+  const int extra = Extra(waits);
+  if (extra == 0) return;
+  SetWeights(scores, 0);
+  const auto listed = static_cast<size_t>(scores.rows_above);
+  scores.shortlist = BestOf({{scores.above.data(), listed}, {scores.above_weight.data(), listed}}, slots_ + extra);
+  std::sort(scores.shortlist.begin(), scores.shortlist.end());
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
@@ -261,6 +322,17 @@ void RowRecall::SetWeights(RowScores& scores, float least) const {
     shares[g] = scores.share.data() + g * scores.stride;
     factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(group_));
   }
+  if (scores.scanned) {
+    std::fill(scores.weight.begin(), scores.weight.end(), 0.0f);
+    for (size_t i = 0; i < scores.listed.size(); ++i) {
+      float weight = 0;
+      for (int g = 0; g < group_; ++g) weight += factor[g] * shares[g][i];
+      scores.above[i] = scores.listed[i];
+      scores.above_weight[i] = scores.weight[scores.listed[i]] = weight;
+    }
+    scores.rows_above = static_cast<int32_t>(scores.listed.size());
+    return;
+  }
   scores.rows_above = WeighShares(shares.data(), factor.data(), group_, scores.positions, least, scores.weight.data(),
                                   scores.above.data(), scores.above_weight.data());
 }
@@ -271,8 +343,12 @@ void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   float key[kMaxHeadDim];
   KeyToFloat(layout_, row, key);
+  const size_t place =
+      scores.scanned ? static_cast<size_t>(std::lower_bound(scores.listed.begin(), scores.listed.end(), position) -
+                                           scores.listed.begin())
+                     : static_cast<size_t>(position);
   for (int g = 0; g < group_; ++g) {
-    const size_t at = g * scores.stride + position;
+    const size_t at = g * scores.stride + place;
     scores.share[at] *= std::exp((Dot(queries[g], key, head_dim) - scores.estimate[at]) * scale);
   }
 }
@@ -296,7 +372,9 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   HeadState& state = head(layer, kv_head);
   if (!scores.shortlist.empty()) {  // anew: estimates that were far too high would leave nothing of a corrected sum
     for (int g = 0; g < group_; ++g) {
-      scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * scores.stride, scores.positions));
+      const size_t count = scores.scanned ? scores.stride : scores.positions;
+      scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * scores.stride, count));
+      if (scores.scanned) scores.sum[g] += scores.rest[g];
     }
   }
   const float beta = static_cast<float>(spec_.ema_beta), theta = state.threshold.started ? state.threshold.theta : 0.0f;
@@ -304,10 +382,13 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   SetWeights(scores, near);
   Average(state, scores);
   const RecallRows rows{scores.weight, scores.state};
+  const auto rows_above = static_cast<size_t>(scores.rows_above);
+  const WeighedRows above{{scores.above.data(), rows_above}, {scores.above_weight.data(), rows_above}};
   RecallChoice chosen;
   std::vector<int32_t> best, runners_up;
   if (exact) {
-    best = BestRows(rows, spec_.mode == RecallMode::kAsync ? 2 * slots_ : slots_);
+    const int count = spec_.mode == RecallMode::kAsync ? 2 * slots_ : slots_;
+    best = scores.scanned ? BestOf(above, count) : BestRows(rows, count);
     if (best.size() > static_cast<size_t>(slots_)) {
       runners_up.assign(best.begin() + slots_, best.end());
       best.resize(slots_);
@@ -317,8 +398,7 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
     state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
   } else {
     TopRows& top = scores.top;
-    const size_t likely = near > 0 ? scores.rows_above : 0;
-    FindTopRows(rows, slots_, {{scores.above.data(), likely}, {scores.above_weight.data(), likely}}, top);
+    FindTopRows(rows, slots_, near > 0 || scores.scanned ? above : WeighedRows(), top);
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
     // The first step has no threshold yet: everything that would be among the best is wanted.
     const float least = static_cast<float>(spec_.min_share) / scores.mass;

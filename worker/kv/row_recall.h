@@ -58,6 +58,11 @@ struct RowScores {
   int32_t rows_above = 0;
   TopRows top;
   std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
+  // Scanned on the device: `estimate` and `share` are of `listed`, ascending positions, those with recall slots among
+  // them, and so is `above`; other weights are told as 0.
+  bool scanned = false;
+  std::vector<int32_t> listed;
+  std::vector<float> rest;  // [group]: of the other candidates' shares
 
   bool any() const { return mass > 0; }
 };
@@ -100,6 +105,11 @@ class RowRecall {
   // kv head) may run at once, of both halves.
   void Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
              absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const;
+  // Score in two parts, for Backend::ScanIndexes between them. False: nothing to scan there, Score is to be called.
+  bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                   absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
+                   IndexScan& scan) const;
+  void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
   // takes the place of the estimate.
   void Compare(absl::Span<const float* const> queries, int32_t position, const char* row, RowScores& scores) const;
@@ -146,6 +156,8 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
+  // Rows beyond the slots whose own keys are compared.
+  int Extra(bool waits) const;
   // Fills state and slots; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where

@@ -194,6 +194,45 @@ TEST(DeviceTest, RecallsWithoutWaiting) {
   EXPECT_EQ(got.result.usage.evicted_rows, expected.result.usage.evicted_rows);
 }
 
+// The index lies on the device: prompts are long enough for codes to be learnt, answers for blocks to be added. Tables
+// that are learnt from keys which differ in the last bits are others, and choose other rows among those that score
+// nearly alike; index_scan_test compares choices by the same tables.
+TEST(DeviceTest, RecallsByAnIndexOnTheDevice) {
+  const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
+  Worker cpu("cpu", model, /*exact=*/true), device(DeviceUnderTest(), model, /*exact=*/true);
+  std::vector<int32_t> prompt(300);
+  std::mt19937 random(15);
+  for (int32_t& token : prompt) token = static_cast<int32_t>(random() % model->config().vocabulary);
+  for (const RecallMode mode : {RecallMode::kSync, RecallMode::kAsync}) {
+    GenerationRequest request = Request(prompt, 40);
+    request.compression = *PresetSpec("snapkv");
+    request.compression.budget_fraction = 0.4;
+    request.compression.window_tokens = 8;
+    request.compression.recall.mode = mode;
+    request.compression.recall.index = RecallIndex::kPq16x4;
+    request.compression.recall.placement = IndexPlacement::kDevice;
+    request.compression.recall.shortlist = 16;
+    request.logprobs = 0;
+    const Answer expected = RunRequest(cpu.engine(), request);
+    request.forced_tokens = expected.tokens;
+    const Answer got = RunRequest(device.engine(), request);
+    ASSERT_TRUE(expected.result.status.ok()) << expected.result.status;
+    ASSERT_TRUE(got.result.status.ok()) << got.result.status;
+    EXPECT_GT(got.result.usage.recalled_rows, 0);
+    EXPECT_EQ(got.result.usage.lost_rows, 0);
+    EXPECT_EQ(got.result.usage.evicted_rows, expected.result.usage.evicted_rows);
+    if (mode == RecallMode::kAsync) continue;  // a token later than on the CPU
+    EXPECT_NEAR(got.result.usage.recalled_rows, expected.result.usage.recalled_rows,
+                0.01 * expected.result.usage.recalled_rows);
+    double difference = 0;
+    for (size_t i = 0; i < expected.logprobs.size(); ++i) {
+      difference += std::abs(got.logprobs[i].logprob - expected.logprobs[i].logprob);
+    }
+    EXPECT_LT(difference / static_cast<double>(expected.logprobs.size()), 0.1);
+  }
+  EXPECT_EQ(device.engine().Stats().used_pages, 0);
+}
+
 TEST(DeviceTest, ASessionGoesOnOnAnotherDevice) {
   const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f32.gguf"));
   for (const KvPrecision precision : {KvPrecision::kF16, KvPrecision::kInt8, KvPrecision::kKivi4}) {

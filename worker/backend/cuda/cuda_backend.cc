@@ -16,6 +16,9 @@ namespace {
 
 constexpr size_t kMostWritten = 4096;  // rows on their way into slots: 2 MiB at a head_dim of 128
 
+// What is free beside weights and pages: so much of it at most is for recall indexes, 1 in so many bytes.
+constexpr size_t kIndexPart = 4;
+
 constexpr size_t kMostPackedBytes = size_t{64} << 20;  // of groups on their way into packed pages, about
 
 int64_t KeyOf(const RowPlace& place) { return int64_t{place.place} * 64 + place.row; }
@@ -101,6 +104,11 @@ CudaBackend::CudaBackend(std::unique_ptr<Device> device, std::shared_ptr<const M
       alike_best_(device_.get()),
       host_cosines_(device_.get(), true),
       host_best_(device_.get(), true),
+      index_room_{.bytes = device_->facts().free_bytes / kIndexPart},
+      scan_scores_(device_.get()),
+      scan_answer_(device_.get()),
+      host_answer_(device_.get(), true),
+      host_index_(device_.get(), true),
       sums_(device_.get()),
       best_{DeviceBuffer(device_.get()), DeviceBuffer(device_.get())},
       best_ids_{DeviceBuffer(device_.get()), DeviceBuffer(device_.get())},

@@ -14,6 +14,7 @@
 
 #include "base/mutex.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/cuda/device_index.h"
 #include "worker/backend/cuda/device_memory.h"
 #include "worker/backend/cuda/device_pages.h"
 #include "worker/backend/cuda/device_weights.h"
@@ -43,6 +44,8 @@ class CudaBackend final : public Backend {
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
   bool MostAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks) override;
   void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) override;
+  bool scans_indexes() const override { return true; }
+  void ScanIndexes(absl::Span<IndexScan* const> scans) override;
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
   void Repack(SequenceRows& rows, int layer, int kv_head) override;
   void Pack(SequenceRows& rows, KvPrecision precision, absl::Span<const PackTask> tasks) override;
@@ -101,6 +104,8 @@ class CudaBackend final : public Backend {
   char* PackGroupsOf(KvPrecision precision, absl::Span<const uint16_t* const> rows, int64_t value_offset);
   // MostAlike for the rows `first` to first + at_once - 1 of each task.
   void FindAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks, size_t first, size_t at_once);
+  // ScanIndexes, of scans with so many bytes of scores and ranks. With mutex_ held.
+  void ScanSome(absl::Span<IndexScan* const> scans, size_t scratch);
   // Moves the plain rows of a head to the first plain slots, by ascending position.
   void MoveToFront(const HeadRows& head);
   void RunLayer(Plan& plan, int layer, StepHook* hook);
@@ -165,6 +170,8 @@ class CudaBackend final : public Backend {
   DeviceBuffer births_;
   DeviceBuffer moved_, packed_, job_scores_;
   DeviceBuffer alike_keys_, alike_lengths_, alike_cosines_, alike_best_, host_cosines_, host_best_;
+  IndexRoom index_room_;
+  DeviceBuffer scan_scores_, scan_answer_, host_answer_, host_index_;
   DeviceBuffer sums_;
   DeviceBuffer best_[2], best_ids_[2], host_best_logits_, host_best_ids_;  // of parts, in turn
   DeviceBuffer host_queries_, host_logits_, host_sums_, host_rows_, host_scores_;

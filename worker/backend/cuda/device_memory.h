@@ -77,6 +77,7 @@ class Uploads {
     holding_ = true;
   }
   void Release() { holding_ = false; }
+  bool holding() const { return holding_; }
 
   template <class T>
   T* Upload(absl::Span<const T> values) {

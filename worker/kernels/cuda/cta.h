@@ -110,6 +110,8 @@ class DeviceCta {
 
   // True in all lanes where it is in one.
   __device__ __forceinline__ bool WarpAny(bool value) { return __any_sync(~0u, value) != 0; }
+  // A bit for each lane where it is true.
+  __device__ __forceinline__ uint32_t WarpBits(bool value) { return __ballot_sync(~0u, value); }
 
   // c += a b of 16 x 16 by 16 x 8 halves, over the warp. Lane 4 r + q holds, two halves to a word: a: rows r, r + 8, r,
   // r + 8 at k = 2 q (the first two) and 8 + 2 q; b: column r at k = 2 q and 8 + 2 q; c: row r, columns 2 q and 2 q +
@@ -262,11 +264,13 @@ TP_KERNEL float BrainToFloat(uint16_t brain) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
-// Which bit it is, of a word that is not 0.
+// Which bit it is, of a word that is not 0; how many bits are set.
 #ifdef __CUDACC__
 TP_KERNEL int LowestBit(uint32_t word) { return __ffs(static_cast<int>(word)) - 1; }
+TP_KERNEL int CountBits(uint32_t word) { return __popc(word); }
 #else
 TP_KERNEL int LowestBit(uint32_t word) { return __builtin_ctz(word); }
+TP_KERNEL int CountBits(uint32_t word) { return __builtin_popcount(word); }
 #endif
 // a * b + c, rounded twice.
 #ifdef __CUDACC__

@@ -108,6 +108,12 @@ class HostCta {
     return value;
   }
   bool WarpAny(bool value) { return WarpMax(value ? 1.0f : 0.0f) != 0; }
+  uint32_t WarpBits(bool value) {
+    const auto bit = static_cast<float>(1 << thread_ % 16);
+    float halves[2] = {value && thread_ % 32 < 16 ? bit : 0, value && thread_ % 32 >= 16 ? bit : 0};
+    GroupSum<32>(halves);
+    return static_cast<uint32_t>(halves[0]) | static_cast<uint32_t>(halves[1]) << 16;
+  }
   void MultiplyHalves(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
     emulator_->WaitForProduct(a, b, c);
   }

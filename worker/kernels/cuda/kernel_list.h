@@ -15,6 +15,7 @@
 #include "worker/kernels/cuda/move_rows_body.h"
 #include "worker/kernels/cuda/pack_rows_body.h"
 #include "worker/kernels/cuda/prefill_body.h"
+#include "worker/kernels/cuda/recall_body.h"
 #include "worker/kernels/cuda/rotate_store_body.h"
 #include "worker/kernels/cuda/rows_body.h"
 #include "worker/kernels/cuda/score_rows_body.h"
@@ -43,10 +44,11 @@ template <class Kernel, class First, class... Rest>
 struct IndexIn<Kernel, KernelList<First, Rest...>>
     : std::integral_constant<int, 1 + IndexIn<Kernel, KernelList<Rest...>>::value> {};
 
-using RowKernels = KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths,
-                              MoveRows, UpdateEntries, BestLogits, PackGroups, CopyPages, MovePackedRows, MeasureKeys,
-                              MixRows, AlikeRows<2>, AlikeRows<4>, AlikeRows<8>, AlikeRows<16>, AlikeRows<32>,
-                              ScoreRows<2>, ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
+using RowKernels =
+    KernelList<Embed, Dequantize, PrepareRows, AddBias, RotateAndStore, MergeSplits, MarkBirths, MoveRows,
+               UpdateEntries, BestLogits, ScanCodes, SumShares, FindBestRows, PackGroups, CopyPages, MovePackedRows,
+               MeasureKeys, MixRows, AlikeRows<2>, AlikeRows<4>, AlikeRows<8>, AlikeRows<16>, AlikeRows<32>,
+               ScoreRows<2>, ScoreRows<4>, ScoreRows<8>, ScoreRows<16>, ScoreRows<32>>;
 using PrefillKernels =
     KernelList<FlashPrefill<2>, FlashPrefill<4>, FlashPrefill<8>, FlashPrefill<16>, FlashPrefill<32>, FlashPacked<2>,
                FlashPacked<4>, FlashPacked<8>, FlashPacked<16>, FlashPacked<32>, FlashColumnSums<2>, FlashColumnSums<4>,
