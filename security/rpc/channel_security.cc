@@ -16,6 +16,7 @@
 #include "base/status_macros.h"
 #include "security/file_stamp.h"
 #include "security/pem_files.h"
+#include "security/rpc/callback_threads.h"
 #include "security/rpc/certificate_reload.h"
 
 namespace tidepool {
@@ -138,6 +139,7 @@ absl::StatusOr<std::shared_ptr<const ChannelSecurity>> ChannelSecurity::Create(C
 
 std::shared_ptr<grpc::Channel> OpenChannel(const ChannelSecurity* security, const std::string& address,
                                            grpc::ChannelArguments* arguments) {
+  KeepCallbackThreads();
   const bool is_unix = absl::StartsWith(address, "unix:");
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   if (security != nullptr) {

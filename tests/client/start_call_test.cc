@@ -2,16 +2,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "base/mutex.h"
 #include "client/generation_client.h"
 #include "tests/client/http/tiny_worker.h"
+#include "tests/support/eventually.h"
 
 namespace tidepool {
 namespace {
@@ -139,6 +143,24 @@ TEST(StartCallTest, TheEndSaysWhatWentWrong) {
   client.StartChat(v1::ChatRequest(), nobody);
   EXPECT_EQ(nobody->Result().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(nobody->Result().status().message()), testing::HasSubstr(address));
+}
+
+TEST(StartCallTest, TheLastChannelOfTheProcessMayGoWithACallThatEnds) {
+  for (int i = 0; i < 20; ++i) {
+    auto client = std::make_unique<GenerationClient>("unix:/nobody/is/here");
+    std::promise<void> gone, ended;
+    client->StartEstimate(
+        v1::EstimateRequest(),
+        [&](const absl::StatusOr<v1::EstimateResponse>&) {
+          gone.get_future().wait();
+          ended.set_value();
+        },
+        absl::Now() + absl::Seconds(10));
+    client.reset();  // from here on the call alone holds the channel
+    gone.set_value();
+    ended.get_future().wait();
+    test::Tick(std::chrono::milliseconds(10));  // without another channel that holds gRPC's threads
+  }
 }
 
 TEST(DetokenizeTest, LengthsSayWhatEachTokenGave) {

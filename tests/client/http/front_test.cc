@@ -11,10 +11,12 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/http/http_server.h"
 #include "tests/client/http/raw_client.h"
 #include "tests/client/http/tiny_worker.h"
+#include "tests/support/eventually.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool::http {
@@ -274,7 +276,12 @@ TEST_F(FrontTest, MetricsCountWhatWasAnswered) {
   Post("/v1/completions", Completion(5));
   Post("/v1/completions", Completion(5, {{"nonsense", 1}}));
   Get("/somewhere");
-  const RawResponse metrics = Get("/metrics");
+  // An answer is counted once its response has gone out.
+  RawResponse metrics;
+  test::Eventually([&] {
+    metrics = Get("/metrics");
+    return absl::StrContains(metrics.body, "tidepool_http_running_answers 0\n");
+  });
   EXPECT_THAT(metrics.Header("Content-Type"), HasSubstr("text/plain; version=0.0.4"));
   for (const char* line : {"tidepool_http_requests_total{path=\"/v1/completions\",code=\"200\"} 1\n",
                            "tidepool_http_requests_total{path=\"/v1/completions\",code=\"400\"} 1\n",
