@@ -20,6 +20,7 @@
 #include "rocksdb/convenience.h"
 #include "rocksdb/db.h"
 #include "rocksdb/env.h"
+#include "rocksdb/metadata.h"
 #include "rocksdb/table.h"
 #include "rocksdb/write_batch.h"
 
@@ -111,6 +112,7 @@ rocksdb::ColumnFamilyOptions MakeFamilyOptions(size_t write_buffer_bytes, std::s
 struct OpenFiles {
   std::unique_ptr<rocksdb::DB> db;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;  // by Family
+  bool damaged = false;
 
   rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles[static_cast<size_t>(family)]; }
   ~OpenFiles() {
@@ -121,7 +123,11 @@ struct OpenFiles {
   }
 };
 
-absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& options, rocksdb::Env* env) {
+// `damaged`: what is damaged is only met by who reads it. Files that cannot be opened are no reason not to open the
+// others, and there are no compactions, which would meet the damage again and end all writes. Block values are
+// compacted all the same: their files are renamed, not read, and only compacted ones can be dropped whole.
+absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& options, rocksdb::Env* env,
+                                                        bool damaged) {
   const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(kBlockCacheBytes);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   for (int i = 0; i < kFamilies; ++i) {
@@ -129,15 +135,22 @@ absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& o
     const size_t buffer =
         values ? options.write_buffer_bytes : std::min<size_t>(options.write_buffer_bytes, kSmallWriteBufferBytes);
     families.emplace_back(kFamilyNames[i], MakeFamilyOptions(buffer, cache));
+    families.back().options.disable_auto_compactions = damaged && !values;
   }
+  rocksdb::DBOptions db_options = MakeDbOptions(options, env);
+  db_options.paranoid_checks = !damaged;
   rocksdb::DB* db = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  const rocksdb::Status status =
-      rocksdb::DB::Open(MakeDbOptions(options, env), options.data_dir + "/db", families, &handles, &db);
+  const rocksdb::Status status = rocksdb::DB::Open(db_options, options.data_dir + "/db", families, &handles, &db);
+  if (status.IsCorruption() && !damaged) {
+    TP_LOG(Error, "cache", "data_dir ", options.data_dir, " is damaged, what can be read is kept: ", status.ToString());
+    return OpenDatabase(options, env, /*damaged=*/true);
+  }
   if (!status.ok()) return OpenError(options.data_dir, status);
   auto files = std::make_unique<OpenFiles>();
   files->db.reset(db);
   files->handles = std::move(handles);
+  files->damaged = damaged;
   return files;
 }
 
@@ -146,7 +159,10 @@ absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& o
 class Database::Impl {
  public:
   Impl(DatabaseOptions options, std::unique_ptr<rocksdb::Env> env, std::unique_ptr<OpenFiles> files)
-      : options_(std::move(options)), env_(std::move(env)), files_(std::move(files)) {}
+      : options_(std::move(options)), env_(std::move(env)), files_(std::move(files)) {
+    MutexLock lock(&mutex_);
+    damaged_ = files_->damaged;
+  }
 
   const DatabaseOptions& options() const { return options_; }
 
@@ -182,19 +198,22 @@ class Database::Impl {
   // After a failed write RocksDB refuses all others until it is resumed; trying that for each write would flood a full
   // disk with attempts.
   void ResumeIfDue() {
+    bool damaged = false;
     {
       MutexLock lock(&mutex_);
       if (writable_ || resuming_ || absl::Now() - last_resume_ < options_.resume_interval) return;
       last_resume_ = absl::Now();
       resuming_ = true;
+      damaged = damaged_;
     }
     // Resuming flushes memtables and begins a new log, and nothing is lost. With empty memtables it keeps the log that
-    // failed, and a further write to that fails, or aborts where RocksDB was built with assertions.
+    // failed, and a further write to that fails, or aborts where RocksDB was built with assertions. After damage it
+    // does not resume, and opened as damaged it takes no notice of a log that failed.
     bool resumed = false;
     bool reopen = false;
     {
       const Use use(this);
-      if (!use) {
+      if (!use || damaged) {
         reopen = true;
       } else if (HoldsUnflushed(use)) {
         resumed = use.db()->Resume().ok();
@@ -226,6 +245,7 @@ class Database::Impl {
     }
     if (writable_) TP_LOG(Error, "cache", options_.data_dir, " takes no writes: ", status.ToString());
     if (writable_) last_resume_ = absl::Now();
+    damaged_ = damaged_ || status.IsCorruption();
     writable_ = false;
     may_write_ = false;
     why_ = status.ToString();
@@ -276,7 +296,13 @@ class Database::Impl {
       old = std::move(files_);
     }
     old.reset();
-    absl::StatusOr<std::unique_ptr<OpenFiles>> files = OpenDatabase(options_, env_.get());
+    bool damaged = false;
+    {
+      MutexLock lock(&mutex_);
+      damaged = damaged_;
+    }
+    if (damaged) TP_LOG(Error, "cache", "data_dir ", options_.data_dir, " is damaged, what can be read is kept");
+    absl::StatusOr<std::unique_ptr<OpenFiles>> files = OpenDatabase(options_, env_.get(), damaged);
     if (!files.ok()) TP_LOG(Error, "cache", files.status().message());
     MutexLock lock(&mutex_);
     if (files.ok()) files_ = *std::move(files);
@@ -294,7 +320,8 @@ class Database::Impl {
   bool resuming_ ABSL_GUARDED_BY(mutex_) = false;
   bool writable_ ABSL_GUARDED_BY(mutex_) = true;
   bool may_write_ ABSL_GUARDED_BY(mutex_) = true;
-  std::string why_ ABSL_GUARDED_BY(mutex_);  // the last write failed
+  bool damaged_ ABSL_GUARDED_BY(mutex_) = false;  // OpenDatabase
+  std::string why_ ABSL_GUARDED_BY(mutex_);       // the last write failed
   absl::Time last_resume_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
@@ -313,10 +340,16 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const DatabaseOptions& 
     return absl::UnavailableError(absl::StrCat("data_dir ", options.data_dir, " cannot be made: ", error.message()));
   }
   std::unique_ptr<rocksdb::Env> env = MakeResumableEnv(options.env != nullptr ? options.env : rocksdb::Env::Default());
-  TP_ASSIGN_OR_RETURN(std::unique_ptr<OpenFiles> files, OpenDatabase(options, env.get()));
+  TP_ASSIGN_OR_RETURN(std::unique_ptr<OpenFiles> files, OpenDatabase(options, env.get(), /*damaged=*/false));
   std::unique_ptr<Database> database(new Database(std::make_unique<Impl>(options, std::move(env), std::move(files))));
 
-  TP_ASSIGN_OR_RETURN(const std::optional<std::string> format, database->Get(Family::kMeta, kFormatKey));
+  ReadResult read = database->Get(Family::kMeta, kFormatKey);
+  if (absl::IsDataLoss(read.status())) {  // the other files are none the worse for it
+    TP_LOG(Error, "cache", "data_dir ", options.data_dir,
+           ": the format version is damaged, and written anew: ", read.status().message());
+    read = std::nullopt;
+  }
+  TP_ASSIGN_OR_RETURN(const std::optional<std::string> format, std::move(read));
   if (!format.has_value()) {
     TP_RETURN_IF_ERROR(database->Write({{{.family = Family::kMeta, .key = kFormatKey, .value = kFormatVersion}}},
                                        Durability::kSynced));
@@ -366,6 +399,9 @@ std::vector<Database::ReadResult> Database::MultiGet(Family family, absl::Span<c
   const Impl::Use use(impl_.get());
   if (!use) return std::vector<ReadResult>(keys.size(), use.NotOpen());
   use.db()->MultiGet(read, use.handle(family), keys.size(), slices.data(), values.data(), statuses.data());
+  for (size_t i = 0; i < keys.size(); ++i) {  // a file that cannot be opened fails the keys of other files, too
+    if (statuses[i].IsCorruption()) statuses[i] = use.db()->Get(read, use.handle(family), slices[i], &values[i]);
+  }
   std::vector<ReadResult> results;
   results.reserve(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
@@ -394,6 +430,18 @@ absl::Status Database::Scan(Family family, std::string_view first, std::string_v
     if (!visit(ToView(it->key()), ToView(it->value()))) return absl::OkStatus();
   }
   return it->status().ok() ? absl::OkStatus() : ReadError(it->status());
+}
+
+std::string Database::LargestKeyInFiles(Family family) const {
+  std::string largest;
+  const Impl::Use use(impl_.get());
+  if (!use) return largest;
+  rocksdb::ColumnFamilyMetaData metadata;
+  use.db()->GetColumnFamilyMetaData(use.handle(family), &metadata);
+  for (const rocksdb::LevelMetaData& level : metadata.levels) {
+    for (const rocksdb::SstFileMetaData& file : level.files) largest = std::max(largest, file.largestkey);
+  }
+  return largest;
 }
 
 absl::Status Database::DropFilesBelow(Family family, std::string_view end) {

@@ -4,6 +4,9 @@
 // Files: <data_dir>/db. Errors of the disk (full, read-only, I/O) refuse writes until the disk takes them again; reads
 // go on. Then the files may be opened anew, for which calls wait: unlogged writes whose flush had failed are lost, as
 // in a crash. A visitor of Scan must not call the database.
+//
+// Damage: who reads what a damaged file holds is told DataLoss; the rest is served, and writes are taken. From the
+// first that is met on, files are not merged any more, but for those of block values (an error in the log says so).
 #ifndef TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
 #define TIDEPOOL_CACHESERVICE_ROCKSDB_DATABASE_H_
 
@@ -66,8 +69,13 @@ class Database {
   std::vector<ReadResult> MultiGet(Family family, absl::Span<const std::string> keys) const;
 
   // Calls visit(key, value) in order of keys in [first, end) until it returns false; an empty `end` means no end.
+  // DataLoss: at the first damage; a file that cannot be opened may be met before the first key.
   absl::Status Scan(Family family, std::string_view first, std::string_view end,
                     absl::FunctionRef<bool(std::string_view key, std::string_view value)> visit) const;
+
+  // No key of a file of this family is larger; empty: there is no file. Of damaged files, too. What was there when the
+  // database was opened is in files.
+  std::string LargestKeyInFiles(Family family) const;
 
   // Deletes the files all of whose keys are below `end`, without reading them. Keys below `end` in other files stay.
   absl::Status DropFilesBelow(Family family, std::string_view end);

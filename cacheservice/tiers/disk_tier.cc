@@ -23,6 +23,7 @@ constexpr uint64_t kMinWriteBufferBytes = uint64_t{256} << 10;
 constexpr uint64_t kMaxWriteBufferBytes = uint64_t{32} << 20;
 constexpr uint64_t kGroupBytes = uint64_t{4} << 20;  // of one write: more waits for the next
 constexpr size_t kReadBatch = 32;                    // values of one MultiGet
+constexpr int kAskedByNumber = 256;                  // entries of a damaged index, then it is scanned again
 
 void AppendBigEndian(uint64_t value, int bytes, std::string* out) {
   for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out->push_back(static_cast<char>(value >> shift));
@@ -109,36 +110,66 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uin
 }
 
 absl::Status DiskTier::Load() {
-  TP_ASSIGN_OR_RETURN(const std::optional<std::string> first, database_->Get(Family::kMeta, kFirstSequenceKey));
-  if (first.has_value() && first->size() != kSequenceBytes) {
+  const Database::ReadResult first = database_->Get(Family::kMeta, kFirstSequenceKey);
+  if (!first.ok() && !absl::IsDataLoss(first.status())) return first.status();
+  if (first.ok() && first->has_value() && (*first)->size() != kSequenceBytes) {
     return absl::DataLossError(
-        absl::StrCat("disk tier: ", std::string(kFirstSequenceKey), " has ", first->size(), " bytes"));
+        absl::StrCat("disk tier: ", std::string(kFirstSequenceKey), " has ", (*first)->size(), " bytes"));
   }
-  const uint64_t first_sequence = first.has_value() ? ReadBigEndian(*first) : 0;
+  // Without the mark, entries are believed whose values are gone, until one asks for them.
+  const uint64_t first_sequence = first.ok() && first->has_value() ? ReadBigEndian(**first) : 0;
+  TP_RETURN_IF_ERROR(LoadIndex(first_sequence));
+  MutexLock lock(&mutex_);
+  trimmed_sequence_ = first_sequence;
+  untrimmed_bytes_ = write_buffer_bytes_;  // look for files to drop once
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::LoadIndex(uint64_t first_sequence) {
+  const std::string last_key = database_->LargestKeyInFiles(Family::kBlockIndex);
+  const uint64_t end = last_key.size() == kSequenceBytes ? ReadBigEndian(last_key) + 1 : 0;
   MutexLock lock(&mutex_);
   index_.SkipTo(first_sequence);
   int64_t unreadable = 0;
-  TP_RETURN_IF_ERROR(database_->Scan(
-      Family::kBlockIndex, SequenceKey(first_sequence), {},
-      [this, &unreadable](std::string_view key, std::string_view entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        uint64_t sequence = 0;
-        BlockId id;
-        uint32_t value_bytes = 0;
-        std::string_view tenant;
-        if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes, &tenant) || sequence < index_.next_sequence()) {
-          ++unreadable;
-          return true;
-        }
-        // What a crash left is in files or in the synced log by now.
-        index_.Add(id, {.sequence = sequence,
-                        .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)),
-                        .durable = true,
-                        .tenant = tenants_ == nullptr ? kNoTenant : tenants_->IdOf(tenant)});
-        return true;
-      }));
+  const auto add = [this, &unreadable](std::string_view key, std::string_view entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    uint64_t sequence = 0;
+    BlockId id;
+    uint32_t value_bytes = 0;
+    std::string_view tenant;
+    if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes, &tenant) || sequence < index_.next_sequence()) {
+      ++unreadable;
+      return true;
+    }
+    // What a crash left is in files or in the synced log by now.
+    index_.Add(id, {.sequence = sequence,
+                    .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)),
+                    .durable = true,
+                    .tenant = tenants_ == nullptr ? kNoTenant : tenants_->IdOf(tenant)});
+    return true;
+  };
+  absl::Status damage;
+  while (true) {
+    const absl::Status scanned = database_->Scan(Family::kBlockIndex, SequenceKey(index_.next_sequence()), {}, add);
+    if (!scanned.ok() && !absl::IsDataLoss(scanned)) return scanned;
+    if (damage.ok()) damage = scanned;
+    if (index_.next_sequence() >= end) break;
+    // A scan ends where the damage begins, or does not begin, and RocksDB 7.8 does not always say so: what lies behind
+    // it is asked for by its number.
+    for (int i = 0; i < kAskedByNumber && index_.next_sequence() < end; ++i) {
+      const uint64_t sequence = index_.next_sequence();
+      const std::string key = SequenceKey(sequence);
+      const Database::ReadResult entry = database_->Get(Family::kBlockIndex, key);
+      if (!entry.ok() && !absl::IsDataLoss(entry.status())) return entry.status();
+      if (!entry.ok()) ++stats_.corrupt;
+      if (damage.ok()) damage = entry.status();
+      if (entry.ok() && entry->has_value()) add(key, **entry);
+      index_.SkipTo(sequence + 1);
+    }
+  }
+  if (!damage.ok()) {
+    TP_LOG(Error, "cache", "disk tier: ", stats_.corrupt, " blocks are lost, the index is damaged: ", damage.message());
+  }
   if (unreadable > 0) TP_LOG(Warning, "cache", "disk tier: ", unreadable, " index entries are unreadable");
-  trimmed_sequence_ = first_sequence;
-  untrimmed_bytes_ = write_buffer_bytes_;  // look for files to drop once
   return absl::OkStatus();
 }
 

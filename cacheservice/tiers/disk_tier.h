@@ -115,6 +115,8 @@ class DiskTier {
   DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes, TenantTable* tenants,
            DepartureLog* departures, TenantId owner);
   absl::Status Load();
+  // All entries that can be read. The blocks that damage hides count as corrupt; the others are none the worse for it.
+  absl::Status LoadIndex(uint64_t first_sequence) ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<Pending*> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteGroup(const std::vector<Pending*>& group) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Plan(const DiskPut& put, bool durable, std::vector<Planned>* planned)

@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +18,7 @@
 #include "cacheservice/rocksdb/database.h"
 #include "tests/cacheservice/rocksdb/child_test.h"
 #include "tests/cacheservice/rocksdb/faulty_disk.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool {
@@ -68,6 +71,43 @@ TEST_F(DiskFaultTest, AFullDiskRefusesWritesByNameAndReadsGoOnAndWritesComeBack)
   database = Open();
   EXPECT_EQ(*database->Get(Family::kBlockValues, "before"), "1");
   EXPECT_EQ(*database->Get(Family::kBlockValues, "after"), "3");
+}
+
+// One that serves what it can read of damaged files is opened in another way (database.h), which must not change this.
+TEST_F(DiskFaultTest, ADamagedDatabaseOnAFullDiskRefusesWritesAndTakesThemAgain) {
+  {
+    auto database = Open();
+    ASSERT_TRUE(Put(*database, "lost", "0").ok());
+    ASSERT_TRUE(database->Flush().ok());
+  }
+  for (const auto& file : std::filesystem::directory_iterator(dir_.File("db"))) {
+    if (file.path().extension() != ".sst") continue;
+    std::string bytes = test::ReadFile(file.path());
+    if (bytes.find("block_values") == std::string::npos) continue;
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    std::ofstream(file.path(), std::ios::binary) << bytes;
+  }
+  auto database = Open();
+  ASSERT_EQ(database->Get(Family::kBlockValues, "lost").status().code(), absl::StatusCode::kDataLoss);
+  for (int round = 0; round < 4; ++round) {
+    const std::string number = absl::StrCat(round);
+    ASSERT_TRUE(Put(*database, "m-before" + number, "1").ok()) << number;
+    ASSERT_TRUE(Put(*database, "m-unlogged" + number, "2", Durability::kUnlogged).ok());
+    disk_->set_writes(round % 2 == 0 ? FaultyFileSystem::Writes::kDiskFull : FaultyFileSystem::Writes::kReadOnly);
+    EXPECT_EQ(Put(*database, "m-during" + number, "3").code(), absl::StatusCode::kResourceExhausted);
+    if (round > 1) {
+      EXPECT_EQ(database->Flush().code(), absl::StatusCode::kResourceExhausted);
+    }
+    EXPECT_FALSE(database->writable());
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    EXPECT_EQ(Put(*database, "m-after" + number, "4"), absl::OkStatus());
+  }
+  database.reset();
+  database = Open();
+  for (int round = 0; round < 4; ++round) {
+    EXPECT_EQ(*database->Get(Family::kBlockValues, absl::StrCat("m-before", round)), "1");
+    EXPECT_EQ(*database->Get(Family::kBlockValues, absl::StrCat("m-after", round)), "4");
+  }
 }
 
 TEST_F(DiskFaultTest, ADiskThatBecomesReadOnlyRefusesWritesAndReadsGoOn) {
