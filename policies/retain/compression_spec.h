@@ -143,8 +143,7 @@ std::string_view PresetSummary(std::string_view name);
 absl::Status ValidateCompression(const CompressionSpec& spec);
 // Attention sums over all queries since the first token must be gathered: for the score, or for kVariance.
 bool NeedsColumnSums(const CompressionSpec& spec);
-// recall.shortlist, or the index's own: 192 for product codes (in steps that wait), else 0. The rows are held in host
-// memory.
+// recall.shortlist, or the index's own: 192 for product codes, else 0. The rows are held in host memory.
 int ShortlistRows(const RecallSpec& recall);
 // Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
 int LeastKeptRows(const CompressionSpec& spec);

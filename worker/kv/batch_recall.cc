@@ -187,7 +187,7 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
 void BatchRecall::Score(int layer, Unit& unit) {
   const RecallSlice& slice = slices_[unit.slice];
   if (unit.scanned) {
-    slice.recall->TakeScan(unit.scan, unit.waits, unit.scores);
+    slice.recall->TakeScan(unit.scan, unit.scores);
   } else {
     slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
                         unit.scores);
@@ -218,6 +218,7 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   if (index < 0) return;
   Unit& unit = passing_.all[index];
   Score(layer, unit);
+  slices_[slice].recall->CompareByOthers(unit.far, unit.scores);
   Choose(layer, unit);
   MeasureDropped(unit);
 }

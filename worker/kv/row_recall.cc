@@ -15,8 +15,9 @@ namespace {
 // async: rows with this much of a head's attention are followed, as reading on follows them.
 constexpr float kFollowedShare = 0.005f;
 
-// async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for (decision 0008).
-constexpr size_t kMostAhead = 8;
+// async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for; with fewer, rows
+// that the index ranks too low never come to be compared (decision 0008).
+constexpr size_t kMostAhead = 16;
 
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
@@ -53,6 +54,12 @@ float WeightedDistance(const float* a, const float* b, const float* weight, int 
     }
   }
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// Where a position's estimate and share are.
+size_t PlaceOf(const RowScores& scores, int32_t position) {
+  if (!scores.scanned) return position;
+  return std::lower_bound(scores.listed.begin(), scores.listed.end(), position) - scores.listed.begin();
 }
 
 // In four lanes, which is as good as any order but fast.
@@ -215,7 +222,7 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   // The block being filled is not indexed yet: its exact keys are here.
   ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
 
-  const int extra = Extra(waits);
+  const int extra = ShortlistRows(spec_);
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
@@ -234,10 +241,9 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   if (extra == 0) return;
   SetWeights(scores, 0);
   scores.shortlist = BestRowsAscending({scores.weight, scores.state}, slots_ + extra);
+  scores.error.assign(group_, 0.0f);
+  scores.compared = 0;
 }
-
-// Compared by the keys that happen to be there, the others' estimates win where they are too high.
-int RowRecall::Extra(bool waits) const { return waits || spec_.shortlist >= 0 ? ShortlistRows(spec_) : 0; }
 
 bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                             absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
@@ -249,7 +255,7 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   scores.positions = scan.positions = std::min(positions, log.tokens());
   if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
   scan.queries = queries;
-  scan.count = kFoundOf * (slots_ + std::max<int>(Extra(waits), kMostAhead));
+  scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAhead));
   scan.candidates.assign((scan.positions + 31) / 32, 0);
   for (int32_t i = 0; i < scan.positions; ++i) {
     scan.candidates[i / 32] |= static_cast<uint32_t>(scores.state[i] != RecallState::kOut) << i % 32;
@@ -274,7 +280,7 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   return true;
 }
 
-void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
+void RowRecall::TakeScan(IndexScan& scan, RowScores& scores) const {
   scores.scanned = true;
   scores.mass = 0;
   scores.shortlist.clear();
@@ -285,12 +291,14 @@ void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
   scores.rest.swap(scan.rest);
   scores.sum.swap(scan.sum);
   for (int g = 0; g < group_; ++g) scores.mass += scores.sum[g] / scan.all[g] / static_cast<float>(group_);
-  const int extra = Extra(waits);
+  const int extra = ShortlistRows(spec_);
   if (extra == 0) return;
   SetWeights(scores, 0);
   const auto listed = static_cast<size_t>(scores.rows_above);
   scores.shortlist = BestOf({{scores.above.data(), listed}, {scores.above_weight.data(), listed}}, slots_ + extra);
   std::sort(scores.shortlist.begin(), scores.shortlist.end());
+  scores.error.assign(group_, 0.0f);
+  scores.compared = 0;
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
@@ -343,13 +351,21 @@ void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   float key[kMaxHeadDim];
   KeyToFloat(layout_, row, key);
-  const size_t place =
-      scores.scanned ? static_cast<size_t>(std::lower_bound(scores.listed.begin(), scores.listed.end(), position) -
-                                           scores.listed.begin())
-                     : static_cast<size_t>(position);
+  const size_t place = PlaceOf(scores, position);
   for (int g = 0; g < group_; ++g) {
     const size_t at = g * scores.stride + place;
-    scores.share[at] *= std::exp((Dot(queries[g], key, head_dim) - scores.estimate[at]) * scale);
+    const float error = (Dot(queries[g], key, head_dim) - scores.estimate[at]) * scale;
+    scores.share[at] *= std::exp(error);
+    scores.error[g] += error;
+  }
+  ++scores.compared;
+}
+
+void RowRecall::CompareByOthers(absl::Span<const int32_t> positions, RowScores& scores) const {
+  if (scores.compared == 0) return;
+  for (int g = 0; g < group_; ++g) {
+    const float factor = std::exp(scores.error[g] / static_cast<float>(scores.compared));
+    for (int32_t position : positions) scores.share[g * scores.stride + PlaceOf(scores, position)] *= factor;
   }
 }
 

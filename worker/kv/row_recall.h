@@ -58,6 +58,8 @@ struct RowScores {
   int32_t rows_above = 0;
   TopRows top;
   std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
+  std::vector<float> error;        // [group]: of those compared, what their scaled q.k is above the estimate; the sum
+  int compared = 0;
   // Scanned on the device: `estimate` and `share` are of `listed`, ascending positions, those with recall slots among
   // them, and so is `above`; other weights are told as 0.
   bool scanned = false;
@@ -101,18 +103,20 @@ class RowRecall {
   void Hurry(int layer, int kv_head) { head(layer, kv_head).age = spec_.interval; }
 
   // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. waits: the
-  // step waits for rows; without, there is a shortlist only if the request gave one. Calls for different (layer,
-  // kv head) may run at once, of both halves.
+  // step waits for rows. Calls for different (layer, kv head) may run at once, of both halves.
   void Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
              absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const;
   // Score in two parts, for Backend::ScanIndexes between them. False: nothing to scan there, Score is to be called.
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
                    IndexScan& scan) const;
-  void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
+  void TakeScan(IndexScan& scan, RowScores& scores) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
   // takes the place of the estimate.
   void Compare(absl::Span<const float* const> queries, int32_t position, const char* row, RowScores& scores) const;
+  // After it, for those that cannot be had in time: rows that an index ranks high are those that it ranks too high, and
+  // would win against rows that were compared. Their scores are corrected by the mean error of these.
+  void CompareByOthers(absl::Span<const int32_t> positions, RowScores& scores) const;
   // Second half. `exact`: the best `slots` rows, whatever the threshold (sync).
   RowChoice Choose(int layer, int kv_head, RowScores& scores, bool exact);
 
@@ -156,8 +160,6 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
-  // Rows beyond the slots whose own keys are compared.
-  int Extra(bool waits) const;
   // Fills state and slots; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where

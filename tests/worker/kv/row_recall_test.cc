@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "worker/kv/query_ring.h"
@@ -223,16 +224,58 @@ TEST_F(RowRecallTest, TheShortlistHasTheSlotsAndSoManyMore) {
   EXPECT_EQ(recall.staging().capacity(), 36);
 }
 
-TEST_F(RowRecallTest, AStepThatDoesNotWaitHasAShortlistOnlyWhenAskedTo) {
-  for (const int shortlist : {-1, 20}) {
+TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesAsManyRows) {
+  for (const auto& [shortlist, compared] : {std::pair{-1, kTokens - kResident}, {20, 36}, {0, 0}}) {
     RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, shortlist));
     recall.set_slots(16);
     const auto log = MakeLog(recall);
-    Choose(recall, *log, /*exact=*/true);
-    EXPECT_GT(compared_, 16);
-    Choose(recall, *log, /*exact=*/false);
-    EXPECT_EQ(compared_, shortlist < 0 ? 0 : 36);
+    for (const bool exact : {false, true}) {
+      Choose(recall, *log, exact);
+      EXPECT_EQ(compared_, compared);
+    }
   }
+}
+
+TEST_F(RowRecallTest, RowsOfTheShortlistAreFetchedAhead) {
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, 60));
+  recall.set_slots(4);
+  const auto log = MakeLog(recall);
+  RowScores scores;
+  recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
+  for (float& share : scores.share) share = 0;  // nothing is wanted, nor followed
+  for (int32_t position : scores.shortlist) scores.share[position] = 1e-6f;
+  const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
+  EXPECT_EQ(choice.ahead.size(), 16u) << "no more at once";
+  for (int32_t position : choice.ahead) {
+    EXPECT_EQ(std::count(scores.shortlist.begin(), scores.shortlist.end(), position), 1) << position;
+  }
+}
+
+TEST_F(RowRecallTest, RowsThatAreNotThereAreCorrectedByTheMeanErrorOfOthers) {
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kK4, 20));
+  recall.set_slots(16);
+  const auto log = MakeLog(recall);
+  RowScores scores;
+  recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
+  ASSERT_EQ(scores.shortlist.size(), 36u);
+  const std::vector<float> before = scores.share;
+  recall.CompareByOthers({scores.shortlist[9]}, scores);
+  EXPECT_EQ(scores.share, before) << "nothing has been compared";
+  double sum = 0;
+  for (int i = 0; i < 2; ++i) {
+    const int32_t position = scores.shortlist[i];
+    scores.estimate[position] += static_cast<float>(i + 1);  // too high for the first query
+    double dot = 0;
+    for (int c = 0; c < 32; ++c) dot += double{query_[c]} * keys_[position * 32 + c];
+    sum += (dot - scores.estimate[position]) / std::sqrt(32.0);
+    std::vector<float> row(64);
+    std::copy_n(keys_.data() + position * 32, 32, row.data());
+    recall.Compare(queries_, position, reinterpret_cast<const char*>(row.data()), scores);
+  }
+  const int32_t far = scores.shortlist[9];
+  recall.CompareByOthers({far}, scores);
+  EXPECT_NEAR(scores.share[far], before[far] * std::exp(sum / 2), 1e-4 * before[far]);
+  EXPECT_EQ(scores.share[scores.shortlist[8]], before[scores.shortlist[8]]);
 }
 
 // The keys are standard normal: the change of q.k / sqrt(d) has a standard deviation of |change of q| / sqrt(32).
