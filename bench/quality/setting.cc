@@ -55,6 +55,7 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
 // NAME=VALUE.
 absl::Status SetOption(const std::string& option, RecallSpec& recall) {
   const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(option, absl::MaxSplits('=', 1));
+  if (option == "trigger=cosine") return recall.trigger = RecallTrigger::kCosine, absl::OkStatus();
   double value = 0;
   if (!absl::SimpleAtod(parts.second, &value)) {
     return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option, "' is not NAME=NUMBER"));
@@ -69,9 +70,10 @@ absl::Status SetOption(const std::string& option, RecallSpec& recall) {
   if (parts.first == "turn") return recall.turn = value, absl::OkStatus();
   if (parts.first == "promote_after") return recall.promote_after = whole, absl::OkStatus();
   if (parts.first == "min_share") return recall.min_share = value, absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option,
-                                                 "' is none of ema_margin, max_rows_per_step, budget_ms, staging, "
-                                                 "follow_rows, interval, turn, min_share, promote_after"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("--recall-options: '", option,
+                   "' is none of ema_margin, max_rows_per_step, budget_ms, staging, "
+                   "follow_rows, interval, turn, min_share, promote_after, trigger=cosine"));
 }
 
 // Of a preset that evicts.

@@ -66,6 +66,8 @@ ABSL_FLAG(std::optional<double>, recall_min_share, std::nullopt,
 ABSL_FLAG(
     std::optional<int32_t>, recall_promote_after, std::nullopt,
     "a row that has held a recall slot for so many tokens is a candidate of the policy's next selection; 0: never");
+ABSL_FLAG(std::string, recall_trigger, "score",
+          "async: which rows a step wants: score, by their weight; cosine, D2O's test, by their cosine to a query");
 ABSL_FLAG(std::string, recall_index, "k4",
           "what rows are chosen by: k4, pq16x4, pq8x8 (a fifth of k4's bytes); to compare with: exact, page8, page16");
 ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, device (inside the device budget)");
@@ -133,6 +135,8 @@ constexpr Named<v1::RecallIndex> kIndexes[] = {{"k4", v1::RECALL_INDEX_K4},     
                                                {"page8", v1::RECALL_INDEX_PAGE8}, {"page16", v1::RECALL_INDEX_PAGE16}};
 constexpr Named<v1::IndexPlacement> kPlacements[] = {{"host", v1::INDEX_PLACEMENT_HOST},
                                                      {"device", v1::INDEX_PLACEMENT_DEVICE}};
+constexpr Named<v1::RecallTrigger> kTriggers[] = {{"score", v1::RECALL_TRIGGER_SCORE},
+                                                  {"cosine", v1::RECALL_TRIGGER_COSINE}};
 constexpr Named<v1::OnRecallLoss> kOnLoss[] = {{"continue", v1::ON_RECALL_LOSS_CONTINUE},
                                                {"fail", v1::ON_RECALL_LOSS_FAIL},
                                                {"recompute", v1::ON_RECALL_LOSS_RECOMPUTE}};
@@ -211,8 +215,11 @@ absl::Status ReadStages(v1::CompressionParams& compression) {
 absl::Status ReadRecallIndex(v1::RecallParams& recall) {
   v1::RecallIndex index = v1::RECALL_INDEX_UNSPECIFIED;
   v1::IndexPlacement placement = v1::INDEX_PLACEMENT_UNSPECIFIED;
+  v1::RecallTrigger trigger = v1::RECALL_TRIGGER_UNSPECIFIED;
   TP_RETURN_IF_ERROR(Choose("recall-index", kIndexes, absl::GetFlag(FLAGS_recall_index), index));
   TP_RETURN_IF_ERROR(Choose("index-placement", kPlacements, absl::GetFlag(FLAGS_index_placement), placement));
+  TP_RETURN_IF_ERROR(Choose("recall-trigger", kTriggers, absl::GetFlag(FLAGS_recall_trigger), trigger));
+  recall.set_trigger(trigger);
   recall.set_index(index);
   recall.set_index_placement(placement);
   const int shortlist = absl::GetFlag(FLAGS_shortlist);

@@ -1,9 +1,10 @@
 // Similarity test for recall (policies.md section 8): D2O's question at eviction, "does it resemble something kept?",
-// asked again by the decoding queries. Attention ranks by q.k, not by cosines, so the index of k4_code.h decides what
-// is recalled; this one is kept to be compared with it.
+// asked again by the decoding queries. Attention ranks by q.k, not by cosines, so recall goes by scores unless a
+// request asks for this (RecallTrigger::kCosine).
 #ifndef TIDEPOOL_POLICIES_RECALL_COSINE_PROBE_H_
 #define TIDEPOOL_POLICIES_RECALL_COSINE_PROBE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -11,6 +12,11 @@
 #include "absl/types/span.h"
 
 namespace tidepool {
+
+// The largest cosine of each key to a probe, from their products: dots[p * stride + k] of probe p and key k, and the
+// lengths of both. One key for each of `best`.
+void BestCosines(absl::Span<const float> dots, size_t stride, absl::Span<const float> probe_lengths,
+                 absl::Span<const float> key_lengths, absl::Span<float> best);
 
 struct CosineProbeResult {
   std::vector<float> similarity;  // of each offloaded key: the largest cosine to a probe

@@ -51,6 +51,7 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InEnum("recall.index", recall.index, RecallIndex::kPage16));
   TP_RETURN_IF_ERROR(InEnum("recall.placement", recall.placement, IndexPlacement::kHost));
   TP_RETURN_IF_ERROR(InEnum("recall.on_loss", recall.on_loss, OnRecallLoss::kRecompute));
+  TP_RETURN_IF_ERROR(InEnum("recall.trigger", recall.trigger, RecallTrigger::kCosine));
   if (recall.mode == RecallMode::kOff) return absl::OkStatus();
   if (spec.preset == "full") return Bad("recall.mode: preset full evicts nothing that could be recalled");
   TP_RETURN_IF_ERROR(InRange("recall.rows", recall.rows, 0, 1 << 20));
@@ -58,6 +59,9 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InRange("recall.share", recall.share, 0.0, 0.75));
   if (recall.share == 0 && recall.rows == 0) {
     return Bad("recall.share: 0 leaves no recall slots unless recall.rows is set");
+  }
+  if (recall.trigger == RecallTrigger::kCosine && recall.mode == RecallMode::kSync) {
+    return Bad("recall.trigger: cosine needs recall.mode async: sync brings the best rows whatever the threshold");
   }
   TP_RETURN_IF_ERROR(InRange("recall.ema_beta", recall.ema_beta, 0.0, 1.0));
   TP_RETURN_IF_ERROR(InRange("recall.ema_margin", recall.ema_margin, 1.0, 100.0));
@@ -351,7 +355,8 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
                   static_cast<int>(recall.placement), ",", Exactly(recall.share), ",", recall.rows, ",",
                   Exactly(recall.ema_beta), ",", Exactly(recall.ema_margin), ",", recall.max_rows_per_step, ",",
                   Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall), ",", recall.interval,
-                  ",", Exactly(recall.turn), ",", Exactly(recall.min_share), ",", recall.promote_after);
+                  ",", Exactly(recall.turn), ",", Exactly(recall.min_share), ",", recall.promote_after, ",",
+                  static_cast<int>(recall.trigger));
   return text;
 }
 

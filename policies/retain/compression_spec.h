@@ -41,6 +41,9 @@ enum class RecallIndex { kK4, kPq16x4, kPq8x8, kExact, kPage8, kPage16 };
 enum class IndexPlacement { kDevice, kHost };
 // kRecompute: the sequence is computed again from its tokens, and goes on where it was.
 enum class OnRecallLoss { kContinue, kFail, kRecompute };
+// What an asynchronous step wants rows by: kScore, a weight above the running average of the k-th best; kCosine, D2O's
+// test, a cosine to a query above the running average of the best resident key's.
+enum class RecallTrigger { kScore, kCosine };
 
 struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
@@ -50,9 +53,11 @@ struct RecallSpec {
   int shortlist = -1;
   // kDevice: the index counts in the device budget.
   IndexPlacement placement = IndexPlacement::kHost;
-  double share = 0.5;         // of the budgeted rows that are recall slots, 0 to 0.75
-  int rows = 0;               // recall slots per (layer, kv head), out of the budget; 0: share decides
-  double ema_beta = 0.7;      // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6)
+  double share = 0.5;  // of the budgeted rows that are recall slots, 0 to 0.75
+  int rows = 0;        // recall slots per (layer, kv head), out of the budget; 0: share decides
+  RecallTrigger trigger = RecallTrigger::kScore;
+  // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6); kCosine: beta * best + (1 - beta) * theta
+  double ema_beta = 0.7;
   double ema_margin = 1.0;    // wanted when w > margin * theta, >= 1
   int max_rows_per_step = 0;  // per (layer, kv head), async; 0: half of the recall slots
   int budget_ms = 20;         // async: requests that take longer are given up and their rows counted late

@@ -73,6 +73,7 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"generate", "--prompt=x", "--recall=sync"}, "--preset"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--recall=sync", "--recall-index=tree"}, "--recall-index"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--recall=sync", "--index-placement=moon"}, "--index-placement"},
+      {{"generate", "--prompt=x", "--preset=snapkv", "--recall=async", "--recall-trigger=luck"}, "--recall-trigger"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--recall=sync", "--shortlist=-2"}, "--shortlist"},
       {{"generate", "--prompt=x", "--preset=snapkv", "--on-recall-loss=cry"}, "--on-recall-loss"},
       {{"generate", "--prompt=x", "--stop=[1]"}, "--stop"},

@@ -173,7 +173,7 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
     Unit& unit = units[u];
     const RecallSlice& slice = slices_[unit.slice];
     unit.scanned = slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
-                                             slice.first_position, unit.waits, unit.scores, unit.scan);
+                                             slice.first_position, unit.scores, unit.scan);
   });
   std::vector<IndexScan*> scans;
   for (Unit& unit : units) {

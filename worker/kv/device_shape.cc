@@ -14,6 +14,9 @@ DeviceShape DeviceShapeOf(const KvLayout& layout, const CompressionSpec& spec) {
     const IndexSize index = IndexSizeOf(recall.index, layout);
     shape.index_fixed_bytes = index.table_bytes;
     shape.index_bytes_per_token = index.bytes_per_token;
+    if (recall.trigger == RecallTrigger::kCosine) {
+      shape.index_bytes_per_token += static_cast<double>(shape.heads()) * sizeof(float);  // the keys' lengths
+    }
   }
   return shape;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "policies/recall/cosine_probe.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/recall_scan.h"
 
@@ -43,6 +44,8 @@ float Dot(const float* a, const float* b, int size) {
   }
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
+
+float Length(const float* x, int size) { return std::sqrt(Dot(x, x, size)); }
 
 // Sum of weight * (a - b)^2, likewise.
 float WeightedDistance(const float* a, const float* b, const float* weight, int size) {
@@ -101,7 +104,18 @@ void RowRecall::AddBlock(int32_t block, int layer, int kv_head, const char* rows
     KeyToFloat(layout_, rows + token * layout_.row_bytes(), keys.data() + token * layout_.head_dim);
   }
   index_->AddBlock(layer * layout_.kv_heads + kv_head, keys, prompt);
-  if (spec_.mode == RecallMode::kAsync) MeasureKeys(head(layer, kv_head), keys);
+  HeadState& state = head(layer, kv_head);
+  if (spec_.mode == RecallMode::kAsync) MeasureKeys(state, keys);
+  if (spec_.trigger != RecallTrigger::kCosine) return;
+  for (int token = 0; token < kBlockTokens; ++token) {
+    state.key_lengths.push_back(Length(keys.data() + token * layout_.head_dim, layout_.head_dim));
+  }
+}
+
+int64_t RowRecall::index_bytes() const {
+  int64_t bytes = index_->bytes();
+  for (const HeadState& state : heads_) bytes += static_cast<int64_t>(state.key_lengths.size() * sizeof(float));
+  return bytes;
 }
 
 void RowRecall::MeasureKeys(HeadState& state, absl::Span<const float> keys) const {
@@ -222,7 +236,9 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   // The block being filled is not indexed yet: its exact keys are here.
   ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
 
-  const int extra = ShortlistRows(spec_);
+  const bool by_cosine = !waits && spec_.trigger == RecallTrigger::kCosine;
+  if (by_cosine) SetNearness(rows, log, layer, kv_head, queries, scores);
+  const int extra = by_cosine ? 0 : ShortlistRows(spec_);
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
@@ -246,9 +262,10 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
 }
 
 bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-                            absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
+                            absl::Span<const float* const> queries, int32_t positions, RowScores& scores,
                             IndexScan& scan) const {
-  if (spec_.placement != IndexPlacement::kDevice) return false;
+  // A scan tells no cosines.
+  if (spec_.placement != IndexPlacement::kDevice || spec_.trigger == RecallTrigger::kCosine) return false;
   const int head = layer * layout_.kv_heads + kv_head;
   scan.index = index_->Codes(head);
   const int32_t coded = scan.index.segments.empty() ? 0 : scan.index.rows(), blocks = log.full_blocks();
@@ -316,6 +333,31 @@ void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* ro
       of_query[g][i] = Dot(queries[g], reinterpret_cast<const float*>(rows), head_dim);
     }
   }
+}
+
+void RowRecall::SetNearness(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                            absl::Span<const float* const> queries, RowScores& scores) const {
+  const int head_dim = layout_.head_dim;
+  const std::vector<float>& coded = heads_[layer * layout_.kv_heads + kv_head].key_lengths;
+  std::vector<float> lengths(coded.begin(), coded.begin() + std::min<size_t>(coded.size(), scores.positions));
+  float key[kMaxHeadDim];
+  const char* row = log.TailRows(layer, kv_head);
+  for (; lengths.size() < static_cast<size_t>(scores.positions); row += layout_.row_bytes()) {
+    KeyToFloat(layout_, row, key);
+    lengths.push_back(Length(key, head_dim));
+  }
+  std::vector<float> query_lengths;
+  for (const float* query : queries) query_lengths.push_back(Length(query, head_dim));
+  scores.nearness.resize(scores.positions);
+  BestCosines(scores.estimate, scores.stride, query_lengths, lengths, absl::MakeSpan(scores.nearness));
+  const HeadRows& resident = rows.head(layer, kv_head);
+  scores.nearest = -1;
+  for (const int32_t slot : resident.order()) {
+    const int32_t position = resident.position(slot);
+    if (position >= scores.positions) break;
+    scores.nearest = std::max(scores.nearest, scores.nearness[position]);
+  }
+  for (float& nearness : scores.nearness) nearness += 1;  // choices are made among what is above 0
 }
 
 void RowRecall::SetWeights(RowScores& scores, float least) const {
@@ -393,8 +435,10 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
       if (scores.scanned) scores.sum[g] += scores.rest[g];
     }
   }
-  const float beta = static_cast<float>(spec_.ema_beta), theta = state.threshold.started ? state.threshold.theta : 0.0f;
-  const float near = kNear * theta;
+  const bool by_cosine = spec_.trigger == RecallTrigger::kCosine;
+  const float beta = static_cast<float>(spec_.ema_beta);
+  const float theta = state.threshold.started && !by_cosine ? state.threshold.theta : 0.0f;
+  float near = kNear * theta;
   SetWeights(scores, near);
   Average(state, scores);
   const RecallRows rows{scores.weight, scores.state};
@@ -411,17 +455,24 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
     }
     chosen = ChooseBest(rows, scores.slots, best);
     const bool full = best.size() == static_cast<size_t>(slots_) && slots_ > 0;
-    state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
+    if (!by_cosine) state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
   } else {
     TopRows& top = scores.top;
-    FindTopRows(rows, slots_, near > 0 || scores.scanned ? above : WeighedRows(), top);
+    const RecallRows ranked{by_cosine ? scores.nearness : scores.weight, scores.state};
+    FindTopRows(ranked, slots_, near > 0 || scores.scanned ? above : WeighedRows(), top);
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
-    // The first step has no threshold yet: everything that would be among the best is wanted.
-    const float least = static_cast<float>(spec_.min_share) / scores.mass;
-    chosen = ChooseAbove(rows, scores.slots, top, std::max(least, static_cast<float>(spec_.ema_margin) * theta), slots_,
-                         most);
-    best = RowsAbove(top, kFollowedShare / scores.mass);
-    state.threshold.Update(top.kth, beta);
+    float least, followed;
+    if (by_cosine) {
+      state.threshold.Update(scores.nearest, 1 - beta);
+      least = followed = near = std::nextafter(1 + state.threshold.theta, 0.0f);  // what is as near is wanted, too
+    } else {
+      // The first step has no threshold yet: everything that would be among the best is wanted.
+      least = std::max(static_cast<float>(spec_.min_share) / scores.mass, static_cast<float>(spec_.ema_margin) * theta);
+      followed = kFollowedShare / scores.mass;
+      state.threshold.Update(top.kth, beta);
+    }
+    chosen = ChooseAbove(ranked, scores.slots, top, least, slots_, most);
+    best = RowsAbove(top, followed);
   }
   choice.wanted = std::move(chosen.wanted);
   choice.victims = std::move(chosen.victims);

@@ -57,6 +57,10 @@ struct RowScores {
   std::vector<float> above_weight;
   int32_t rows_above = 0;
   TopRows top;
+  // Trigger cosine: by position, 1 + the largest cosine of a query, by the index; the largest cosine of a resident
+  // row.
+  std::vector<float> nearness;
+  float nearest = 0;
   std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
   std::vector<float> error;        // [group]: of those compared, what their scaled q.k is above the estimate; the sum
   int compared = 0;
@@ -92,7 +96,7 @@ class RowRecall {
   int learning_queries() const { return LearningQueries(spec_.index); }
   // Learn is due while decoding.
   bool learning_overdue() const { return index_->overdue(); }
-  int64_t index_bytes() const { return index_->bytes(); }
+  int64_t index_bytes() const;
   int64_t index_table_bytes() const { return index_->table_bytes(); }
   // Rows and keys that lie ready in host memory.
   int64_t staged_bytes() const { return staging_.bytes() + index_->held_bytes(); }
@@ -108,8 +112,7 @@ class RowRecall {
              absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores) const;
   // Score in two parts, for Backend::ScanIndexes between them. False: nothing to scan there, Score is to be called.
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
-                   absl::Span<const float* const> queries, int32_t positions, bool waits, RowScores& scores,
-                   IndexScan& scan) const;
+                   absl::Span<const float* const> queries, int32_t positions, RowScores& scores, IndexScan& scan) const;
   void TakeScan(IndexScan& scan, RowScores& scores) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
   // takes the place of the estimate.
@@ -152,6 +155,7 @@ class RowRecall {
     // async: the queries [group][head_dim] that chose last, and the steps since.
     std::vector<float> query;
     int age = 0;
+    std::vector<float> key_lengths;  // trigger cosine: of all blocks' keys, by position
     // Of all blocks' keys, by channel: sums and sums of squares [2][head_dim], and their variance.
     int64_t keys = 0;
     std::vector<double> key_sum;
@@ -166,6 +170,9 @@ class RowRecall {
   // of_query is moved to.
   void ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
                  std::vector<float*>& of_query) const;
+  // Fills nearness and nearest, from the estimates.
+  void SetNearness(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                   absl::Span<const float* const> queries, RowScores& scores) const;
   // Fills weight, and above and its weights.
   void SetWeights(RowScores& scores, float least) const;
   // Averages of the rows that hold slots go on; a new one starts with its weight.

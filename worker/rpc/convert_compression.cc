@@ -43,6 +43,8 @@ constexpr Meaning<v1::OnRecallLoss, OnRecallLoss> kOnLoss[] = {
     {v1::ON_RECALL_LOSS_CONTINUE, OnRecallLoss::kContinue},
     {v1::ON_RECALL_LOSS_FAIL, OnRecallLoss::kFail},
     {v1::ON_RECALL_LOSS_RECOMPUTE, OnRecallLoss::kRecompute}};
+constexpr Meaning<v1::RecallTrigger, RecallTrigger> kTriggers[] = {{v1::RECALL_TRIGGER_SCORE, RecallTrigger::kScore},
+                                                                   {v1::RECALL_TRIGGER_COSINE, RecallTrigger::kCosine}};
 constexpr Meaning<v1::DecodeBudget, DecodeBudget> kDecodeBudgets[] = {
     {v1::DECODE_BUDGET_HELD, DecodeBudget::kHeld}, {v1::DECODE_BUDGET_PUBLISHED, DecodeBudget::kPublished}};
 constexpr Meaning<v1::PrefillMode, PrefillMode> kPrefillModes[] = {{v1::PREFILL_MODE_WHOLE, PrefillMode::kWhole},
@@ -147,6 +149,7 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   TP_RETURN_IF_ERROR(Choose("recall.index", kRecallIndexes, recall.index(), spec.recall.index));
   TP_RETURN_IF_ERROR(Choose("recall.index_placement", kPlacements, recall.index_placement(), spec.recall.placement));
   TP_RETURN_IF_ERROR(Choose("recall.on_loss", kOnLoss, recall.on_loss(), spec.recall.on_loss));
+  TP_RETURN_IF_ERROR(Choose("recall.trigger", kTriggers, recall.trigger(), spec.recall.trigger));
   if (recall.has_shortlist()) {
     if (recall.shortlist() < 0) {
       return absl::InvalidArgumentError(

@@ -153,6 +153,8 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.index", "d2o", [](auto& s) { s.recall.index = static_cast<RecallIndex>(6); }},
       {"recall.placement", "d2o", [](auto& s) { s.recall.placement = static_cast<IndexPlacement>(2); }},
       {"recall.on_loss", "d2o", [](auto& s) { s.recall.on_loss = static_cast<OnRecallLoss>(3); }},
+      {"recall.trigger", "d2o", [](auto& s) { s.recall.trigger = static_cast<RecallTrigger>(2); }},
+      {"recall.trigger", "d2o", [=](auto& s) { sync(s), s.recall.trigger = RecallTrigger::kCosine; }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = 0.76; }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = -0.1; }},
       {"recall.rows", "d2o", [=](auto& s) { sync(s), s.recall.rows = -1; }},
@@ -357,6 +359,7 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.turn = 0.5; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.min_share = 0.01; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.promote_after = 32; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.trigger = RecallTrigger::kCosine; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {

@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
 
+#include "policies/recall/cosine_probe.h"
 #include "worker/kv/query_ring.h"
 
 namespace tidepool {
@@ -331,6 +333,48 @@ TEST_F(RowRecallTest, AsyncLeavesRowsWithLittleOfTheAttention) {
     EXPECT_GE(choice.wanted.size(), std::min<size_t>(clearly, 32));
     for (int32_t position : choice.wanted) EXPECT_GT(share[position], least / 2);
   }
+}
+
+// Beside ProbeByCosine, which is given the keys themselves.
+TEST_F(RowRecallTest, ByCosineRowsAreWantedThatAreAsNearAQueryAsTheBestResidentOne) {
+  constexpr int kEvicted = kTokens - kResident;
+  RecallSpec spec = Spec(RecallMode::kAsync, RecallIndex::kExact);
+  spec.trigger = RecallTrigger::kCosine;
+  RowRecall recall(Layout(), kGroup, spec);
+  recall.set_slots(100);
+  const auto log = MakeLog(recall);
+  EXPECT_EQ(recall.index_bytes(), 3 * 64 * (32 * 2 + 4)) << "keys and their lengths";
+  for (int i = kEvicted * 32; i < kTokens * 32; ++i) {  // resident rows are far from the queries
+    for (int g = 0; g < kGroup; ++g) query_[g * 32 + i % 32] -= 0.3f * keys_[i];
+  }
+  std::optional<double> theta;
+  size_t wanted = 0;
+  for (int step = 0; step < 4; ++step) {
+    if (step > 0) {
+      for (int c = 0; c < 64; ++c) query_[c] += step == 3 ? keys_[5 * 32 + c % 32] : 0.3f * keys_[(7 * step + c) % 900];
+    }
+    std::vector<float> retained, offloaded;
+    std::vector<int32_t> positions;
+    for (int t = 0; t < kTokens; ++t) {
+      const bool resident = t >= kEvicted || rows_.head(0, 0).Find(t) >= 0;
+      std::vector<float>& to = resident ? retained : offloaded;
+      to.insert(to.end(), keys_.begin() + t * 32, keys_.begin() + (t + 1) * 32);
+      if (!resident) positions.push_back(t);
+    }
+    const CosineProbeResult expected = ProbeByCosine(query_, retained, offloaded, 32, spec.ema_beta, theta);
+    std::vector<std::pair<float, int32_t>> passing;
+    for (size_t i = 0; i < positions.size(); ++i) {
+      if (expected.recall[i] != 0) passing.emplace_back(-expected.similarity[i], positions[i]);
+    }
+    std::sort(passing.begin(), passing.end());
+    const RowChoice choice = Choose(recall, *log, /*exact=*/false);
+    EXPECT_EQ(compared_, 0);
+    ASSERT_EQ(choice.wanted.size(), std::min<size_t>(passing.size(), 50)) << step;
+    for (size_t i = 0; i < choice.wanted.size(); ++i) EXPECT_EQ(choice.wanted[i], passing[i].second) << step;
+    wanted += choice.wanted.size();
+    Install(choice, 100);
+  }
+  EXPECT_GT(wanted, 5u);
 }
 
 TEST_F(RowRecallTest, RowsThatKeepTheirSlotsBecomeThePolicys) {

@@ -146,6 +146,7 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.mutable_recall()->set_turn(0.25);
   params.mutable_recall()->set_min_share(0.01);
   params.mutable_recall()->set_promote_after(48);
+  params.mutable_recall()->set_trigger(v1::RECALL_TRIGGER_COSINE);
   params.mutable_recall()->set_index(v1::RECALL_INDEX_PQ8X8);
   params.mutable_recall()->set_index_placement(v1::INDEX_PLACEMENT_DEVICE);
   params.mutable_recall()->set_shortlist(77);
@@ -186,6 +187,7 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.recall.turn = 0.25;
   expected.recall.min_share = 0.01;
   expected.recall.promote_after = 48;
+  expected.recall.trigger = RecallTrigger::kCosine;
   expected.recall.index = RecallIndex::kPq8x8;
   expected.recall.placement = IndexPlacement::kDevice;
   expected.recall.shortlist = 77;
