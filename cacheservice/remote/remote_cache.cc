@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "base/limits.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "cacheservice/remote/backoff.h"
 #include "cacheservice/remote/fetch_call.h"
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
@@ -47,8 +49,9 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(CodeForCaller(status.error_code()), absl::StrCat("cache service: ", status.error_message()));
 }
 
-// Of one call: a connection that breaks is seldom followed by others that do.
-constexpr int kMostAttempts = 4;
+// Of one call. gRPC may give the next attempts the connection that has broken just now, so there are pauses after the
+// second: 0.7 s in all.
+constexpr int kMostAttempts = 6;
 
 bool Broke(const absl::Status& status) { return absl::IsUnavailable(status); }
 template <typename T>
@@ -91,14 +94,19 @@ class RemoteCache::Impl {
   // service. Who does not wait for the service asks another one instead.
   template <typename Call>
   auto Repeated(const Call& call) const {
+    const int interrupts = interrupts_;
     auto answer = call();
+    Backoff pauses;
     for (int attempt = 1; attempt < kMostAttempts && options_.wait_for_service && Broke(answer); ++attempt) {
+      if (attempt > 1) absl::SleepFor(absl::FromChrono(pauses.Next()));
+      if (interrupts_ != interrupts) break;
       answer = call();
     }
     return answer;
   }
 
   void CancelCalls() {
+    ++interrupts_;
     MutexLock lock(&mutex_);
     for (grpc::ClientContext* context : open_) context->TryCancel();
   }
@@ -111,6 +119,7 @@ class RemoteCache::Impl {
   OffloadLane offload_;
   RecallLane recall_;
   std::atomic<int64_t> fetched_blocks_{0}, fetched_bytes_{0};
+  std::atomic<int> interrupts_{0};
   Mutex mutex_;
   std::set<grpc::ClientContext*> open_ ABSL_GUARDED_BY(mutex_);
 };
