@@ -98,19 +98,19 @@ class IndexScanTest : public testing::TestWithParam<RecallMode> {
         queries[head].push_back(values.data() + (head * kGroup + g) * layout.head_dim);
       }
       ASSERT_EQ(on_device_->PrepareScan(*rows_, *log_, layer, static_cast<int>(head), queries[head], log_->tokens(),
-                                        waits, on_device[head], scan[head]),
+                                        on_device[head], scan[head]),
                 scans);
       scans_of_heads.push_back(&scan[head]);
       IndexScan none;
       ASSERT_FALSE(on_host_->PrepareScan(*rows_, *log_, layer, static_cast<int>(head), queries[head], log_->tokens(),
-                                         waits, on_host[head], none));
+                                         on_host[head], none));
     }
     if (!scans) return;
     backend_->ScanIndexes(scans_of_heads);
     for (size_t head = 0; head < heads; ++head) {
       const auto kv_head = static_cast<int>(head);
       ASSERT_TRUE(scan[head].done);
-      on_device_->TakeScan(scan[head], waits, on_device[head]);
+      on_device_->TakeScan(scan[head], on_device[head]);
       on_host_->Score(*rows_, *log_, layer, kv_head, queries[head], log_->tokens(), waits, on_host[head]);
       EXPECT_NEAR(on_device[head].mass, on_host[head].mass, 1e-4);
       ASSERT_EQ(on_device[head].shortlist, on_host[head].shortlist);
