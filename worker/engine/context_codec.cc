@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 7;
+constexpr uint32_t kVersion = 8;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -75,6 +75,7 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(recall.min_share);
   out.Put(recall.promote_after);
   out.Put(recall.on_loss);
+  out.Put(recall.trigger);
 }
 
 CompressionSpec GetSpec(ByteReader& in) {
@@ -139,6 +140,7 @@ CompressionSpec GetSpec(ByteReader& in) {
   recall.min_share = in.Get<double>();
   recall.promote_after = in.Get<int>();
   recall.on_loss = in.Get<OnRecallLoss>();
+  recall.trigger = in.Get<RecallTrigger>();
   return spec;
 }
 

@@ -552,6 +552,20 @@ TEST(RecallTest, AnIndexOnTheDeviceCountsInTheBudget) {
   EXPECT_LT(resident[1], resident[0]);
 }
 
+TEST(RecallTest, ByCosineASessionGoesOnAtAWorkerThatStartedAnew) {
+  CompressionSpec spec = Spec("snapkv", RecallMode::kAsync);
+  spec.recall.trigger = RecallTrigger::kCosine;
+  Worker worker;
+  for (int turn = 0; turn < 3; ++turn) {
+    if (turn > 0) worker.Restart();
+    const Answer answer = RunRequest(worker.engine(), Turn("s", spec, RandomTokens(turn == 0 ? 300 : 6, turn), 20));
+    ASSERT_TRUE(answer.result.status.ok()) << answer.result.status;
+    if (turn > 0) {
+      EXPECT_GT(answer.result.usage.recalled_rows, 0);
+    }
+  }
+}
+
 TEST(SessionErrorsTest, AreNamed) {
   Worker worker;
   const CompressionSpec spec = Spec("snapkv", RecallMode::kSync);
