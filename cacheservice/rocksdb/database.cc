@@ -22,6 +22,7 @@
 #include "rocksdb/env.h"
 #include "rocksdb/metadata.h"
 #include "rocksdb/table.h"
+#include "rocksdb/transaction_log.h"
 #include "rocksdb/write_batch.h"
 
 namespace tidepool {
@@ -216,14 +217,21 @@ class Database::Impl {
       if (!use || damaged) {
         reopen = true;
       } else if (HoldsUnflushed(use)) {
+        // Where a flush had failed before, resuming repeats that one, and the log stays, too: a flush of all begins
+        // another.
+        const uint64_t failed = LogNumber(use);
         resumed = use.db()->Resume().ok();
+        if (resumed && LogNumber(use) == failed) {
+          resumed = use.db()->Flush(rocksdb::FlushOptions(), use.handles()).ok();
+          reopen = resumed && LogNumber(use) == failed;
+        }
       } else {
         reopen = true;
       }
     }
-    if (reopen && DiskTakesWrites()) {
-      Reopen();
-      resumed = true;
+    if (reopen) {
+      resumed = DiskTakesWrites();
+      if (resumed) Reopen();
     }
     MutexLock lock(&mutex_);
     resuming_ = false;
@@ -265,6 +273,12 @@ class Database::Impl {
  private:
   absl::Status RefusedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return absl::ResourceExhaustedError(absl::StrCat("data_dir ", options_.data_dir, " takes no writes: ", why_));
+  }
+
+  // Of the log that is written to; 0: not known.
+  static uint64_t LogNumber(const Use& use) {
+    std::unique_ptr<rocksdb::LogFile> log;
+    return use.db()->GetCurrentWalFile(&log).ok() ? log->LogNumber() : 0;
   }
 
   static bool HoldsUnflushed(const Use& use) {

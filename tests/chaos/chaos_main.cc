@@ -90,6 +90,8 @@ class Scenario {
   bool Well();
   bool RedisWell();
   void WaitForWell();
+  // What the processes logged, with --logs.
+  void PrintLogs();
   void Storm(ChaosClients& clients);
   // What is there when nothing runs, as far as it may not grow.
   std::map<std::string, int> AtRest();
@@ -117,6 +119,16 @@ bool Scenario::RedisWell() {
       return false;
   }
   return true;
+}
+
+void Scenario::PrintLogs() {
+  if (!absl::GetFlag(FLAGS_logs)) return;
+  for (int worker = 0; worker < fleet_.workers(); ++worker) {
+    std::printf("--- worker %d\n%s", worker, fleet_.worker(worker).Stderr().c_str());
+  }
+  for (int pod = 0; pod < fleet_.pods(); ++pod) {
+    std::printf("--- pod %d\n%s", pod, fleet_.pod(pod).Stderr().c_str());
+  }
 }
 
 void Scenario::WaitForWell() {
@@ -190,6 +202,7 @@ void Scenario::Storm(ChaosClients& clients) {
     for (FaultTrack& track : tracks) {
       calm = track.Step(more) && calm;
       if (track.waiting() > std::chrono::minutes(2)) {
+        PrintLogs();
         throw std::runtime_error(absl::StrCat(track.name(), ": not well two minutes after '", track.last(), "'"));
       }
     }
@@ -249,14 +262,7 @@ int Scenario::Report(const Left& left, double seconds) {
     std::ofstream(file) << json.dump(1) << "\n";
   }
   const bool good = counts.wrong + counts.failed + counts.lost == 0 && left.what.empty() && counts.answers > 0;
-  if (!good && absl::GetFlag(FLAGS_logs)) {
-    for (int worker = 0; worker < fleet_.workers(); ++worker) {
-      std::printf("--- worker %d\n%s", worker, fleet_.worker(worker).Stderr().c_str());
-    }
-    for (int pod = 0; pod < fleet_.pods(); ++pod) {
-      std::printf("--- pod %d\n%s", pod, fleet_.pod(pod).Stderr().c_str());
-    }
-  }
+  if (!good) PrintLogs();
   std::printf("%s\n", good ? "nothing wrong, failed, lost or left behind" : "NOT GOOD");
   return good ? 0 : 1;
 }

@@ -73,6 +73,41 @@ TEST_F(DiskFaultTest, AFullDiskRefusesWritesByNameAndReadsGoOnAndWritesComeBack)
   EXPECT_EQ(*database->Get(Family::kBlockValues, "after"), "3");
 }
 
+// RocksDB resumes by repeating the flush, and would keep the log that failed after it.
+TEST_F(DiskFaultTest, ALogThatFailsAfterAFlushIsNotWrittenAgain) {
+  auto database = Open();
+  ASSERT_TRUE(Put(*database, "before", "1").ok());
+  disk_->set_writes(FaultyFileSystem::Writes::kNoBlocks);
+  const std::string value(20 << 10, 'v');
+  for (int i = 0; disk_->refused_writes() == 0; ++i) {
+    ASSERT_LT(i, 1000);
+    Put(*database, absl::StrCat("unlogged", i % 8), value, Durability::kUnlogged).IgnoreError();
+  }
+  EXPECT_FALSE(Put(*database, "during", "2").ok());
+  disk_->set_writes(FaultyFileSystem::Writes::kWork);
+  EXPECT_EQ(Put(*database, "after", "3"), absl::OkStatus());
+  database.reset();
+  database = Open();
+  EXPECT_EQ(*database->Get(Family::kBlockValues, "before"), "1");
+  EXPECT_EQ(*database->Get(Family::kBlockValues, "after"), "3");
+}
+
+TEST_F(DiskFaultTest, ALogWhoseFirstWriteFailsIsNotWrittenAgainThoughMemtablesHoldSomething) {
+  for (const FaultyFileSystem::Writes writes :
+       {FaultyFileSystem::Writes::kDiskFull, FaultyFileSystem::Writes::kReadOnly}) {
+    auto database = Open();  // with a log of its own, which is empty
+    ASSERT_TRUE(Put(*database, "unlogged", "1", Durability::kUnlogged).ok());
+    disk_->set_writes(writes);
+    EXPECT_FALSE(Put(*database, "during", "2").ok());
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    EXPECT_EQ(Put(*database, "after", "3"), absl::OkStatus());
+    EXPECT_EQ(*database->Get(Family::kBlockValues, "unlogged"), "1");
+    database.reset();
+    database = Open();
+    EXPECT_EQ(*database->Get(Family::kBlockValues, "after"), "3");
+  }
+}
+
 // One that serves what it can read of damaged files is opened in another way (database.h), which must not change this.
 TEST_F(DiskFaultTest, ADamagedDatabaseOnAFullDiskRefusesWritesAndTakesThemAgain) {
   {

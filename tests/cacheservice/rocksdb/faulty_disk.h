@@ -15,7 +15,8 @@ namespace tidepool::test {
 
 class FaultyFileSystem : public rocksdb::FileSystemWrapper {
  public:
-  enum class Writes : uint8_t { kWork, kDiskFull, kReadOnly };
+  // kNoBlocks: new files are made, and none takes a byte.
+  enum class Writes : uint8_t { kWork, kDiskFull, kNoBlocks, kReadOnly };
 
   FaultyFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
   const char* Name() const override { return "FaultyFileSystem"; }
@@ -28,7 +29,9 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
   rocksdb::IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
                                     rocksdb::IODebugContext* context) override {
-    if (const rocksdb::IOStatus refused = RefuseWrite(); !refused.ok()) return refused;
+    if (writes_ != Writes::kNoBlocks) {
+      if (const rocksdb::IOStatus refused = RefuseWrite(); !refused.ok()) return refused;
+    }
     std::unique_ptr<rocksdb::FSWritableFile> real;
     const rocksdb::IOStatus status = target()->NewWritableFile(name, options, &real, context);
     if (status.ok()) *file = std::make_unique<WritableFile>(this, std::move(real));
@@ -88,6 +91,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
     switch (writes_.load()) {
       case Writes::kWork: return rocksdb::IOStatus::OK();
       case Writes::kDiskFull:
+      case Writes::kNoBlocks:
         ++refused_writes_;
         return rocksdb::IOStatus::NoSpace("injected", "No space left on device");
       case Writes::kReadOnly: ++refused_writes_; return rocksdb::IOStatus::IOError("injected", "Read-only file system");
