@@ -196,57 +196,65 @@ class Database::Impl {
     Impl* const impl_;
   };
 
+  // One write. False: RocksDB may not be given any, since one has failed and it has not been resumed.
+  class Writing {
+   public:
+    explicit Writing(Impl* impl) : impl_(impl) {
+      MutexLock lock(&impl_->mutex_);
+      begun_ = impl_->may_write_;
+      impl_->writing_ += begun_ ? 1 : 0;
+    }
+    ~Writing() {
+      MutexLock lock(&impl_->mutex_);
+      impl_->writing_ -= begun_ ? 1 : 0;
+      impl_->changed_.SignalAll();
+    }
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+    explicit operator bool() const { return begun_; }
+
+   private:
+    Impl* const impl_;
+    bool begun_ = false;
+  };
+
   // After a failed write RocksDB refuses all others until it is resumed; trying that for each write would flood a full
   // disk with attempts.
   void ResumeIfDue() {
     bool damaged = false;
     {
       MutexLock lock(&mutex_);
-      if (writable_ || resuming_ || absl::Now() - last_resume_ < options_.resume_interval) return;
+      if (may_write_ || resuming_ || absl::Now() - last_resume_ < options_.resume_interval) return;
       last_resume_ = absl::Now();
       resuming_ = true;
+      while (writing_ > 0) changed_.Wait(&mutex_);  // what was under way would write to the log that failed
       damaged = damaged_;
     }
-    // Resuming flushes memtables and begins a new log, and nothing is lost. With empty memtables it keeps the log that
-    // failed, and a further write to that fails, or aborts where RocksDB was built with assertions. After damage it
-    // does not resume, and opened as damaged it takes no notice of a log that failed.
+    // Resuming flushes memtables and begins a new log, and nothing is lost. Where it keeps the log that failed, a
+    // further write to that fails, or aborts where RocksDB was built with assertions: so with empty memtables, and
+    // where it repeats a flush that had failed before, or cannot get past that log. After damage it does not resume,
+    // and opened as damaged it takes no notice of a log that failed.
     bool resumed = false;
-    bool reopen = false;
     {
       const Use use(this);
-      if (!use || damaged) {
-        reopen = true;
-      } else if (HoldsUnflushed(use)) {
-        // Where a flush had failed before, resuming repeats that one, and the log stays, too: a flush of all begins
-        // another.
+      if (use && !damaged && HoldsUnflushed(use)) {
         const uint64_t failed = LogNumber(use);
-        resumed = use.db()->Resume().ok();
-        if (resumed && LogNumber(use) == failed) {
-          resumed = use.db()->Flush(rocksdb::FlushOptions(), use.handles()).ok();
-          reopen = resumed && LogNumber(use) == failed;
-        }
-      } else {
-        reopen = true;
+        resumed = use.db()->Resume().ok() && LogNumber(use) != failed;
       }
     }
-    if (reopen) {
-      resumed = DiskTakesWrites();
-      if (resumed) Reopen();
+    if (!resumed && DiskTakesWrites()) {
+      Reopen();
+      resumed = true;
     }
     MutexLock lock(&mutex_);
     resuming_ = false;
-    may_write_ = may_write_ || resumed;
-  }
-
-  // RocksDB may be given writes: none has failed since it was opened or resumed.
-  bool may_write() const {
-    MutexLock lock(&mutex_);
-    return may_write_;
+    may_write_ = resumed;
   }
 
   absl::Status Written(const rocksdb::Status& status) {
     MutexLock lock(&mutex_);
     if (status.ok()) {
+      if (!may_write_) return absl::OkStatus();  // under way when another one failed
       if (!writable_) TP_LOG(Info, "cache", options_.data_dir, " takes writes again");
       writable_ = true;
       return absl::OkStatus();
@@ -333,7 +341,8 @@ class Database::Impl {
   bool reopening_ ABSL_GUARDED_BY(mutex_) = false;
   bool resuming_ ABSL_GUARDED_BY(mutex_) = false;
   bool writable_ ABSL_GUARDED_BY(mutex_) = true;
-  bool may_write_ ABSL_GUARDED_BY(mutex_) = true;
+  bool may_write_ ABSL_GUARDED_BY(mutex_) = true;  // none has failed since RocksDB was opened or resumed
+  int writing_ ABSL_GUARDED_BY(mutex_) = 0;
   bool damaged_ ABSL_GUARDED_BY(mutex_) = false;  // OpenDatabase
   std::string why_ ABSL_GUARDED_BY(mutex_);       // the last write failed
   absl::Time last_resume_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
@@ -376,7 +385,8 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const DatabaseOptions& 
 
 absl::Status Database::Write(absl::Span<const Mutation> mutations, Durability durability) {
   impl_->ResumeIfDue();
-  if (!impl_->may_write()) return impl_->Refused();
+  const Impl::Writing writing(impl_.get());
+  if (!writing) return impl_->Refused();
   const Impl::Use use(impl_.get());
   if (!use) return impl_->Refused();
   rocksdb::WriteBatch batch;
@@ -469,7 +479,8 @@ absl::Status Database::DropFilesBelow(Family family, std::string_view end) {
 
 absl::Status Database::Flush() {
   impl_->ResumeIfDue();
-  if (!impl_->may_write()) return impl_->Refused();
+  const Impl::Writing writing(impl_.get());
+  if (!writing) return impl_->Refused();
   const Impl::Use use(impl_.get());
   if (!use) return impl_->Refused();
   return impl_->Written(use.db()->Flush(rocksdb::FlushOptions(), use.handles()));
