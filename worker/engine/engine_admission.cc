@@ -264,7 +264,6 @@ void EngineLoop::AdmitLoaded() {
         context->AdoptPrefix(loaded.keys, loaded.values);
       }
     }
-    const bool again = generation->usage.recomputations > 0;
     const int64_t cached = context->computed();
     generation->reserved_pages = generation->need_pages;
     reserved_pages_ += generation->reserved_pages;
@@ -273,7 +272,7 @@ void EngineLoop::AdmitLoaded() {
     generation->usage.prompt_tokens = static_cast<int64_t>(context->token_ids().size());
     generation->Start(std::move(context), cached);
     generation->phase = Generation::Phase::kPrefill;
-    if (again) continue;
+    if (generation->usage.recomputations > 0) continue;  // it has been counted
     LeaveQueue(*generation);
     meter_.Admitted(*generation, source, cache_ != nullptr && (request.reuse_prefix || !request.session_id.empty()));
     if (generation->context()->uncomputed() == 0) {

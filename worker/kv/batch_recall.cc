@@ -175,12 +175,12 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
     unit.scanned = slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
                                              slice.first_position, unit.scores, unit.scan);
   });
-  std::vector<IndexScan*> scans;
+  scans_.clear();
   for (Unit& unit : units) {
-    if (unit.scanned) scans.push_back(&unit.scan);
+    if (unit.scanned) scans_.push_back(&unit.scan);
   }
-  if (scans.empty()) return;
-  backend_->ScanIndexes(scans);
+  if (scans_.empty()) return;
+  backend_->ScanIndexes(scans_);
   for (Unit& unit : units) unit.scanned = unit.scanned && unit.scan.done;
 }
 

@@ -153,6 +153,7 @@ class BatchRecall : public StepHook {
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
   Units waiting_, passing_;                     // of slices that wait for rows, and that do not
+  std::vector<IndexScan*> scans_;               // of a layer, kept for its memory
   std::vector<int32_t> passing_of_;             // [slice][kv_head] index into passing_, or -1
   std::vector<std::vector<MissingRows>> asks_;  // [slice], async: to be asked for; rows of a head lie together
 
