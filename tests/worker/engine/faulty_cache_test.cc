@@ -211,10 +211,12 @@ TEST_F(FaultyCacheTest, WhatIsLostIsComputedAgainForWhoAskedForThatAndTheAnswerI
   GenerationRequest request = Turn("", spec, RandomTokens(300, 1), 40);
   request.sampling.temperature = 0.8F;  // its random numbers go on where they were
   request.sampling.seed = 7;
-  const Answer calm = RunRequest(engine, request);
+  // Until its blocks are acknowledged rows are the worker's own: once more, by the stored prefix, then they are not.
+  Answer calm;
+  for (int i = 0; i < 50 && cache_->recalls == 0; ++i) calm = RunRequest(engine, request);
   ASSERT_EQ(calm.result.status, absl::OkStatus());
   EXPECT_EQ(calm.result.usage.recomputations, 0);
-  EXPECT_GT(cache_->recalls, 0);
+  ASSERT_GT(cache_->recalls, 0);
 
   for (const int after : {1, 10, 25}) {
     auto sink = std::make_shared<Collector>();
