@@ -130,6 +130,14 @@ TEST_F(EngineMeterTest, PoliciesHaveTheRowsOfTheirRequestsByLayers) {
     EXPECT_EQ(recalled, answer.result.usage.recalled_rows) << policy;
     EXPECT_GT(recalled, 0);
   }
+}
+
+TEST_F(EngineMeterTest, RequestsOfRecallAreCountedByWhetherTheyWaitForThem) {
+  // What a session has is acknowledged at its turn's end: the next turn asks the service for it.
+  for (const int tokens : {300, 5}) {
+    ASSERT_TRUE(RunRequest(*engine_, Request("snapkv", RecallMode::kSync, tokens, 20, "s")).result.status.ok());
+  }
+  const EngineStats stats = engine_->Stats();
   EXPECT_GT(stats.recalls.sync.answered, 0);
   EXPECT_EQ(stats.recalls.sync.answered, stats.recalls.sync.seconds.count());
   EXPECT_EQ(stats.recalls.async.answered + stats.recalls.async.late, 0);
