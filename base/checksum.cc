@@ -1,7 +1,10 @@
 #include "base/checksum.h"
 
-#define XXH_INLINE_ALL
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // XXH3_64bits is now the one that uses AVX2 or AVX-512 where the processor has it
+#else
 #include <xxhash.h>
+#endif
 
 namespace tidepool {
 

@@ -63,10 +63,11 @@ struct CachePodStats {
   int64_t offloaded_blocks = 0, offloaded_bytes = 0;
   int64_t recalled_rows = 0, recalled_bytes = 0;
   int64_t fetched_bytes = 0;
-  int64_t failed_calls = 0;  // that it did not answer
-  int64_t failed_rows = 0;   // asked of it and not come because it failed
-  int64_t moved_blocks = 0;  // meant for it, given to another because it failed or refused
-  int64_t downs = 0;         // times that it was left out
+  int64_t failed_calls = 0;   // that it did not answer
+  int64_t failed_rows = 0;    // asked of it and not come because it failed
+  int64_t moved_blocks = 0;   // meant for it, given to another because it failed or refused
+  int64_t downs = 0;          // times that it was left out
+  int64_t resent_blocks = 0;  // that had arrived damaged
   int64_t reconnects = 0;
 };
 
@@ -74,6 +75,7 @@ struct CachePodStats {
 struct BlockCacheStats {
   int64_t offloaded_blocks = 0, offloaded_bytes = 0;  // acknowledged
   int64_t offload_failures = 0;                       // blocks not stored although asked for
+  int64_t resent_blocks = 0;                          // that had arrived damaged
   int64_t recalled_rows = 0, recalled_bytes = 0, missing_rows = 0;
   int64_t fetched_blocks = 0, fetched_bytes = 0;
   int64_t reconnects = 0;
@@ -101,8 +103,8 @@ class BlockCache {
   virtual void Recall(std::vector<RowSelection> selections, absl::Time deadline,
                       std::function<void(absl::StatusOr<RecalledRows>)> done) = 0;
 
-  // Whole block values, in the order asked; nullopt for a miss. Values are header-checked; rows are for the caller to
-  // verify.
+  // Whole block values, in the order asked; nullopt for a miss. What may be damaged on the way here is for the caller
+  // to notice: BlockView::Parse and VerifyRows look at every byte.
   virtual absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
                                                                               absl::Time deadline) = 0;
 

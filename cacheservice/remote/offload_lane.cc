@@ -17,6 +17,7 @@ namespace tidepool {
 namespace {
 
 constexpr char kOffloadMethod[] = "/tidepool.v1.CacheStore/Offload";
+constexpr int kMostDamaged = 3;  // arrivals of one value
 
 }  // namespace
 
@@ -187,6 +188,7 @@ grpc::Status OffloadLane::RunStream() {
     for (;;) {
       std::shared_ptr<Entry> entry;
       std::shared_ptr<const std::string> value;
+      bool unchecked = false;
       {
         MutexLock lock(&mutex_);
         auto may_send = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -210,11 +212,12 @@ grpc::Status OffloadLane::RunStream() {
         }
         entry = entries_[sent_];
         value = entry->value;
+        unchecked = unchecked_;
         entry->sequence = ++sequence;
         ++sent_;
         sent_bytes_ += entry->value->size();
       }
-      if (!WriteValue(stream.get(), *entry, value)) break;
+      if (!WriteValue(stream.get(), *entry, value, unchecked)) break;
     }
   }
   // Not cancelled when the service ended it: that would hide its reason. The destructor cancels when the lane stops.
@@ -232,7 +235,8 @@ grpc::Status OffloadLane::RunStream() {
   return status;
 }
 
-bool OffloadLane::WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value) {
+bool OffloadLane::WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value,
+                             bool unchecked) {
   const size_t value_bytes = value->size(), frame_bytes = FrameBytesFor(value_bytes);
   for (size_t offset = 0; offset < value_bytes;) {
     v1::BlockFrame frame;
@@ -245,10 +249,26 @@ bool OffloadLane::WriteValue(Stream* stream, const Entry& entry, const std::shar
       if (entry.options.tenant != options_.tenant) frame.set_tenant(entry.options.tenant);
     }
     const size_t bytes = std::min(frame_bytes, value_bytes - offset);
-    frame.set_checksum(Checksum32(value->data() + offset, bytes));
+    frame.set_unchecked(unchecked);
+    if (!unchecked) frame.set_checksum(Checksum32(value->data() + offset, bytes));
     if (!stream->Write(WithPayload(frame, kBlockFramePayload, SharedSlice(value, offset, bytes)))) return false;
     offset += bytes;
   }
+  return true;
+}
+
+bool OffloadLane::SendAgain(size_t index) {
+  std::shared_ptr<Entry> entry = entries_[index];
+  if (++entry->damaged >= kMostDamaged) return false;
+  counters_.resent.fetch_add(1);
+  TP_LOG(Warning, "cache", "block ", entry->id.key.ToHex(), " layer ", entry->id.layer, " arrived damaged at ",
+         options_.endpoint, " and is sent again");
+  entry->sequence = 0;
+  entries_.erase(entries_.begin() + static_cast<int64_t>(index));
+  --sent_;
+  sent_bytes_ -= entry->value->size();
+  entries_.insert(entries_.begin() + static_cast<int64_t>(sent_), std::move(entry));
+  changed_.SignalAll();
   return true;
 }
 
@@ -258,6 +278,7 @@ void OffloadLane::ReadResults(Stream* stream) {
     if (response.has_accepted()) {
       MutexLock lock(&mutex_);
       credit_ = response.accepted().credit_bytes();
+      unchecked_ = response.accepted().takes_unchecked();
       connected_ = true;
       changed_.SignalAll();
       continue;
@@ -268,6 +289,7 @@ void OffloadLane::ReadResults(Stream* stream) {
       MutexLock lock(&mutex_);
       for (size_t i = 0; i < sent_; ++i) {
         if (entries_[i]->sequence != result.sequence()) continue;
+        if (result.code() == static_cast<int>(absl::StatusCode::kDataLoss) && SendAgain(i)) break;
         entry = std::move(entries_[i]);
         entries_.erase(entries_.begin() + static_cast<int64_t>(i));
         --sent_;

@@ -22,7 +22,7 @@ namespace tidepool {
 class OffloadLane {
  public:
   struct Counters {
-    std::atomic<int64_t> blocks{0}, bytes{0}, failures{0}, reconnects{0};
+    std::atomic<int64_t> blocks{0}, bytes{0}, failures{0}, resent{0}, reconnects{0};
   };
 
   // On failure the value comes back, for another service.
@@ -49,6 +49,7 @@ class OffloadLane {
     Done done;
     Clock::time_point give_up;
     uint64_t sequence = 0;  // in the present stream; 0: not sent
+    int damaged = 0;        // times that it has arrived so
   };
 
   void Run();
@@ -56,8 +57,10 @@ class OffloadLane {
   // stops.
   grpc::Status RunStream();
   void ReadResults(Stream* stream);
-  // `value`: of the entry.
-  bool WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value);
+  // `value`: of the entry. `unchecked`: without checksums of the frames.
+  bool WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value, bool unchecked);
+  // Of a result that says that the value was damaged: it is sent again, unless that has happened too often.
+  bool SendAgain(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What `done` is given when the value was not stored.
   static std::string TakeBack(Entry& entry);
   bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -76,6 +79,7 @@ class OffloadLane {
   size_t sent_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t credit_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool unchecked_ ABSL_GUARDED_BY(mutex_) = false;  // the service looks at the values' own checksums only
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   // By all Offloads, since the buffer was last half empty.

@@ -23,9 +23,11 @@ inline bool IsRefusal(const grpc::Status& status) {
   }
 }
 
-// The service not knowing the worker, or not letting it, says nothing about who asked the worker.
+// The service not knowing the worker, or not letting it, says nothing about who asked the worker. Nor has he cancelled
+// what was cancelled: the service was given up.
 inline absl::StatusCode CodeForCaller(grpc::StatusCode code) {
   const bool refused = code == grpc::StatusCode::PERMISSION_DENIED || code == grpc::StatusCode::UNAUTHENTICATED;
+  if (code == grpc::StatusCode::CANCELLED) return absl::StatusCode::kUnavailable;
   return refused ? absl::StatusCode::kFailedPrecondition : static_cast<absl::StatusCode>(code);
 }
 

@@ -15,14 +15,18 @@
 namespace tidepool {
 namespace {
 
-constexpr size_t kBlocksAtOnce = 16;
+constexpr size_t kBlocksAtOnce = 4;                   // few: the first ones are on their way soon
+constexpr size_t kMostQueuedBytes = size_t{2} << 20;  // else nothing more is read
 
 }  // namespace
 
-FetchStream::FetchStream(CacheContext* context, grpc::ByteBuffer request) : context_(context) {
+FetchStream::FetchStream(CacheContext* context, grpc::ByteBuffer request) : context_(context), outbox_(this) {
   absl::Status status = Take(&request);
-  if (status.ok()) status = context_->Run([this] { ReadMore(); });
-  if (!status.ok()) Finish(ToGrpc(status));
+  outbox_.BeginWork();
+  if (status.ok()) status = context_->Run([this] { Read(); });
+  if (status.ok()) return;
+  outbox_.Close(ToGrpc(status));
+  outbox_.EndWork();
 }
 
 absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
@@ -31,51 +35,65 @@ absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
   if (parsed.blocks_size() > kMaxWireSelections) {
     return absl::InvalidArgumentError(absl::StrCat("blocks: ", parsed.blocks_size(), ", at most ", kMaxWireSelections));
   }
+  unchecked_ = parsed.unchecked();
   for (const v1::BlockRef& ref : parsed.blocks()) {
     TP_ASSIGN_OR_RETURN(ids_.emplace_back(), BlockOf(ref));
   }
   return absl::OkStatus();
 }
 
-void FetchStream::ReadMore() {
-  first_ += values_.size();
-  current_ = offset_ = 0;
-  values_.clear();
-  if (first_ == ids_.size()) return Finish(grpc::Status::OK);
-  const size_t count = std::min(kBlocksAtOnce, ids_.size() - first_);
-  absl::StatusOr<std::vector<BlockValue>> values =
-      context_->blocks->GetMany(absl::MakeConstSpan(ids_).subspan(first_, count));
-  if (!values.ok()) return Finish(ToGrpc(values.status()));
-  values_ = *std::move(values);
-  SendNext();
+void FetchStream::Read() {
+  absl::Status status;
+  while (status.ok() && next_ < ids_.size()) {
+    if (gone_) {
+      status = absl::CancelledError("the worker is gone");
+      break;
+    }
+    status = ReadSome();
+    MutexLock lock(&mutex_);
+    paused_ = status.ok() && outbox_.queued_bytes() > kMostQueuedBytes;
+    if (paused_) return;
+  }
+  outbox_.Close(ToGrpc(status));
+  outbox_.EndWork();
 }
 
-void FetchStream::SendNext() {
+absl::Status FetchStream::ReadSome() {
+  const size_t count = std::min(kBlocksAtOnce, ids_.size() - next_);
+  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values,
+                      context_->blocks->GetMany(absl::MakeConstSpan(ids_).subspan(next_, count)));
+  for (const BlockValue& value : values) Send(next_++, value);
+  return absl::OkStatus();
+}
+
+void FetchStream::Send(size_t index, const BlockValue& value) {
   v1::FetchBlocksResponse response;
-  grpc::Slice payload;
-  response.set_index(static_cast<uint32_t>(first_ + current_));
-  if (const BlockValue& value = values_[current_]; value == nullptr) {
+  response.set_index(static_cast<uint32_t>(index));
+  if (value == nullptr) {
     response.set_missing(true);
-    ++current_;
-  } else {
-    const size_t bytes = std::min(FrameBytesFor(value->size()), value->size() - offset_);
-    if (offset_ == 0) response.set_value_bytes(static_cast<uint32_t>(value->size()));
-    response.set_checksum(Checksum32(value->data() + offset_, bytes));
-    payload = SharedSlice(value, offset_, bytes);
-    offset_ += bytes;
-    if (offset_ == value->size()) {
-      ++current_;
-      offset_ = 0;
-    }
+    return outbox_.Send(response);
   }
-  message_ = WithPayload(response, kFetchedPayload, payload);
-  StartWrite(&message_);
+  response.set_value_bytes(static_cast<uint32_t>(value->size()));
+  for (size_t offset = 0; offset < value->size();) {
+    const size_t bytes = std::min(FrameBytesFor(value->size()), value->size() - offset);
+    if (!unchecked_) response.set_checksum(Checksum32(value->data() + offset, bytes));
+    outbox_.SendRaw(WithPayload(response, kFetchedPayload, SharedSlice(value, offset, bytes)));
+    offset += bytes;
+    response.clear_value_bytes();
+  }
 }
 
 void FetchStream::OnWriteDone(bool ok) {
-  if (!ok) return Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the worker is gone"));
-  if (current_ < values_.size()) return SendNext();
-  context_->pool.Run([this] { ReadMore(); });
+  if (!ok) gone_ = true;
+  outbox_.BeginWork();  // until the end: the call may be over otherwise once the outbox knows
+  outbox_.OnWriteDone(ok);
+  bool read = false;
+  {
+    MutexLock lock(&mutex_);
+    if (gone_ || outbox_.queued_bytes() <= kMostQueuedBytes) read = std::exchange(paused_, false);
+  }
+  if (read) context_->pool.Run([this] { Read(); });
+  outbox_.EndWork();
 }
 
 }  // namespace tidepool

@@ -1,4 +1,4 @@
-// A FetchBlocks call on the service's side: reads a few blocks at a time and sends them before it reads on.
+// A FetchBlocks call on the service's side: blocks are read while those before them are sent.
 #ifndef TIDEPOOL_CACHESERVICE_RPC_FETCH_STREAM_H_
 #define TIDEPOOL_CACHESERVICE_RPC_FETCH_STREAM_H_
 
@@ -7,7 +7,10 @@
 #include <atomic>
 #include <vector>
 
+#include "base/mutex.h"
 #include "cacheservice/rpc/cache_context.h"
+#include "cacheservice/rpc/outbox.h"
+#include "tidepool/v1/cache_store.pb.h"
 
 namespace tidepool {
 
@@ -21,16 +24,19 @@ class FetchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
  private:
   absl::Status Take(grpc::ByteBuffer* request);
-  void ReadMore();
-  void SendNext();
+  // Reads and sends until all is sent or enough is queued. One at a time; what is left to read keeps the call open.
+  void Read();
+  absl::Status ReadSome();
+  void Send(size_t index, const BlockValue& value);
 
   CacheContext* const context_;
+  Outbox<FetchStream, v1::FetchBlocksResponse> outbox_;
   std::vector<BlockId> ids_;
-  size_t first_ = 0;    // id of values_[0]
-  size_t current_ = 0;  // index into values_
-  size_t offset_ = 0;   // bytes of it that are sent
-  std::vector<BlockValue> values_;
-  grpc::ByteBuffer message_;  // being written
+  bool unchecked_ = false;         // no checksums of the frames
+  size_t next_ = 0;                // of ids_, to be read
+  std::atomic<bool> gone_{false};  // the worker
+  Mutex mutex_;
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // Read has left off
 };
 
 }  // namespace tidepool

@@ -96,6 +96,7 @@ absl::Status OffloadStream::TakeHello(const v1::OffloadRequest& request) {
   open_ = true;
   v1::OffloadResponse response;
   response.mutable_accepted()->set_credit_bytes(kCreditBytes);
+  response.mutable_accepted()->set_takes_unchecked(true);  // PutMany verifies what BlockView::Parse does not
   outbox_.Send(response);
   return absl::OkStatus();
 }
@@ -137,7 +138,8 @@ absl::Status OffloadStream::TakeFrame(const Message& message) {
   if (message.payload.size() == 0) return absl::InvalidArgumentError("frame.payload: is empty");
   TP_RETURN_IF_ERROR(context_->Stage(message.payload.size()));
   message.payload.AppendTo(&value_.value);
-  TP_RETURN_IF_ERROR(CheckFrame("frame", std::string_view(value_.value).substr(before), frame.checksum()));
+  TP_RETURN_IF_ERROR(CheckFrame("frame", std::string_view(value_.value).substr(before),
+                                frame.unchecked() ? std::nullopt : std::optional<uint32_t>(frame.checksum())));
   if (value_.value.size() < value_bytes_) return absl::OkStatus();
 
   absl::Status fits = context_->CheckTakesNew();

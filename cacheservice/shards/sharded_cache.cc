@@ -240,6 +240,7 @@ BlockCacheStats ShardedCache::Stats() const {
   for (const std::shared_ptr<Pod>& pod : impl_->pods_.all()) {
     CachePodStats& one = stats.pods.emplace_back(pod->Stats());
     stats.reconnects += one.reconnects;
+    stats.resent_blocks += one.resent_blocks;
     const int index = placement->IndexOf(pod->id());
     if (index < 0) {
       // When it answers it is not in use yet, or it is another address of one that is.

@@ -131,12 +131,12 @@ size_t FrameBytesFor(size_t value_bytes) {
   return std::max<size_t>(1, (value_bytes + frames - 1) / frames);
 }
 
-absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum) {
+absl::Status CheckFrame(std::string_view field, std::string_view payload, std::optional<uint32_t> checksum) {
   if (payload.size() > kMaxFrameBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(std::string(field), ".payload: ", payload.size(), " bytes, at most ", kMaxFrameBytes));
   }
-  if (Checksum32(payload) != checksum)
+  if (checksum.has_value() && Checksum32(payload) != *checksum)
     return absl::DataLossError(absl::StrCat(std::string(field), ".checksum: differs from the payload's"));
   return absl::OkStatus();
 }

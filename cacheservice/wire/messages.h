@@ -3,6 +3,7 @@
 #ifndef TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
 #define TIDEPOOL_CACHESERVICE_WIRE_MESSAGES_H_
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -43,7 +44,8 @@ absl::StatusOr<RowSelection> SelectionOf(const v1::RowSelectionRef& ref);
 size_t FrameBytesFor(size_t value_bytes);
 
 // InvalidArgument (naming `field`) when the payload is larger than kMaxFrameBytes, DataLoss when its checksum differs.
-absl::Status CheckFrame(std::string_view field, std::string_view payload, uint32_t checksum);
+// nullopt: it has none.
+absl::Status CheckFrame(std::string_view field, std::string_view payload, std::optional<uint32_t> checksum);
 
 }  // namespace tidepool
 

@@ -307,6 +307,15 @@ TEST_F(RemoteCacheTest, WhatIsNotStoredComesBackToWhoMayStoreItElsewhere) {
   EXPECT_TRUE(Offload(*cache, 1, 0).get().ok());
 }
 
+TEST_F(RemoteCacheTest, ACallThatIsGivenUpIsUnavailable) {
+  auto cache = Connect();
+  server_.reset();
+  auto got = std::async(std::launch::async, [&] { return cache->Get("default", "s", Soon()).status(); });
+  while (got.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) cache->Interrupt();  // it may not run
+  const absl::Status status = got.get();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+}
+
 TEST_F(RemoteCacheTest, APodKeepsItsNameOverARestart) {
   auto cache = Connect();
   const std::string name = cache->Probe(Soon())->name;

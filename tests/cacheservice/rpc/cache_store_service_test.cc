@@ -208,6 +208,55 @@ TEST_F(CacheStoreServiceTest, ADamagedValueIsRefusedAndTheStreamGoesOn) {
   EXPECT_EQ(Stats().memory().objects(), 1u);
 }
 
+TEST_F(CacheStoreServiceTest, FramesWithoutChecksumsAreVerifiedByTheValuesOwn) {
+  v1::OffloadRequest hello, bad, good;
+  *hello.mutable_hello() = Hello();
+  *bad.mutable_frame() = Frame(1);
+  bad.mutable_frame()->set_unchecked(true);
+  bad.mutable_frame()->clear_checksum();
+  good = bad;
+  good.mutable_frame()->set_sequence(2);
+  bad.mutable_frame()->mutable_payload()->at(100) ^= 1;
+  responses_.clear();
+  EXPECT_TRUE(Offload({hello, bad, good}).ok());
+  ASSERT_EQ(responses_.size(), 3u);
+  EXPECT_TRUE(responses_[0].accepted().takes_unchecked());
+  for (int i = 1; i < 3; ++i) {
+    const v1::OffloadResult& result = responses_[i].result();
+    EXPECT_EQ(result.code(), result.sequence() == 1 ? static_cast<int>(absl::StatusCode::kDataLoss) : 0);
+  }
+  EXPECT_EQ(Stats().memory().objects(), 1u);
+  bad.mutable_frame()->set_payload(std::string(kMaxFrameBytes + 1, 'x'));
+  bad.mutable_frame()->set_value_bytes(kMaxFrameBytes + 1);
+  EXPECT_THAT(Offload({hello, bad}).error_message(), HasSubstr("frame.payload"));
+}
+
+TEST_F(CacheStoreServiceTest, BlocksAreFetchedInOrderWithChecksumsUnlessTheyAreNotWanted) {
+  v1::OffloadRequest hello, frame;
+  *hello.mutable_hello() = Hello();
+  *frame.mutable_frame() = Frame(1);
+  ASSERT_TRUE(Offload({hello, frame}).ok());
+  constexpr int kAsked = 1000;  // more than is read before something is sent
+  for (const bool unchecked : {false, true}) {
+    grpc::ClientContext context;
+    v1::FetchBlocksRequest request;
+    request.set_unchecked(unchecked);
+    for (int i = 0; i < kAsked; ++i) *request.add_blocks() = RefOf({test::NumberedKey(1), i % 2});
+    auto reader = store_->FetchBlocks(&context, request);
+    v1::FetchBlocksResponse response;
+    for (uint32_t i = 0; i < kAsked; ++i) {
+      ASSERT_TRUE(reader->Read(&response));
+      EXPECT_EQ(response.index(), i);
+      EXPECT_EQ(response.missing(), i % 2 == 1);
+      if (i % 2 == 1) continue;
+      EXPECT_EQ(response.payload(), frame.frame().payload());
+      EXPECT_EQ(response.checksum(), unchecked ? 0 : frame.frame().checksum());
+    }
+    EXPECT_FALSE(reader->Read(&response));
+    EXPECT_TRUE(reader->Finish().ok());
+  }
+}
+
 TEST_F(CacheStoreServiceTest, WrongRecallsEndWithTheFieldsName) {
   v1::RecallRequest hello, rows;
   *hello.mutable_hello() = Hello();
