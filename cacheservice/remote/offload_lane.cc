@@ -73,15 +73,17 @@ void OffloadLane::Offload(BlockId id, std::string value, const OffloadOptions& o
     // Waits for room while the stream is moving; a service that is away or slow must not hold the engine up.
     const Clock::time_point start = Clock::now();
     const Clock::time_point until = start + absl::ToChronoMilliseconds(options_.write_behind_patience) - waited_;
+    ++waiting_;
     while (!now && options.may_wait && !stop_ && connected_ && !broken_ && !HasRoom(bytes)) {
       if (!changed_.WaitUntil(&mutex_, until)) break;
     }
+    --waiting_;
     waited_ += Clock::now() - start;  // two that wait at once count twice: that ends sooner
     full = !now && !HasRoom(bytes);
     if (!full && !stop_) {
       queued_bytes_ += bytes;
       entries_.push_back(std::move(entry));
-      changed_.SignalAll();
+      if (!writing_ || entries_.size() == 1) changed_.SignalAll();  // else it is written after those before it
       return;
     }
   }
@@ -173,56 +175,41 @@ grpc::Status OffloadLane::RunStream() {
     context_ = &context;
     broken_ = false;
     credit_ = 0;
+    writing_ = true;
   }
-  const grpc::internal::RpcMethod method(kOffloadMethod, grpc::internal::RpcMethod::BIDI_STREAMING);
-  const std::unique_ptr<Stream> stream(
-      grpc::internal::ClientReaderWriterFactory<grpc::ByteBuffer, v1::OffloadResponse>::Create(channel_.get(), method,
-                                                                                               &context));
-  v1::OffloadRequest hello;
-  *hello.mutable_hello() =
-      options_.any_shape ? AnyShapeHelloOf(options_.tenant) : HelloOf(options_.tenant, options_.layout);
-  std::thread reader;
-  if (stream->Write(WithPayload(hello, {}, grpc::Slice()))) {
-    reader = std::thread([this, &stream] { ReadResults(stream.get()); });
-    uint64_t sequence = 0;
-    for (;;) {
-      std::shared_ptr<Entry> entry;
-      std::shared_ptr<const std::string> value;
-      bool unchecked = false;
-      {
-        MutexLock lock(&mutex_);
-        auto may_send = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return credit_ > 0 && sent_ < entries_.size() &&
-                 (sent_ == 0 || sent_bytes_ + entries_[sent_]->value->size() <= credit_);
-        };
-        auto overdue = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return !entries_.empty() && entries_.front()->give_up < Clock::now();
-        };
-        while (!stop_ && !broken_ && !interrupted_ && !overdue() && !may_send()) {
-          if (entries_.empty()) {
-            changed_.Wait(&mutex_);
-          } else {
-            changed_.WaitUntil(&mutex_, entries_.front()->give_up);
-          }
+  hello_sent_ = false;
+  value_.reset();
+  entry_.reset();
+  last_sequence_ = 0;
+  Stream stream(channel_.get(), kOffloadMethod, &context,
+                {.next = [this] { return NextMessage(); },
+                 .take = [this, &stream](const v1::OffloadResponse& response) { Take(response, &stream); },
+                 .end = [this] { Break(); }});
+  stream.Write();
+  for (;;) {
+    {
+      MutexLock lock(&mutex_);
+      auto overdue = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return !entries_.empty() && entries_.front()->give_up < Clock::now();
+      };
+      while (!stop_ && !broken_ && !interrupted_ && !overdue() && !MayWrite()) {
+        if (entries_.empty()) {
+          changed_.Wait(&mutex_);
+        } else {
+          changed_.WaitUntil(&mutex_, entries_.front()->give_up);
         }
-        if (stop_ || broken_) break;
-        if (interrupted_ || overdue()) {
-          context.TryCancel();
-          break;
-        }
-        entry = entries_[sent_];
-        value = entry->value;
-        unchecked = unchecked_;
-        entry->sequence = ++sequence;
-        ++sent_;
-        sent_bytes_ += entry->value->size();
       }
-      if (!WriteValue(stream.get(), *entry, value, unchecked)) break;
+      if (stop_ || broken_) break;
+      if (interrupted_ || overdue()) {
+        context.TryCancel();
+        break;
+      }
+      writing_ = true;
     }
+    stream.Write();
   }
   // Not cancelled when the service ended it: that would hide its reason. The destructor cancels when the lane stops.
-  if (reader.joinable()) reader.join();
-  const grpc::Status status = stream->Finish();
+  const grpc::Status status = stream.Finish();
   {
     MutexLock lock(&mutex_);
     context_ = nullptr;
@@ -235,26 +222,55 @@ grpc::Status OffloadLane::RunStream() {
   return status;
 }
 
-bool OffloadLane::WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value,
-                             bool unchecked) {
-  const size_t value_bytes = value->size(), frame_bytes = FrameBytesFor(value_bytes);
-  for (size_t offset = 0; offset < value_bytes;) {
-    v1::BlockFrame frame;
-    frame.set_sequence(entry.sequence);
-    if (offset == 0) {
-      *frame.mutable_block() = RefOf(entry.id);
-      frame.set_value_bytes(static_cast<uint32_t>(value_bytes));
-      frame.set_durable(entry.options.durable);
-      if (entry.options.parent != BlockKey{}) frame.set_parent_key(std::string(entry.options.parent.AsString()));
-      if (entry.options.tenant != options_.tenant) frame.set_tenant(entry.options.tenant);
-    }
-    const size_t bytes = std::min(frame_bytes, value_bytes - offset);
-    frame.set_unchecked(unchecked);
-    if (!unchecked) frame.set_checksum(Checksum32(value->data() + offset, bytes));
-    if (!stream->Write(WithPayload(frame, kBlockFramePayload, SharedSlice(value, offset, bytes)))) return false;
-    offset += bytes;
+bool OffloadLane::MaySend() const {
+  return credit_ > 0 && sent_ < entries_.size() &&
+         (sent_ == 0 || sent_bytes_ + entries_[sent_]->value->size() <= credit_);
+}
+
+std::optional<grpc::ByteBuffer> OffloadLane::NextMessage() {
+  if (!hello_sent_) {
+    hello_sent_ = true;
+    v1::OffloadRequest hello;
+    *hello.mutable_hello() =
+        options_.any_shape ? AnyShapeHelloOf(options_.tenant) : HelloOf(options_.tenant, options_.layout);
+    return WithPayload(hello, {}, grpc::Slice());
   }
-  return true;
+  bool unchecked = false;
+  {
+    MutexLock lock(&mutex_);
+    unchecked = unchecked_;
+    if (value_ == nullptr) {
+      if (broken_ || !MaySend()) {
+        writing_ = false;
+        return std::nullopt;
+      }
+      entry_ = entries_[sent_];
+      value_ = entry_->value;
+      sent_of_value_ = 0;
+      entry_->sequence = sequence_ = ++last_sequence_;
+      ++sent_;
+      sent_bytes_ += value_->size();
+    }
+  }
+  v1::BlockFrame frame;
+  frame.set_sequence(sequence_);
+  if (sent_of_value_ == 0) {
+    *frame.mutable_block() = RefOf(entry_->id);
+    frame.set_value_bytes(static_cast<uint32_t>(value_->size()));
+    frame.set_durable(entry_->options.durable);
+    if (entry_->options.parent != BlockKey{}) frame.set_parent_key(std::string(entry_->options.parent.AsString()));
+    if (entry_->options.tenant != options_.tenant) frame.set_tenant(entry_->options.tenant);
+  }
+  const size_t bytes = std::min(FrameBytesFor(value_->size()), value_->size() - sent_of_value_);
+  frame.set_unchecked(unchecked);
+  if (!unchecked) frame.set_checksum(Checksum32(value_->data() + sent_of_value_, bytes));
+  grpc::ByteBuffer message = WithPayload(frame, kBlockFramePayload, SharedSlice(value_, sent_of_value_, bytes));
+  sent_of_value_ += bytes;
+  if (sent_of_value_ == value_->size()) {
+    value_.reset();
+    entry_.reset();
+  }
+  return message;
 }
 
 bool OffloadLane::SendAgain(size_t index) {
@@ -272,44 +288,51 @@ bool OffloadLane::SendAgain(size_t index) {
   return true;
 }
 
-void OffloadLane::ReadResults(Stream* stream) {
-  v1::OffloadResponse response;
-  while (stream->Read(&response)) {
+void OffloadLane::Take(const v1::OffloadResponse& response, Stream* stream) {
+  std::shared_ptr<Entry> entry;
+  bool write = false;
+  {
+    MutexLock lock(&mutex_);
     if (response.has_accepted()) {
-      MutexLock lock(&mutex_);
       credit_ = response.accepted().credit_bytes();
       unchecked_ = response.accepted().takes_unchecked();
       connected_ = true;
       changed_.SignalAll();
-      continue;
-    }
-    const v1::OffloadResult& result = response.result();
-    std::shared_ptr<Entry> entry;
-    {
-      MutexLock lock(&mutex_);
-      for (size_t i = 0; i < sent_; ++i) {
-        if (entries_[i]->sequence != result.sequence()) continue;
-        if (result.code() == static_cast<int>(absl::StatusCode::kDataLoss) && SendAgain(i)) break;
-        entry = std::move(entries_[i]);
-        entries_.erase(entries_.begin() + static_cast<int64_t>(i));
-        --sent_;
-        sent_bytes_ -= entry->value->size();
-        queued_bytes_ -= entry->value->size();
-        if (queued_bytes_ <= options_.write_behind_bytes / 2) waited_ = Clock::duration::zero();
-        changed_.SignalAll();
-        break;
-      }
-    }
-    if (entry == nullptr) continue;
-    if (result.code() == 0) {
-      counters_.blocks.fetch_add(1);
-      counters_.bytes.fetch_add(static_cast<int64_t>(entry->value->size()));
-      entry->done(absl::OkStatus(), std::string());
     } else {
-      counters_.failures.fetch_add(1);
-      entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()), TakeBack(*entry));
+      entry = TakeAnswered(response.result());
     }
+    write = !stop_ && MayWrite();
+    writing_ = writing_ || write;
   }
+  if (write) stream->Write();
+  if (entry == nullptr) return;
+  if (const v1::OffloadResult& result = response.result(); result.code() == 0) {
+    counters_.blocks.fetch_add(1);
+    counters_.bytes.fetch_add(static_cast<int64_t>(entry->value->size()));
+    entry->done(absl::OkStatus(), std::string());
+  } else {
+    counters_.failures.fetch_add(1);
+    entry->done(absl::Status(static_cast<absl::StatusCode>(result.code()), result.message()), TakeBack(*entry));
+  }
+}
+
+std::shared_ptr<OffloadLane::Entry> OffloadLane::TakeAnswered(const v1::OffloadResult& result) {
+  for (size_t i = 0; i < sent_; ++i) {
+    if (entries_[i]->sequence != result.sequence()) continue;
+    if (result.code() == static_cast<int>(absl::StatusCode::kDataLoss) && SendAgain(i)) return nullptr;
+    std::shared_ptr<Entry> entry = std::move(entries_[i]);
+    entries_.erase(entries_.begin() + static_cast<int64_t>(i));
+    --sent_;
+    sent_bytes_ -= entry->value->size();
+    queued_bytes_ -= entry->value->size();
+    if (queued_bytes_ <= options_.write_behind_bytes / 2) waited_ = Clock::duration::zero();
+    if (waiting_ > 0) changed_.SignalAll();
+    return entry;
+  }
+  return nullptr;
+}
+
+void OffloadLane::Break() {
   MutexLock lock(&mutex_);
   broken_ = true;
   changed_.SignalAll();

@@ -1,5 +1,4 @@
-// The Offload stream on the worker's side: a bounded write-behind queue, two threads, and a stream that is made anew
-// when it breaks.
+// The Offload stream on the worker's side: a bounded write-behind queue, and a stream that is made anew when it breaks.
 #ifndef TIDEPOOL_CACHESERVICE_REMOTE_OFFLOAD_LANE_H_
 #define TIDEPOOL_CACHESERVICE_REMOTE_OFFLOAD_LANE_H_
 
@@ -10,10 +9,12 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "base/mutex.h"
+#include "cacheservice/remote/lane_stream.h"
 #include "cacheservice/remote/remote_cache.h"
 #include "tidepool/v1/cache_store.grpc.pb.h"
 
@@ -41,7 +42,7 @@ class OffloadLane {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Stream = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::OffloadResponse>;
+  using Stream = LaneStream<v1::OffloadResponse>;
   struct Entry {
     BlockId id;
     std::shared_ptr<std::string> value;  // shared with who sends it, and with gRPC
@@ -56,9 +57,15 @@ class OffloadLane {
   // One life of a stream. Returns how it ended: it is broken, the oldest value was not answered in time, or the lane
   // stops.
   grpc::Status RunStream();
-  void ReadResults(Stream* stream);
-  // `value`: of the entry. `unchecked`: without checksums of the frames.
-  bool WriteValue(Stream* stream, const Entry& entry, const std::shared_ptr<const std::string>& value, bool unchecked);
+  // Of the stream under way. The next frame to be written.
+  std::optional<grpc::ByteBuffer> NextMessage();
+  void Take(const v1::OffloadResponse& response, Stream* stream);
+  void Break();
+  // Credit allows the next value.
+  bool MaySend() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MayWrite() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_ && !broken_ && MaySend(); }
+  // The value that is answered, which has left the queue. Null: nobody waits for it, or it is sent again.
+  std::shared_ptr<Entry> TakeAnswered(const v1::OffloadResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a result that says that the value was damaged: it is sent again, unless that has happened too often.
   bool SendAgain(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What `done` is given when the value was not stored.
@@ -82,12 +89,20 @@ class OffloadLane {
   bool unchecked_ ABSL_GUARDED_BY(mutex_) = false;  // the service looks at the values' own checksums only
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  int waiting_ ABSL_GUARDED_BY(mutex_) = 0;  // Offloads, for room
   // By all Offloads, since the buffer was last half empty.
   Clock::duration waited_ ABSL_GUARDED_BY(mutex_) = Clock::duration::zero();
   bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
   bool resumed_ ABSL_GUARDED_BY(mutex_) = false;  // since the pause before the present attempt
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the present stream
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;  // a message is, or is about to be; else Write may be called
+  // Whoever writes has these to himself.
+  bool hello_sent_ = false;
+  std::shared_ptr<Entry> entry_;              // whose value is being written
+  std::shared_ptr<const std::string> value_;  // null: none
+  size_t sent_of_value_ = 0;                  // bytes
+  uint64_t sequence_ = 0, last_sequence_ = 0;
   std::thread thread_;
 };
 

@@ -16,6 +16,7 @@
 #include "base/status_macros.h"
 #include "cacheservice/remote/backoff.h"
 #include "cacheservice/remote/fetch_call.h"
+#include "cacheservice/remote/fetched_values.h"
 #include "cacheservice/remote/offload_lane.h"
 #include "cacheservice/remote/recall_lane.h"
 #include "cacheservice/remote/split_recall.h"
@@ -232,45 +233,17 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(a
   v1::FetchBlocksRequest request;
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
   request.set_unchecked(true);
-  std::vector<std::optional<std::string>> values(ids.size());
-  std::vector<size_t> expected(ids.size(), 0);
-  FetchCall fetch(impl_->calls_.get(), &call.context, &request);
-  grpc::ByteBuffer message;
-  v1::FetchBlocksResponse frame;
-  Payload payload;
-  absl::Status bad;
-  while (bad.ok() && fetch.Read(&message)) {
-    if (!SplitPayload(&message, kFetchedPayload, &frame, &payload).ok()) {
-      bad = absl::DataLossError("cache service: what it sent is no FetchBlocksResponse");
-    } else if (frame.index() >= ids.size()) {
-      bad = absl::DataLossError(absl::StrCat("cache service: a block was sent that nobody asked for, ", frame.index()));
-    } else if (!frame.missing()) {
-      std::optional<std::string>& value = values[frame.index()];
-      if (!value.has_value()) {
-        value.emplace();
-        expected[frame.index()] = frame.value_bytes();
-        if (frame.value_bytes() > kMaxWireValueBytes) {
-          bad = absl::DataLossError("cache service: a block is too large");
-        } else {
-          value->reserve(frame.value_bytes());
-        }
-      }
-      if (value->size() + payload.size() > expected[frame.index()]) {
-        bad = absl::DataLossError("cache service: a block goes on past its size");
-      }
-      if (!bad.ok()) break;
-      payload.AppendTo(&*value);
-    }
-  }
-  if (!bad.ok()) call.context.TryCancel();
+  FetchedValues fetched(ids.size());
+  FetchCall fetch(impl_->calls_.get(), &call.context, &request,
+                  [&fetched](grpc::ByteBuffer* message) { return fetched.Take(message).ok(); });
   const grpc::Status status = fetch.Finish();
-  TP_RETURN_IF_ERROR(bad);
+  TP_RETURN_IF_ERROR(fetched.bad());
   TP_RETURN_IF_ERROR(FromGrpc(status));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (!values[i].has_value()) continue;
-    if (values[i]->size() != expected[i]) return absl::DataLossError("cache service: a block was cut off");
+  TP_ASSIGN_OR_RETURN(std::vector<std::optional<std::string>> values, std::move(fetched).Values());
+  for (const std::optional<std::string>& value : values) {
+    if (!value.has_value()) continue;
     impl_->fetched_blocks_.fetch_add(1);
-    impl_->fetched_bytes_.fetch_add(static_cast<int64_t>(values[i]->size()));
+    impl_->fetched_bytes_.fetch_add(static_cast<int64_t>(value->size()));
   }
   return values;
 }

@@ -96,7 +96,7 @@ absl::Status OffloadStream::TakeHello(const v1::OffloadRequest& request) {
   open_ = true;
   v1::OffloadResponse response;
   response.mutable_accepted()->set_credit_bytes(kCreditBytes);
-  response.mutable_accepted()->set_takes_unchecked(true);  // PutMany verifies what BlockView::Parse does not
+  response.mutable_accepted()->set_takes_unchecked(true);  // the store verifies what BlockView::Parse does not
   outbox_.Send(response);
   return absl::OkStatus();
 }
@@ -170,10 +170,12 @@ absl::Status OffloadStream::TakeFrame(const Message& message) {
   };
   BlockPut put = std::exchange(value_, BlockPut());
   value_bytes_ = 0;
-  if (fits.ok()) {
-    context_->puts.Add(std::move(put), std::move(done));
-  } else {
+  if (!fits.ok()) {
     done(fits);
+  } else if (const auto stored = context_->blocks->PutAtOnce(&put); stored.has_value()) {
+    done(*stored);
+  } else {
+    context_->puts.Add(std::move(put), std::move(done));
   }
   return absl::OkStatus();
 }

@@ -456,6 +456,14 @@ std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
   return index_.Ids(durable_only);
 }
 
+bool DiskTier::Repeats(const BlockId& id) {
+  MutexLock lock(&mutex_);
+  const std::optional<DiskIndex::Location> there = index_.Find(id);
+  if (!there.has_value() || index_.LeavesSoon(*there)) return false;
+  ++stats_.repeated_puts;
+  return true;
+}
+
 bool DiskTier::Contains(const BlockId& id) const {
   MutexLock lock(&mutex_);
   return index_.Find(id).has_value();

@@ -72,6 +72,8 @@ class DiskTier {
   std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
 
   bool Contains(const BlockId& id) const;
+  // Whether Put, not durable, would find it there and do nothing. Counted as Put counts it.
+  bool Repeats(const BlockId& id);
   // Whose value; nullopt: it is not there.
   std::optional<TenantId> TenantOf(const BlockId& id) const;
   // All ids, or those that were put durable; what was there when the tier was opened counts as durable.

@@ -209,6 +209,13 @@ std::vector<Result> TenantDisks::Read(
   return results;
 }
 
+bool TenantDisks::Repeats(const BlockId& id, TenantId tenant) {
+  for (const std::shared_ptr<Own>& own : All()) {
+    if (own->tenant == tenant) return own->tier->Repeats(id);
+  }
+  return common_->Repeats(id);
+}
+
 std::vector<absl::StatusOr<BlockValue>> TenantDisks::Get(absl::Span<const BlockId> ids) {
   return Read<absl::StatusOr<BlockValue>>(
       ids, [](DiskTier& tier, absl::Span<const BlockId> there) { return tier.Get(there); });

@@ -55,6 +55,7 @@ class TenantDisks {
   std::vector<absl::StatusOr<BlockValue>> Get(absl::Span<const BlockId> ids);
   std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
   bool Contains(const BlockId& id) const { return TenantOf(id).has_value(); }
+  bool Repeats(const BlockId& id, TenantId tenant);
   std::optional<TenantId> TenantOf(const BlockId& id) const;
   std::vector<BlockId> Ids(bool durable_only) const;
   DiskTier::CopyStats copy_stats() const;

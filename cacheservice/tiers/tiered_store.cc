@@ -63,13 +63,16 @@ class TieredStore::Impl {
         queue_(disk_.get(), queue_bytes_, &common_->departures),
         memory_(
             options.memory_bytes - queue_bytes_,
-            [this](const BlockId& id, const BlockValue& value, TenantId tenant) { queue_.Push(id, value, tenant); },
+            [this](const BlockId& id, const BlockValue& value, TenantId tenant) {
+              if (!disk_->Repeats(id, tenant)) queue_.Push(id, value, tenant);
+            },
             [policy = options.memory_policy](uint64_t limit_bytes, bool alone) {
               return MakeReplacementPolicy(policy, limit_bytes, alone);
             },
             &common_->tenants) {}
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
+  std::optional<absl::StatusOr<Tier>> PutAtOnce(BlockPut* put);
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
   void ObserveGather(absl::Duration took) {
@@ -161,6 +164,19 @@ std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPu
   if (!durable.puts.empty()) StoreDurable(durable, &results);
   if (!in_memory.puts.empty()) StoreVolatile(in_memory, &results);
   return results;
+}
+
+std::optional<absl::StatusOr<Tier>> TieredStore::Impl::PutAtOnce(BlockPut* put) {
+  if (put->durable || queue_.Busy()) return std::nullopt;
+  if (absl::Status valid = CheckValue(put->id, put->value); !valid.ok()) return valid;
+  if (put->value.capacity() > put->value.size() + kMaxSpareBytes) put->value.shrink_to_fit();
+  auto value = std::make_shared<std::string>(std::move(put->value));
+  if (memory_.Put(put->id, value, {.parent = put->parent, .tenant = common_->tenants.IdOf(put->tenant)}) !=
+      MemoryTier::PutResult::kNoRoom) {
+    return Tier::kMemory;
+  }
+  put->value = std::move(*value);  // nobody else has it
+  return std::nullopt;
 }
 
 void TieredStore::Impl::StoreDurable(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results) {
@@ -533,6 +549,8 @@ absl::StatusOr<Tier> TieredStore::Put(const BlockId& id, std::string value, bool
 std::vector<absl::StatusOr<Tier>> TieredStore::PutMany(std::vector<BlockPut> puts) {
   return impl_->PutMany(std::move(puts));
 }
+
+std::optional<absl::StatusOr<Tier>> TieredStore::PutAtOnce(BlockPut* put) { return impl_->PutAtOnce(put); }
 
 absl::StatusOr<BlockValue> TieredStore::Get(const BlockId& id) {
   TP_ASSIGN_OR_RETURN(std::vector<BlockValue> values, impl_->GetMany({&id, 1}, absl::InfiniteFuture()));

@@ -64,6 +64,8 @@ class TieredStore {
   absl::StatusOr<Tier> Put(const BlockId& id, std::string value, bool durable);
   // The same for many: all durable ones share one sync. One result per put, in order.
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
+  // Put without waiting for the disk. nullopt: that cannot be; nothing was done, and `put` is as it was.
+  std::optional<absl::StatusOr<Tier>> PutAtOnce(BlockPut* put);
 
   // The value, or null: a miss. Unavailable only when the disk cannot be read and no other tier has the value.
   absl::StatusOr<BlockValue> Get(const BlockId& id);
