@@ -3,7 +3,7 @@
 // read is compared, after the clock has stopped.
 //
 //   scripts/bench cache --only wire, or
-//   cache_speed [--rounds=7] [--turn_mib=32] [--transports=tcp,unix] [--kib=64,256,1024] [--json=FILE]
+//   cache_speed [--starts=1] [--rounds=7] [--turn_mib=32] [--transports=tcp,unix] [--kib=64,256,1024] [--json=FILE]
 #include <time.h>
 
 #include <algorithm>
@@ -25,7 +25,10 @@
 #include "bench/cache/round_trips.h"
 #include "bench/cache/side.h"
 
-ABSL_FLAG(int, rounds, 7, "turns of each side: 1 to 1000");
+ABSL_FLAG(int, rounds, 7, "turns of each side after each start: 1 to 1000");
+ABSL_FLAG(int, starts, 1,
+          "times that all servers are started anew: 1 to 100; where a process's memory and threads come to lie makes a "
+          "difference of a tenth");
 ABSL_FLAG(int, turn_mib, 32, "MiB stored and read in a turn: 1 to 256");
 ABSL_FLAG(std::vector<std::string>, transports, std::vector<std::string>({"tcp", "unix"}), "of tcp, unix");
 ABSL_FLAG(std::vector<std::string>, kib, std::vector<std::string>({"64", "256", "1024"}),
@@ -154,9 +157,8 @@ std::unique_ptr<Side> MakeSide(const std::string& name, int kv_heads, size_t mem
   return MakeRedisSide(absl::GetFlag(FLAGS_redis_depth), unix_socket);
 }
 
-// One transport and one size.
-void MeasureCell(const std::string& transport, int kib, nlohmann::json* json) {
-  const int kv_heads = kib / kKibOfHead;
+// One start of all sides, for one transport and one size.
+void TakeTurns(const std::string& transport, int kv_heads, Turns* puts, Turns* gets) {
   const size_t turn_bytes = static_cast<size_t>(absl::GetFlag(FLAGS_turn_mib)) << 20;
   std::vector<std::unique_ptr<Side>> sides;
   for (const std::string& name : absl::GetFlag(FLAGS_sides)) {
@@ -166,7 +168,7 @@ void MeasureCell(const std::string& transport, int kib, nlohmann::json* json) {
     sides.push_back(MakeMooncakeSide(absl::GetFlag(FLAGS_mooncake)));
   }
   const int count = ItemsIn(kv_heads, turn_bytes);
-  Turns puts, gets, warming;
+  Turns warming;
   for (int turn = 0; turn < kTurns + static_cast<int>(kMemoryTurns); ++turn) {  // until all are on disk
     const std::vector<Item> items = MakeItems(kv_heads, count, turn % kTurns);
     for (const std::unique_ptr<Side>& side : sides) TakeTurn(side.get(), items, &warming, &warming);
@@ -174,8 +176,15 @@ void MeasureCell(const std::string& transport, int kib, nlohmann::json* json) {
   for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
     const std::vector<Item> items = MakeItems(kv_heads, count, (round + static_cast<int>(kMemoryTurns)) % kTurns);
     for (size_t i = 0; i < sides.size(); ++i) {
-      TakeTurn(sides[(i + static_cast<size_t>(round)) % sides.size()].get(), items, &puts, &gets);
+      TakeTurn(sides[(i + static_cast<size_t>(round)) % sides.size()].get(), items, puts, gets);
     }
+  }
+}
+
+void MeasureCell(const std::string& transport, int kib, nlohmann::json* json) {
+  Turns puts, gets;
+  for (int start = 0; start < absl::GetFlag(FLAGS_starts); ++start) {
+    TakeTurns(transport, kib / kKibOfHead, &puts, &gets);
   }
   const std::string cell = absl::StrCat(transport, " ", kib, " KiB");
   Print(cell, "put", puts);
@@ -188,8 +197,9 @@ void MeasureCell(const std::string& transport, int kib, nlohmann::json* json) {
 bool FlagsAreGood() {
   const int rounds = absl::GetFlag(FLAGS_rounds), mib = absl::GetFlag(FLAGS_turn_mib);
   const int depth = absl::GetFlag(FLAGS_redis_depth), trips = absl::GetFlag(FLAGS_round_trips);
-  bool good = rounds >= 1 && rounds <= 1000 && mib >= 1 && mib <= 256 && depth >= 1 && depth <= 1024 && trips >= 0 &&
-              trips <= 1'000'000;
+  const int starts = absl::GetFlag(FLAGS_starts);
+  bool good = starts >= 1 && starts <= 100 && rounds >= 1 && rounds <= 1000 && mib >= 1 && mib <= 256 && depth >= 1 &&
+              depth <= 1024 && trips >= 0 && trips <= 1'000'000;
   for (const std::string& transport : absl::GetFlag(FLAGS_transports)) {
     good = good && (transport == "tcp" || transport == "unix");
   }

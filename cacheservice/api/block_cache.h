@@ -63,11 +63,12 @@ struct CachePodStats {
   int64_t offloaded_blocks = 0, offloaded_bytes = 0;
   int64_t recalled_rows = 0, recalled_bytes = 0;
   int64_t fetched_bytes = 0;
-  int64_t failed_calls = 0;   // that it did not answer
-  int64_t failed_rows = 0;    // asked of it and not come because it failed
-  int64_t moved_blocks = 0;   // meant for it, given to another because it failed or refused
-  int64_t downs = 0;          // times that it was left out
-  int64_t resent_blocks = 0;  // that had arrived damaged
+  int64_t refetched_blocks = 0;  // that had come damaged
+  int64_t failed_calls = 0;      // that it did not answer
+  int64_t failed_rows = 0;       // asked of it and not come because it failed
+  int64_t moved_blocks = 0;      // meant for it, given to another because it failed or refused
+  int64_t downs = 0;             // times that it was left out
+  int64_t resent_blocks = 0;     // that had arrived damaged
   int64_t reconnects = 0;
 };
 
@@ -78,6 +79,7 @@ struct BlockCacheStats {
   int64_t resent_blocks = 0;                          // that had arrived damaged
   int64_t recalled_rows = 0, recalled_bytes = 0, missing_rows = 0;
   int64_t fetched_blocks = 0, fetched_bytes = 0;
+  int64_t refetched_blocks = 0;  // that had come damaged
   int64_t reconnects = 0;
   std::vector<CachePodStats> pods;                         // empty: the service is one
   int64_t degraded_blocks = 0;                             // of two copies only one was stored: no second pod was there
@@ -103,8 +105,7 @@ class BlockCache {
   virtual void Recall(std::vector<RowSelection> selections, absl::Time deadline,
                       std::function<void(absl::StatusOr<RecalledRows>)> done) = 0;
 
-  // Whole block values, in the order asked; nullopt for a miss. What may be damaged on the way here is for the caller
-  // to notice: BlockView::Parse and VerifyRows look at every byte.
+  // Whole block values, all verified, in the order asked; nullopt for a miss.
   virtual absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
                                                                               absl::Time deadline) = 0;
 

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/checksum.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/backoff.h"
@@ -119,7 +120,7 @@ class RemoteCache::Impl {
   const std::unique_ptr<v1::CacheStore::Stub> stub_;
   OffloadLane offload_;
   RecallLane recall_;
-  std::atomic<int64_t> fetched_blocks_{0}, fetched_bytes_{0};
+  std::atomic<int64_t> fetched_blocks_{0}, fetched_bytes_{0}, refetched_blocks_{0};
   std::atomic<int> interrupts_{0};
   Mutex mutex_;
   std::set<grpc::ClientContext*> open_ ABSL_GUARDED_BY(mutex_);
@@ -224,28 +225,41 @@ void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadli
 
 absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks(absl::Span<const BlockId> ids,
                                                                                  absl::Time deadline) {
-  return impl_->Repeated([&] { return FetchOnce(ids, deadline); });
-}
-
-absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchOnce(absl::Span<const BlockId> ids,
-                                                                               absl::Time deadline) {
-  Impl::Call call(impl_.get(), deadline);
-  v1::FetchBlocksRequest request;
-  for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
-  request.set_unchecked(true);
-  FetchedValues fetched(ids.size());
-  FetchCall fetch(impl_->calls_.get(), &call.context, &request,
-                  [&fetched](grpc::ByteBuffer* message) { return fetched.Take(message).ok(); });
-  const grpc::Status status = fetch.Finish();
-  TP_RETURN_IF_ERROR(fetched.bad());
-  TP_RETURN_IF_ERROR(FromGrpc(status));
-  TP_ASSIGN_OR_RETURN(std::vector<std::optional<std::string>> values, std::move(fetched).Values());
+  TP_ASSIGN_OR_RETURN(FetchedValues fetched,
+                      impl_->Repeated([&] { return FetchOnce(ids, /*unchecked=*/true, deadline); }));
+  if (const std::vector<size_t> damaged = fetched.damaged(); !damaged.empty()) {
+    std::vector<BlockId> again;
+    for (const size_t index : damaged) again.push_back(ids[index]);
+    TP_LOG(Warning, "cache", damaged.size(), " blocks came damaged from ", impl_->options_.endpoint,
+           " and are fetched again");
+    impl_->refetched_blocks_.fetch_add(static_cast<int64_t>(damaged.size()));
+    TP_ASSIGN_OR_RETURN(FetchedValues others,
+                        impl_->Repeated([&] { return FetchOnce(again, /*unchecked=*/false, deadline); }));
+    fetched.Replace(damaged, std::move(others));
+  }
+  std::vector<std::optional<std::string>> values = std::move(fetched).Values();
   for (const std::optional<std::string>& value : values) {
     if (!value.has_value()) continue;
     impl_->fetched_blocks_.fetch_add(1);
     impl_->fetched_bytes_.fetch_add(static_cast<int64_t>(value->size()));
   }
   return values;
+}
+
+absl::StatusOr<FetchedValues> RemoteCache::FetchOnce(absl::Span<const BlockId> ids, bool unchecked,
+                                                     absl::Time deadline) {
+  Impl::Call call(impl_.get(), deadline);
+  v1::FetchBlocksRequest request;
+  for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
+  request.set_unchecked(unchecked);
+  FetchedValues fetched(ids.size(), unchecked);
+  FetchCall fetch(impl_->calls_.get(), &call.context, &request,
+                  [&fetched](grpc::ByteBuffer* message) { return fetched.Take(message).ok(); });
+  const grpc::Status status = fetch.Finish();
+  TP_RETURN_IF_ERROR(fetched.bad());
+  TP_RETURN_IF_ERROR(FromGrpc(status));
+  TP_RETURN_IF_ERROR(fetched.CheckComplete());
+  return fetched;
 }
 
 BlockCacheStats RemoteCache::Stats() const {
@@ -259,6 +273,7 @@ BlockCacheStats RemoteCache::Stats() const {
   stats.missing_rows = impl_->recall_.counters().missing;
   stats.fetched_blocks = impl_->fetched_blocks_;
   stats.fetched_bytes = impl_->fetched_bytes_;
+  stats.refetched_blocks = impl_->refetched_blocks_;
   stats.reconnects = impl_->offload_.counters().reconnects + impl_->recall_.counters().reconnects;
   return stats;
 }

@@ -41,6 +41,8 @@ struct PodIdentity {
   bool draining = false;  // it takes nothing new
 };
 
+class FetchedValues;
+
 class RemoteCache final : public BlockCache, public ManifestStore {
  public:
   // Does not wait for the service: it may come later. InvalidArgument naming the option.
@@ -85,7 +87,7 @@ class RemoteCache final : public BlockCache, public ManifestStore {
  private:
   class Impl;
   absl::Status SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline);
-  absl::StatusOr<std::vector<std::optional<std::string>>> FetchOnce(absl::Span<const BlockId> ids, absl::Time deadline);
+  absl::StatusOr<FetchedValues> FetchOnce(absl::Span<const BlockId> ids, bool unchecked, absl::Time deadline);
   absl::StatusOr<std::optional<SessionManifest>> GetOnce(std::string_view tenant, std::string_view session_id,
                                                          absl::Time deadline);
   absl::StatusOr<std::optional<int64_t>> RevisionOnce(std::string_view tenant, std::string_view session_id,

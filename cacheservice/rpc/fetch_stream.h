@@ -32,9 +32,10 @@ class FetchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   CacheContext* const context_;
   Outbox<FetchStream, v1::FetchBlocksResponse> outbox_;
   std::vector<BlockId> ids_;
-  bool unchecked_ = false;         // no checksums of the frames
-  size_t next_ = 0;                // of ids_, to be read
-  std::atomic<bool> gone_{false};  // the worker
+  bool unchecked_ = false;                  // the worker verifies the values
+  size_t next_ = 0;                         // of ids_, to be read
+  size_t value_bytes_ = size_t{256} << 10;  // of the last one; most are of one size
+  std::atomic<bool> gone_{false};           // the worker
   Mutex mutex_;
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // Read has left off
 };

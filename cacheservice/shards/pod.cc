@@ -182,6 +182,7 @@ CachePodStats Pod::Stats() {
     stats.recalled_rows = from.recalled_rows;
     stats.recalled_bytes = from.recalled_bytes;
     stats.fetched_bytes = from.fetched_bytes;
+    stats.refetched_blocks = from.refetched_blocks;
     stats.resent_blocks = from.resent_blocks;
     stats.reconnects = from.reconnects;
   });

@@ -241,6 +241,7 @@ BlockCacheStats ShardedCache::Stats() const {
     CachePodStats& one = stats.pods.emplace_back(pod->Stats());
     stats.reconnects += one.reconnects;
     stats.resent_blocks += one.resent_blocks;
+    stats.refetched_blocks += one.refetched_blocks;
     const int index = placement->IndexOf(pod->id());
     if (index < 0) {
       // When it answers it is not in use yet, or it is another address of one that is.

@@ -7,6 +7,18 @@
 
 namespace tidepool {
 
+absl::Status CheckNewBlockValue(const BlockId& id, std::string_view value) {
+  if (value.size() > kMaxBlockValueBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("value of ", value.size(), " bytes is larger than ", kMaxBlockValueBytes));
+  }
+  TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
+  if (view.layer() != id.layer) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", id.layer, " is not the value's layer ", view.layer()));
+  }
+  return view.VerifyRows();
+}
+
 absl::Status VerifyBlockValue(const BlockId& id, std::string_view value) {
   TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
   if (view.layer() != id.layer) {

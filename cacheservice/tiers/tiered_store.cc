@@ -18,7 +18,6 @@
 #include "cacheservice/tiers/row_gather.h"
 #include "cacheservice/tiers/stored_quotas.h"
 #include "cacheservice/tiers/tenant_disks.h"
-#include "policies/kv/block_codec.h"
 
 namespace tidepool {
 namespace {
@@ -28,20 +27,6 @@ constexpr size_t kGatheredAhead = 4;     // blocks in memory that the processor 
 constexpr size_t kMaxSpareBytes = 4096;  // of a string's capacity beyond its size: memory that holds nothing
 constexpr size_t kDrainBatch = 64;       // blocks
 constexpr int kMaxLayers = 1024;
-
-// What a producer must have done right. Row checksums are verified here once, so damage on the way is noticed while the
-// producer still has the rows.
-absl::Status CheckValue(const BlockId& id, const std::string& value) {
-  if (value.size() > kMaxBlockValueBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("value of ", value.size(), " bytes is larger than ", kMaxBlockValueBytes));
-  }
-  TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(value));
-  if (view.layer() != id.layer) {
-    return absl::InvalidArgumentError(absl::StrCat("layer ", id.layer, " is not the value's layer ", view.layer()));
-  }
-  return view.VerifyRows();
-}
 
 }  // namespace
 
@@ -73,7 +58,7 @@ class TieredStore::Impl {
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   std::optional<absl::StatusOr<Tier>> PutAtOnce(BlockPut* put);
-  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline);
+  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline, Verify verify);
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
   void ObserveGather(absl::Duration took) {
     MutexLock lock(&mutex_);
@@ -151,7 +136,7 @@ std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPu
   std::vector<absl::StatusOr<Tier>> results(puts.size(), Tier::kMemory);
   Batch durable, in_memory;
   for (size_t i = 0; i < puts.size(); ++i) {
-    const absl::Status valid = CheckValue(puts[i].id, puts[i].value);
+    const absl::Status valid = CheckNewBlockValue(puts[i].id, puts[i].value);
     if (!valid.ok()) {
       results[i] = valid;
       continue;
@@ -168,7 +153,7 @@ std::vector<absl::StatusOr<Tier>> TieredStore::Impl::PutMany(std::vector<BlockPu
 
 std::optional<absl::StatusOr<Tier>> TieredStore::Impl::PutAtOnce(BlockPut* put) {
   if (put->durable || queue_.Busy()) return std::nullopt;
-  if (absl::Status valid = CheckValue(put->id, put->value); !valid.ok()) return valid;
+  if (absl::Status valid = CheckNewBlockValue(put->id, put->value); !valid.ok()) return valid;
   if (put->value.capacity() > put->value.size() + kMaxSpareBytes) put->value.shrink_to_fit();
   auto value = std::make_shared<std::string>(std::move(put->value));
   if (memory_.Put(put->id, value, {.parent = put->parent, .tenant = common_->tenants.IdOf(put->tenant)}) !=
@@ -248,14 +233,15 @@ void TieredStore::Impl::Promote(const BlockId& id, const BlockValue& value, Tena
   if (memory_.Put(id, value, {.tenant = tenant}) == MemoryTier::PutResult::kStored) ++promotions_;
 }
 
-absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
+absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline,
+                                                                   Verify verify) {
   std::vector<BlockValue> values(ids.size());
   std::vector<size_t> places;
   std::vector<BlockId> on_disk;
   bool any = false;
   for (size_t i = 0; i < ids.size(); ++i) {
     values[i] = FindInMemory(ids[i]);
-    if (values[i] != nullptr) {
+    if (values[i] != nullptr && verify == Verify::kAll) {
       const absl::Status valid = VerifyBlockValue(ids[i], *values[i]);
       if (!valid.ok()) {
         DropDamaged(ids[i], valid);
@@ -419,7 +405,7 @@ absl::Status TieredStore::Impl::Pin(const BlockId& id) {
     case MemoryTier::PinResult::kTooMuchPinned: return too_much();
     case MemoryTier::PinResult::kAbsent: break;
   }
-  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values, GetMany({&id, 1}, absl::InfiniteFuture()));
+  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values, GetMany({&id, 1}, absl::InfiniteFuture(), Verify::kAll));
   if (values[0] == nullptr) {
     return absl::NotFoundError(absl::StrCat("block ", id.key.ToHex(), " layer ", id.layer, " is not stored"));
   }
@@ -553,12 +539,13 @@ std::vector<absl::StatusOr<Tier>> TieredStore::PutMany(std::vector<BlockPut> put
 std::optional<absl::StatusOr<Tier>> TieredStore::PutAtOnce(BlockPut* put) { return impl_->PutAtOnce(put); }
 
 absl::StatusOr<BlockValue> TieredStore::Get(const BlockId& id) {
-  TP_ASSIGN_OR_RETURN(std::vector<BlockValue> values, impl_->GetMany({&id, 1}, absl::InfiniteFuture()));
+  TP_ASSIGN_OR_RETURN(std::vector<BlockValue> values, impl_->GetMany({&id, 1}, absl::InfiniteFuture(), Verify::kAll));
   return std::move(values[0]);
 }
 
-absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, absl::Time deadline) {
-  return impl_->GetMany(ids, deadline);
+absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, absl::Time deadline,
+                                                             Verify verify) {
+  return impl_->GetMany(ids, deadline, verify);
 }
 
 absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline) {
@@ -600,14 +587,5 @@ absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
 void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }
 absl::Status TieredStore::Drain() { return impl_->Drain(); }
 CacheStats TieredStore::Stats() const { return impl_->Stats(); }
-
-absl::StatusOr<BlockLease> BlockLease::Take(TieredStore* store, const BlockId& id) {
-  TP_RETURN_IF_ERROR(store->Pin(id));
-  return BlockLease(store, id);
-}
-
-BlockLease::~BlockLease() {
-  if (store_ != nullptr) store_->Unpin(id_);
-}
 
 }  // namespace tidepool

@@ -39,8 +39,6 @@ class Database;
 
 enum class Tier : uint8_t { kMemory = 1, kDisk = 2 };
 
-inline constexpr size_t kMaxBlockValueBytes = size_t{8} << 20;
-
 struct BlockPut {
   BlockId id;
   std::string value;
@@ -70,9 +68,11 @@ class TieredStore {
   // The value, or null: a miss. Unavailable only when the disk cannot be read and no other tier has the value.
   absl::StatusOr<BlockValue> Get(const BlockId& id);
   // The same for many, in order; disk and remote tier are read in batches. Blocks still to be read when `deadline`
-  // passes, or when the remote tier fails, are misses.
+  // passes, or when the remote tier fails, are misses. kAsStored: what is in memory is not verified, for one who does.
+  enum class Verify : uint8_t { kAll, kAsStored };
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids,
-                                                  absl::Time deadline = absl::InfiniteFuture());
+                                                  absl::Time deadline = absl::InfiniteFuture(),
+                                                  Verify verify = Verify::kAll);
 
   // Copies the rows asked for; each block is read once however many selections name it. Rows of blocks that are lost,
   // or not read by `deadline`, are left out. InvalidArgument: a kv head outside its block, or blocks with rows of

@@ -127,6 +127,19 @@ TEST_F(MemoryFlipTest, WhatIsOnDiskAsWellIsReadFromThere) {
   }
 }
 
+TEST_F(MemoryFlipTest, WhoVerifiesHimselfAsksAgainForWhatIsDamaged) {
+  ASSERT_EQ(*store_->Put(Id(100), *Value(100), /*durable=*/true), Tier::kDisk);
+  std::mt19937 random(4);
+  const BlockId id = Id(100);
+  Flip(100, BitFlip(*Value(100), &random));
+  const auto as_stored = store_->GetMany({&id, 1}, absl::InfiniteFuture(), TieredStore::Verify::kAsStored);
+  ASSERT_NE((*as_stored)[0], nullptr);
+  EXPECT_FALSE(*(*as_stored)[0] == *Value(100));
+  EXPECT_EQ(store_->Stats().memory.corrupt, 0u);
+  ExpectWhole(100);
+  EXPECT_EQ(store_->Stats().memory.corrupt, 1u);
+}
+
 class DiskFlipTest : public testing::Test {
  protected:
   DiskFlipTest() { Open(); }

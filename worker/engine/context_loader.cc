@@ -32,7 +32,7 @@ absl::Status ContextLoader::FetchPart(absl::Span<const BlockKey> keys, size_t fi
     }
     TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
     TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
-    TP_RETURN_IF_ERROR(view.VerifyRows());
+    TP_RETURN_IF_ERROR(view.VerifyRows());  // nothing is computed with what was not looked at here
     const size_t block = first + i / layout_.layers;
     const bool full = view.tokens() == kBlockTokens || (last_may_be_partial && block + 1 == keys.size());
     if (view.layer() != ids[i].layer || view.first_position() != static_cast<int32_t>(block) * kBlockTokens || !full) {

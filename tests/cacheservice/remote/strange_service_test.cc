@@ -57,9 +57,9 @@ class StrangeService final : public v1::CacheStore::Service {
     }
     return grpc::Status::OK;
   }
-  grpc::Status FetchBlocks(grpc::ServerContext*, const v1::FetchBlocksRequest*,
+  grpc::Status FetchBlocks(grpc::ServerContext*, const v1::FetchBlocksRequest* request,
                            grpc::ServerWriter<v1::FetchBlocksResponse>* writer) override {
-    for (const v1::FetchBlocksResponse& frame : frames) writer->Write(frame);
+    for (const v1::FetchBlocksResponse& frame : request->unchecked() ? frames : checked_frames) writer->Write(frame);
     return --breaks >= 0 ? Broken() : grpc::Status::OK;
   }
   grpc::Status PutManifest(grpc::ServerContext*, grpc::ServerReader<v1::ManifestFrame>* reader,
@@ -89,7 +89,7 @@ class StrangeService final : public v1::CacheStore::Service {
   absl::Duration answer_after;                      // of each value that is offloaded; 0: no answer
   int offload_code = 0;                             // google.rpc code of those answers
   std::atomic<int> values{0};                       // that were answered
-  std::vector<v1::FetchBlocksResponse> frames;
+  std::vector<v1::FetchBlocksResponse> frames, checked_frames;
   int breaks = 0;  // so many calls break after they were obeyed
   int puts = 0;
   int64_t stored_revision = 4, put_revision = 5;
@@ -127,6 +127,7 @@ class StrangeServiceTest : public testing::Test {
     frame.set_index(index);
     frame.set_value_bytes(value_bytes);
     frame.set_payload(payload);
+    frame.set_checksum(Checksum32(payload));
     return frame;
   }
 
@@ -251,11 +252,12 @@ TEST_F(StrangeServiceTest, AValueThatAlwaysArrivesDamagedIsGivenUp) {
 TEST_F(StrangeServiceTest, ACallWhoseConnectionBreaksIsMadeAgain) {
   auto cache = *RemoteCache::Connect(options_);
   const std::vector<BlockId> ids = {{test::NumberedKey(1), 0}};
-  service_.frames = {Frame(0, 4, "abcd")};
+  const std::string value = test::NumberedValue(1, 0);
+  service_.frames = {Frame(0, value.size(), value)};
   service_.breaks = 2;
   const auto fetched = cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
   ASSERT_TRUE(fetched.ok()) << fetched.status();
-  EXPECT_EQ((*fetched)[0], "abcd");
+  EXPECT_EQ((*fetched)[0], value);
   service_.breaks = 1000;
   EXPECT_TRUE(absl::IsUnavailable(cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60)).status()));
   // Who has other services to ask is told at once.
@@ -289,9 +291,10 @@ TEST_F(StrangeServiceTest, BlocksThatAreNotWhatWasAskedForAreDataLoss) {
     const std::vector<BlockId> ids = {{test::NumberedKey(1), 0}};
     return cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
   };
-  const auto good = fetch({Frame(0, 4, "ab"), Frame(0, 0, "cd")});
+  const std::string value = test::NumberedValue(1, 0);
+  const auto good = fetch({Frame(0, value.size(), value.substr(0, 1000)), Frame(0, 0, value.substr(1000))});
   ASSERT_TRUE(good.ok()) << good.status();
-  EXPECT_EQ((*good)[0], "abcd");
+  EXPECT_EQ((*good)[0], value);
   EXPECT_FALSE((*fetch({}))[0].has_value()) << "nothing came: a miss";
   for (const std::vector<v1::FetchBlocksResponse>& frames : {std::vector<v1::FetchBlocksResponse>{Frame(5, 4, "abcd")},
                                                              {Frame(0, 9, "abcd")},
@@ -300,6 +303,30 @@ TEST_F(StrangeServiceTest, BlocksThatAreNotWhatWasAskedForAreDataLoss) {
                                                              {Frame(0, 1u << 31, "abcd")}}) {
     EXPECT_EQ(fetch(frames).status().code(), absl::StatusCode::kDataLoss);
   }
+}
+
+TEST_F(StrangeServiceTest, BlocksThatComeDamagedAreFetchedAgainWithChecks) {
+  auto cache = *RemoteCache::Connect(options_);
+  const std::string value = test::NumberedValue(1, 0), other = test::NumberedValue(2, 0);
+  std::string damaged = value;
+  damaged[1000] ^= 1;
+  const std::vector<BlockId> ids = {{test::NumberedKey(2), 0}, {test::NumberedKey(1), 0}};
+  service_.frames = {Frame(0, other.size(), other), Frame(1, value.size(), damaged)};
+  service_.checked_frames = {Frame(0, value.size(), value)};
+  auto fetched = cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  EXPECT_EQ((*fetched)[0], other);
+  EXPECT_EQ((*fetched)[1], value);
+  EXPECT_EQ(cache->Stats().refetched_blocks, 1);
+  // What the service has only so is a miss.
+  service_.checked_frames = {Frame(0, value.size(), damaged)};
+  fetched = cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  EXPECT_EQ((*fetched)[0], other);
+  EXPECT_FALSE((*fetched)[1].has_value());
+  // Checks are checked.
+  service_.checked_frames[0].set_checksum(Checksum32(value));
+  EXPECT_TRUE(absl::IsDataLoss(cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60)).status()));
 }
 
 }  // namespace

@@ -258,6 +258,35 @@ TEST_F(TieredStoreTest, AValueTooLargeForMemoryGoesStraightToDisk) {
   EXPECT_EQ(**store_->Get(id), value);
 }
 
+TEST_F(TieredStoreTest, WhatNeedsNoDiskIsPutAtOnceAndTheRestIsLeftAsItIs) {
+  BlockPut put = {.id = Id(1), .value = Value(1)};
+  EXPECT_EQ(**store_->PutAtOnce(&put), Tier::kMemory);
+  EXPECT_TRUE(Holds(1));
+  put = {.id = Id(2), .value = Value(2), .durable = true};
+  EXPECT_FALSE(store_->PutAtOnce(&put).has_value());
+  EXPECT_EQ(put.value, Value(2));
+  KvLayout wide = test::SmallLayout();
+  wide.head_dim = 1024;  // larger than memory
+  const std::string value = BlockBuilder(wide, 0, 0, kBlockTokens).Finish();
+  put = {.id = {NumberedKey(3), 0}, .value = value};
+  EXPECT_FALSE(store_->PutAtOnce(&put).has_value());
+  EXPECT_EQ(put.value, value);
+  put = {.id = Id(4), .value = "bad"};
+  EXPECT_TRUE(absl::IsDataLoss(store_->PutAtOnce(&put)->status()));
+  EXPECT_EQ(store_->Stats().memory.objects, 1u);
+  EXPECT_EQ(store_->Stats().disk.objects, 0u);
+}
+
+TEST_F(TieredStoreTest, WhatWasReadFromDiskIsNotWrittenThereAgain) {
+  ASSERT_EQ(*Put(0, /*durable=*/true), Tier::kDisk);
+  Fill(1, kMoreThanMemory);  // 0 leaves memory
+  ASSERT_TRUE(store_->Drain().ok());
+  const CacheStats stats = store_->Stats();
+  EXPECT_EQ(stats.disk.puts, stats.disk.objects);
+  EXPECT_GE(stats.disk.repeated_puts, 1u);
+  EXPECT_TRUE(Holds(0));
+}
+
 TEST_F(TieredStoreTest, APrefixIsAsLongAsAllLayersOfItsBlocksAreStoredInAnyTier) {
   for (int number = 0; number < 20; ++number) {
     for (int layer = 0; layer < 3; ++layer) {
