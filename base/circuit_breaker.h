@@ -3,7 +3,8 @@
 // thread-safe; time comes in as an argument, so that tests need no clock.
 //
 //   if (!breaker.Allow(now)) return nothing;   // at once
-//   ... exactly one of breaker.Succeeded() and breaker.Failed(now) follows each Allow that was true
+//   ... exactly one of breaker.Succeeded(), breaker.Failed(now) and breaker.Undecided() follows each Allow that was
+//   true
 #ifndef TIDEPOOL_BASE_CIRCUIT_BREAKER_H_
 #define TIDEPOOL_BASE_CIRCUIT_BREAKER_H_
 
@@ -37,6 +38,10 @@ class CircuitBreaker {
   void Succeeded();
   // `lasting`: trying again soon is no use (a wrong password), so one failure is enough.
   void Failed(absl::Time now, bool lasting = false);
+  // A probe told nothing: the next caller may try at once.
+  void Undecided() {
+    if (state_ == State::kHalfOpen) state_ = State::kOpen;
+  }
 
   State state() const { return state_; }
   absl::Time retry_at() const { return retry_at_; }  // of an open breaker: when a probe is let through

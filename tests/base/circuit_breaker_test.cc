@@ -85,6 +85,18 @@ TEST_F(CircuitBreakerTest, PausesDoubleFromFiveSecondsToFiveMinutesAndStartOverA
   EXPECT_LE(absl::ToDoubleSeconds(PassThePause()), 5);
 }
 
+TEST_F(CircuitBreakerTest, AProbeThatToldNothingLetsTheNextOneTryAtOnce) {
+  FailUntilOpen();
+  PassThePause();
+  ASSERT_TRUE(breaker_.Allow(now_));
+  breaker_.Undecided();
+  EXPECT_EQ(breaker_.state(), State::kOpen);
+  EXPECT_TRUE(breaker_.Allow(now_));
+  breaker_.Succeeded();
+  breaker_.Undecided();
+  EXPECT_EQ(breaker_.state(), State::kClosed);
+}
+
 TEST_F(CircuitBreakerTest, PausesOfTwoBreakersDiffer) {
   CircuitBreaker other(CircuitBreakerOptions(), /*seed=*/2);
   FailUntilOpen();
