@@ -45,6 +45,22 @@ struct RecalledRows {
   std::vector<uint32_t> row_checksums;  // as written by the producer, [rows found]; the consumer verifies
 };
 
+// On which a prefix is looked up, and blocks are fetched.
+struct ReadTerms {
+  ReadTerms(absl::Time deadline, double compute_bytes_per_second = 0)  // NOLINT: a time alone says it
+      : deadline(deadline), compute_bytes_per_second(compute_bytes_per_second) {}
+  absl::Time deadline;
+  // Keys and values that the caller computes in a second, who would rather do that than wait longer: a tier that gives
+  // them more slowly is left out. 0: none is.
+  double compute_bytes_per_second;
+};
+
+// Leading blocks of a chain.
+struct PrefixHit {
+  int blocks = 0;
+  int slow_blocks = 0;  // after those: stored, as far as is known, in tiers that are left out
+};
+
 struct OffloadOptions {
   bool durable = false;  // acknowledged only when on disk; else when in any tier
   BlockKey parent = {};  // the block before it in its chain; all zero: the first, or not known
@@ -91,7 +107,7 @@ class BlockCache {
   virtual ~BlockCache() = default;
 
   // How many leading keys of the chain have their blocks of all layers stored. Also refreshes their recency.
-  virtual absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) = 0;
+  virtual absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) = 0;
 
   // Queues a block value (BlockBuilder) for storage and returns at once; waits only while the bounded write-behind
   // buffer is full, if it may, and then not for long: what finds no room has failed (ResourceExhausted). Idempotent by
@@ -105,9 +121,10 @@ class BlockCache {
   virtual void Recall(std::vector<RowSelection> selections, absl::Time deadline,
                       std::function<void(absl::StatusOr<RecalledRows>)> done) = 0;
 
-  // Whole block values, all verified, in the order asked; nullopt for a miss.
+  // Whole block values, all verified, in the order asked; nullopt for a miss, and for what is in a tier that is left
+  // out.
   virtual absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                              absl::Time deadline) = 0;
+                                                                              const ReadTerms& terms) = 0;
 
   virtual BlockCacheStats Stats() const = 0;
 };

@@ -139,8 +139,8 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Open(const CacheOp
   return std::unique_ptr<EmbeddedCache>(new EmbeddedCache(std::make_unique<Impl>(std::move(storage), layout, options)));
 }
 
-absl::StatusOr<int> EmbeddedCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
-  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers, deadline);
+absl::StatusOr<PrefixHit> EmbeddedCache::LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) {
+  return impl_->storage_.blocks->LookupPrefix(chain, impl_->layout_.layers, terms);
 }
 
 void EmbeddedCache::Offload(BlockId id, std::string value, OffloadOptions options,
@@ -165,8 +165,8 @@ void EmbeddedCache::Recall(std::vector<RowSelection> selections, absl::Time dead
 }
 
 absl::StatusOr<std::vector<std::optional<std::string>>> EmbeddedCache::FetchBlocks(absl::Span<const BlockId> ids,
-                                                                                   absl::Time deadline) {
-  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values, impl_->storage_.blocks->GetMany(ids, deadline));
+                                                                                   const ReadTerms& terms) {
+  TP_ASSIGN_OR_RETURN(const std::vector<BlockValue> values, impl_->storage_.blocks->GetMany(ids, terms));
   std::vector<std::optional<std::string>> out(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     if (values[i] == nullptr) continue;

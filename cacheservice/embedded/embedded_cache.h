@@ -32,14 +32,14 @@ class EmbeddedCache final : public BlockCache {
   // Stores what was offloaded, answers what was asked, calls every `done`; then closes.
   ~EmbeddedCache() override;
 
-  absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) override;
+  absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) override;
   // `done` is called from the writer thread. It must not offload: the writer may be what makes room.
   void Offload(BlockId id, std::string value, OffloadOptions options, std::function<void(absl::Status)> done) override;
   // `done` is called from a recall thread.
   void Recall(std::vector<RowSelection> selections, absl::Time deadline,
               std::function<void(absl::StatusOr<RecalledRows>)> done) override;
   absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                      absl::Time deadline) override;
+                                                                      const ReadTerms& terms) override;
   BlockCacheStats Stats() const override;
 
   // Live as long as the cache.

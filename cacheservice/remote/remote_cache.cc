@@ -51,6 +51,12 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(CodeForCaller(status.error_code()), absl::StrCat("cache service: ", status.error_message()));
 }
 
+// At least 1: 0 would say that nothing is to be left out.
+uint64_t RateForWire(const ReadTerms& terms) {
+  if (terms.compute_bytes_per_second <= 0) return 0;
+  return static_cast<uint64_t>(std::clamp(terms.compute_bytes_per_second, 1.0, 1e15));
+}
+
 // Of one call. gRPC may give the next attempts the connection that has broken just now, so there are pauses after the
 // second: 0.7 s in all.
 constexpr int kMostAttempts = 6;
@@ -113,7 +119,7 @@ class RemoteCache::Impl {
     for (grpc::ClientContext* context : open_) context->TryCancel();
   }
 
-  absl::StatusOr<v1::LookupResponse> Lookup(absl::Span<const BlockKey> keys, bool each, absl::Time deadline);
+  absl::StatusOr<v1::LookupResponse> Lookup(absl::Span<const BlockKey> keys, bool each, const ReadTerms& terms);
 
   const RemoteCacheOptions options_;
   const std::shared_ptr<grpc::Channel> calls_;
@@ -144,32 +150,45 @@ absl::StatusOr<std::unique_ptr<RemoteCache>> RemoteCache::Connect(RemoteCacheOpt
 }
 
 absl::StatusOr<v1::LookupResponse> RemoteCache::Impl::Lookup(absl::Span<const BlockKey> keys, bool each,
-                                                             absl::Time deadline) {
+                                                             const ReadTerms& terms) {
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(std::min(deadline, absl::Now() + options_.lookup_patience)));
+  context.set_deadline(absl::ToChronoTime(std::min(terms.deadline, absl::Now() + options_.lookup_patience)));
   v1::LookupRequest request;
   for (const BlockKey& key : keys) request.add_keys(std::string(key.AsString()));
   request.set_layers(options_.layout.layers);
   request.set_each(each);
+  request.set_compute_bytes_per_second(RateForWire(terms));
   v1::LookupResponse response;
   TP_RETURN_IF_ERROR(FromGrpc(stub_->Lookup(&context, request, &response)));
   return response;
 }
 
-absl::StatusOr<int> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
+absl::StatusOr<PrefixHit> RemoteCache::LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) {
   chain = chain.subspan(0, static_cast<size_t>(kMaxWireSelections));
-  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(chain, /*each=*/false, deadline));
-  return std::clamp<int>(response.stored_prefix(), 0, static_cast<int>(chain.size()));
+  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(chain, /*each=*/false, terms));
+  PrefixHit hit;
+  hit.blocks = std::clamp<int>(response.stored_prefix(), 0, static_cast<int>(chain.size()));
+  hit.slow_blocks = std::clamp<int>(response.slow_blocks(), 0, static_cast<int>(chain.size()) - hit.blocks);
+  return hit;
 }
 
-absl::StatusOr<std::vector<bool>> RemoteCache::LookupEach(absl::Span<const BlockKey> keys, absl::Time deadline) {
+absl::StatusOr<std::vector<RemoteCache::Stored>> RemoteCache::LookupEach(absl::Span<const BlockKey> keys,
+                                                                         const ReadTerms& terms) {
   TIDEPOOL_CHECK(keys.size() <= static_cast<size_t>(kMaxWireSelections));
-  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(keys, /*each=*/true, deadline));
+  TP_ASSIGN_OR_RETURN(const v1::LookupResponse response, impl_->Lookup(keys, /*each=*/true, terms));
   if (response.stored_size() != static_cast<int>(keys.size())) {
     return absl::DataLossError(
         absl::StrCat("cache service: ", response.stored_size(), " answers for ", keys.size(), " keys"));
   }
-  return std::vector<bool>(response.stored().begin(), response.stored().end());
+  std::vector<Stored> stored(keys.size(), Stored::kNo);
+  for (int i = 0; i < response.stored_size(); ++i) {
+    if (response.stored(i)) {
+      stored[i] = Stored::kYes;
+    } else if (i < response.slow_size() && response.slow(i)) {  // a service of an older version does not say it
+      stored[i] = Stored::kSlow;
+    }
+  }
+  return stored;
 }
 
 absl::StatusOr<PodIdentity> RemoteCache::Probe(absl::Time deadline) {
@@ -224,9 +243,9 @@ void RemoteCache::Recall(std::vector<RowSelection> selections, absl::Time deadli
 }
 
 absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks(absl::Span<const BlockId> ids,
-                                                                                 absl::Time deadline) {
+                                                                                 const ReadTerms& terms) {
   TP_ASSIGN_OR_RETURN(FetchedValues fetched,
-                      impl_->Repeated([&] { return FetchOnce(ids, /*unchecked=*/true, deadline); }));
+                      impl_->Repeated([&] { return FetchOnce(ids, /*unchecked=*/true, terms); }));
   if (const std::vector<size_t> damaged = fetched.damaged(); !damaged.empty()) {
     std::vector<BlockId> again;
     for (const size_t index : damaged) again.push_back(ids[index]);
@@ -234,7 +253,7 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks
            " and are fetched again");
     impl_->refetched_blocks_.fetch_add(static_cast<int64_t>(damaged.size()));
     TP_ASSIGN_OR_RETURN(FetchedValues others,
-                        impl_->Repeated([&] { return FetchOnce(again, /*unchecked=*/false, deadline); }));
+                        impl_->Repeated([&] { return FetchOnce(again, /*unchecked=*/false, terms); }));
     fetched.Replace(damaged, std::move(others));
   }
   std::vector<std::optional<std::string>> values = std::move(fetched).Values();
@@ -247,9 +266,10 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RemoteCache::FetchBlocks
 }
 
 absl::StatusOr<FetchedValues> RemoteCache::FetchOnce(absl::Span<const BlockId> ids, bool unchecked,
-                                                     absl::Time deadline) {
-  Impl::Call call(impl_.get(), deadline);
+                                                     const ReadTerms& terms) {
+  Impl::Call call(impl_.get(), terms.deadline);
   v1::FetchBlocksRequest request;
+  request.set_compute_bytes_per_second(RateForWire(terms));
   for (const BlockId& id : ids) *request.add_blocks() = RefOf(id);
   request.set_unchecked(unchecked);
   FetchedValues fetched(ids.size(), unchecked);

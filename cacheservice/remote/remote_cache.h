@@ -4,6 +4,7 @@
 #ifndef TIDEPOOL_CACHESERVICE_REMOTE_REMOTE_CACHE_H_
 #define TIDEPOOL_CACHESERVICE_REMOTE_REMOTE_CACHE_H_
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,12 +51,12 @@ class RemoteCache final : public BlockCache, public ManifestStore {
   // Fails what is not done (Unavailable) and closes the streams.
   ~RemoteCache() override;
 
-  absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) override;
+  absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) override;
   void Offload(BlockId id, std::string value, OffloadOptions options, std::function<void(absl::Status)> done) override;
   void Recall(std::vector<RowSelection> selections, absl::Time deadline,
               std::function<void(absl::StatusOr<RecalledRows>)> done) override;
   absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                      absl::Time deadline) override;
+                                                                      const ReadTerms& terms) override;
   BlockCacheStats Stats() const override;
 
   // What a client of several services needs beside the interface (cacheservice/shards).
@@ -64,8 +65,10 @@ class RemoteCache final : public BlockCache, public ManifestStore {
   // full, Unavailable when the service is away or takes nothing. `now`: queued also past write_behind_bytes.
   void OffloadOrReturn(BlockId id, std::string value, OffloadOptions options, bool now,
                        std::function<void(absl::Status, std::string value)> done);
-  // Which of the keys have their blocks of all layers stored; they need not be a chain.
-  absl::StatusOr<std::vector<bool>> LookupEach(absl::Span<const BlockKey> keys, absl::Time deadline);
+  // Whether the keys have their blocks of all layers stored; they need not be a chain. kSlow: in a tier that is left
+  // out.
+  enum class Stored : uint8_t { kNo, kSlow, kYes };
+  absl::StatusOr<std::vector<Stored>> LookupEach(absl::Span<const BlockKey> keys, const ReadTerms& terms);
   absl::StatusOr<PodIdentity> Probe(absl::Time deadline);
   // Stores a manifest that is stored elsewhere: replaces any of a lower revision. Aborted: another of its revision is
   // there, or a higher one.
@@ -87,7 +90,7 @@ class RemoteCache final : public BlockCache, public ManifestStore {
  private:
   class Impl;
   absl::Status SendManifest(const SessionManifest& manifest, bool copy, absl::Time deadline);
-  absl::StatusOr<FetchedValues> FetchOnce(absl::Span<const BlockId> ids, bool unchecked, absl::Time deadline);
+  absl::StatusOr<FetchedValues> FetchOnce(absl::Span<const BlockId> ids, bool unchecked, const ReadTerms& terms);
   absl::StatusOr<std::optional<SessionManifest>> GetOnce(std::string_view tenant, std::string_view session_id,
                                                          absl::Time deadline);
   absl::StatusOr<std::optional<int64_t>> RevisionOnce(std::string_view tenant, std::string_view session_id,

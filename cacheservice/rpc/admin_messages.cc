@@ -47,12 +47,36 @@ void Fill(const RemoteTierStats& from, v1::RemoteTierStats& to) {
   to.set_dropped(from.dropped);
 }
 
+v1::TierReadStats::State StateOf(CircuitBreaker::State state) {
+  switch (state) {
+    case CircuitBreaker::State::kClosed: return v1::TierReadStats::STATE_READ;
+    case CircuitBreaker::State::kOpen: return v1::TierReadStats::STATE_LEFT_OUT;
+    case CircuitBreaker::State::kHalfOpen: return v1::TierReadStats::STATE_PROBED;
+  }
+  return v1::TierReadStats::STATE_UNSPECIFIED;
+}
+
 }  // namespace
+
+void Fill(const TierReadStats& from, v1::TierReadStats& to) {
+  to.set_state(StateOf(from.state));
+  to.set_reads(from.reads);
+  to.set_latency_seconds(from.latency_seconds);
+  to.set_bytes_per_second(from.bytes_per_second);
+  to.set_retry_seconds(from.retry_seconds);
+  to.set_times_left_out(from.times_left_out);
+  to.set_lookups_left_out(from.lookups_left_out);
+}
 
 void Fill(const CacheStats& from, v1::GetStatsResponse& to) {
   Fill(from.memory, *to.mutable_memory());
   Fill(from.disk, *to.mutable_disk());
-  if (from.remote.enabled) Fill(from.remote, *to.mutable_remote());
+  Fill(from.disk_reads, *to.mutable_disk_reads());
+  if (from.remote.enabled) {
+    Fill(from.remote, *to.mutable_remote());
+    Fill(from.remote_reads, *to.mutable_remote_reads());
+  }
+  to.set_slow_blocks(from.slow_blocks);
   to.set_demotions(from.demotions);
   to.set_promotions(from.promotions);
   to.set_dropped(from.dropped);

@@ -14,6 +14,7 @@ namespace tidepool {
 
 // Tiers and what goes on between them.
 void Fill(const CacheStats& from, v1::GetStatsResponse& to);
+void Fill(const TierReadStats& from, v1::TierReadStats& to);
 void Fill(const TenantStats& from, v1::TenantStats& to);
 void Fill(const StreamStats& from, v1::StreamStats& to);
 void Fill(const ManifestSummary& from, v1::SessionSummary& to);

@@ -77,7 +77,7 @@ class CacheAdminService final : public v1::CacheAdmin::CallbackService {
       response->set_tenant(session.tenant);
       response->set_model_fingerprint(session.model_fingerprint);
       response->set_blocks(static_cast<int64_t>(session.block_keys.size()));
-      response->set_stored_blocks(context_->blocks->LookupPrefix(session.block_keys, 1));
+      response->set_stored_blocks(context_->blocks->LookupPrefix(session.block_keys, 1).blocks);
       for (size_t i = 0; request->with_keys() && i < session.block_keys.size(); ++i) {
         response->add_block_keys(std::string(session.block_keys[i].AsString()));
       }

@@ -37,10 +37,20 @@ void AddRemoteTier(const RemoteTierStats& remote, MetricsPage& page) {
   page.Add("tidepool_cache_remote_dropped_total", Number(remote.dropped));
 }
 
+void AddReads(const TierReadStats& reads, const char* name, MetricsPage& page) {
+  page.Add("tidepool_cache_tier_reads_total", Number(reads.reads), {{"tier", name}});
+  page.Add("tidepool_cache_tier_read_latency_seconds", reads.latency_seconds, {{"tier", name}});
+  page.Add("tidepool_cache_tier_read_bytes_per_second", reads.bytes_per_second, {{"tier", name}});
+  page.Add("tidepool_cache_tier_left_out", static_cast<double>(reads.state), {{"tier", name}});
+  page.Add("tidepool_cache_left_out_lookups_total", Number(reads.lookups_left_out), {{"tier", name}});
+}
+
 void AddBlocks(const CacheStats& stats, MetricsPage& page) {
   AddTier(stats.memory, "memory", page);
   AddTier(stats.disk, "disk", page);
   AddRemoteTier(stats.remote, page);
+  AddReads(stats.disk_reads, "disk", page);
+  if (stats.remote.enabled) AddReads(stats.remote_reads, "remote", page);
   // What the disk does not have is asked of the remote tier, if there is one. A damaged value on disk counts as a miss
   // there, too.
   const RemoteTierStats& remote = stats.remote;
@@ -50,6 +60,7 @@ void AddBlocks(const CacheStats& stats, MetricsPage& page) {
            {{"reason", "corrupt"}});
   page.Add("tidepool_cache_misses_total", Number(remote.unavailable + remote.failed), {{"reason", "unavailable"}});
   page.Add("tidepool_cache_misses_total", Number(stats.late_blocks), {{"reason", "late"}});
+  page.Add("tidepool_cache_misses_total", Number(stats.slow_blocks), {{"reason", "slow"}});
   page.Add("tidepool_cache_demotions_total", Number(stats.demotions));
   page.Add("tidepool_cache_promotions_total", Number(stats.promotions));
   page.Add("tidepool_cache_queue_drops_total", Number(stats.dropped));

@@ -101,12 +101,17 @@ class CacheStoreService final : public CacheStoreBase {
       }
       std::memcpy(chain[i].bytes.data(), request.keys(i).data(), chain[i].bytes.size());
     }
+    const ReadTerms terms(deadline, static_cast<double>(request.compute_bytes_per_second()));
     if (!request.each()) {
-      response.set_stored_prefix(context_->blocks->LookupPrefix(chain, request.layers(), deadline));
+      const PrefixHit hit = context_->blocks->LookupPrefix(chain, request.layers(), terms);
+      response.set_stored_prefix(hit.blocks);
+      response.set_slow_blocks(hit.slow_blocks);
       return absl::OkStatus();
     }
     for (const BlockKey& key : chain) {
-      response.add_stored(context_->blocks->LookupPrefix({&key, 1}, request.layers(), deadline) == 1);
+      const PrefixHit hit = context_->blocks->LookupPrefix({&key, 1}, request.layers(), terms);
+      response.add_stored(hit.blocks == 1);
+      response.add_slow(hit.slow_blocks == 1);
     }
     return absl::OkStatus();
   }

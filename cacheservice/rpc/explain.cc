@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "cacheservice/rpc/admin_messages.h"
 #include "cacheservice/wire/messages.h"
 
 namespace tidepool {
@@ -98,6 +99,15 @@ absl::Status Explain(TieredStore& blocks, DiskManifestStore& manifests, const v1
     Fill(place, *response->add_blocks());
   }
   response->set_remote_asked(remote_asked);
+  const auto rate = static_cast<double>(request.compute_bytes_per_second());
+  const TieredStore::SlowTiers slow = blocks.SlowFor(rate);
+  const CacheStats stats = blocks.Stats();
+  response->set_disk_slow(slow.disk);
+  Fill(stats.disk_reads, *response->mutable_disk_reads());
+  if (stats.remote.enabled) {
+    response->set_remote_slow(slow.remote);
+    Fill(stats.remote_reads, *response->mutable_remote_reads());
+  }
   if (request.token_ids().empty()) return absl::OkStatus();
   TP_ASSIGN_OR_RETURN(std::optional<v1::SessionMatch> closest, FindClosest(manifests, request, tenant, keys, deadline));
   if (closest.has_value()) *response->mutable_closest() = *std::move(closest);

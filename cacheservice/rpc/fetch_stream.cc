@@ -38,6 +38,7 @@ absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
     return absl::InvalidArgumentError(absl::StrCat("blocks: ", parsed.blocks_size(), ", at most ", kMaxWireSelections));
   }
   unchecked_ = parsed.unchecked();
+  compute_bytes_per_second_ = static_cast<double>(parsed.compute_bytes_per_second());
   for (const v1::BlockRef& ref : parsed.blocks()) {
     TP_ASSIGN_OR_RETURN(ids_.emplace_back(), BlockOf(ref));
   }
@@ -65,7 +66,8 @@ absl::Status FetchStream::ReadSome() {
       std::min(std::clamp<size_t>(kBytesAtOnce / value_bytes_, 1, kMostBlocksAtOnce), ids_.size() - next_);
   TP_ASSIGN_OR_RETURN(
       const std::vector<BlockValue> values,
-      context_->blocks->GetMany(absl::MakeConstSpan(ids_).subspan(next_, count), absl::InfiniteFuture(),
+      context_->blocks->GetMany(absl::MakeConstSpan(ids_).subspan(next_, count),
+                                {absl::InfiniteFuture(), compute_bytes_per_second_},
                                 unchecked_ ? TieredStore::Verify::kAsStored : TieredStore::Verify::kAll));
   for (const BlockValue& value : values) Send(next_++, value);
   return absl::OkStatus();

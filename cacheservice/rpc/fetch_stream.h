@@ -33,6 +33,7 @@ class FetchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   Outbox<FetchStream, v1::FetchBlocksResponse> outbox_;
   std::vector<BlockId> ids_;
   bool unchecked_ = false;                  // the worker verifies the values
+  double compute_bytes_per_second_ = 0;     // of the worker
   size_t next_ = 0;                         // of ids_, to be read
   size_t value_bytes_ = size_t{256} << 10;  // of the last one; most are of one size
   std::atomic<bool> gone_{false};           // the worker

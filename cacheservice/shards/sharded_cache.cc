@@ -18,6 +18,7 @@
 namespace tidepool {
 namespace {
 
+using Stored = RemoteCache::Stored;
 using Values = std::vector<std::optional<std::string>>;
 
 constexpr size_t kMostLookedUp = 65'536;  // keys of one lookup, as of one pod
@@ -40,10 +41,10 @@ class ShardedCache::Impl {
   ~Impl() { pods_.Stop(); }  // while all else is there: what fails then still ends here
 
   // Of the blocks of `keys`: which are stored, at the pods that may have them.
-  absl::StatusOr<std::vector<bool>> Lookup(absl::Span<const BlockKey> keys, absl::Time deadline);
+  absl::StatusOr<std::vector<Stored>> Lookup(absl::Span<const BlockKey> keys, const ReadTerms& terms);
   // Asks each of `wanted` at its choice number `choice`; takes out those that came, or have no further choice.
   bool FetchRound(const Placement& placement, absl::Span<const BlockId> ids, const std::vector<PodChoices>& choices,
-                  int choice, absl::Time deadline, std::vector<size_t>* wanted, Values* values);
+                  int choice, const ReadTerms& terms, std::vector<size_t>* wanted, Values* values);
 
   const ShardedCacheOptions options_;
   BlockSites sites_;
@@ -77,7 +78,8 @@ absl::StatusOr<std::unique_ptr<ShardedCache>> ShardedCache::Connect(ShardedCache
   return std::unique_ptr<ShardedCache>(new ShardedCache(std::make_unique<Impl>(std::move(options))));
 }
 
-absl::StatusOr<std::vector<bool>> ShardedCache::Impl::Lookup(absl::Span<const BlockKey> keys, absl::Time deadline) {
+absl::StatusOr<std::vector<Stored>> ShardedCache::Impl::Lookup(absl::Span<const BlockKey> keys,
+                                                               const ReadTerms& terms) {
   const std::shared_ptr<const Placement> placement = pods_.placement();
   if (placement->pods.empty()) return NobodyThere();
   struct Part {
@@ -101,32 +103,34 @@ absl::StatusOr<std::vector<bool>> ShardedCache::Impl::Lookup(absl::Span<const Bl
     asked.push_back(placement->pods[pod]);
     which.push_back(pod);
   }
-  const auto answers =
-      AskPods<std::vector<bool>>(asked, {.deadline = std::min(deadline, absl::Now() + options_.remote.lookup_patience)},
-                                 [parts, which, deadline](size_t i, RemoteCache& cache) {
-                                   return cache.LookupEach((*parts)[which[i]].keys, deadline);
-                                 });
-  std::vector<bool> stored(keys.size(), false);
+  const auto answers = AskPods<std::vector<Stored>>(
+      asked, {.deadline = std::min(terms.deadline, absl::Now() + options_.remote.lookup_patience)},
+      [parts, which, terms](size_t i, RemoteCache& cache) { return cache.LookupEach((*parts)[which[i]].keys, terms); });
+  std::vector<Stored> stored(keys.size(), Stored::kNo);
   bool any = false;
   for (size_t a = 0; a < answers.size(); ++a) {
     if (!answers[a].ok()) continue;
     any = true;
     const Part& part = (*parts)[which[a]];
     for (size_t i = 0; i < part.indices.size(); ++i) {
-      if (!(*answers[a])[i] || stored[part.indices[i]]) continue;
-      stored[part.indices[i]] = true;
-      if (choices[part.indices[i]].pods[0] != which[a]) sites_.Put(part.keys[i], asked[a]->id());
+      Stored& of_key = stored[part.indices[i]];
+      if (of_key >= (*answers[a])[i]) continue;
+      of_key = (*answers[a])[i];
+      if (of_key == Stored::kYes && choices[part.indices[i]].pods[0] != which[a])
+        sites_.Put(part.keys[i], asked[a]->id());
     }
   }
   if (!any) return answers.front().status();
   return stored;
 }
 
-absl::StatusOr<int> ShardedCache::LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) {
+absl::StatusOr<PrefixHit> ShardedCache::LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) {
   chain = chain.subspan(0, kMostLookedUp);
-  if (chain.empty()) return 0;
-  TP_ASSIGN_OR_RETURN(const std::vector<bool> stored, impl_->Lookup(chain, deadline));
-  return static_cast<int>(std::find(stored.begin(), stored.end(), false) - stored.begin());
+  if (chain.empty()) return PrefixHit();
+  TP_ASSIGN_OR_RETURN(const std::vector<Stored> stored, impl_->Lookup(chain, terms));
+  const auto read = std::find_if(stored.begin(), stored.end(), [](Stored each) { return each != Stored::kYes; });
+  const auto slow = std::find(read, stored.end(), Stored::kNo);
+  return PrefixHit{.blocks = static_cast<int>(read - stored.begin()), .slow_blocks = static_cast<int>(slow - read)};
 }
 
 void ShardedCache::Offload(BlockId id, std::string value, OffloadOptions options,
@@ -156,7 +160,7 @@ void ShardedCache::Recall(std::vector<RowSelection> selections, absl::Time deadl
 }
 
 bool ShardedCache::Impl::FetchRound(const Placement& placement, absl::Span<const BlockId> ids,
-                                    const std::vector<PodChoices>& choices, int choice, absl::Time deadline,
+                                    const std::vector<PodChoices>& choices, int choice, const ReadTerms& terms,
                                     std::vector<size_t>* wanted, Values* values) {
   struct Part {
     std::vector<BlockId> ids;
@@ -177,8 +181,8 @@ bool ShardedCache::Impl::FetchRound(const Placement& placement, absl::Span<const
     parts->push_back(std::move(by_pod[pod]));
   }
   std::vector<absl::StatusOr<Values>> answers = AskPods<Values>(
-      asked, {.deadline = deadline},
-      [parts, deadline](size_t i, RemoteCache& cache) { return cache.FetchBlocks((*parts)[i].ids, deadline); });
+      asked, {.deadline = terms.deadline},
+      [parts, terms](size_t i, RemoteCache& cache) { return cache.FetchBlocks((*parts)[i].ids, terms); });
   wanted->clear();
   bool any = false;
   for (size_t a = 0; a < answers.size(); ++a) {
@@ -197,7 +201,7 @@ bool ShardedCache::Impl::FetchRound(const Placement& placement, absl::Span<const
   return any;
 }
 
-absl::StatusOr<Values> ShardedCache::FetchBlocks(absl::Span<const BlockId> ids, absl::Time deadline) {
+absl::StatusOr<Values> ShardedCache::FetchBlocks(absl::Span<const BlockId> ids, const ReadTerms& terms) {
   const std::shared_ptr<const Placement> placement = impl_->pods_.placement();
   if (placement->pods.empty()) return NobodyThere();
   Values values(ids.size());
@@ -211,7 +215,7 @@ absl::StatusOr<Values> ShardedCache::FetchBlocks(absl::Span<const BlockId> ids, 
   }
   bool any = ids.empty();
   for (int choice = 0; choice < kMostPodChoices && !wanted.empty(); ++choice) {
-    any = impl_->FetchRound(*placement, ids, choices, choice, deadline, &wanted, &values) || any;
+    any = impl_->FetchRound(*placement, ids, choices, choice, terms, &wanted, &values) || any;
   }
   if (!any && impl_->pods_.placement()->pods.empty()) return NobodyThere();
   for (const std::optional<std::string>& value : values) {

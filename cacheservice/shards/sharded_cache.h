@@ -42,13 +42,13 @@ class ShardedCache final : public BlockCache, public ManifestStore {
   // Fails what is not done (Unavailable) and closes the connections.
   ~ShardedCache() override;
 
-  absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) override;
+  absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) override;
   void Offload(BlockId id, std::string value, OffloadOptions options, std::function<void(absl::Status)> done) override;
   void Recall(std::vector<RowSelection> selections, absl::Time deadline,
               std::function<void(absl::StatusOr<RecalledRows>)> done) override;
   // Unavailable only when no pod can be reached: what a pod does not answer is missing.
   absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                      absl::Time deadline) override;
+                                                                      const ReadTerms& terms) override;
   BlockCacheStats Stats() const override;
 
   absl::Status Put(const SessionManifest& manifest, absl::Time deadline) override;

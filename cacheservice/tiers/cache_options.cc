@@ -39,6 +39,10 @@ absl::Status CacheOptions::Validate() const {
   if (recall_threads < 1 || recall_threads > 64) {
     return absl::InvalidArgumentError(absl::StrCat("recall_threads ", recall_threads, " is not in 1 to 64"));
   }
+  if (slow_tier_retry < absl::Milliseconds(1) || slow_tier_retry > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slow_tier_retry ", absl::FormatDuration(slow_tier_retry), " is not in 1ms to 1h"));
+  }
   return remote.Validate();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "cacheservice/tiers/remote_options.h"
 
 namespace tidepool {
@@ -25,6 +26,9 @@ struct CacheOptions {
   uint64_t write_behind_bytes = 64 * kMiB;  // embedded cache: offloaded, not yet stored; 256 KiB to 16 GiB
   int recall_threads = 2;                   // embedded cache: recalls answered at a time; 1 to 64
   RemoteTierOptions remote;                 // below the disk; default: none
+  // Prefixes that are computed in less time than a tier takes to read them go without it, and try it again so much
+  // later, then after pauses that double, up to 60 times as long; 1 ms to 1 h.
+  absl::Duration slow_tier_retry = absl::Seconds(5);
 
   // InvalidArgument naming the field, its value and its range.
   absl::Status Validate() const;

@@ -10,6 +10,17 @@
 
 namespace tidepool {
 
+// What reads of a tier below memory take, and whether prefixes go without it (tier_gate.h).
+struct TierReadStats {
+  uint64_t reads = 0;           // that gave values, some at a time
+  double latency_seconds = 0;   // of a read of next to nothing, expected; 0: not seen yet, or next to nothing
+  double bytes_per_second = 0;  // beyond that; 0: not seen yet, or they do not count beside the latency
+  CircuitBreaker::State state = CircuitBreaker::State::kClosed;
+  double retry_seconds = 0;       // until one that is left out is tried again
+  uint64_t times_left_out = 0;    // that it began to be
+  uint64_t lookups_left_out = 0;  // of prefixes that went without it
+};
+
 struct TierStats {
   uint64_t limit_bytes = 0;
   uint64_t bytes = 0;  // values and what keeping them costs
@@ -70,6 +81,7 @@ struct CacheStats {
   TierStats memory;
   TierStats disk;
   RemoteTierStats remote;
+  TierReadStats disk_reads, remote_reads;
   uint64_t pinned_objects = 0;
   uint64_t pinned_bytes = 0;
   uint64_t demotions = 0;  // values written to disk because memory had no room for them
@@ -80,6 +92,7 @@ struct CacheStats {
   uint64_t recalled_bytes = 0;
   uint64_t missing_rows = 0;  // asked for in a gather and not there
   uint64_t late_blocks = 0;   // on disk or nowhere, and not read because the deadline passed
+  uint64_t slow_blocks = 0;   // not read because the tiers that might have them are slower than computing them
   Histogram gather_seconds{kGatherSecondsBounds};
   uint64_t disk_used_bytes = 0;  // files of the database, manifests included
   bool disk_writable = true;     // false after a failed write until one succeeds

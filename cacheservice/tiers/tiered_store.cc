@@ -12,8 +12,10 @@
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/demotion_queue.h"
+#include "cacheservice/tiers/lower_tiers.h"
 #include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/memory_tier.h"
+#include "cacheservice/tiers/prefix_lookup.h"
 #include "cacheservice/tiers/remote_tier.h"
 #include "cacheservice/tiers/row_gather.h"
 #include "cacheservice/tiers/stored_quotas.h"
@@ -44,6 +46,7 @@ class TieredStore::Impl {
         common_(std::move(common)),
         remote_(std::move(remote)),
         disk_(std::move(disk)),
+        lower_(disk_.get(), remote_.get(), options.slow_tier_retry),
         queue_bytes_(options.EffectiveDemotionQueueBytes()),
         queue_(disk_.get(), queue_bytes_, &common_->departures),
         memory_(
@@ -58,13 +61,18 @@ class TieredStore::Impl {
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   std::optional<absl::StatusOr<Tier>> PutAtOnce(BlockPut* put);
-  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, absl::Time deadline, Verify verify);
+  absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids, const ReadTerms& terms, Verify verify);
   absl::StatusOr<RecalledRows> GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline);
   void ObserveGather(absl::Duration took) {
     MutexLock lock(&mutex_);
     gather_seconds_.Observe(absl::ToDoubleSeconds(took));
   }
-  int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline);
+  PrefixHit LookupPrefix(absl::Span<const BlockKey> chain, int layers, const ReadTerms& terms) {
+    return LookUpPrefix({.memory = &memory_, .queue = &queue_, .lower = &lower_}, chain, layers, terms);
+  }
+  SlowTiers SlowFor(double rate) const {
+    return {.disk = lower_.disk_gate().Losing(rate), .remote = lower_.remote_gate().Losing(rate)};
+  }
   bool Contains(const BlockId& id) const {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
   }
@@ -113,14 +121,15 @@ class TieredStore::Impl {
   BlockValue FindInMemory(const BlockId& id);
   // Of memory; what is on its way to disk is found damaged again when it is read there.
   void DropDamaged(const BlockId& id, const absl::Status& damage);
-  std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids);
-  RemoteTier::Found ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline);
+  std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids, const ReadTerms& terms);
+  RemoteTier::Found ReadFromRemote(absl::Span<const BlockId> ids, const ReadTerms& terms);
   void Promote(const BlockId& id, const BlockValue& value, TenantId tenant);
 
   Database* const database_;
   const std::unique_ptr<Common> common_;
   const std::unique_ptr<RemoteTier> remote_;  // null: none
   const std::unique_ptr<TenantDisks> disk_;
+  LowerTiers lower_;  // these two
   const uint64_t queue_bytes_;
   Mutex quotas_mutex_;  // one change at a time
   DemotionQueue queue_;
@@ -209,8 +218,9 @@ BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
   return value != nullptr ? value : queue_.Find(id);
 }
 
-std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Span<const BlockId> ids) {
-  std::vector<absl::StatusOr<BlockValue>> values = disk_->Get(ids);
+std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Span<const BlockId> ids,
+                                                                        const ReadTerms& terms) {
+  std::vector<absl::StatusOr<BlockValue>> values = lower_.ReadDisk(ids, terms.compute_bytes_per_second);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (values[i].ok() && *values[i] != nullptr) {
       Promote(ids[i], *values[i], disk_->TenantOf(ids[i]).value_or(kNoTenant));
@@ -219,8 +229,8 @@ std::vector<absl::StatusOr<BlockValue>> TieredStore::Impl::ReadFromDisk(absl::Sp
   return values;
 }
 
-RemoteTier::Found TieredStore::Impl::ReadFromRemote(absl::Span<const BlockId> ids, absl::Time deadline) {
-  RemoteTier::Found found = remote_->Get(ids, deadline);
+RemoteTier::Found TieredStore::Impl::ReadFromRemote(absl::Span<const BlockId> ids, const ReadTerms& terms) {
+  RemoteTier::Found found = lower_.ReadRemote(ids, terms);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (found.values[i] != nullptr) Promote(ids[i], found.values[i], kNoTenant);
   }
@@ -233,8 +243,8 @@ void TieredStore::Impl::Promote(const BlockId& id, const BlockValue& value, Tena
   if (memory_.Put(id, value, {.tenant = tenant}) == MemoryTier::PutResult::kStored) ++promotions_;
 }
 
-absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids, absl::Time deadline,
-                                                                   Verify verify) {
+absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<const BlockId> ids,
+                                                                   const ReadTerms& terms, Verify verify) {
   std::vector<BlockValue> values(ids.size());
   std::vector<size_t> places;
   std::vector<BlockId> on_disk;
@@ -255,12 +265,12 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<co
   }
   absl::Status failure;
   for (size_t first = 0; first < on_disk.size(); first += kReadBatch) {
-    if (absl::Now() >= deadline) {
+    if (absl::Now() >= terms.deadline) {
       late_blocks_ += on_disk.size() - first;
       break;
     }
     const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
-    std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch);
+    std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch, terms);
     for (size_t i = 0; i < batch.size(); ++i) {
       if (!read[i].ok()) {
         failure = read[i].status();
@@ -278,7 +288,7 @@ absl::StatusOr<std::vector<BlockValue>> TieredStore::Impl::GetMany(absl::Span<co
     bool complete = true;
     for (size_t first = 0; first < nowhere.size() && complete; first += kReadBatch) {
       const auto batch = absl::MakeConstSpan(nowhere).subspan(first, kReadBatch);
-      RemoteTier::Found found = ReadFromRemote(batch, deadline);
+      RemoteTier::Found found = ReadFromRemote(batch, terms);
       complete = found.complete;
       for (size_t i = 0; i < batch.size(); ++i) {
         any = any || found.values[i] != nullptr;
@@ -331,7 +341,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
       break;
     }
     const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
-    const std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch);
+    const std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch, deadline);
     for (size_t i = 0; i < batch.size(); ++i) {
       if (!read[i].ok()) {
         failure = read[i].status();
@@ -361,29 +371,6 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
   recalled_rows_ += found;
   recalled_bytes_ += recalled.rows.size();
   return recalled;
-}
-
-int TieredStore::Impl::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline) {
-  memory_.Refer(chain);
-  // Up to the last block that the tiers here hold whole, what they miss is asked for elsewhere, all at once.
-  std::vector<RemoteTier::Wanted> elsewhere;
-  std::vector<int> places;  // in the chain
-  int known = 0;
-  for (; known < static_cast<int>(chain.size()); ++known) {
-    RemoteTier::Wanted missing = {.key = chain[known], .layers = {}};
-    for (int layer = 0; layer < layers; ++layer) {
-      const BlockId id{chain[known], layer};
-      if (memory_.Touch(id) || queue_.Find(id) != nullptr || disk_->Contains(id)) continue;
-      missing.layers.push_back(layer);
-      if (remote_ == nullptr) return known;
-    }
-    if (missing.layers.empty()) continue;
-    elsewhere.push_back(std::move(missing));
-    places.push_back(known);
-  }
-  if (elsewhere.empty()) return known;
-  const size_t found = static_cast<size_t>(remote_->CountLeading(elsewhere, deadline));
-  return found == places.size() ? known : places[found];
 }
 
 std::vector<BlockId> TieredStore::Impl::Ids(bool all) const {
@@ -484,8 +471,10 @@ CacheStats TieredStore::Impl::Stats() const {
   stats.memory = memory_.Stats();
   stats.memory.corrupt = memory_corrupt_;
   stats.disk = disk_->Stats();
+  stats.disk_reads = lower_.disk_gate().Stats(absl::Now());
   if (remote_ != nullptr) {
     stats.remote = remote_->Stats();
+    stats.remote_reads = lower_.remote_gate().Stats(absl::Now());
     const DiskTier::CopyStats copied = disk_->copy_stats();
     stats.remote.backlog_bytes = copied.backlog_bytes;
     stats.remote.dropped = copied.dropped;
@@ -501,6 +490,7 @@ CacheStats TieredStore::Impl::Stats() const {
   stats.recalled_bytes = recalled_bytes_;
   stats.missing_rows = missing_rows_;
   stats.late_blocks = late_blocks_;
+  stats.slow_blocks = lower_.slow_values();
   stats.disk_used_bytes = disk_->UsedBytes();
   stats.disk_writable = disk_->writable();
   MutexLock lock(&mutex_);
@@ -543,9 +533,9 @@ absl::StatusOr<BlockValue> TieredStore::Get(const BlockId& id) {
   return std::move(values[0]);
 }
 
-absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, absl::Time deadline,
+absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, const ReadTerms& terms,
                                                              Verify verify) {
-  return impl_->GetMany(ids, deadline, verify);
+  return impl_->GetMany(ids, terms, verify);
 }
 
 absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelection> selections, absl::Time deadline) {
@@ -555,10 +545,11 @@ absl::StatusOr<RecalledRows> TieredStore::GatherRows(absl::Span<const RowSelecti
   return rows;
 }
 
-int TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline) {
-  return impl_->LookupPrefix(chain, layers, deadline);
+PrefixHit TieredStore::LookupPrefix(absl::Span<const BlockKey> chain, int layers, const ReadTerms& terms) {
+  return impl_->LookupPrefix(chain, layers, terms);
 }
 
+TieredStore::SlowTiers TieredStore::SlowFor(double rate) const { return impl_->SlowFor(rate); }
 bool TieredStore::Contains(const BlockId& id) const { return impl_->Contains(id); }
 std::vector<BlockId> TieredStore::Ids(bool all) const { return impl_->Ids(all); }
 std::vector<BlockPlace> TieredStore::Places(absl::Span<const BlockKey> keys, int layers, absl::Time deadline,

@@ -67,11 +67,12 @@ class TieredStore {
 
   // The value, or null: a miss. Unavailable only when the disk cannot be read and no other tier has the value.
   absl::StatusOr<BlockValue> Get(const BlockId& id);
-  // The same for many, in order; disk and remote tier are read in batches. Blocks still to be read when `deadline`
-  // passes, or when the remote tier fails, are misses. kAsStored: what is in memory is not verified, for one who does.
+  // The same for many, in order; disk and remote tier are read in batches. Blocks still to be read when the deadline
+  // passes, or when the remote tier fails, are misses, and so are those in tiers that are slower than computing them.
+  // kAsStored: what is in memory is not verified, for one who does.
   enum class Verify : uint8_t { kAll, kAsStored };
   absl::StatusOr<std::vector<BlockValue>> GetMany(absl::Span<const BlockId> ids,
-                                                  absl::Time deadline = absl::InfiniteFuture(),
+                                                  const ReadTerms& terms = absl::InfiniteFuture(),
                                                   Verify verify = Verify::kAll);
 
   // Copies the rows asked for; each block is read once however many selections name it. Rows of blocks that are lost,
@@ -81,8 +82,14 @@ class TieredStore {
                                           absl::Time deadline = absl::InfiniteFuture());
 
   // How many leading keys of the chain have layers 0 to layers - 1 stored. Tells memory's replacement that a request
-  // wants this chain. Reads no value. What the remote tier has not said by `deadline` is not stored.
-  int LookupPrefix(absl::Span<const BlockKey> chain, int layers, absl::Time deadline = absl::InfiniteFuture());
+  // wants this chain. Reads no value. What the remote tier has not said by the deadline is not stored; what is in tiers
+  // that are slower than computing counts as slow, if it is on disk.
+  PrefixHit LookupPrefix(absl::Span<const BlockKey> chain, int layers, const ReadTerms& terms = absl::InfiniteFuture());
+  // Of which tiers reads are expected to take longer than computing takes who computes so much. Changes nothing.
+  struct SlowTiers {
+    bool disk = false, remote = false;
+  };
+  SlowTiers SlowFor(double compute_bytes_per_second) const;
   bool Contains(const BlockId& id) const;  // in memory or on disk
   // What somebody relies on: pinned values and those that were put durable. `all`: every value. At some moment during
   // the call; one on its way to disk may be left out.

@@ -67,6 +67,26 @@ void PrintRemote(const v1::RemoteTierStats& remote) {
               remote.last_failure().empty() ? "" : "; last failure: ", remote.last_failure().c_str());
 }
 
+void PrintReads(const char* name, const v1::TierReadStats& reads) {
+  if (reads.reads() == 0) return;
+  std::printf("%-13s %llu, lately %.1f ms each", absl::StrCat(name, " reads").c_str(), Number(reads.reads()),
+              reads.latency_seconds() * 1e3);
+  if (reads.bytes_per_second() > 0) {
+    std::printf(" and %s a second", FormatByteSize(static_cast<uint64_t>(reads.bytes_per_second())).c_str());
+  }
+  if (reads.state() == v1::TierReadStats::STATE_LEFT_OUT) {
+    std::printf("; LEFT OUT for prefixes, which are computed faster, for %lld s",
+                static_cast<long long>(reads.retry_seconds() + 1));
+  } else if (reads.state() == v1::TierReadStats::STATE_PROBED) {
+    std::printf("; being tried again for prefixes");
+  }
+  if (reads.times_left_out() > 0) {
+    std::printf("; left out %llu times, by %llu lookups", Number(reads.times_left_out()),
+                Number(reads.lookups_left_out()));
+  }
+  std::printf("\n");
+}
+
 const char* StateName(v1::CachePodStats::State state) {
   switch (state) {
     case v1::CachePodStats::STATE_CONNECTING: return "connecting";
@@ -129,6 +149,8 @@ int Stats(AdminClient& client) {
   PrintTier("memory", stats->memory());
   PrintTier("disk", stats->disk());
   if (stats->has_remote()) PrintRemote(stats->remote());
+  PrintReads("disk", stats->disk_reads());
+  PrintReads("remote", stats->remote_reads());
   std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n", Number(stats->demotions()),
               Number(stats->promotions()), Number(stats->dropped()));
   std::printf("recalled      %llu rows, %s; %llu asked for and missing\n", Number(stats->recalled_rows()),

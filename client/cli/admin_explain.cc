@@ -61,6 +61,7 @@ void PrintText(const v1::ListBlockKeysResponse& keys, const Explanation& explana
   std::printf("result        %lld tokens come from the cache, %lld are computed\n",
               static_cast<long long>(explanation.hit_tokens),
               static_cast<long long>(explanation.prompt_tokens - explanation.hit_tokens));
+  if (!explanation.loading.empty()) std::printf("loading       %s\n", explanation.loading.c_str());
   if (!explanation.closest.empty()) std::printf("closest       %s\n", explanation.closest.c_str());
   if (explanation.blocks.empty()) return;
   std::printf("\n%5s %-13s %-9s %-16s %s\n", "block", "tokens", "result", "where", "why");
@@ -78,7 +79,8 @@ void PrintAsJson(const v1::ListBlockKeysResponse& keys, const Explanation& expla
                                 {"usable_blocks", keys.usable_blocks()},
                                 {"model_fingerprint", keys.model_fingerprint()},
                                 {"tenant", keys.tenant()},
-                                {"closest", explanation.closest}};
+                                {"closest", explanation.closest},
+                                {"loading", explanation.loading}};
   out["blocks"] = nlohmann::ordered_json::array();
   for (size_t i = 0; i < explanation.blocks.size(); ++i) {
     const Explanation::Block& block = explanation.blocks[i];
@@ -113,6 +115,7 @@ int AdminExplain(const AdminTarget& target) {
   request.set_layers(keys->layers());
   *request.mutable_token_ids() = keys->token_ids();
   request.set_model_fingerprint(keys->model_fingerprint());
+  request.set_compute_bytes_per_second(keys->compute_bytes_per_second());
   std::vector<std::pair<std::string, v1::ExplainResponse>> answers;
   for (const std::string& pod : target.pods) {
     absl::StatusOr<v1::ExplainResponse> answer = target.Client(pod).Explain(request);

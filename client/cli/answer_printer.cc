@@ -65,6 +65,9 @@ std::string Summary(const v1::Usage& usage) {
       usage.full_kv_bytes() > 0
           ? 100.0 * static_cast<double>(usage.resident_kv_bytes()) / static_cast<double>(usage.full_kv_bytes())
           : 0.0);
+  if (usage.slow_prompt_tokens() > 0) {
+    absl::StrAppend(&line, "; ", usage.slow_prompt_tokens(), " prompt tokens were stored and computed faster");
+  }
   if (usage.index_bytes() > 0) {
     absl::StrAppend(&line, ", and an index of ", FormatByteSize(usage.index_bytes()),
                     usage.index_on_device() ? " there" : " in host memory");

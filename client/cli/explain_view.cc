@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -17,6 +18,7 @@ using Answers = std::vector<std::pair<std::string, v1::ExplainResponse>>;
 struct Place {
   std::string pod;
   v1::BlockPlace place;
+  const v1::ExplainResponse* answer = nullptr;  // its
 };
 
 Place BestPlace(const Answers& answers, int block) {
@@ -28,7 +30,7 @@ Place BestPlace(const Answers& answers, int block) {
                         (place.missing_layers() == best->place.missing_layers() &&
                          place.departure() != v1::BlockPlace::DEPARTURE_UNSPECIFIED &&
                          best->place.departure() == v1::BlockPlace::DEPARTURE_UNSPECIFIED);
-    if (better) best = Place{answer.pod_name().empty() ? address : answer.pod_name(), place};
+    if (better) best = Place{answer.pod_name().empty() ? address : answer.pod_name(), place, &answer};
   }
   return best.value_or(Place());
 }
@@ -65,6 +67,23 @@ std::string DepartureText(const v1::BlockPlace& place) {
       return absl::StrCat("left memory ", ago, " ago and could not be written to disk");
     default: return "";
   }
+}
+
+// Why a block that is there would be computed all the same; empty: it would be read.
+std::string SlowText(const Place& place, int64_t compute_bytes_per_second) {
+  constexpr double kMiB = 1 << 20;
+  const auto text = [&](const char* tier, const v1::TierReadStats& reads) {
+    double seconds = reads.latency_seconds();
+    if (reads.bytes_per_second() > 0) seconds += kMiB / reads.bytes_per_second();
+    return absl::StrFormat("the %s takes %.3g s for a MiB, computing it %.3g s: left out, tried again in %.0f s", tier,
+                           seconds, kMiB / static_cast<double>(compute_bytes_per_second), reads.retry_seconds());
+  };
+  if (place.answer == nullptr) return "";
+  if (place.place.disk_layers() > 0 && place.answer->disk_slow()) return text("disk", place.answer->disk_reads());
+  if (place.place.remote_layers() > 0 && place.answer->remote_slow()) {
+    return text("remote tier", place.answer->remote_reads());
+  }
+  return "";
 }
 
 const v1::SessionMatch* ClosestOf(const Answers& answers) {
@@ -114,6 +133,7 @@ std::string MissText(const v1::ListBlockKeysResponse& keys, const Place& place, 
 const char* NameOf(Result result) {
   switch (result) {
     case Result::kHit: return "hit";
+    case Result::kSlow: return "slow";
     case Result::kMiss: return "MISS";
     case Result::kUnreached: return "unreached";
     case Result::kUnused: return "unused";
@@ -126,7 +146,7 @@ Explanation Explain(const v1::ListBlockKeysResponse& keys, const Answers& answer
   Explanation result;
   result.prompt_tokens = keys.token_ids_size();
   const v1::SessionMatch* closest = ClosestOf(answers);
-  bool broken = false;  // a block before was missed
+  const char* broken = nullptr;  // what a block before is
   for (int i = 0; i < keys.keys_size(); ++i) {
     Explanation::Block& block = result.blocks.emplace_back();
     block.first_token = int64_t{i} * keys.block_tokens();
@@ -137,18 +157,28 @@ Explanation Explain(const v1::ListBlockKeysResponse& keys, const Answers& answer
     if (i >= keys.usable_blocks()) {
       block.result = Result::kUnused;
       block.why = "the policy must see these tokens computed";
-    } else if (broken) {
+    } else if (broken != nullptr) {
       block.result = Result::kUnreached;
-      block.why = there ? "stored, but a block before it is missing" : "";
+      block.why = there ? absl::StrCat("stored, but a block before it is ", broken) : "";
+    } else if (std::string slow = SlowText(place, keys.compute_bytes_per_second()); there && !slow.empty()) {
+      block.result = Result::kSlow;
+      block.why = std::move(slow);
+      broken = "computed";
     } else if (there) {
       block.result = Result::kHit;
       result.hit_tokens = block.last_token + 1;
     } else {
       block.result = Result::kMiss;
       block.why = MissText(keys, place, closest, i, piece);
-      broken = true;
+      broken = "missing";
     }
   }
+  if (keys.compute_seconds() > 0 && keys.load_seconds() > 0) {
+    result.loading = absl::StrFormat(
+        "of the usable blocks takes the worker %.3g s lately, computing them %.3g s: %s", keys.load_seconds(),
+        keys.compute_seconds(), keys.loads() ? "they are loaded" : "they are COMPUTED, and loading tried again later");
+  }
+  if (!keys.loads() && keys.load_seconds() > 0) result.hit_tokens = 0;
   if (closest != nullptr) {
     result.closest =
         absl::StrCat(closest->session_id(), " (", closest->preset(), ", ", closest->tokens(), " tokens): the first ",

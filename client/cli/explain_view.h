@@ -16,7 +16,7 @@ namespace tidepool::cli {
 
 struct Explanation {
   struct Block {
-    enum class Result { kHit, kMiss, kUnreached, kUnused };
+    enum class Result { kHit, kSlow, kMiss, kUnreached, kUnused };
     int64_t first_token = 0, last_token = 0;
     Result result = Result::kMiss;
     std::string where;  // tiers and pod; empty: nowhere
@@ -26,6 +26,7 @@ struct Explanation {
   int64_t prompt_tokens = 0;
   int64_t hit_tokens = 0;
   std::string closest;  // about the session that begins alike; empty: there is none
+  std::string loading;  // of what would hit: what computing and loading would take; empty: the worker does not say
 };
 
 // `answers`: of each pod that was asked, by address. `piece`: the text of a token, for people.

@@ -77,6 +77,43 @@ TEST(ExplainViewTest, BehindTheFirstMissNothingIsReached) {
   EXPECT_THAT(explanation.blocks[2].why, HasSubstr("a block before it is missing"));
 }
 
+TEST(ExplainViewTest, WhatATierHasThatIsSlowerThanComputingIsNoHit) {
+  v1::ExplainResponse answer = Answer();
+  for (const int i : {1, 2}) {
+    answer.mutable_blocks(i)->set_memory_layers(kLayers - 1);
+    answer.mutable_blocks(i)->set_disk_layers(1);
+  }
+  v1::ListBlockKeysResponse keys = Keys();
+  keys.set_compute_bytes_per_second(4 << 20);
+  answer.mutable_disk_reads()->set_latency_seconds(0.5);
+  answer.mutable_disk_reads()->set_bytes_per_second(1 << 20);
+  answer.mutable_disk_reads()->set_retry_seconds(7);
+  const auto explain = [&] { return Explain(keys, {{"a:7070", answer}}, [](int32_t) { return std::string(); }); };
+  EXPECT_EQ(explain().hit_tokens, 256) << "it is fast enough";
+  answer.set_disk_slow(true);
+  const Explanation explanation = explain();
+  EXPECT_EQ(explanation.hit_tokens, 64);
+  EXPECT_EQ(explanation.blocks[1].result, Result::kSlow);
+  EXPECT_EQ(explanation.blocks[1].why,
+            "the disk takes 1.5 s for a MiB, computing it 0.25 s: left out, tried again in 7 s");
+  EXPECT_EQ(explanation.blocks[2].result, Result::kUnreached);
+}
+
+TEST(ExplainViewTest, AWorkerThatLeavesStoredPrefixesAloneSaysSo) {
+  v1::ListBlockKeysResponse keys = Keys();
+  keys.set_compute_seconds(1.5);
+  keys.set_load_seconds(0.25);
+  keys.set_loads(true);
+  const auto explain = [&] { return Explain(keys, {{"a:7070", Answer()}}, [](int32_t) { return std::string(); }); };
+  EXPECT_EQ(explain().hit_tokens, 256);
+  EXPECT_THAT(explain().loading,
+              AllOf(HasSubstr("takes the worker 0.25 s lately, computing them 1.5 s"), HasSubstr("they are loaded")));
+  keys.set_load_seconds(20);
+  keys.set_loads(false);
+  EXPECT_EQ(explain().hit_tokens, 0);
+  EXPECT_THAT(explain().loading, HasSubstr("they are COMPUTED"));
+}
+
 TEST(ExplainViewTest, AMissSaysWhatBecameOfTheBlock) {
   const std::vector<std::pair<v1::BlockPlace::Departure, const char*>> cases = {
       {v1::BlockPlace::DEPARTURE_ROOM, "the oldest on a full disk"},

@@ -64,8 +64,8 @@ class FlippingCache final : public BlockCache {
  public:
   explicit FlippingCache(BlockCache* storage) : storage_(storage) {}
 
-  absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) override {
-    return storage_->LookupPrefix(chain, deadline);
+  absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) override {
+    return storage_->LookupPrefix(chain, terms);
   }
   void Offload(BlockId id, std::string value, OffloadOptions options, std::function<void(absl::Status)> done) override {
     ++offloads_;
@@ -80,8 +80,8 @@ class FlippingCache final : public BlockCache {
                      });
   }
   absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                      absl::Time deadline) override {
-    auto values = storage_->FetchBlocks(ids, deadline);
+                                                                      const ReadTerms& terms) override {
+    auto values = storage_->FetchBlocks(ids, terms);
     if (values.ok() && Chosen()) Flip(&*(*values)[values->size() / 2]);
     return values;
   }

@@ -1,6 +1,7 @@
 #include "worker/engine/context_loader.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,22 +14,23 @@
 namespace tidepool {
 namespace {
 
-constexpr size_t kProbeBlocks = 2;   // read one at a time, before the others
-constexpr size_t kBlocksAtOnce = 8;  // bounds the bytes of one fetch
+constexpr size_t kPartsBlocks[] = {1, 4};  // of the first parts, of two sizes: they tell latency and rate
+constexpr size_t kBlocksAtOnce = LoadCost::kPartTokens / kBlockTokens;  // bounds the bytes of one fetch
 
 }  // namespace
 
 absl::Status ContextLoader::FetchPart(absl::Span<const BlockKey> keys, size_t first, size_t count,
-                                      bool last_may_be_partial, absl::Time deadline,
+                                      bool last_may_be_partial, const ReadTerms& terms,
                                       std::vector<std::string>* values) const {
   std::vector<BlockId> ids;
   for (const BlockKey& key : keys.subspan(first, count)) {
     for (int layer = 0; layer < layout_.layers; ++layer) ids.push_back({key, layer});
   }
-  TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, deadline));
+  TP_ASSIGN_OR_RETURN(auto fetched, cache_->FetchBlocks(ids, terms));
   for (size_t i = 0; i < fetched.size(); ++i) {
     if (!fetched[i].has_value()) {
-      return absl::NotFoundError(absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " is not stored"));
+      return absl::NotFoundError(absl::StrCat("block ", ids[i].key.ToHex(), " layer ", ids[i].layer, " is not ",
+                                              terms.compute_bytes_per_second > 0 ? "to be had" : "stored"));
     }
     TP_ASSIGN_OR_RETURN(const BlockView view, BlockView::Parse(*fetched[i]));
     TP_RETURN_IF_ERROR(view.CheckLayout(layout_));
@@ -93,8 +95,10 @@ absl::StatusOr<int32_t> ContextLoader::StoredPrefix(absl::Span<const int32_t> pr
                                                     absl::Time deadline) const {
   const std::vector<BlockKey> chain = ExactChain(tenant_salt_, layout_, prompt, most_tokens);
   if (chain.empty()) return 0;
-  TP_ASSIGN_OR_RETURN(const int blocks, cache_->LookupPrefix(chain, deadline));
-  return blocks * kBlockTokens;
+  const double rate = cost_->Expect({0, most_tokens}, absl::Now()).compute_bytes_per_second;
+  TP_ASSIGN_OR_RETURN(const PrefixHit hit, cache_->LookupPrefix(chain, {deadline, rate}));
+  const int32_t tokens = hit.blocks * kBlockTokens;
+  return cost_->Expect({0, tokens}, absl::Now()).loads ? tokens : 0;
 }
 
 LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const {
@@ -102,30 +106,42 @@ LoadedContext ContextLoader::LoadPrefix(absl::Span<const int32_t> prompt, int32_
   std::vector<BlockKey> chain = ExactChain(tenant_salt_, layout_, prompt, most_tokens);
   if (chain.empty()) return loaded;
   const absl::Time deadline = absl::Now() + deadline_;
-  absl::StatusOr<int> hit = cache_->LookupPrefix(chain, deadline);
-  if (!hit.ok() || *hit == 0) return loaded;
-  chain.resize(*hit);
+  // The service leaves tiers out that are slower than this; the whole way is weighed here.
+  const double rate = cost_->Expect({0, most_tokens}, absl::Now()).compute_bytes_per_second;
+  const absl::StatusOr<PrefixHit> hit = cache_->LookupPrefix(chain, {deadline, rate});
+  if (!hit.ok()) return loaded;
+  loaded.slow_tokens = hit->slow_blocks * kBlockTokens;
+  chain.resize(hit->blocks);
   // A few blocks first: they tell what the others would take.
-  size_t done = 0, part = 1;
-  const auto tokens_left = [&] { return static_cast<int32_t>(chain.size() - done) * kBlockTokens; };
+  size_t done = 0, part = 0;
+  const LoadCost::Tokens all = {0, hit->blocks * kBlockTokens};
+  const auto left = [&] { return LoadCost::Tokens{static_cast<int32_t>(done) * kBlockTokens, all.end}; };
   absl::Status status;
-  for (bool go_on = cost_->Begin(tokens_left(), absl::Now()); go_on;
-       go_on = done < chain.size() && cost_->GoOn(tokens_left())) {
+  const absl::Time began = absl::Now();
+  const LoadCost::Verdict verdict = chain.empty() ? LoadCost::Verdict::kLoad : cost_->Begin(all, began);
+  for (bool go_on = !chain.empty() && verdict != LoadCost::Verdict::kCompute; go_on;
+       go_on = done < chain.size() && cost_->GoOn(left(), absl::Now())) {
     const absl::Time start = absl::Now();
-    const size_t count = std::min(part, chain.size() - done);
+    const size_t most = part < std::size(kPartsBlocks) ? kPartsBlocks[part] : kBlocksAtOnce;
+    const size_t count = std::min(most, chain.size() - done);
     status = FetchPart(chain, done, count, /*last_may_be_partial=*/false,
-                       std::min(deadline, start + cost_->Patience(tokens_left())), &loaded.values);
-    cost_->Loaded(static_cast<int32_t>(count) * kBlockTokens, absl::Now() - start);
+                       {std::min(deadline, start + cost_->Patience(left())), rate}, &loaded.values);
+    // Of a service that is away, or leaves out what it has said it has, nothing is learned.
+    if (status.ok() || absl::IsDeadlineExceeded(status)) {
+      cost_->Loaded(static_cast<int32_t>(count) * kBlockTokens, absl::Now() - start);
+    }
     if (!status.ok()) break;
     done += count;
-    if (done >= kProbeBlocks) part = kBlocksAtOnce;
+    ++part;
   }
+  if (verdict == LoadCost::Verdict::kProbe) cost_->Probed(all, left().first, absl::Now() - began, absl::Now());
   if (!status.ok()) {
     TP_LOG(Warning, "engine", "of a stored prefix of ", chain.size(), " blocks ", chain.size() - done,
            " are computed again: ", status.message());
   } else {
-    cost_->Refused(tokens_left());
+    loaded.slow_tokens += left().count();
   }
+  cost_->Refused(loaded.slow_tokens);
   chain.resize(done);
   loaded.values.resize(done * layout_.layers);
   loaded.keys = std::move(chain);

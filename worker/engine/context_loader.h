@@ -27,6 +27,7 @@ struct LoadedContext {
   int32_t longest_head = 0;                 // rows of the session's context
   std::vector<BlockKey> keys;               // of `values`
   std::vector<std::string> values;          // [block][layer], verified
+  int32_t slow_tokens = 0;                  // stored, and not loaded because that would take longer than computing them
 };
 
 class ContextLoader {
@@ -47,7 +48,7 @@ class ContextLoader {
   // The longest stored prefix of `prompt` of at most `most_tokens` tokens, or as much of it as is worth loading. A
   // cache that fails gives an empty one.
   LoadedContext LoadPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens) const;
-  // How many tokens that one would have, of `most_tokens` at most. Unavailable, DeadlineExceeded: the cache's.
+  // How many tokens it would load, of `most_tokens` at most. Unavailable, DeadlineExceeded: the cache's.
   absl::StatusOr<int32_t> StoredPrefix(absl::Span<const int32_t> prompt, int32_t most_tokens,
                                        absl::Time deadline) const;
 
@@ -58,7 +59,7 @@ class ContextLoader {
                                                  absl::Time deadline) const;
   // Blocks `first` to `first + count - 1` of it, added to `values`.
   absl::Status FetchPart(absl::Span<const BlockKey> keys, size_t first, size_t count, bool last_may_be_partial,
-                         absl::Time deadline, std::vector<std::string>* values) const;
+                         const ReadTerms& terms, std::vector<std::string>* values) const;
 
   const KvLayout layout_;
   const std::string tenant_, tenant_salt_;

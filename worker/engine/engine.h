@@ -22,6 +22,7 @@
 #include "policies/retain/compression_spec.h"
 #include "worker/engine/engine_picture.h"
 #include "worker/engine/engine_stats.h"
+#include "worker/engine/load_cost.h"
 #include "worker/engine/sampling_params.h"
 #include "worker/engine/session_name.h"
 
@@ -88,6 +89,7 @@ struct TokenDelta {
 struct GenerationUsage {
   int64_t prompt_tokens = 0;
   int64_t cached_prompt_tokens = 0;  // not recomputed: stored prefix or resumed session
+  int64_t slow_prompt_tokens = 0;    // stored, and computed all the same: loading them would have taken longer
   int64_t generated_tokens = 0;
   int64_t context_tokens = 0;  // all tokens whose KV exists somewhere
   int64_t resident_rows = 0;   // (layer, kv head, token) rows on the device at the end, recall slots included
@@ -172,6 +174,7 @@ class Engine {
     std::string tenant;
     std::vector<BlockKey> keys;  // of all full blocks
     int usable_blocks = 0;       // leading ones that a request of this compression may build on
+    LoadCost::Expectation cost;  // of those
   };
   virtual absl::StatusOr<PromptKeys> KeysOf(const GenerationRequest& request) const = 0;
   // As it was at the end of a step since this was asked last; who asks each second sees it a second late at most.

@@ -89,6 +89,7 @@ absl::StatusOr<Engine::PromptKeys> EngineLoop::KeysOf(const GenerationRequest& g
   keys.tenant = request.tenant;
   keys.keys = ExactChain(SaltOf(request.tenant), backend_->layout(), request.prompt, tokens);
   keys.usable_blocks = Compressor::ReusablePrefix(request.compression, static_cast<int32_t>(tokens)) / kBlockTokens;
+  keys.cost = load_cost_.Expect({0, keys.usable_blocks * kBlockTokens}, absl::Now());
   return keys;
 }
 
@@ -104,6 +105,7 @@ void EngineLoop::OnLoaded(uint64_t id, LoadedContext loaded) {
   Generation* generation = Find(id);
   if (generation == nullptr || generation->phase != Generation::Phase::kLoading) return;  // cancelled meanwhile
   generation->timeline.lookup_ended = absl::Now();
+  generation->usage.slow_prompt_tokens = loaded.slow_tokens;
   if (!loaded.status.ok()) return Close(*generation, loaded.status, FinishReason::kStop);
   const int64_t turns = loaded.manifest.has_value() ? loaded.manifest->revision : 0;
   if (generation->request().session_turns >= 0 && generation->request().session_turns != turns) {

@@ -1,6 +1,7 @@
 #include "worker/engine/engine_loop.h"
 
 #include <algorithm>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,7 +38,7 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
       cache_(cache),
       manifests_(manifests),
       pace_(options_.decode_pace, options_.prefill_chunk_tokens),
-      load_cost_(options_.weigh_prefixes),
+      load_cost_(options_.weigh_prefixes, backend_->layout().token_bytes(), std::random_device{}()),
       recall_(backend_.get(), cache, model_->config().heads, options_.recall_deadline),
       background_(std::make_unique<Background>(2)),
       writer_(std::make_unique<Background>(2)),
@@ -282,9 +283,12 @@ bool EngineLoop::Step() {
   const auto decoding = static_cast<int>(slices.size());
   room = std::max(pace_.PromptTokens(decoding) - decoding, 1);  // however many decode, a prompt goes on
   int prompt_tokens = room;
+  double depths = 0;  // of all of them
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase != Generation::Phase::kPrefill || room <= 0) continue;
     add(*generation, generation->context()->NextChunk(room));
+    const auto count = static_cast<double>(slices.back().tokens.size());
+    depths += count * (slices.back().first_position + count / 2);
   }
   prompt_tokens -= room;
   if (slices.empty()) return false;
@@ -314,8 +318,8 @@ bool EngineLoop::Step() {
   backend_->Step(slices, observed.hook());
   recall_.End();
   ++counted_.steps;
-  pace_.Observe(decoding, prompt_tokens, absl::Now() - start);
-  load_cost_.Computed(pace_.prompt_token());
+  const absl::Duration a_prompt_token = pace_.Observe(decoding, prompt_tokens, absl::Now() - start);
+  if (a_prompt_token > absl::ZeroDuration()) load_cost_.Computed(depths / prompt_tokens, a_prompt_token);
   for (size_t i = 0; i < slices.size(); ++i) {
     contexts[i]->log().set_may_wait(decoding == 0);  // who is being answered is not held up by a full buffer
     AfterStep(*generations[i], absl::MakeConstSpan(slices[i].logits, slices[i].logits_rows * vocabulary),

@@ -21,17 +21,19 @@ int StepPace::PromptTokens(int decoding) const {
   return std::clamp(static_cast<int>(tokens), std::min(kLeastTokens, most_tokens_), most_tokens_);
 }
 
-void StepPace::Observe(int decoding, int prompt_tokens, absl::Duration took) {
+absl::Duration StepPace::Observe(int decoding, int prompt_tokens, absl::Duration took) {
   const double seconds = absl::ToDoubleSeconds(took);
   if (prompt_tokens == 0) {
     if (decoding > 0) Average(decode_step_, seconds);
-    return;
+    return absl::ZeroDuration();
   }
   // A session's turn with recall goes token by token, and waits: nothing to plan by.
-  if (prompt_tokens < kLeastTokens) return;
+  if (prompt_tokens < kLeastTokens) return absl::ZeroDuration();
   // Beside decoding sequences their share is taken off; a step that was quicker than they alone says nothing.
   const double prompts = seconds - (decoding > 0 ? decode_step_ : 0);
-  if (prompts > 0) Average(prompt_token_, prompts / prompt_tokens);
+  if (prompts <= 0) return absl::ZeroDuration();
+  Average(prompt_token_, prompts / prompt_tokens);
+  return absl::Seconds(prompts / prompt_tokens);
 }
 
 }  // namespace tidepool

@@ -17,7 +17,8 @@ class StepPace {
   int PromptTokens(int decoding) const;
   // What a prompt token takes; zero: not seen yet.
   absl::Duration prompt_token() const { return absl::Seconds(prompt_token_); }
-  void Observe(int decoding, int prompt_tokens, absl::Duration took);
+  // Returns what a prompt token took in this step; zero: it does not say.
+  absl::Duration Observe(int decoding, int prompt_tokens, absl::Duration took);
 
  private:
   const double pace_;

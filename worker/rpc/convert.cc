@@ -140,6 +140,7 @@ v1::Usage UsageTo(const GenerationUsage& from) {
   v1::Usage to;
   to.set_prompt_tokens(from.prompt_tokens);
   to.set_cached_prompt_tokens(from.cached_prompt_tokens);
+  to.set_slow_prompt_tokens(from.slow_prompt_tokens);
   to.set_generated_tokens(from.generated_tokens);
   to.set_context_tokens(from.context_tokens);
   to.set_resident_rows(from.resident_rows);

@@ -204,6 +204,10 @@ class GenerationService final : public v1::Generation::CallbackService {
     response->set_model_fingerprint(engine_->model().fingerprint());
     response->set_tenant(keys->tenant);
     response->set_usable_blocks(keys->usable_blocks);
+    response->set_compute_bytes_per_second(static_cast<uint64_t>(keys->cost.compute_bytes_per_second));
+    response->set_compute_seconds(keys->cost.compute_seconds);
+    response->set_load_seconds(keys->cost.load_seconds);
+    response->set_loads(keys->cost.loads);
     return Done(call, absl::OkStatus());
   }
 

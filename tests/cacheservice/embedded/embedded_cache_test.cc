@@ -103,12 +103,12 @@ TEST_F(EmbeddedCacheTest, ALookupFindsTheLongestChainWithAllLayers) {
   }
   std::vector<BlockKey> chain;
   for (int number = 0; number < 12; ++number) chain.push_back(NumberedKey(number));
-  EXPECT_EQ(*cache_->LookupPrefix(chain, kNever), 6);
+  EXPECT_EQ(cache_->LookupPrefix(chain, kNever)->blocks, 6);
   ASSERT_TRUE(Offload(6, 1).get().ok());
-  EXPECT_EQ(*cache_->LookupPrefix(chain, kNever), 10);
-  EXPECT_EQ(*cache_->LookupPrefix({}, kNever), 0);
+  EXPECT_EQ(cache_->LookupPrefix(chain, kNever)->blocks, 10);
+  EXPECT_EQ(cache_->LookupPrefix({}, kNever)->blocks, 0);
   chain.insert(chain.begin(), NumberedKey(99));
-  EXPECT_EQ(*cache_->LookupPrefix(chain, kNever), 0) << "the first is missing";
+  EXPECT_EQ(cache_->LookupPrefix(chain, kNever)->blocks, 0) << "the first is missing";
 }
 
 // Promise P6: the same tokens of another tenant have other keys, and nothing else leads to a block.
@@ -120,8 +120,8 @@ TEST_F(EmbeddedCacheTest, TheSameTokensOfAnotherTenantAreNotFound) {
   for (int layer = 0; layer < 3; ++layer) {
     ASSERT_TRUE(Offload({key_of("acme"), layer}, NumberedValue(1, layer)).get().ok());
   }
-  EXPECT_EQ(*cache_->LookupPrefix(std::vector<BlockKey>{key_of("acme")}, kNever), 1);
-  EXPECT_EQ(*cache_->LookupPrefix(std::vector<BlockKey>{key_of("other")}, kNever), 0);
+  EXPECT_EQ(cache_->LookupPrefix(std::vector<BlockKey>{key_of("acme")}, kNever)->blocks, 1);
+  EXPECT_EQ(cache_->LookupPrefix(std::vector<BlockKey>{key_of("other")}, kNever)->blocks, 0);
   EXPECT_EQ(Fetch({key_of("other"), 0}), std::nullopt);
   EXPECT_THAT(Recall({{{key_of("other"), 0}, 0, 1}})->found, ElementsAre(0u));
 }
@@ -153,7 +153,7 @@ TEST_F(EmbeddedCacheTest, ARecallOfWhatWasDroppedIsAMiss) {
   ASSERT_TRUE(rows.ok()) << rows.status();
   EXPECT_THAT(rows->found, ElementsAre(0u, 7u));
   EXPECT_EQ(cache_->Stats().missing_rows, 3);
-  EXPECT_EQ(*cache_->LookupPrefix(std::vector<BlockKey>{NumberedKey(0)}, kNever), 0);
+  EXPECT_EQ(cache_->LookupPrefix(std::vector<BlockKey>{NumberedKey(0)}, kNever)->blocks, 0);
   EXPECT_EQ(cache_->blocks()->Stats().disk.corrupt, 0u);
 }
 
@@ -296,7 +296,7 @@ TEST_F(EmbeddedCacheTest, RandomSequencesAgreeWithASet) {
             for (int l = 0; l < 3; ++l) all = all && model.contains({number + i, l});
             expected += all;
           }
-          ASSERT_EQ(*cache_->LookupPrefix(chain, kNever), expected) << "seed " << seed << " step " << step;
+          ASSERT_EQ(cache_->LookupPrefix(chain, kNever)->blocks, expected) << "seed " << seed << " step " << step;
           break;
         }
         default: {

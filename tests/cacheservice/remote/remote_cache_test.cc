@@ -74,7 +74,7 @@ TEST_F(RemoteCacheTest, WhatIsOffloadedComesBackBitForBit) {
 
   std::vector<BlockKey> chain;
   for (int number = 0; number < 42; ++number) chain.push_back(NumberedKey(number));
-  EXPECT_EQ(*cache->LookupPrefix(chain, Soon()), 40);
+  EXPECT_EQ(cache->LookupPrefix(chain, Soon())->blocks, 40);
 
   std::vector<BlockId> ids;
   for (int number = 0; number < 42; ++number) ids.push_back({NumberedKey(number), number % 3});
@@ -105,6 +105,40 @@ TEST_F(RemoteCacheTest, WhatIsOffloadedComesBackBitForBit) {
   }
   EXPECT_EQ(rows->found[40], 0u);
   EXPECT_EQ(rows->row_checksums.size(), next);
+}
+
+// Two reads tell what the disk takes; the caller computes faster than any disk reads.
+TEST_F(RemoteCacheTest, ATierThatIsSlowerThanComputingIsLeftOut) {
+  auto cache = Connect();
+  constexpr int kBlocks = 5;
+  std::vector<BlockKey> chain;
+  for (int number = 0; number < kBlocks; ++number) {
+    for (int layer = 0; layer < 3; ++layer) {
+      ASSERT_TRUE(Offload(*cache, number, layer, /*durable=*/true).get().ok());
+    }
+    chain.push_back(NumberedKey(number));
+  }
+  server_.reset();
+  StartServer();  // all is on disk only
+  const ReadTerms terms(Soon(), 1e15);
+  for (int number = 0; number < 2; ++number) {
+    const auto values = cache->FetchBlocks(std::vector<BlockId>{{chain[number], 0}}, terms);
+    ASSERT_TRUE(values.ok()) << values.status();
+    EXPECT_EQ((*values)[0], NumberedValue(number, 0));
+  }
+  chain.push_back(NumberedKey(99));
+  const auto hit = cache->LookupPrefix(chain, terms);
+  ASSERT_TRUE(hit.ok()) << hit.status();
+  EXPECT_EQ(hit->blocks, 0);
+  EXPECT_EQ(hit->slow_blocks, kBlocks);
+  EXPECT_EQ(cache->LookupPrefix(chain, Soon())->blocks, kBlocks);
+  using Stored = RemoteCache::Stored;
+  std::vector<Stored> expected(kBlocks, Stored::kSlow);
+  expected.push_back(Stored::kNo);
+  EXPECT_EQ(*cache->LookupEach(chain, terms), expected);
+  const std::vector<BlockId> last = {{chain[kBlocks - 1], 1}};
+  EXPECT_FALSE((*cache->FetchBlocks(last, terms))[0].has_value());
+  EXPECT_EQ((*cache->FetchBlocks(last, Soon()))[0], NumberedValue(kBlocks - 1, 1)) << "a session";
 }
 
 TEST_F(RemoteCacheTest, ALargeRecallComesInPartsAndWhole) {
@@ -277,8 +311,9 @@ TEST_F(RemoteCacheTest, KeysThatAreNoChainAreLookedUpEachByItself) {
   ASSERT_TRUE(Offload(*cache, 3, 0).get().ok());  // not in all layers
   std::vector<BlockKey> keys;
   for (int number = 0; number < 6; ++number) keys.push_back(NumberedKey(number));
-  EXPECT_THAT(*cache->LookupEach(keys, Soon()), testing::ElementsAre(false, true, true, false, false, true));
-  EXPECT_EQ(*cache->LookupPrefix(keys, Soon()), 0);
+  constexpr auto kNo = RemoteCache::Stored::kNo, kYes = RemoteCache::Stored::kYes;
+  EXPECT_THAT(*cache->LookupEach(keys, Soon()), testing::ElementsAre(kNo, kYes, kYes, kNo, kNo, kYes));
+  EXPECT_EQ(cache->LookupPrefix(keys, Soon())->blocks, 0);
 }
 
 TEST_F(RemoteCacheTest, WhatIsNotStoredComesBackToWhoMayStoreItElsewhere) {

@@ -1,13 +1,15 @@
-// A disk that fails on demand, below RocksDB: everything else goes to the real file system.
+// A disk that fails, or is slow, on demand, below RocksDB: everything else goes to the real file system.
 #ifndef TIDEPOOL_TESTS_CACHESERVICE_ROCKSDB_FAULTY_DISK_H_
 #define TIDEPOOL_TESTS_CACHESERVICE_ROCKSDB_FAULTY_DISK_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "base/mutex.h"
 #include "rocksdb/env.h"
 #include "rocksdb/file_system.h"
 
@@ -23,6 +25,12 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   void set_writes(Writes writes) { writes_ = writes; }
   void set_reads_fail(bool fail) { reads_fail_ = fail; }
+  // What each read takes longer. Those under way end when there is none any more.
+  void set_read_delay(std::chrono::milliseconds delay) {
+    MutexLock lock(&mutex_);
+    read_delay_ = delay;
+    changed_.SignalAll();
+  }
   // Attempts to write that were refused.
   int refused_writes() const { return refused_writes_; }
 
@@ -72,10 +80,12 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
     rocksdb::IOStatus Read(uint64_t offset, size_t n, const rocksdb::IOOptions& options, rocksdb::Slice* result,
                            char* scratch, rocksdb::IODebugContext* context) const override {
       if (disk_->reads_fail_) return rocksdb::IOStatus::IOError("injected", "Input/output error");
+      disk_->DelayRead();
       return FSRandomAccessFileOwnerWrapper::Read(offset, n, options, result, scratch, context);
     }
     rocksdb::IOStatus MultiRead(rocksdb::FSReadRequest* requests, size_t count, const rocksdb::IOOptions& options,
                                 rocksdb::IODebugContext* context) override {
+      disk_->DelayRead();
       if (!disk_->reads_fail_) return FSRandomAccessFileOwnerWrapper::MultiRead(requests, count, options, context);
       for (size_t i = 0; i < count; ++i) {
         requests[i].status = rocksdb::IOStatus::IOError("injected", "Input/output error");
@@ -84,8 +94,15 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
     }
 
    private:
-    const FaultyFileSystem* const disk_;
+    FaultyFileSystem* const disk_;
   };
+
+  void DelayRead() {
+    MutexLock lock(&mutex_);
+    const auto until = std::chrono::steady_clock::now() + read_delay_;
+    while (read_delay_ > read_delay_.zero() && changed_.WaitUntil(&mutex_, until)) {
+    }
+  }
 
   rocksdb::IOStatus RefuseWrite() {
     switch (writes_.load()) {
@@ -101,6 +118,9 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   std::atomic<Writes> writes_{Writes::kWork};
   std::atomic<bool> reads_fail_{false};
+  Mutex mutex_;
+  CondVar changed_;
+  std::chrono::milliseconds read_delay_ ABSL_GUARDED_BY(mutex_){0};
   std::atomic<int> refused_writes_{0};
 };
 

@@ -28,6 +28,14 @@ class CacheMetricsTest : public testing::Test {
     context_ = std::make_unique<CacheContext>(storage_.blocks.get(), storage_.manifests.get(), 1, int64_t{1} << 20,
                                               /*security=*/nullptr);
   }
+  // What is over the database goes before it.
+  void Close() {
+    context_.reset();
+    storage_.manifests.reset();
+    storage_.pins.reset();
+    storage_.blocks.reset();
+    storage_.database.reset();
+  }
   std::string Text() {
     MetricsPage page;
     AddCacheMetrics(*context_, page);
@@ -65,6 +73,15 @@ TEST_F(CacheMetricsTest, HitsAreCountedByTierAndMissesByReason) {
   EXPECT_THAT(text, HasSubstr("\ntidepool_cache_recall_duration_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("\ntidepool_cache_recalled_rows_total 1\n"));
   EXPECT_THAT(text, Not(HasSubstr("remote\"}")));
+
+  // From the disk after a restart.
+  ASSERT_TRUE(storage_.blocks->Drain().ok());
+  Close();
+  Open();
+  ASSERT_NE(*storage_.blocks->Get(stored), nullptr);
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_tier_reads_total{tier=\"disk\"} 1\n"));
+  EXPECT_THAT(Text(), Not(HasSubstr("\ntidepool_cache_tier_read_bytes_per_second{tier=\"disk\"} 0\n")));
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_tier_left_out{tier=\"disk\"} 0\n"));
 }
 
 TEST_F(CacheMetricsTest, ARemoteTierThatIsAwayIsSeen) {

@@ -80,7 +80,7 @@ TEST_F(PodDrainTest, SessionsAndTheirBlocksAreElsewhereWhenThePodGoes) {
   OffloadAll(*cache_, kBlocks, 2 * kBlocks);
   EXPECT_EQ(test::PodStats(*cache_, 1).offloaded_blocks, before);
   pods_.Stop(1);
-  EXPECT_EQ(*cache_->LookupPrefix(Chain(2 * kBlocks), Soon()), 2 * kBlocks);
+  EXPECT_EQ(cache_->LookupPrefix(Chain(2 * kBlocks), Soon())->blocks, 2 * kBlocks);
   for (int session = 0; session < 10; ++session) {
     const auto manifest = cache_->Get("default", absl::StrCat("s", session), Soon());
     ASSERT_TRUE(manifest.ok()) << manifest.status();
@@ -103,7 +103,7 @@ TEST_F(PodDrainTest, ADrainedPodRefusesWhatIsNewAndStillAnswersReads) {
   EXPECT_TRUE(absl::IsUnavailable(refused));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("pod-0 has been drained"));
   EXPECT_TRUE(absl::IsUnavailable(one->Put(Manifest("s", 2), Soon())));
-  EXPECT_EQ(*one->LookupPrefix(Chain(5), Soon()), 3);
+  EXPECT_EQ(one->LookupPrefix(Chain(5), Soon())->blocks, 3);
   EXPECT_TRUE((*one->Get("default", "s", Soon())).has_value());
   EXPECT_TRUE(one->Probe(Soon())->draining);
 }
@@ -118,7 +118,7 @@ TEST_F(PodDrainTest, BlocksThatNoSessionNeedsGoOnlyWhenAsked) {
   ASSERT_TRUE(all.status.ok()) << all.status.error_message();
   EXPECT_EQ(all.progress.back().blocks_copied(), 30u);
   pods_.Stop(0);
-  EXPECT_EQ(*cache_->LookupPrefix(Chain(10), Soon()), 10);
+  EXPECT_EQ(cache_->LookupPrefix(Chain(10), Soon())->blocks, 10);
 }
 
 TEST_F(PodDrainTest, WithoutAPeerThatTakesItThePodGoesOnAsBefore) {

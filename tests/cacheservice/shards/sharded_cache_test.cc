@@ -74,7 +74,7 @@ TEST(ShardedCacheTest, WhatIsOffloadedIsSpreadAndComesBackAsFromOne) {
   auto cache = pods.Connect();
   OffloadAll(*cache, 0, kBlocks);
   EXPECT_EQ(cache->Stats().offloaded_blocks, 3 * kBlocks);
-  EXPECT_EQ(*cache->LookupPrefix(Chain(kBlocks + 2), Soon()), kBlocks);
+  EXPECT_EQ(cache->LookupPrefix(Chain(kBlocks + 2), Soon())->blocks, kBlocks);
 
   std::vector<BlockId> ids;
   for (int number = 0; number < kBlocks + 2; ++number) ids.push_back({NumberedKey(number), number % 3});
@@ -92,8 +92,38 @@ TEST(ShardedCacheTest, WhatIsOffloadedIsSpreadAndComesBackAsFromOne) {
   // All layers of a block lie on the pod that hashing names, and on no other.
   for (int pod = 0; pod < 3; ++pod) {
     const auto stored = *pods.ConnectOne(pod)->LookupEach(Chain(kBlocks), Soon());
-    for (int number = 0; number < kBlocks; ++number) EXPECT_EQ(stored[number], OwnerOf(number, 3) == pod) << number;
+    for (int number = 0; number < kBlocks; ++number) {
+      EXPECT_EQ(stored[number] == RemoteCache::Stored::kYes, OwnerOf(number, 3) == pod) << number;
+    }
   }
+}
+
+// Each pod has read from its disk twice, and the caller computes faster than any disk reads.
+TEST(ShardedCacheTest, ATierOfAPodThatIsSlowerThanComputingIsLeftOut) {
+  Pods pods(2);
+  auto cache = pods.Connect();
+  OffloadAll(*cache, 0, kBlocks, /*durable=*/true);
+  for (int pod = 0; pod < 2; ++pod) {
+    pods.Stop(pod);
+    WaitForState(*cache, pod, State::kDown);
+    pods.Start(pod);
+    WaitForState(*cache, pod, State::kUp);
+  }
+  const ReadTerms terms(Soon(), 1e15);
+  std::vector<int> reads(2, 0);
+  for (int number = 0; number < kBlocks && std::min(reads[0], reads[1]) < 2; ++number) {
+    if (reads[OwnerOf(number, 2)]++ >= 2) continue;
+    const BlockId id = {NumberedKey(number), 0};
+    ASSERT_TRUE((*cache->FetchBlocks({&id, 1}, terms))[0].has_value()) << number;
+  }
+  const auto hit = cache->LookupPrefix(Chain(kBlocks + 2), terms);
+  ASSERT_TRUE(hit.ok()) << hit.status();
+  EXPECT_EQ(hit->blocks, 0);
+  EXPECT_EQ(hit->slow_blocks, kBlocks);
+  EXPECT_EQ(cache->LookupPrefix(Chain(kBlocks + 2), Soon())->blocks, kBlocks) << "who does not say what he computes";
+  const BlockId last = {NumberedKey(kBlocks - 1), 1};
+  EXPECT_FALSE((*cache->FetchBlocks({&last, 1}, terms))[0].has_value());
+  EXPECT_TRUE((*cache->FetchBlocks({&last, 1}, Soon()))[0].has_value());
 }
 
 TEST(ShardedCacheTest, APodThatIsAwayCostsItsOwnBlocksAndGivesThemBackWhenItReturns) {
@@ -128,7 +158,7 @@ TEST(ShardedCacheTest, APodThatIsAwayCostsItsOwnBlocksAndGivesThemBackWhenItRetu
   WaitForState(*cache, 1, State::kDown);
   pods.Start(1);
   WaitForState(*cache, 1, State::kUp);
-  EXPECT_EQ(*cache->LookupPrefix(Chain(2 * kBlocks), Soon()), 2 * kBlocks);  // old and new
+  EXPECT_EQ(cache->LookupPrefix(Chain(2 * kBlocks), Soon())->blocks, 2 * kBlocks);  // old and new
   const std::vector<RowSelection> all = RowsOf(0, 2 * kBlocks);
   const auto rows = Recall(*cache, all);
   ASSERT_TRUE(rows.ok()) << rows.status();
@@ -158,7 +188,7 @@ TEST(ShardedCacheTest, WithTwoCopiesAPodThatIsAwayCostsNothing) {
     const auto rows = Recall(*cache, selections);
     ASSERT_TRUE(rows.ok()) << rows.status();
     EXPECT_EQ(CheckRows(selections, *rows, 0), 2 * kBlocks);
-    EXPECT_EQ(*cache->LookupPrefix(Chain(kBlocks), Soon()), kBlocks);
+    EXPECT_EQ(cache->LookupPrefix(Chain(kBlocks), Soon())->blocks, kBlocks);
     WaitForState(*cache, pod, State::kDown);
     pods.Start(pod);
     WaitForState(*cache, pod, State::kUp);
@@ -195,7 +225,7 @@ TEST(ShardedCacheTest, APodThatJoinsTakesNewBlocksAndHidesNoOldOnes) {
     known = 3;
   }
   WaitForState(*cache, 2, State::kUp);
-  EXPECT_EQ(*cache->LookupPrefix(Chain(kBlocks), Soon()), kBlocks);
+  EXPECT_EQ(cache->LookupPrefix(Chain(kBlocks), Soon())->blocks, kBlocks);
   const std::vector<RowSelection> selections = RowsOf(0, kBlocks);
   for (int round = 0; round < 2; ++round) {  // the second one knows where they are
     const auto rows = Recall(*cache, selections);
@@ -213,7 +243,7 @@ TEST(ShardedCacheTest, APodThatJoinsTakesNewBlocksAndHidesNoOldOnes) {
   WaitForState(*cache, 2, State::kLeaving);
   OffloadAll(*cache, 2 * kBlocks, 3 * kBlocks);
   EXPECT_EQ(test::PodStats(*cache, 2).offloaded_blocks, before);
-  EXPECT_EQ(*cache->LookupPrefix(Chain(3 * kBlocks), Soon()), 3 * kBlocks);
+  EXPECT_EQ(cache->LookupPrefix(Chain(3 * kBlocks), Soon())->blocks, 3 * kBlocks);
 }
 
 TEST(ShardedCacheTest, APodThatComesBackIsGivenItsShareSlowly) {
@@ -234,7 +264,7 @@ TEST(ShardedCacheTest, APodThatComesBackIsGivenItsShareSlowly) {
   const int64_t given = (test::PodStats(*cache, 1).offloaded_blocks - before) / 3;
   EXPECT_GT(given, 3);
   EXPECT_LT(given, 35);
-  EXPECT_EQ(*cache->LookupPrefix(Chain(301), Soon()), 301);
+  EXPECT_EQ(cache->LookupPrefix(Chain(301), Soon())->blocks, 301);
 }
 
 TEST(ShardedCacheTest, ASlowStartEndsWithTheWholeShare) {
@@ -249,7 +279,8 @@ TEST(ShardedCacheTest, ASlowStartEndsWithTheWholeShare) {
   EXPECT_EQ(test::PodStats(*cache, 1).weight, 1);
   OffloadAll(*cache, 0, kBlocks);
   for (int number = 0; number < kBlocks; ++number) {
-    EXPECT_EQ((*pods.ConnectOne(1)->LookupEach({{NumberedKey(number)}}, Soon()))[0], OwnerOf(number, 2) == 1);
+    const auto stored = (*pods.ConnectOne(1)->LookupEach({{NumberedKey(number)}}, Soon()))[0];
+    EXPECT_EQ(stored == RemoteCache::Stored::kYes, OwnerOf(number, 2) == 1);
   }
 }
 

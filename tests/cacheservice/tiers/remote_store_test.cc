@@ -125,10 +125,10 @@ TEST(RemoteStoreTest, APrefixMayLieInAnyTier) {
     chain.push_back(WideId(3 * number).key);
   }
   EXPECT_FALSE(cache->Contains({chain[0], 0})) << "neither in memory nor on disk";
-  EXPECT_EQ(cache->LookupPrefix(chain, 1), 90);
+  EXPECT_EQ(cache->LookupPrefix(chain, 1).blocks, 90);
   chain.insert(chain.begin() + 60, test::NumberedKey(1));
-  EXPECT_EQ(cache->LookupPrefix(chain, 1), 60);
-  EXPECT_EQ(cache->LookupPrefix(chain, 2), 0) << "layer 1 is not stored";
+  EXPECT_EQ(cache->LookupPrefix(chain, 1).blocks, 60);
+  EXPECT_EQ(cache->LookupPrefix(chain, 2).blocks, 0) << "layer 1 is not stored";
 }
 
 TEST(RemoteStoreTest, WithoutItsServerTheCacheGoesOnAndCopiesWhenItIsBack) {

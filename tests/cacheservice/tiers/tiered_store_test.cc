@@ -296,10 +296,10 @@ TEST_F(TieredStoreTest, APrefixIsAsLongAsAllLayersOfItsBlocksAreStoredInAnyTier)
   }
   std::vector<BlockKey> chain;
   for (int number = 0; number < 25; ++number) chain.push_back(NumberedKey(number));
-  EXPECT_EQ(store_->LookupPrefix(chain, 3), 15);
-  EXPECT_EQ(store_->LookupPrefix(chain, 2), 20);
-  EXPECT_EQ(store_->LookupPrefix({}, 3), 0);
-  EXPECT_EQ(store_->LookupPrefix(std::vector<BlockKey>{NumberedKey(99), NumberedKey(0)}, 3), 0);
+  EXPECT_EQ(store_->LookupPrefix(chain, 3).blocks, 15);
+  EXPECT_EQ(store_->LookupPrefix(chain, 2).blocks, 20);
+  EXPECT_EQ(store_->LookupPrefix({}, 3).blocks, 0);
+  EXPECT_EQ(store_->LookupPrefix(std::vector<BlockKey>{NumberedKey(99), NumberedKey(0)}, 3).blocks, 0);
 }
 
 // Promise P8.
@@ -443,7 +443,7 @@ TEST_F(TieredStoreTest, RandomSequencesAgreeWithAMap) {
         }
         case 5: {
           const BlockId id = Id(number);
-          ASSERT_EQ(store_->LookupPrefix({&id.key, 1}, 1), model.contains(number) && id.layer == 0);
+          ASSERT_EQ(store_->LookupPrefix({&id.key, 1}, 1).blocks, model.contains(number) && id.layer == 0);
           break;
         }
         case 6:

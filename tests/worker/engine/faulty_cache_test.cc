@@ -37,8 +37,8 @@ class FaultyCache : public BlockCache {
  public:
   explicit FaultyCache(BlockCache* storage) : storage_(storage) {}
 
-  absl::StatusOr<int> LookupPrefix(absl::Span<const BlockKey> chain, absl::Time deadline) override {
-    return storage_->LookupPrefix(chain, deadline);
+  absl::StatusOr<PrefixHit> LookupPrefix(absl::Span<const BlockKey> chain, const ReadTerms& terms) override {
+    return storage_->LookupPrefix(chain, terms);
   }
   void Offload(BlockId id, std::string value, OffloadOptions options, std::function<void(absl::Status)> done) override {
     {
@@ -70,8 +70,8 @@ class FaultyCache : public BlockCache {
     storage_->Recall(std::move(selections), deadline, std::move(done));
   }
   absl::StatusOr<std::vector<std::optional<std::string>>> FetchBlocks(absl::Span<const BlockId> ids,
-                                                                      absl::Time deadline) override {
-    return storage_->FetchBlocks(ids, deadline);
+                                                                      const ReadTerms& terms) override {
+    return storage_->FetchBlocks(ids, terms);
   }
   BlockCacheStats Stats() const override { return storage_->Stats(); }
 

@@ -370,11 +370,26 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
   // Each field gets a value of its own: none can stand for another.
   GenerationUsage usage;
   int64_t next = 100;
-  for (int64_t* field : {&usage.prompt_tokens, &usage.cached_prompt_tokens, &usage.generated_tokens,
-                         &usage.context_tokens, &usage.resident_rows, &usage.evicted_rows, &usage.merged_rows,
-                         &usage.recalled_rows, &usage.late_rows, &usage.lost_rows, &usage.recalled_bytes,
-                         &usage.offloaded_bytes, &usage.resident_kv_bytes, &usage.peak_kv_bytes, &usage.index_bytes,
-                         &usage.staged_bytes, &usage.full_kv_bytes, &usage.budget_bytes, &usage.decode_peak_kv_bytes}) {
+  for (int64_t* field : {&usage.prompt_tokens,
+                         &usage.cached_prompt_tokens,
+                         &usage.generated_tokens,
+                         &usage.context_tokens,
+                         &usage.resident_rows,
+                         &usage.evicted_rows,
+                         &usage.merged_rows,
+                         &usage.recalled_rows,
+                         &usage.late_rows,
+                         &usage.lost_rows,
+                         &usage.recalled_bytes,
+                         &usage.offloaded_bytes,
+                         &usage.resident_kv_bytes,
+                         &usage.peak_kv_bytes,
+                         &usage.index_bytes,
+                         &usage.staged_bytes,
+                         &usage.full_kv_bytes,
+                         &usage.budget_bytes,
+                         &usage.decode_peak_kv_bytes,
+                         &usage.slow_prompt_tokens}) {
     *field = next++;
   }
   usage.index_on_device = true;
@@ -385,12 +400,27 @@ TEST(ConvertTest, EveryNumberOfUsageComesThrough) {
   usage.budget_exceeded = true;
   const v1::Usage got = UsageTo(usage);
   EXPECT_THAT(
-      (std::vector<int64_t>{got.prompt_tokens(), got.cached_prompt_tokens(), got.generated_tokens(),
-                            got.context_tokens(), got.resident_rows(), got.evicted_rows(), got.merged_rows(),
-                            got.recalled_rows(), got.late_rows(), got.lost_rows(), got.recalled_bytes(),
-                            got.offloaded_bytes(), got.resident_kv_bytes(), got.peak_kv_bytes(), got.index_bytes(),
-                            got.staged_bytes(), got.full_kv_bytes(), got.budget_bytes(), got.decode_peak_kv_bytes()}),
-      ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 117, 118));
+      (std::vector<int64_t>{got.prompt_tokens(),
+                            got.cached_prompt_tokens(),
+                            got.generated_tokens(),
+                            got.context_tokens(),
+                            got.resident_rows(),
+                            got.evicted_rows(),
+                            got.merged_rows(),
+                            got.recalled_rows(),
+                            got.late_rows(),
+                            got.lost_rows(),
+                            got.recalled_bytes(),
+                            got.offloaded_bytes(),
+                            got.resident_kv_bytes(),
+                            got.peak_kv_bytes(),
+                            got.index_bytes(),
+                            got.staged_bytes(),
+                            got.full_kv_bytes(),
+                            got.budget_bytes(),
+                            got.decode_peak_kv_bytes(),
+                            got.slow_prompt_tokens()}),
+      ElementsAre(100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 117, 118, 119));
   EXPECT_TRUE(got.index_on_device());
   EXPECT_EQ(got.queue_seconds(), 1);
   EXPECT_EQ(got.time_to_first_token_seconds(), 2);
