@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -22,7 +23,6 @@
 #include "rocksdb/env.h"
 #include "rocksdb/metadata.h"
 #include "rocksdb/table.h"
-#include "rocksdb/transaction_log.h"
 #include "rocksdb/write_batch.h"
 
 namespace tidepool {
@@ -166,6 +166,7 @@ class Database::Impl {
   }
 
   const DatabaseOptions& options() const { return options_; }
+  uint64_t losses() const { return losses_; }
 
   // Holds the files open for one call; waits while they are opened anew. A thread holds one at a time.
   class Use {
@@ -230,25 +231,27 @@ class Database::Impl {
       while (writing_ > 0) changed_.Wait(&mutex_);  // what was under way would write to the log that failed
       damaged = damaged_;
     }
-    // Resuming flushes memtables and begins a new log, and nothing is lost. Where it keeps the log that failed, a
-    // further write to that fails, or aborts where RocksDB was built with assertions: so with empty memtables, and
-    // where it repeats a flush that had failed before, or cannot get past that log. After damage it does not resume,
-    // and opened as damaged it takes no notice of a log that failed.
-    bool resumed = false;
-    {
+    // RocksDB's own way on from here is Resume. It flushes memtables, so that nothing is lost. But it may keep the log
+    // that failed, where a further write fails or aborts, and from then on a flush of RocksDB 7.8's does not wait until
+    // it is done, nor does a close. So the files are opened anew after it. After damage it does not resume, and opened
+    // as damaged it takes no notice of a log that failed.
+    if (!damaged) {
       const Use use(this);
-      if (use && !damaged && HoldsUnflushed(use)) {
-        const uint64_t failed = LogNumber(use);
-        resumed = use.db()->Resume().ok() && LogNumber(use) != failed;
-      }
+      if (use && HoldsUnflushed(use)) use.db()->Resume().PermitUncheckedError();
     }
-    if (!resumed && DiskTakesWrites()) {
-      Reopen();
-      resumed = true;
-    }
+    const bool resumed = DiskTakesWrites() && Reopen();
     MutexLock lock(&mutex_);
     resuming_ = false;
     may_write_ = resumed;
+  }
+
+  // Files that could not be opened anew are tried again by readers, too: they may be the only ones that come.
+  void ReopenIfDue() {
+    {
+      MutexLock lock(&mutex_);
+      if (reopening_ || files_ != nullptr) return;
+    }
+    ResumeIfDue();
   }
 
   absl::Status Written(const rocksdb::Status& status) {
@@ -283,12 +286,6 @@ class Database::Impl {
     return absl::ResourceExhaustedError(absl::StrCat("data_dir ", options_.data_dir, " takes no writes: ", why_));
   }
 
-  // Of the log that is written to; 0: not known.
-  static uint64_t LogNumber(const Use& use) {
-    std::unique_ptr<rocksdb::LogFile> log;
-    return use.db()->GetCurrentWalFile(&log).ok() ? log->LogNumber() : 0;
-  }
-
   static bool HoldsUnflushed(const Use& use) {
     for (rocksdb::ColumnFamilyHandle* handle : use.handles()) {
       uint64_t entries = 0;
@@ -309,7 +306,8 @@ class Database::Impl {
     return written.ok();
   }
 
-  void Reopen() {
+  // False: they are closed, and could not be opened.
+  bool Reopen() {
     std::unique_ptr<OpenFiles> old;
     {
       MutexLock lock(&mutex_);
@@ -327,14 +325,19 @@ class Database::Impl {
     absl::StatusOr<std::unique_ptr<OpenFiles>> files = OpenDatabase(options_, env_.get(), damaged);
     if (!files.ok()) TP_LOG(Error, "cache", files.status().message());
     MutexLock lock(&mutex_);
-    if (files.ok()) files_ = *std::move(files);
+    if (files.ok()) {
+      files_ = *std::move(files);
+      ++losses_;
+    }
     reopening_ = false;
     changed_.SignalAll();
+    return files.ok();
   }
 
   const DatabaseOptions options_;
   const std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<OpenFiles> files_;  // changes only in Reopen, while there is no Use; null: could not be opened
+  std::atomic<uint64_t> losses_{0};
   mutable Mutex mutex_;
   CondVar changed_;
   int uses_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -405,6 +408,7 @@ absl::Status Database::Write(absl::Span<const Mutation> mutations, Durability du
 Database::ReadResult Database::Get(Family family, std::string_view key) const {
   rocksdb::ReadOptions read;
   read.fill_cache = family != Family::kBlockValues;
+  impl_->ReopenIfDue();
   const Impl::Use use(impl_.get());
   if (!use) return use.NotOpen();
   std::string value;
@@ -420,6 +424,7 @@ std::vector<Database::ReadResult> Database::MultiGet(Family family, absl::Span<c
   std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
+  impl_->ReopenIfDue();
   const Impl::Use use(impl_.get());
   if (!use) return std::vector<ReadResult>(keys.size(), use.NotOpen());
   use.db()->MultiGet(read, use.handle(family), keys.size(), slices.data(), values.data(), statuses.data());
@@ -447,6 +452,7 @@ absl::Status Database::Scan(Family family, std::string_view first, std::string_v
   read.fill_cache = false;
   const rocksdb::Slice upper = ToSlice(end);
   if (!end.empty()) read.iterate_upper_bound = &upper;
+  impl_->ReopenIfDue();
   const Impl::Use use(impl_.get());
   if (!use) return use.NotOpen();
   const std::unique_ptr<rocksdb::Iterator> it(use.db()->NewIterator(read, use.handle(family)));
@@ -512,5 +518,6 @@ uint64_t Database::UsedBytes() const {
 }
 
 bool Database::writable() const { return impl_->writable(); }
+uint64_t Database::losses() const { return impl_->losses(); }
 
 }  // namespace tidepool

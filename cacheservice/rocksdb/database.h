@@ -2,8 +2,8 @@
 // headers stay in the .cc. Thread-safe.
 //
 // Files: <data_dir>/db. Errors of the disk (full, read-only, I/O) refuse writes until the disk takes them again; reads
-// go on. Then the files may be opened anew, for which calls wait: unlogged writes whose flush had failed are lost, as
-// in a crash. A visitor of Scan must not call the database.
+// go on. Then the files are opened anew, for which calls wait: unlogged writes whose flush had failed are lost, as in a
+// crash. A visitor of Scan must not call the database.
 //
 // Damage: who reads what a damaged file holds is told DataLoss; the rest is served, and writes are taken. From the
 // first that is met on, files are not merged any more, but for those of block values (an error in the log says so).
@@ -89,6 +89,8 @@ class Database {
 
   uint64_t UsedBytes() const;  // of all files
   bool writable() const;       // the last write did not fail
+  // How often the files were opened anew. When it has changed, unlogged writes since the last Flush may be lost.
+  uint64_t losses() const;
 
  private:
   class Impl;

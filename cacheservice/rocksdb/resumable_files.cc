@@ -116,10 +116,15 @@ class ResumableFiles final : public rocksdb::FileSystemWrapper {
   }
 };
 
+class ResumableEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit ResumableEnv(rocksdb::Env* base) : EnvWrapper(base) {
+    file_system_ = std::make_shared<ResumableFiles>(base->GetFileSystem());
+  }
+};
+
 }  // namespace
 
-std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base) {
-  return rocksdb::NewCompositeEnv(std::make_shared<ResumableFiles>(base->GetFileSystem()));
-}
+std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base) { return std::make_unique<ResumableEnv>(base); }
 
 }  // namespace tidepool

@@ -16,7 +16,7 @@ class Env;
 
 namespace tidepool {
 
-// An environment over the files of `base`, which outlives it. Threads and time are the system's.
+// An environment over the files of `base`, which outlives it. Threads and time are those of `base`.
 std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base);
 
 }  // namespace tidepool

@@ -124,6 +124,31 @@ TEST_F(DiskFaultTest, ALogWhoseFirstWriteFailsIsNotWrittenAgainThoughMemtablesHo
   }
 }
 
+TEST_F(DiskFaultTest, FilesThatCouldNotBeOpenedAnewAreTriedAgainByReadersAndWriters) {
+  {
+    auto database = Open();
+    ASSERT_TRUE(Put(*database, "before", "1").ok());
+    ASSERT_TRUE(database->Flush().ok());
+  }
+  auto database = Open();
+  for (const bool reads_first : {true, false}) {
+    disk_->set_writes(FaultyFileSystem::Writes::kDiskFull);
+    EXPECT_FALSE(Put(*database, "during", "2").ok());
+    disk_->set_reads_fail(true);
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    EXPECT_FALSE(Put(*database, "closed", "3").ok());  // opens the files anew, which cannot be read
+    EXPECT_EQ(database->Get(Family::kBlockValues, "before").status().code(), absl::StatusCode::kUnavailable);
+    disk_->set_reads_fail(false);
+    if (reads_first) {
+      EXPECT_EQ(*database->Get(Family::kBlockValues, "before"), "1");
+    }
+    EXPECT_EQ(Put(*database, "after", "4"), absl::OkStatus());
+    EXPECT_EQ(*database->Get(Family::kBlockValues, "after"), "4");
+    EXPECT_TRUE(database->writable());
+    ASSERT_TRUE(database->Flush().ok());  // the next round begins with empty memtables, as this one did
+  }
+}
+
 // One that serves what it can read of damaged files is opened in another way (database.h), which must not change this.
 TEST_F(DiskFaultTest, ADamagedDatabaseOnAFullDiskRefusesWritesAndTakesThemAgain) {
   {
@@ -195,6 +220,25 @@ TEST_F(DiskFaultTest, UnloggedWritesFindOutAtTheFlush) {
   EXPECT_EQ(database->Flush(), absl::OkStatus());
   database.reset();
   EXPECT_EQ(*Open()->Get(Family::kBlockValues, "key"), "value");
+}
+
+TEST_F(DiskFaultTest, AFlushAfterTheDiskHasFailedIsDoneWhenItReturns) {
+  for (int round = 0; round < 2; ++round) {
+    auto database = Open();
+    ASSERT_TRUE(Put(*database, "before", "1", Durability::kUnlogged).ok());
+    disk_->set_writes(FaultyFileSystem::Writes::kNoSync);
+    ASSERT_FALSE(Put(*database, "during", "2").ok());
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    const std::string key = absl::StrCat("unlogged", round);
+    ASSERT_EQ(Put(*database, "after", "3"), absl::OkStatus());
+    ASSERT_EQ(Put(*database, key, "4", Durability::kUnlogged), absl::OkStatus());
+    ASSERT_EQ(database->Flush(), absl::OkStatus());
+    disk_->set_writes(FaultyFileSystem::Writes::kDiskFull);
+    database.reset();
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    database = Open();
+    EXPECT_EQ(*database->Get(Family::kBlockValues, key), "4") << round;
+  }
 }
 
 TEST_F(DiskFaultTest, ClosingWhileTheDiskRefusesLosesOnlyWhatWasNotLogged) {

@@ -17,8 +17,8 @@ namespace tidepool::test {
 
 class FaultyFileSystem : public rocksdb::FileSystemWrapper {
  public:
-  // kNoBlocks: new files are made, and none takes a byte.
-  enum class Writes : uint8_t { kWork, kDiskFull, kNoBlocks, kReadOnly };
+  // kNoBlocks: new files are made, and none takes a byte. kNoSync: all is written, and nothing can be synced.
+  enum class Writes : uint8_t { kWork, kDiskFull, kNoBlocks, kReadOnly, kNoSync };
 
   FaultyFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
   const char* Name() const override { return "FaultyFileSystem"; }
@@ -69,6 +69,10 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
       const rocksdb::IOStatus refused = disk_->RefuseWrite();
       return refused.ok() ? FSWritableFileOwnerWrapper::Append(data, options, info, context) : refused;
     }
+    rocksdb::IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* context) override {
+      if (disk_->writes_ == Writes::kNoSync) return rocksdb::IOStatus::IOError("injected", "Input/output error");
+      return FSWritableFileOwnerWrapper::Sync(options, context);
+    }
 
    private:
     FaultyFileSystem* const disk_;
@@ -106,7 +110,8 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   rocksdb::IOStatus RefuseWrite() {
     switch (writes_.load()) {
-      case Writes::kWork: return rocksdb::IOStatus::OK();
+      case Writes::kWork:
+      case Writes::kNoSync: return rocksdb::IOStatus::OK();
       case Writes::kDiskFull:
       case Writes::kNoBlocks:
         ++refused_writes_;
