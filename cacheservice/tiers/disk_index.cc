@@ -72,6 +72,18 @@ std::vector<BlockId> DiskIndex::Ids(bool durable_only) const {
   return ids;
 }
 
+std::vector<DiskIndex::Recent> DiskIndex::RecentVolatile(uint64_t bytes) const {
+  std::vector<Recent> recent;
+  uint64_t passed = 0;
+  for (auto record = records_.rbegin(); record != records_.rend() && passed < bytes; ++record) {
+    passed += record->cost_bytes;
+    const auto found = locations_.find(record->id);
+    if (found == locations_.end() || found->second.sequence != record->sequence || found->second.durable) continue;
+    recent.push_back({.id = record->id, .sequence = record->sequence});
+  }
+  return recent;
+}
+
 bool DiskIndex::LeavesSoon(const Location& location) const {
   const bool nearly_full = bytes_ > limit_bytes_ - limit_bytes_ / 4;
   return nearly_full && location.sequence - first_sequence() < (next_sequence_ - first_sequence()) / 2;

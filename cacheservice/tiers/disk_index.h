@@ -45,6 +45,13 @@ class DiskIndex {
   // All ids, or those that were stored durably.
   std::vector<BlockId> Ids(bool durable_only) const;
 
+  // Of the newest records, that sum to so many bytes, those that were not stored durably, newest first.
+  struct Recent {
+    BlockId id;
+    uint64_t sequence;
+  };
+  std::vector<Recent> RecentVolatile(uint64_t bytes) const;
+
   // The value is in the older half and the tier nearly full: it leaves soon, so storing it anew is worth a write.
   bool LeavesSoon(const Location& location) const;
 

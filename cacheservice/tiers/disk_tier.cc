@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
 #include "base/check.h"
@@ -23,7 +24,9 @@ constexpr uint64_t kMinWriteBufferBytes = uint64_t{256} << 10;
 constexpr uint64_t kMaxWriteBufferBytes = uint64_t{32} << 20;
 constexpr uint64_t kGroupBytes = uint64_t{4} << 20;  // of one write: more waits for the next
 constexpr size_t kReadBatch = 32;                    // values of one MultiGet
-constexpr int kAskedByNumber = 256;                  // entries of a damaged index, then it is scanned again
+constexpr uint64_t kUnflushedBuffers = 4;            // of write_buffer_bytes: what may not be in files yet, at most
+constexpr uint64_t kNotForgotten = ~uint64_t{0};
+constexpr int kAskedByNumber = 256;  // entries of a damaged index, then it is scanned again
 
 void AppendBigEndian(uint64_t value, int bytes, std::string* out) {
   for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out->push_back(static_cast<char>(value >> shift));
@@ -104,6 +107,7 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uin
   }
   std::unique_ptr<DiskTier> tier(
       new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes), tenants, departures, owner));
+  tier->losses_forgotten_ = database->losses();
   TP_RETURN_IF_ERROR(tier->Load());
   tier->TrimFiles();
   return tier;
@@ -244,7 +248,54 @@ absl::Status DiskTier::WritePlanned(absl::Span<const Planned> planned, bool dura
   return database_->Write(mutations, durable ? Durability::kSynced : Durability::kUnlogged);
 }
 
+void DiskTier::ForgetLost() {
+  if (losses_forgotten_ == database_->losses()) return;
+  MutexLock one_at_a_time(&forget_mutex_);
+  const uint64_t losses = database_->losses();
+  if (losses_forgotten_ == losses) return;
+  std::vector<DiskIndex::Recent> recent;
+  {
+    MutexLock lock(&mutex_);
+    recent = index_.RecentVolatile(kUnflushedBuffers * (write_buffer_bytes_ + kGroupBytes));
+  }
+  absl::flat_hash_set<uint64_t> there;
+  absl::Status scanned;
+  if (!recent.empty()) {
+    scanned = database_->Scan(Family::kBlockIndex, SequenceKey(recent.back().sequence), {},
+                              [&there](std::string_view key, std::string_view) {
+                                there.insert(ReadBigEndian(key));
+                                return true;
+                              });
+  }
+  if (!scanned.ok() && !absl::IsDataLoss(scanned)) {  // not for each question: the disk fails
+    forget_again_ = true;
+    losses_forgotten_ = losses;
+    return;
+  }
+  size_t lost = 0;
+  {
+    MutexLock lock(&mutex_);
+    for (const DiskIndex::Recent& one : recent) {
+      // Where the index is damaged, who asks for the value finds out.
+      if (!scanned.ok() || there.contains(one.sequence) || !index_.Forget(one.id, one.sequence)) continue;
+      ++lost;
+      if (departures_ != nullptr) departures_->Note(one.id.key, Departure::Reason::kDisk);
+    }
+  }
+  if (lost > 0)
+    TP_LOG(Warning, "cache", "disk tier: ", lost, " values are lost: the disk failed before they were in files");
+  losses_forgotten_ = losses;
+}
+
+void DiskTier::ForgetAgain() {
+  MutexLock lock(&forget_mutex_);
+  losses_forgotten_ = kNotForgotten;
+}
+
 void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
+  if (forget_again_.exchange(false)) ForgetAgain();
+  ForgetLost();
+  const uint64_t losses = database_->losses();
   const bool durable = group.front()->durable;
   std::vector<Planned> planned;
   {
@@ -275,9 +326,12 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
       stats_.evictions += index_.Add(one.put->id, one.location, [this](const BlockId& id) { NoteDropped(id); });
       ++stats_.puts;
     }
+    // What failed may be in the log all the same, and come back from there: its numbers are not given to other values.
+    index_.SkipTo(planned.back().location.sequence + 1);
     untrimmed_bytes_ += bytes_before + added_bytes - index_.bytes();
     trim = untrimmed_bytes_ >= write_buffer_bytes_;
   }
+  if (database_->losses() != losses) ForgetAgain();  // perhaps these: written, lost, and in the index only now
   if (trim) TrimFiles();
   if (on_write_) on_write_();
 }
@@ -344,6 +398,7 @@ std::vector<absl::StatusOr<uint64_t>> DiskTier::Verify(absl::Span<const BlockId>
 }
 
 std::vector<absl::StatusOr<BlockValue>> DiskTier::Read(absl::Span<const BlockId> ids, bool counted) {
+  ForgetLost();
   std::vector<absl::StatusOr<BlockValue>> values(ids.size(), BlockValue());
   for (size_t first = 0; first < ids.size(); first += kReadBatch) {
     const size_t count = std::min(kReadBatch, ids.size() - first);
@@ -451,12 +506,14 @@ DiskTier::CopyStats DiskTier::copy_stats() const {
   return {.backlog_bytes = index_.backlog_bytes(), .dropped = index_.dropped_uncopied()};
 }
 
-std::vector<BlockId> DiskTier::Ids(bool durable_only) const {
+std::vector<BlockId> DiskTier::Ids(bool durable_only) {
+  ForgetLost();
   MutexLock lock(&mutex_);
   return index_.Ids(durable_only);
 }
 
 bool DiskTier::Repeats(const BlockId& id) {
+  ForgetLost();
   MutexLock lock(&mutex_);
   const std::optional<DiskIndex::Location> there = index_.Find(id);
   if (!there.has_value() || index_.LeavesSoon(*there)) return false;
@@ -464,12 +521,14 @@ bool DiskTier::Repeats(const BlockId& id) {
   return true;
 }
 
-bool DiskTier::Contains(const BlockId& id) const {
+bool DiskTier::Contains(const BlockId& id) {
+  ForgetLost();
   MutexLock lock(&mutex_);
   return index_.Find(id).has_value();
 }
 
-std::optional<TenantId> DiskTier::TenantOf(const BlockId& id) const {
+std::optional<TenantId> DiskTier::TenantOf(const BlockId& id) {
+  ForgetLost();
   MutexLock lock(&mutex_);
   const std::optional<DiskIndex::Location> found = index_.Find(id);
   if (!found.has_value()) return std::nullopt;

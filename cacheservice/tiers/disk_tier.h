@@ -10,6 +10,7 @@
 #ifndef TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
 #define TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -71,13 +72,13 @@ class DiskTier {
   // the bytes read (0: it was not there, or is not any more).
   std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
 
-  bool Contains(const BlockId& id) const;
+  bool Contains(const BlockId& id);
   // Whether Put, not durable, would find it there and do nothing. Counted as Put counts it.
   bool Repeats(const BlockId& id);
   // Whose value; nullopt: it is not there.
-  std::optional<TenantId> TenantOf(const BlockId& id) const;
+  std::optional<TenantId> TenantOf(const BlockId& id);
   // All ids, or those that were put durable; what was there when the tier was opened counts as durable.
-  std::vector<BlockId> Ids(bool durable_only) const;
+  std::vector<BlockId> Ids(bool durable_only);
 
   // For one who copies values elsewhere before they are dropped: those of the older half that he has not marked as
   // copied, oldest first, some `most_bytes` of them (at least one value, unless there is none to copy).
@@ -125,6 +126,10 @@ class DiskTier {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WritePlanned(absl::Span<const Planned> planned, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
   void TrimFiles() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Values that the index has and the files do not, because a disk failed before they were in files. Who asks whether a
+  // value is there is told so only after this, else it would not be stored again.
+  void ForgetLost() ABSL_LOCKS_EXCLUDED(mutex_, forget_mutex_);
+  void ForgetAgain() ABSL_LOCKS_EXCLUDED(forget_mutex_);
   // `counted`: as hits and misses.
   std::vector<absl::StatusOr<BlockValue>> Read(absl::Span<const BlockId> ids, bool counted);
   void ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values);
@@ -141,6 +146,9 @@ class DiskTier {
   DepartureLog* const departures_;
   const TenantId owner_;
   std::function<void()> on_write_;
+  Mutex forget_mutex_;                         // one ForgetLost at a time
+  std::atomic<uint64_t> losses_forgotten_{0};  // of Database::losses
+  std::atomic<bool> forget_again_{false};      // the index could not be read; the next Put tries again
   mutable Mutex mutex_;
   CondVar written_;
   DiskIndex index_ ABSL_GUARDED_BY(mutex_);

@@ -463,6 +463,10 @@ absl::Status TieredStore::Impl::Drain() {
   }
   queue_.Drain();
   first_failure.Update(disk_->Flush());
+  // A disk that failed and works again meanwhile may have lost what was not in files yet.
+  const auto lost = std::count_if(ids.begin(), ids.end(),
+                                  [this](const BlockId& id) { return memory_.Contains(id) && !disk_->Contains(id); });
+  if (lost > 0) first_failure.Update(absl::ResourceExhaustedError(absl::StrCat(lost, " values are not on disk")));
   return first_failure;
 }
 

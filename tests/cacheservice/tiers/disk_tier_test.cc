@@ -24,6 +24,7 @@ using test::FaultyFileSystem;
 using testing::HasSubstr;
 
 constexpr uint64_t kDiskBytes = uint64_t{16} << 20;
+constexpr int kLast = 1000;  // a number that no other put has
 
 BlockId Id(int number) { return {test::NumberedKey(number), number % 3}; }
 BlockValue Value(int number) { return std::make_shared<const std::string>(test::NumberedValue(number, number % 3)); }
@@ -59,6 +60,13 @@ class DiskTierTest : public testing::Test {
   bool Holds(int number) {
     const auto value = Get(number);
     return value.ok() && *value != nullptr && **value == *Value(number);
+  }
+  // The disk fails before what was put without `durable` is in files, and works again.
+  void LoseUnlogged() {
+    disk_->set_writes(FaultyFileSystem::Writes::kNoBlocks);
+    ASSERT_FALSE(database_->Flush().ok());
+    disk_->set_writes(FaultyFileSystem::Writes::kWork);
+    ASSERT_TRUE(Put(kLast).ok());
   }
   // Alters one byte of a stored value below the tier, with RocksDB's own checksum right.
   void FlipByte(int number, size_t offset) {
@@ -261,6 +269,29 @@ TEST_F(DiskTierTest, AFullDiskRefusesByStatusAndKeepsWhatItHas) {
   Reopen();
   EXPECT_TRUE(Holds(1));
   EXPECT_TRUE(Holds(2));
+}
+
+TEST_F(DiskTierTest, WhatAFailingDiskLostIsNotThereAndIsWrittenWhenItIsPutAgain) {
+  ASSERT_TRUE(Put(1).ok());
+  ASSERT_TRUE(Put(2, /*durable=*/false).ok());
+  LoseUnlogged();
+  EXPECT_TRUE(tier_->Contains(Id(1)));
+  EXPECT_FALSE(tier_->Contains(Id(2)));
+  EXPECT_EQ(tier_->Stats().corrupt, 0);
+  ASSERT_TRUE(Put(2, /*durable=*/false).ok());
+  EXPECT_TRUE(Holds(2));
+  Reopen();
+  EXPECT_TRUE(Holds(1));
+  EXPECT_TRUE(Holds(2));
+}
+
+TEST_F(DiskTierTest, ThePlaceOfAPutThatFailedIsNotGivenToAnother) {
+  disk_->set_writes(FaultyFileSystem::Writes::kNoSync);
+  ASSERT_FALSE(Put(1).ok());  // and is in the log all the same
+  disk_->set_writes(FaultyFileSystem::Writes::kWork);
+  ASSERT_TRUE(Put(2, /*durable=*/false).ok());
+  LoseUnlogged();
+  EXPECT_FALSE(tier_->Contains(Id(2)));
 }
 
 TEST_F(DiskTierTest, ADiskThatCannotBeReadIsUnavailableAndNothingIsForgotten) {
