@@ -11,7 +11,7 @@
 namespace tidepool::test {
 
 // Lets others do something for a moment, in a loop that looks at several things.
-inline void Tick(std::chrono::milliseconds time) {
+inline void Tick(std::chrono::microseconds time) {
   Mutex mutex;
   CondVar nobody;
   const auto until = std::chrono::steady_clock::now() + time;
@@ -21,8 +21,8 @@ inline void Tick(std::chrono::milliseconds time) {
 }
 
 template <typename Condition>
-bool Eventually(Condition condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kProcessTimeout;
+bool Eventually(Condition condition, std::chrono::milliseconds timeout = kProcessTimeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
   while (!condition()) {
     if (std::chrono::steady_clock::now() >= deadline) return false;
     Tick(std::chrono::milliseconds(10));
