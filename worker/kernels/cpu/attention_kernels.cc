@@ -338,15 +338,30 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, int64_t s
   }
   if (task.out == nullptr) return;
 
-  const T* row[kPartRows];
+  constexpr int kAhead = 8;  // rows on their way from memory
+  const T* row[kPartRows + kAhead];
   auto find = [&](int32_t i) {
     const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
     return static_cast<const T*>(task.pages[slot / kSlots]) + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim;
   };
   if (kBits == 0 && (std::is_same_v<T, float> || task.queries < kConvertQueries)) {
     for (int32_t i = 0; i < most; ++i) row[i] = find(i);
-    WeightedValuesOfAll(
-        task, most, weights, stride, [&](int32_t i, int c) { return LoadElements(D(), row[i] + c); }, partial);
+    if (task.order == nullptr || most == 0) {
+      WeightedValuesOfAll(
+          task, most, weights, stride, [&](int32_t i, int c) { return LoadElements(D(), row[i] + c); }, partial);
+      return;
+    }
+    // Rows lie here and there, and the machine reads nothing ahead by itself.
+    for (int i = 0; i < kAhead; ++i) row[most + i] = row[most - 1];
+    auto load = [&](int32_t i, int c) {
+      if (c == 0) {
+        for (size_t at = 0; at < head_dim * sizeof(T); at += 64) {
+          __builtin_prefetch(reinterpret_cast<const char*>(row[i + kAhead]) + at);
+        }
+      }
+      return LoadElements(D(), row[i] + c);
+    };
+    WeightedValuesOfAll(task, most, weights, stride, load, partial);
     return;
   }
   for (int32_t i = 0; i < most; ++i) {
