@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <utility>
 
 #include "absl/container/fixed_array.h"
@@ -141,25 +142,30 @@ std::vector<int32_t> BestRows(const RecallRows& rows, int count) {
 
 std::vector<int32_t> BestOf(const WeighedRows& rows, int count) { return Best(rows.weights, rows.positions, count); }
 
-std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count) {
-  std::vector<int32_t> candidates = Candidates(rows);
-  if (count < 1) return {};
-  if (candidates.size() <= static_cast<size_t>(count)) return candidates;
-  Scratch<int32_t> ranks(candidates.size());
-  std::transform(candidates.begin(), candidates.end(), ranks.begin(),
-                 [&](int32_t position) { return RankOf(rows.weight[position]); });
+float BestPlaces(absl::Span<const float> weights, int count, std::vector<int32_t>& best) {
+  best.resize(weights.size());
+  if (count < 1 || weights.empty()) {
+    best.clear();
+    return 0;
+  }
+  Scratch<int32_t> ranks(weights.size());
+  std::transform(weights.begin(), weights.end(), ranks.begin(), RankOf);
+  if (ranks.size() <= static_cast<size_t>(count)) {
+    std::iota(best.begin(), best.end(), 0);
+    return WeightOf(*std::min_element(ranks.begin(), ranks.end()));
+  }
   const int32_t kth = KthLargest(ranks, count);
   auto equal = count;  // of those at kth, so many are taken
   for (const int32_t rank : ranks) equal -= static_cast<int>(rank > kth);
   size_t taken = 0;
   for (size_t i = 0; i < ranks.size(); ++i) {
     const int is_equal = static_cast<int>(ranks[i] == kth) & static_cast<int>(equal > 0);
-    candidates[taken] = candidates[i];
+    best[taken] = static_cast<int32_t>(i);
     taken += static_cast<size_t>(static_cast<int>(ranks[i] > kth) | is_equal);
     equal -= is_equal;
   }
-  candidates.resize(taken);
-  return candidates;
+  best.resize(taken);
+  return WeightOf(kth);
 }
 
 void FindTopRows(const RecallRows& rows, int k, const WeighedRows& likely, TopRows& top) {

@@ -38,9 +38,6 @@ struct RecallChoice {
 // The `count` best candidates, or all, best first; ties to the lower position.
 std::vector<int32_t> BestRows(const RecallRows& rows, int count);
 
-// The same rows by ascending position.
-std::vector<int32_t> BestRowsAscending(const RecallRows& rows, int count);
-
 // Candidates, ascending, and their weights.
 struct WeighedRows {
   absl::Span<const int32_t> positions;
@@ -49,6 +46,10 @@ struct WeighedRows {
 
 // The `count` best of them, or all, best first; ties to the lower position.
 std::vector<int32_t> BestOf(const WeighedRows& rows, int count);
+
+// Of weights by ascending position the places of the same rows, ascending, to `best`. Returns the least weight of them,
+// 0 if there are none.
+float BestPlaces(absl::Span<const float> weights, int count, std::vector<int32_t>& best);
 
 // The candidates that matter to a step that chooses by a threshold. Its top: those of at least kth and above 0.
 struct TopRows {

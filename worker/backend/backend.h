@@ -107,6 +107,12 @@ class Backend {
                           absl::Span<const int32_t> slots, float* out) {
     return false;
   }
+  // q.k of queries, each [head_dim], with the keys of some plain slots: out[query][slots]. May be asked for different
+  // heads at once. False: not without reading them.
+  virtual bool KeyScores(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                         absl::Span<const int32_t> slots, float* out) {
+    return false;
+  }
   // Of one head's rows that are to go, the kept row each is most like, by the cosine of their keys; of several the
   // first.
   struct AlikeTask {

@@ -131,7 +131,8 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
         of_group[g] = queries[i].Head(slice.tokens - 1, kv_head * group + g, layout.head_dim);
       }
       const bool due = slice.recall->Due(layer, kv_head, of_group);
-      if (!due && !waits) continue;
+      RowChoice come;
+      if (!due && !waits && !slice.recall->TakeExpected(layer, kv_head, come)) continue;
       if (!waits) {
         // Beside the attention of other heads no page can be taken: what is ready would be installed after this head's
         // own, a step late.
@@ -143,6 +144,8 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.slice = static_cast<int>(i);
       unit.kv_head = kv_head;
       unit.waits = waits;
+      unit.chooses = due || waits;
+      if (!unit.chooses) unit.choice = std::move(come);
       unit.scanned = false;
       unit.queries = of_group;
     }
@@ -172,8 +175,8 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
   backend_->ParallelFor(static_cast<int64_t>(units.size()), [&](int64_t u) {
     Unit& unit = units[u];
     const RecallSlice& slice = slices_[unit.slice];
-    unit.scanned = slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
-                                             slice.first_position, unit.scores, unit.scan);
+    unit.scanned = unit.chooses && slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
+                                                             slice.first_position, unit.scores, unit.scan);
   });
   scans_.clear();
   for (Unit& unit : units) {
@@ -187,7 +190,7 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
 void BatchRecall::Score(int layer, Unit& unit) {
   const RecallSlice& slice = slices_[unit.slice];
   if (unit.scanned) {
-    slice.recall->TakeScan(unit.scan, unit.scores);
+    slice.recall->TakeScan(unit.scan, unit.waits, unit.scores);
   } else {
     slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
                         unit.scores);
@@ -217,8 +220,14 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   const int32_t index = PassingUnit(slice, kv_head);
   if (index < 0) return;
   Unit& unit = passing_.all[index];
+  if (!unit.chooses) {
+    unit.groups.clear();
+    InstallLocal(layer, unit);
+    slices_[slice].recall->KeepVictims(layer, kv_head, std::move(unit.choice.victims));
+    return;
+  }
   Score(layer, unit);
-  slices_[slice].recall->CompareByOthers(unit.far, unit.scores);
+  unit.scores.CompareByOthers(unit.far);
   Choose(layer, unit);
   MeasureDropped(unit);
 }
@@ -242,7 +251,7 @@ void BatchRecall::Count(int layer, Unit& unit) {
   RecallMeter::Group* meter = Meter(slice, layer);
   if (meter == nullptr) return;
   meter->recalled_rows += installed;
-  if (slice.prompt) return;
+  if (slice.prompt || !unit.chooses) return;
   meter->evicted_mass.Observe(unit.scores.mass);
   meter->dropped_mass.Observe(unit.dropped);
 }
@@ -253,45 +262,67 @@ void BatchRecall::SendSome(int layer) {
   for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
 }
 
-// A row is taken where it is found: acknowledged a moment later, it would be local no more.
 void BatchRecall::CompareNear(int layer, Unit& unit) {
   unit.far.clear();
-  if (unit.scores.shortlist.empty()) return;
-  const RecallSlice& slice = slices_[unit.slice];
+  RowScores& scores = unit.scores;
+  if (scores.shortlist.empty()) return;
+  RecallSlice& slice = slices_[unit.slice];
+  RowStaging& staging = slice.recall->staging();
   const HeadRows& head = slice.rows->head(layer, unit.kv_head);
+  const int index = HeadIndex(layer, unit.kv_head);
   const size_t row_bytes = backend_->layout().row_bytes();
-  std::string copy(row_bytes, '\0');
-  std::vector<int32_t> held, slots;  // positions with recall slots, read together: a device is asked once
-  for (int32_t position : unit.scores.shortlist) {
-    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
-      slice.recall->Compare(unit.queries, position, row, unit.scores);
-    } else if (unit.scores.state[position] == RecallState::kSlot) {
-      held.push_back(position);
+  unit.own_scores.resize(scores.group * scores.slots.size());
+  const bool slots_known =
+      backend_->KeyScores(*slice.rows, layer, unit.kv_head, unit.queries, scores.slot, unit.own_scores.data());
+  if (slots_known) scores.SetExactOfSlots(unit.own_scores);
+  std::vector<int32_t>& places = unit.near_places;
+  std::vector<const char*>& rows = unit.near_rows;
+  places.clear();
+  rows.clear();
+  std::vector<int32_t> held, slots;  // places of rows with recall slots, read together: a device is asked once
+  std::string copy;
+  for (size_t i = 0; i < scores.shortlist.size(); ++i) {
+    const int32_t position = scores.shortlist[i], place = scores.shortlist_place[i];
+    const bool in_slot = scores.state[position] == RecallState::kSlot;
+    const char* row = staging.Find(index, position);
+    if (in_slot && slots_known) continue;
+    if (row != nullptr) {
+      places.push_back(place);
+      rows.push_back(row);
+    } else if (in_slot) {
+      held.push_back(place);
       slots.push_back(head.Find(position));
     } else {
-      unit.far.push_back(position);
+      // A row is taken where it is found: acknowledged a moment later, it would be local no more.
+      copy.resize(row_bytes);
+      if (slice.log->CopyLocalRow(position, layer, unit.kv_head, copy.data())) {
+        slice.recall->Compare(unit.queries, {place}, {copy.data()}, scores);
+      } else {
+        unit.far.push_back(place);
+      }
     }
   }
+  slice.recall->Compare(unit.queries, places, rows, scores);
   if (held.empty()) return;
   copy.resize(held.size() * row_bytes);
   backend_->ReadRows(*slice.rows, layer, unit.kv_head, slots, copy.data());
-  for (size_t i = 0; i < held.size(); ++i) {
-    slice.recall->Compare(unit.queries, held[i], copy.data() + i * row_bytes, unit.scores);
-  }
+  rows.clear();
+  for (size_t i = 0; i < held.size(); ++i) rows.push_back(copy.data() + i * row_bytes);
+  slice.recall->Compare(unit.queries, held, rows, scores);
 }
 
 void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
   std::vector<MissingRows> missing;
   for (Unit& unit : units) {
     unit.missing.clear();
-    for (int32_t position : unit.far) unit.missing.push_back({position, /*wanted=*/false});
+    for (int32_t place : unit.far) unit.missing.push_back({unit.scores.PositionAt(place), /*wanted=*/false});
     AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.missing, &missing);
   }
   if (missing.empty()) return;
   Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
     for (Unit& unit : units) {
       if (unit.slice != of.slice || unit.kv_head != of.kv_head) continue;
-      slices_[of.slice].recall->Compare(unit.queries, position, bytes, unit.scores);
+      slices_[of.slice].recall->Compare(unit.queries, {unit.scores.PlaceOf(position)}, {bytes}, unit.scores);
     }
   });
 }
@@ -331,7 +362,7 @@ void BatchRecall::Ask(int layer, Unit& unit) {
   const int index = HeadIndex(layer, unit.kv_head);
   unit.asked.clear();
   if (!unit.waits) {
-    if (!unit.missing.empty()) recall.Hurry(layer, unit.kv_head);
+    if (!unit.missing.empty()) recall.Expect(layer, unit.kv_head, unit.missing, unit.choice.victims);
     for (const MissingPosition& row : unit.missing) {
       if (recall.staging().Ask(index, row.position)) unit.asked.push_back(row);
     }
@@ -374,7 +405,7 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
     return AppendMissing(head, unit.missing, missing);
   }
   if (gone.empty()) return;
-  slice.recall->Hurry(layer, unit.kv_head);
+  slice.recall->Expect(layer, unit.kv_head, gone, unit.choice.victims);
   std::erase_if(gone, [&](const MissingPosition& row) {
     return !slice.recall->staging().Ask(HeadIndex(layer, unit.kv_head), row.position);
   });
@@ -467,10 +498,10 @@ void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* r
     }
     if (slot < 0) return;
     head.Replace(slot, position);
-    unit.covered -= unit.scores.weight[victim];
+    if (unit.chooses) unit.covered -= unit.scores.weight[victim];
   }
   backend_->WriteRow(*slice.rows, layer, unit.kv_head, slot, row);
-  unit.covered += unit.scores.weight[position];
+  if (unit.chooses) unit.covered += unit.scores.weight[position];
   ++unit.installed;
 }
 

@@ -76,11 +76,16 @@ class BatchRecall : public StepHook {
   struct Unit {
     int slice = 0, kv_head = 0;
     bool waits = false;
+    bool chooses = true;                // else what it chose before has come
     std::vector<const float*> queries;  // the group's that choose
     bool scanned = false;               // on the device
     IndexScan scan;
     RowScores scores;
-    std::vector<int32_t> far;  // of the shortlist: neither local nor in a slot
+    std::vector<int32_t> far;  // of the shortlist, by places: neither local nor in a slot
+    // Of a comparison, kept for their memory.
+    std::vector<int32_t> near_places;
+    std::vector<const char*> near_rows;
+    std::vector<float> own_scores;
     RowChoice choice;
     std::vector<MissingPosition> missing;  // of the wanted: not local
     std::vector<int32_t> new_slot;         // of the wanted: local, for a slot that was never used

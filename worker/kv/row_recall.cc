@@ -23,6 +23,9 @@ constexpr size_t kMostAhead = 16;
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
 
+// async: rows with this part of what a row must weigh to be wanted, by the index, are compared by their own keys.
+constexpr float kReach = 0.05f;
+
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
 constexpr int kFoundOf = 2;
@@ -57,23 +60,6 @@ float WeightedDistance(const float* a, const float* b, const float* weight, int 
     }
   }
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
-
-// Where a position's estimate and share are.
-size_t PlaceOf(const RowScores& scores, int32_t position) {
-  if (!scores.scanned) return position;
-  return std::lower_bound(scores.listed.begin(), scores.listed.end(), position) - scores.listed.begin();
-}
-
-// In four lanes, which is as good as any order but fast.
-float Sum(absl::Span<const float> x) {
-  double lanes[4] = {};
-  size_t i = 0;
-  for (; i + 4 <= x.size(); i += 4) {
-    for (size_t lane = 0; lane < 4; ++lane) lanes[lane] += x[i + lane];
-  }
-  for (; i < x.size(); ++i) lanes[0] += x[i];
-  return static_cast<float>(lanes[0] + lanes[1] + lanes[2] + lanes[3]);
 }
 
 }  // namespace
@@ -159,6 +145,7 @@ void RowRecall::Rest() {
   for (HeadState& state : heads_) {
     state.query.clear();
     state.age = 0;
+    state.expected.clear();
   }
 }
 
@@ -176,7 +163,28 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
   state.query.clear();
   for (int g = 0; g < group_; ++g) state.query.insert(state.query.end(), queries[g], queries[g] + head_dim);
   state.age = 0;
+  state.expected.clear();
   return true;
+}
+
+void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,
+                       absl::Span<const int32_t> victims) {
+  HeadState& state = head(layer, kv_head);
+  for (const MissingPosition& row : wanted) state.expected.push_back(row.position);
+  state.victims.assign(victims.begin(), victims.end());
+}
+
+bool RowRecall::TakeExpected(int layer, int kv_head, RowChoice& choice) {
+  HeadState& state = head(layer, kv_head);
+  if (state.expected.empty()) return false;
+  choice.wanted.clear();
+  std::erase_if(state.expected, [&](int32_t position) {
+    if (!staging_.Has(layer * layout_.kv_heads + kv_head, position)) return false;
+    choice.wanted.push_back(position);
+    return true;
+  });
+  choice.victims = state.victims;
+  return !choice.wanted.empty();
 }
 
 bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
@@ -194,6 +202,7 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
     }
   }
   scores.slots.resize(resident.order().size());
+  scores.slot.resize(scores.slots.size());
   size_t slots = 0;
   for (int32_t slot : resident.order()) {
     const int32_t position = resident.position(slot);
@@ -205,10 +214,17 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
     candidates -= static_cast<int32_t>(kept) - static_cast<int32_t>(scores.state[position] == RecallState::kOut);
     scores.state[position] = kept ? RecallState::kOut : RecallState::kSlot;
     scores.slots[slots] = {position, 0};
+    scores.slot[slots] = slot;
     slots += static_cast<size_t>(!kept);
   }
   scores.slots.resize(slots);
+  scores.slot.resize(slots);
   return candidates > 0;
+}
+
+float RowRecall::LeastWanted(const HeadState& state, const RowScores& scores) const {
+  const float theta = state.threshold.started ? state.threshold.theta : 0.0f;
+  return std::max(static_cast<float>(spec_.min_share) / scores.mass, static_cast<float>(spec_.ema_margin) * theta);
 }
 
 void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
@@ -216,8 +232,10 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   const int head_dim = layout_.head_dim;
   const int32_t blocks = log.full_blocks();
   scores.positions = std::min(positions, log.tokens());
+  scores.group = group_;
+  scores.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   scores.mass = 0;
-  scores.scanned = false;
+  scores.is_listed = false;
   scores.shortlist.clear();
   // While the codes are scanned.
   rows.head(layer, kv_head).Prefetch();
@@ -239,7 +257,6 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   const bool by_cosine = !waits && spec_.trigger == RecallTrigger::kCosine;
   if (by_cosine) SetNearness(rows, log, layer, kv_head, queries, scores);
   const int extra = by_cosine ? 0 : ShortlistRows(spec_);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
   scores.sum.resize(group_);
@@ -249,16 +266,19 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   scores.share.resize(group_ * scores.stride);
   for (int g = 0; g < group_; ++g) {
     float sums[2];
-    SharesOf(estimate.data() + g * scores.stride, which, scores.positions, scale,
+    SharesOf(estimate.data() + g * scores.stride, which, scores.positions, scores.scale,
              scores.share.data() + g * scores.stride, sums);
     scores.sum[g] = sums[0];
     scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
   }
   if (extra == 0) return;
-  SetWeights(scores, 0);
-  scores.shortlist = BestRowsAscending({scores.weight, scores.state}, slots_ + extra);
-  scores.error.assign(group_, 0.0f);
-  scores.compared = 0;
+  const float least = waits ? 0.0f : kReach * LeastWanted(heads_[layer * layout_.kv_heads + kv_head], scores);
+  if (waits) {
+    scores.SetWeights(least);
+  } else {
+    scores.List(least);
+  }
+  scores.Shortlist(least, slots_ + extra);
 }
 
 bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
@@ -269,6 +289,8 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   const int head = layer * layout_.kv_heads + kv_head;
   scan.index = index_->Codes(head);
   const int32_t coded = scan.index.segments.empty() ? 0 : scan.index.rows(), blocks = log.full_blocks();
+  scores.group = group_;
+  scores.scale = 1.0f / std::sqrt(static_cast<float>(layout_.head_dim));
   scores.positions = scan.positions = std::min(positions, log.tokens());
   if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
   scan.queries = queries;
@@ -297,8 +319,8 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   return true;
 }
 
-void RowRecall::TakeScan(IndexScan& scan, RowScores& scores) const {
-  scores.scanned = true;
+void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
+  scores.is_listed = true;
   scores.mass = 0;
   scores.shortlist.clear();
   scores.listed.swap(scan.rows);
@@ -310,12 +332,8 @@ void RowRecall::TakeScan(IndexScan& scan, RowScores& scores) const {
   for (int g = 0; g < group_; ++g) scores.mass += scores.sum[g] / scan.all[g] / static_cast<float>(group_);
   const int extra = ShortlistRows(spec_);
   if (extra == 0) return;
-  SetWeights(scores, 0);
-  const auto listed = static_cast<size_t>(scores.rows_above);
-  scores.shortlist = BestOf({{scores.above.data(), listed}, {scores.above_weight.data(), listed}}, slots_ + extra);
-  std::sort(scores.shortlist.begin(), scores.shortlist.end());
-  scores.error.assign(group_, 0.0f);
-  scores.compared = 0;
+  scores.SetWeights(-1);  // all are above
+  scores.Shortlist(waits ? 0.0f : kReach * LeastWanted(heads_[scan.index.head], scores), slots_ + extra);
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
@@ -360,54 +378,26 @@ void RowRecall::SetNearness(const SequenceRows& rows, const BlockLog& log, int l
   for (float& nearness : scores.nearness) nearness += 1;  // choices are made among what is above 0
 }
 
-void RowRecall::SetWeights(RowScores& scores, float least) const {
-  scores.weight.resize(scores.positions);
-  if (scores.above.size() < static_cast<size_t>(scores.positions) + 16) {
-    scores.above.resize(scores.positions + kBlockTokens);
-    scores.above_weight.resize(scores.above.size());
-  }
-  std::vector<const float*> shares(group_);
-  std::vector<float> factor(group_);
-  for (int g = 0; g < group_; ++g) {
-    shares[g] = scores.share.data() + g * scores.stride;
-    factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(group_));
-  }
-  if (scores.scanned) {
-    std::fill(scores.weight.begin(), scores.weight.end(), 0.0f);
-    for (size_t i = 0; i < scores.listed.size(); ++i) {
-      float weight = 0;
-      for (int g = 0; g < group_; ++g) weight += factor[g] * shares[g][i];
-      scores.above[i] = scores.listed[i];
-      scores.above_weight[i] = scores.weight[scores.listed[i]] = weight;
+void RowRecall::Compare(absl::Span<const float* const> queries, absl::Span<const int32_t> places,
+                        absl::Span<const char* const> rows, RowScores& scores) const {
+  if (places.empty()) return;
+  const auto count = static_cast<int32_t>(places.size());
+  scores.compared += count;
+  if (layout_.type != KvType::kF16) {
+    for (int32_t i = 0; i < count; ++i) {
+      const auto* key = reinterpret_cast<const float*>(rows[i]);
+      for (int g = 0; g < group_; ++g) scores.SetExact(places[i], g, Dot(queries[g], key, layout_.head_dim));
     }
-    scores.rows_above = static_cast<int32_t>(scores.listed.size());
     return;
   }
-  scores.rows_above = WeighShares(shares.data(), factor.data(), group_, scores.positions, least, scores.weight.data(),
-                                  scores.above.data(), scores.above_weight.data());
-}
-
-void RowRecall::Compare(absl::Span<const float* const> queries, int32_t position, const char* row,
-                        RowScores& scores) const {
-  const int head_dim = layout_.head_dim;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  float key[kMaxHeadDim];
-  KeyToFloat(layout_, row, key);
-  const size_t place = PlaceOf(scores, position);
+  std::vector<float> own(static_cast<size_t>(group_) * count);
+  std::vector<float*> of_query(group_);
+  for (int g = 0; g < group_; ++g) of_query[g] = own.data() + static_cast<size_t>(g) * count;
+  // Rows begin with their keys.
+  DotHalvesAt(reinterpret_cast<const uint16_t* const*>(rows.data()), count, layout_.head_dim, group_, queries.data(),
+              of_query.data());
   for (int g = 0; g < group_; ++g) {
-    const size_t at = g * scores.stride + place;
-    const float error = (Dot(queries[g], key, head_dim) - scores.estimate[at]) * scale;
-    scores.share[at] *= std::exp(error);
-    scores.error[g] += error;
-  }
-  ++scores.compared;
-}
-
-void RowRecall::CompareByOthers(absl::Span<const int32_t> positions, RowScores& scores) const {
-  if (scores.compared == 0) return;
-  for (int g = 0; g < group_; ++g) {
-    const float factor = std::exp(scores.error[g] / static_cast<float>(scores.compared));
-    for (int32_t position : positions) scores.share[g * scores.stride + PlaceOf(scores, position)] *= factor;
+    for (int32_t i = 0; i < count; ++i) scores.SetExact(places[i], g, of_query[g][i]);
   }
 }
 
@@ -428,18 +418,12 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   RowChoice choice;
   if (!scores.any()) return choice;
   HeadState& state = head(layer, kv_head);
-  if (!scores.shortlist.empty()) {  // anew: estimates that were far too high would leave nothing of a corrected sum
-    for (int g = 0; g < group_; ++g) {
-      const size_t count = scores.scanned ? scores.stride : scores.positions;
-      scores.sum[g] = Sum(absl::MakeConstSpan(scores.share).subspan(g * scores.stride, count));
-      if (scores.scanned) scores.sum[g] += scores.rest[g];
-    }
-  }
+  scores.Correct();
   const bool by_cosine = spec_.trigger == RecallTrigger::kCosine;
   const float beta = static_cast<float>(spec_.ema_beta);
   const float theta = state.threshold.started && !by_cosine ? state.threshold.theta : 0.0f;
   float near = kNear * theta;
-  SetWeights(scores, near);
+  scores.SetWeights(scores.is_listed ? -1.0f : near);  // of those listed, all are above
   Average(state, scores);
   const RecallRows rows{scores.weight, scores.state};
   const auto rows_above = static_cast<size_t>(scores.rows_above);
@@ -448,7 +432,7 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   std::vector<int32_t> best, runners_up;
   if (exact) {
     const int count = spec_.mode == RecallMode::kAsync ? 2 * slots_ : slots_;
-    best = scores.scanned ? BestOf(above, count) : BestRows(rows, count);
+    best = scores.is_listed ? BestOf(above, count) : BestRows(rows, count);
     if (best.size() > static_cast<size_t>(slots_)) {
       runners_up.assign(best.begin() + slots_, best.end());
       best.resize(slots_);
@@ -459,7 +443,12 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   } else {
     TopRows& top = scores.top;
     const RecallRows ranked{by_cosine ? scores.nearness : scores.weight, scores.state};
-    FindTopRows(ranked, slots_, near > 0 || scores.scanned ? above : WeighedRows(), top);
+    if (scores.is_listed && above.positions.size() < static_cast<size_t>(slots_)) {
+      top.rows = above;  // the others are not for slots
+      top.kth = 0;
+    } else {
+      FindTopRows(ranked, slots_, near > 0 || scores.is_listed ? above : WeighedRows(), top);
+    }
     const int most = spec_.max_rows_per_step > 0 ? spec_.max_rows_per_step : std::max(1, slots_ / 2);
     float least, followed;
     if (by_cosine) {
@@ -467,7 +456,7 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
       least = followed = near = std::nextafter(1 + state.threshold.theta, 0.0f);  // what is as near is wanted, too
     } else {
       // The first step has no threshold yet: everything that would be among the best is wanted.
-      least = std::max(static_cast<float>(spec_.min_share) / scores.mass, static_cast<float>(spec_.ema_margin) * theta);
+      least = LeastWanted(state, scores);
       followed = kFollowedShare / scores.mass;
       state.threshold.Update(top.kth, beta);
     }

@@ -20,8 +20,10 @@
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/key_index.h"
+#include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
+#include "worker/kv/row_scores.h"
 #include "worker/kv/row_staging.h"
 
 namespace tidepool {
@@ -38,39 +40,6 @@ struct RowChoice {
   std::vector<int32_t> wanted;   // positions to install, best first
   std::vector<int32_t> victims;  // positions whose recall slots may be taken, in this order
   std::vector<int32_t> ahead;    // async: positions that a later step may want, best first; to be staged
-};
-
-// One (layer, kv head) in one step, as the index sees it; by position, [group] arrays one after the other. Reused from
-// step to step.
-struct RowScores {
-  int32_t positions = 0;           // that may be chosen: those before the step
-  size_t stride = 0;               // of the [group] arrays
-  std::vector<RecallState> state;  // candidates: what is not kept as it was, and is to be had
-  std::vector<SlotRow> slots;      // that hold recall slots, ascending
-  std::vector<float> estimate;     // [group][stride]: q.k by the index, where there is a shortlist
-  std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
-  std::vector<float> sum;          // [group]: of the shares
-  float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group
-  std::vector<float> weight;       // what is chosen by
-  // The first rows_above of `above`: positions with a weight near the threshold or above, ascending; and their weights.
-  std::vector<int32_t> above;
-  std::vector<float> above_weight;
-  int32_t rows_above = 0;
-  TopRows top;
-  // Trigger cosine: by position, 1 + the largest cosine of a query, by the index; the largest cosine of a resident
-  // row.
-  std::vector<float> nearness;
-  float nearest = 0;
-  std::vector<int32_t> shortlist;  // positions whose own keys shall be compared, ascending
-  std::vector<float> error;        // [group]: of those compared, what their scaled q.k is above the estimate; the sum
-  int compared = 0;
-  // Scanned on the device: `estimate` and `share` are of `listed`, ascending positions, those with recall slots among
-  // them, and so is `above`; other weights are told as 0.
-  bool scanned = false;
-  std::vector<int32_t> listed;
-  std::vector<float> rest;  // [group]: of the other candidates' shares
-
-  bool any() const { return mass > 0; }
 };
 
 class RowRecall {
@@ -103,8 +72,15 @@ class RowRecall {
 
   // async: whether a (layer, kv head) chooses in this step (RecallSpec::interval, turn). Once a step, before Score.
   bool Due(int layer, int kv_head, absl::Span<const float* const> queries);
-  // It chooses in the next step, whatever its queries: what it wants is under way.
-  void Hurry(int layer, int kv_head) { head(layer, kv_head).age = spec_.interval; }
+  // It has asked for these, which it wants. Unless it chooses anew before, they are for the slots of `victims`, in this
+  // order, or for free ones, when they have come.
+  void Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted, absl::Span<const int32_t> victims);
+  // Those of them that have come: wanted, with all victims. False: none.
+  bool TakeExpected(int layer, int kv_head, RowChoice& choice);
+  // What is left of the victims.
+  void KeepVictims(int layer, int kv_head, std::vector<int32_t> victims) {
+    head(layer, kv_head).victims = std::move(victims);
+  }
 
   // First half of a choice: scores what is before `positions` for the group's queries [group][head_dim]. waits: the
   // step waits for rows. Calls for different (layer, kv head) may run at once, of both halves.
@@ -113,13 +89,11 @@ class RowRecall {
   // Score in two parts, for Backend::ScanIndexes between them. False: nothing to scan there, Score is to be called.
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, RowScores& scores, IndexScan& scan) const;
-  void TakeScan(IndexScan& scan, RowScores& scores) const;
-  // Between them, for rows of the shortlist that can be had, once each and in any order: the score of the row's own key
-  // takes the place of the estimate.
-  void Compare(absl::Span<const float* const> queries, int32_t position, const char* row, RowScores& scores) const;
-  // After it, for those that cannot be had in time: rows that an index ranks high are those that it ranks too high, and
-  // would win against rows that were compared. Their scores are corrected by the mean error of these.
-  void CompareByOthers(absl::Span<const int32_t> positions, RowScores& scores) const;
+  void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
+  // Between them, for rows of the shortlist that can be had, once each and in any order: the scores of the rows' own
+  // keys take the place of the estimates.
+  void Compare(absl::Span<const float* const> queries, absl::Span<const int32_t> places,
+               absl::Span<const char* const> rows, RowScores& scores) const;
   // Second half. `exact`: the best `slots` rows, whatever the threshold (sync).
   RowChoice Choose(int layer, int kv_head, RowScores& scores, bool exact);
 
@@ -155,7 +129,8 @@ class RowRecall {
     // async: the queries [group][head_dim] that chose last, and the steps since.
     std::vector<float> query;
     int age = 0;
-    std::vector<float> key_lengths;  // trigger cosine: of all blocks' keys, by position
+    std::vector<int32_t> expected, victims;  // async: wanted and under way, and whose slots they are for
+    std::vector<float> key_lengths;          // trigger cosine: of all blocks' keys, by position
     // Of all blocks' keys, by channel: sums and sums of squares [2][head_dim], and their variance.
     int64_t keys = 0;
     std::vector<double> key_sum;
@@ -164,6 +139,8 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
+  // async: what a row must weigh more than to be wanted.
+  float LeastWanted(const HeadState& state, const RowScores& scores) const;
   // Fills state and slots; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where
@@ -173,8 +150,6 @@ class RowRecall {
   // Fills nearness and nearest, from the estimates.
   void SetNearness(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, RowScores& scores) const;
-  // Fills weight, and above and its weights.
-  void SetWeights(RowScores& scores, float least) const;
   // Averages of the rows that hold slots go on; a new one starts with its weight.
   void Average(HeadState& state, RowScores& scores) const;
 

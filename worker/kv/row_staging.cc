@@ -2,10 +2,18 @@
 
 #include <cstring>
 
+#include "worker/kernels/cpu/huge_memory.h"
+
 namespace tidepool {
+
+RowStaging::RowStaging(int heads, size_t row_bytes) : row_bytes_(row_bytes), heads_(heads) {}
+
+RowStaging::~RowStaging() = default;
 
 void RowStaging::Clear() {
   for (Head& head : heads_) head = Head();
+  MutexLock lock(&mutex_);
+  memory_.reset();
 }
 
 bool RowStaging::Ask(int head, int32_t position) {
@@ -26,7 +34,7 @@ const char* RowStaging::Find(int head, int32_t position) {
   Head& at = heads_[head];
   const int32_t slot = at.slot_of[position];
   at.used[slot] = 1;
-  return at.rows.data() + static_cast<size_t>(slot) * row_bytes_;
+  return reinterpret_cast<const char*>(RowAt(at, slot));
 }
 
 void RowStaging::Put(int head, int32_t position, const char* row) {
@@ -37,7 +45,11 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
   if (slot < static_cast<size_t>(capacity_)) {
     at.position.push_back(position);
     at.used.push_back(0);
-    at.rows.resize(at.rows.size() + row_bytes_);
+    if (slot % kChunkRows == 0) {
+      MutexLock lock(&mutex_);
+      if (memory_ == nullptr) memory_ = std::make_unique<HugeMemory>();
+      at.chunks.push_back(memory_->Take(kChunkRows * row_bytes_));
+    }
   } else {
     while (at.used[at.hand] != 0) {
       at.used[at.hand] = 0;
@@ -48,14 +60,14 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
     at.slot_of[at.position[slot]] = kAbsent;
     at.position[slot] = position;
   }
-  std::memcpy(at.rows.data() + slot * row_bytes_, row, row_bytes_);
+  std::memcpy(RowAt(at, static_cast<int32_t>(slot)), row, row_bytes_);
   if (at.slot_of.size() <= static_cast<size_t>(position)) at.slot_of.resize(position + 1, kAbsent);
   at.slot_of[position] = static_cast<int32_t>(slot);
 }
 
 int64_t RowStaging::bytes() const {
   int64_t bytes = 0;
-  for (const Head& head : heads_) bytes += static_cast<int64_t>(head.rows.size());
+  for (const Head& head : heads_) bytes += static_cast<int64_t>(head.position.size() * row_bytes_);
   return bytes;
 }
 

@@ -7,15 +7,20 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <memory>
 #include <vector>
 
+#include "base/mutex.h"
+
 namespace tidepool {
+
+class HugeMemory;
 
 class RowStaging {
  public:
   // heads: (layer, kv head) pairs.
-  RowStaging(int heads, size_t row_bytes) : row_bytes_(row_bytes), heads_(heads) {}
+  RowStaging(int heads, size_t row_bytes);
+  ~RowStaging();
 
   // Rows of each head that are held at most, >= 0; it only grows.
   void Grow(int32_t capacity) { capacity_ = std::max(capacity_, capacity); }
@@ -40,17 +45,26 @@ class RowStaging {
 
  private:
   static constexpr int32_t kAbsent = -1, kAsked = -2;
+  static constexpr int32_t kChunkRows = 16;
   struct Head {
-    std::string rows;               // [slot][row_bytes]
+    std::vector<uint8_t*> chunks;   // of kChunkRows slots each
     std::vector<int32_t> position;  // by slot
     std::vector<uint8_t> used;      // by slot, since the hand passed
     std::vector<int32_t> slot_of;   // by position, up to the last one that was held; kAbsent, kAsked
     size_t hand = 0;
   };
 
+  uint8_t* RowAt(const Head& head, int32_t slot) const {
+    return head.chunks[slot / kChunkRows] + static_cast<size_t>(slot % kChunkRows) * row_bytes_;
+  }
+
   const size_t row_bytes_;
   int32_t capacity_ = 0;
   std::vector<Head> heads_;
+  Mutex mutex_;
+  // Of all chunks. Rows are read from all over it, and every step pushes them out of the caches: small pages would make
+  // most reads wait for a translation, too.
+  std::unique_ptr<HugeMemory> memory_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tidepool

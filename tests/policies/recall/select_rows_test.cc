@@ -1,6 +1,8 @@
 #include "policies/recall/select_rows.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <utility>
@@ -224,7 +226,11 @@ TEST(BestRowsTest, AreThoseOfASortOfEverything) {
     for (const int count : {0, 1, size / 10, size / 3, size, size + 5}) {
       const auto end = sorted.begin() + std::min(count, size);
       ASSERT_EQ(BestRows(head.rows(), count), std::vector<int32_t>(sorted.begin(), end));
-      ASSERT_EQ(BestRowsAscending(head.rows(), count), Ascending(std::vector<int32_t>(sorted.begin(), end)));
+      std::vector<int32_t> best;
+      const float least = BestPlaces(head.weight, count, best);
+      ASSERT_EQ(best, Ascending(std::vector<int32_t>(sorted.begin(), end)));
+      const float expected = count == 0 ? 0 : head.weight[*std::prev(end)];
+      ASSERT_EQ(least, std::isnan(expected) ? least : expected);
     }
   }
 }

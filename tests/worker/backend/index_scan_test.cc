@@ -110,15 +110,15 @@ class IndexScanTest : public testing::TestWithParam<RecallMode> {
     for (size_t head = 0; head < heads; ++head) {
       const auto kv_head = static_cast<int>(head);
       ASSERT_TRUE(scan[head].done);
-      on_device_->TakeScan(scan[head], on_device[head]);
+      on_device_->TakeScan(scan[head], waits, on_device[head]);
       on_host_->Score(*rows_, *log_, layer, kv_head, queries[head], log_->tokens(), waits, on_host[head]);
       EXPECT_NEAR(on_device[head].mass, on_host[head].mass, 1e-4);
       ASSERT_EQ(on_device[head].shortlist, on_host[head].shortlist);
       EXPECT_FALSE(on_host[head].shortlist.empty());
       for (const int32_t position : on_host[head].shortlist) {
         const char* row = written_[{layer, kv_head}].data() + position * layout.row_bytes();
-        on_host_->Compare(queries[head], position, row, on_host[head]);
-        on_device_->Compare(queries[head], position, row, on_device[head]);
+        on_host_->Compare(queries[head], {on_host[head].PlaceOf(position)}, {row}, on_host[head]);
+        on_device_->Compare(queries[head], {on_device[head].PlaceOf(position)}, {row}, on_device[head]);
       }
       const RowChoice expected = on_host_->Choose(layer, kv_head, on_host[head], waits),
                       got = on_device_->Choose(layer, kv_head, on_device[head], waits);

@@ -100,15 +100,46 @@ TEST_P(RecallScanTest, WeighedSharesAndThoseAboveALimit) {
     const std::vector<float> factor = {0.5f, 0.25f, 2.0f};
     std::vector<float> weight(count), above_weight(count + 16);
     std::vector<int32_t> above(count + 16), expected;
-    const int32_t found = kernels.weigh_shares(rows.data(), factor.data(), 3, count, 1.5f, weight.data(), above.data(),
-                                               above_weight.data());
+    WeighSharesTask task{.shares = rows.data(), .factor = factor.data(), .queries = 3, .count = count, .least = 1.5f};
+    task.weight = weight.data();
+    task.above = above.data();
+    task.above_weight = above_weight.data();
+    int32_t found = kernels.weigh_shares(task);
     for (int i = 0; i < count; ++i) {
       ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
       if (weight[i] > 1.5f) expected.push_back(i);
     }
-    above.resize(found);
-    ASSERT_EQ(above, expected);
+    ASSERT_EQ(std::vector<int32_t>(above.begin(), above.begin() + found), expected);
     for (int32_t i = 0; i < found; ++i) ASSERT_EQ(above_weight[i], weight[above[i]]);
+
+    std::vector<uint8_t> marks(count);
+    for (int i = 0; i < count; ++i) marks[i] = static_cast<uint8_t>(i % 3);
+    task.marks = marks.data();
+    task.mark = 2;
+    expected.clear();
+    for (int i = 0; i < count; ++i) {
+      if (weight[i] > 1.5f || marks[i] == 2) expected.push_back(i);
+    }
+    found = kernels.weigh_shares(task);
+    ASSERT_EQ(std::vector<int32_t>(above.begin(), above.begin() + found), expected);
+    for (int32_t i = 0; i < found; ++i) ASSERT_EQ(above_weight[i], weight[above[i]]);
+  }
+}
+
+TEST_P(RecallScanTest, SharesByWhatIsKnownBetter) {
+  for (const int count : {1, 16, 45}) {
+    std::vector<float> estimate = RandomQueries(1, count, 5), exact = RandomQueries(1, count, 6), shares(count, 0.5f);
+    exact[0] = estimate[0];
+    double sum = 0;
+    std::vector<double> expected;
+    for (int i = 0; i < count; ++i) {
+      expected.push_back(0.5 * std::exp(0.3 * (exact[i] - estimate[i])));
+      sum += expected.back();
+    }
+    const float got = KernelsOf(GetParam()).correct_shares(estimate.data(), exact.data(), count, 0.3f, shares.data());
+    EXPECT_NEAR(got, sum, 2e-5 * sum);
+    EXPECT_EQ(shares[0], 0.5f);
+    for (int i = 0; i < count; ++i) EXPECT_NEAR(shares[i], expected[i], 2e-5 * expected[i]);
   }
 }
 
@@ -127,6 +158,12 @@ TEST_P(RecallScanTest, DotsOfHalfPrecisionKeys) {
   }
   KernelsOf(GetParam())
       .dot_halves({halves.data(), kStride, kRows, kHeadDim}, kQueries, q_rows.data(), score_rows.data());
+  std::vector<const uint16_t*> key_rows;
+  for (int i = 0; i < kRows; ++i) key_rows.push_back(halves.data() + i * kStride);
+  std::vector<float> together = scores;
+  std::fill(scores.begin(), scores.end(), 0.0f);
+  KernelsOf(GetParam()).dot_halves_at(key_rows.data(), kRows, kHeadDim, kQueries, q_rows.data(), score_rows.data());
+  EXPECT_EQ(scores, together);
   for (int j = 0; j < kQueries; ++j) {
     for (int i = 0; i < kRows; ++i) {
       double expected = 0;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -61,7 +62,9 @@ class RowRecallTest : public testing::Test {
     for (int32_t position : scores.shortlist) {
       ++compared_;
       std::copy_n(keys_.data() + position * 32, 32, row.data());
-      if (local) recall.Compare(queries_, position, reinterpret_cast<const char*>(row.data()), scores);
+      if (local) {
+        recall.Compare(queries_, {scores.PlaceOf(position)}, {reinterpret_cast<const char*>(row.data())}, scores);
+      }
     }
     return recall.Choose(0, 0, scores, exact);
   }
@@ -228,13 +231,42 @@ TEST_F(RowRecallTest, TheShortlistHasTheSlotsAndSoManyMore) {
 
 TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesAsManyRows) {
   for (const auto& [shortlist, compared] : {std::pair{-1, kTokens - kResident}, {20, 36}, {0, 0}}) {
-    RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, shortlist));
+    RecallSpec spec = Spec(RecallMode::kAsync, RecallIndex::kPq16x4, shortlist);
+    spec.min_share = 0;
+    RowRecall recall(Layout(), kGroup, spec);
     recall.set_slots(16);
     const auto log = MakeLog(recall);
     for (const bool exact : {false, true}) {
       Choose(recall, *log, exact);
       EXPECT_EQ(compared_, compared);
     }
+  }
+}
+
+// As many as before would be compared to no end: they weigh too little to be wanted, whatever their keys say.
+TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesNoRowsFarBelowWhatIsWanted) {
+  RecallSpec spec = Spec(RecallMode::kAsync, RecallIndex::kExact, 100);
+  size_t before = 117;
+  for (const double min_share : {0.0, 0.02, 0.2}) {
+    spec.min_share = min_share;
+    RowRecall recall(Layout(), kGroup, spec);
+    recall.set_slots(16);
+    const auto log = MakeLog(recall);
+    RowScores scores;
+    recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
+    std::vector<int32_t> expected;
+    const std::vector<double> exact = ExactWeights();
+    for (int t = 0; t < kTokens - kResident; ++t) {
+      if (exact[t] * scores.mass > 0.05 * min_share) expected.push_back(t);
+    }
+    if (min_share > 0) {
+      EXPECT_EQ(scores.shortlist, expected) << min_share;
+    }
+    EXPECT_LT(scores.shortlist.size(), before);
+    EXPECT_FALSE(scores.shortlist.empty());
+    before = scores.shortlist.size();
+    const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
+    for (int32_t position : choice.wanted) EXPECT_GT(exact[position] * scores.mass, 0.99 * min_share);
   }
 }
 
@@ -245,7 +277,7 @@ TEST_F(RowRecallTest, RowsOfTheShortlistAreFetchedAhead) {
   RowScores scores;
   recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
   for (float& share : scores.share) share = 0;  // nothing is wanted, nor followed
-  for (int32_t position : scores.shortlist) scores.share[position] = 1e-6f;
+  for (int32_t place : scores.shortlist_place) scores.share[place] = 1e-6f;
   const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
   EXPECT_EQ(choice.ahead.size(), 16u) << "no more at once";
   for (int32_t position : choice.ahead) {
@@ -261,23 +293,24 @@ TEST_F(RowRecallTest, RowsThatAreNotThereAreCorrectedByTheMeanErrorOfOthers) {
   recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
   ASSERT_EQ(scores.shortlist.size(), 36u);
   const std::vector<float> before = scores.share;
-  recall.CompareByOthers({scores.shortlist[9]}, scores);
-  EXPECT_EQ(scores.share, before) << "nothing has been compared";
+  const int32_t far = scores.shortlist_place[9], other = scores.shortlist_place[8];
+  scores.CompareByOthers({far});
+  EXPECT_TRUE(std::equal(scores.exact.begin(), scores.exact.end(), scores.estimate.begin())) << "nothing was compared";
   double sum = 0;
   for (int i = 0; i < 2; ++i) {
-    const int32_t position = scores.shortlist[i];
-    scores.estimate[position] += static_cast<float>(i + 1);  // too high for the first query
+    const int32_t position = scores.shortlist[i], place = scores.shortlist_place[i];
+    scores.estimate[place] += static_cast<float>(i + 1);  // too high for the first query
     double dot = 0;
     for (int c = 0; c < 32; ++c) dot += double{query_[c]} * keys_[position * 32 + c];
-    sum += (dot - scores.estimate[position]) / std::sqrt(32.0);
+    sum += (dot - scores.estimate[place]) / std::sqrt(32.0);
     std::vector<float> row(64);
     std::copy_n(keys_.data() + position * 32, 32, row.data());
-    recall.Compare(queries_, position, reinterpret_cast<const char*>(row.data()), scores);
+    recall.Compare(queries_, {place}, {reinterpret_cast<const char*>(row.data())}, scores);
   }
-  const int32_t far = scores.shortlist[9];
-  recall.CompareByOthers({far}, scores);
+  scores.CompareByOthers({far});
+  scores.Correct();
   EXPECT_NEAR(scores.share[far], before[far] * std::exp(sum / 2), 1e-4 * before[far]);
-  EXPECT_EQ(scores.share[scores.shortlist[8]], before[scores.shortlist[8]]);
+  EXPECT_EQ(scores.share[other], before[other]);
 }
 
 // The keys are standard normal: the change of q.k / sqrt(d) has a standard deviation of |change of q| / sqrt(32).
@@ -301,10 +334,38 @@ TEST_F(RowRecallTest, AHeadChoosesAnewWhenItsQueriesTurnAndAfterSomeSteps) {
   EXPECT_TRUE(recall.Due(0, 0, queries_)) << "0.6 since it chose last";
   turn(0.4f);
   EXPECT_FALSE(recall.Due(0, 0, queries_)) << "0.4 since it chose last";
-  recall.Hurry(0, 0);
-  EXPECT_TRUE(recall.Due(0, 0, queries_)) << "what it wants is under way";
   query_[0] = std::nanf("");
   EXPECT_TRUE(recall.Due(0, 0, queries_)) << "no number";
+}
+
+TEST_F(RowRecallTest, WantedRowsThatComeLaterAreForTheSlotsOfTheirVictims) {
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync));
+  recall.set_slots(4);
+  const auto log = MakeLog(recall);
+  RowChoice come;
+  EXPECT_TRUE(recall.Due(0, 0, queries_));
+  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "nothing is under way";
+  recall.Expect(0, 0, {{7, true}, {3, true}, {9, true}}, {100, 101, 102});
+  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "nothing has come";
+  const std::string row(Layout().row_bytes(), 'x');
+  recall.staging().Put(0, 3, row.data());
+  recall.staging().Put(0, 9, row.data());
+  recall.staging().Put(0, 5, row.data());
+  EXPECT_FALSE(recall.Due(0, 0, queries_)) << "it need not choose anew";
+  ASSERT_TRUE(recall.TakeExpected(0, 0, come));
+  EXPECT_EQ(come.wanted, (std::vector<int32_t>{3, 9}));
+  EXPECT_EQ(come.victims, (std::vector<int32_t>{100, 101, 102}));
+  recall.KeepVictims(0, 0, {102});
+  recall.staging().Put(0, 7, row.data());
+  ASSERT_TRUE(recall.TakeExpected(0, 0, come));
+  EXPECT_EQ(come.wanted, (std::vector<int32_t>{7}));
+  EXPECT_EQ(come.victims, (std::vector<int32_t>{102}));
+  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "each once";
+
+  recall.Expect(0, 0, {{3, true}}, {100});
+  for (float& x : query_) x = -x;
+  EXPECT_TRUE(recall.Due(0, 0, queries_));
+  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "it chooses anew";
 }
 
 TEST_F(RowRecallTest, AsyncLeavesRowsWithLittleOfTheAttention) {

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <utility>
 
+#include "absl/container/fixed_array.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -243,6 +245,32 @@ void CpuBackend::ReadRows(const SequenceRows& rows, int layer, int kv_head, absl
     }
     out += layout_.row_bytes();
   }
+}
+
+bool CpuBackend::KeyScores(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                           absl::Span<const int32_t> slots, float* out) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  absl::FixedArray<const void*, 256> pages(head.pages().size(), nullptr);
+  for (int32_t slot : slots) {
+    const SlotPage& page = head.pages()[slot / kPageSlots];
+    TIDEPOOL_CHECK(page.precision == KvPrecision::kF16);
+    pages[slot / kPageSlots] = memory_->page(page.page);
+  }
+  AttentionTask task;
+  task.pages = pages.data();
+  task.slots = head.slots();
+  task.head_dim = layout_.head_dim;
+  task.scale = 1;
+  task.queries = static_cast<int32_t>(queries.size());
+  task.q = queries.data();
+  const auto stride = static_cast<size_t>(SlotFloats(task.slots));
+  const size_t floats = queries.size() * stride;
+  const auto scores = std::make_unique_for_overwrite<float[]>(floats + PartScratchFloats(task.queries, task.head_dim));
+  ScorePages(layout_.type, task, 0, static_cast<int32_t>(pages.size()), scores.get(), scores.get() + floats);
+  for (size_t q = 0; q < queries.size(); ++q) {
+    for (int32_t slot : slots) *out++ = scores[q * stride + slot];
+  }
+  return true;
 }
 
 bool CpuBackend::KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,

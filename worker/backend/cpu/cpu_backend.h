@@ -26,6 +26,8 @@ class CpuBackend : public Backend {
   const Rope& rope() const override { return rope_; }
   void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
+  bool KeyScores(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
+                 absl::Span<const int32_t> slots, float* out) override;
   bool KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,
                   absl::Span<const int32_t> slots, float* out) override;
   bool heads_at_once() const override { return true; }

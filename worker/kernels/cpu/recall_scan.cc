@@ -25,12 +25,16 @@ void ScoreK4Tiles(const K4Task& task) { Kernels().score_k4(task); }
 void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]) {
   Kernels().shares_of(x, which, count, scale, shares, sums);
 }
-int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                    float* weight, int32_t* above, float* above_weight) {
-  return Kernels().weigh_shares(shares, factor, queries, count, least, weight, above, above_weight);
+int32_t WeighShares(const WeighSharesTask& task) { return Kernels().weigh_shares(task); }
+float CorrectShares(const float* estimate, const float* exact, int32_t count, float scale, float* shares) {
+  return Kernels().correct_shares(estimate, exact, count, scale, shares);
 }
 void DotHalves(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores) {
   Kernels().dot_halves(rows, queries, q, scores);
+}
+void DotHalvesAt(const uint16_t* const* keys, int32_t count, int32_t head_dim, int32_t queries, const float* const* q,
+                 float* const* scores) {
+  Kernels().dot_halves_at(keys, count, head_dim, queries, q, scores);
 }
 
 }  // namespace tidepool

@@ -30,9 +30,26 @@ void ScoreK4Tiles(const K4Task& task);
 void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]);
 
 // weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above, above_weight: get the i with a weight above
-// `least`, in ascending order, and their weights; room for count + 16. Returns how many.
-int32_t WeighShares(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                    float* weight, int32_t* above, float* above_weight);
+// `least`, or with the mark, in ascending order, and their weights; room for count + kWeighSharesRoom.
+struct WeighSharesTask {
+  const float* const* shares = nullptr;  // [queries] of [count]
+  const float* factor = nullptr;         // [queries]
+  int32_t queries = 0, count = 0;
+  float least = 0;
+  const uint8_t* marks = nullptr;  // [count]; null: none
+  uint8_t mark = 0;
+  float* weight = nullptr;  // [count]
+  int32_t* above = nullptr;
+  float* above_weight = nullptr;
+};
+inline constexpr int kWeighSharesRoom = 16;
+
+// Returns how many are above.
+int32_t WeighShares(const WeighSharesTask& task);
+
+// Of what SharesOf gave for `estimate`, what it gives for `exact`, relative to the same maximum: shares[i] *= exp(scale
+// * (exact[i] - estimate[i])), to 1e-5 of it and no factor above e^60. Returns the sum, in 16 lanes by index.
+float CorrectShares(const float* estimate, const float* exact, int32_t count, float scale, float* shares);
 
 // Keys in half precision, `stride` elements from one to the next.
 struct HalfRows {
@@ -44,12 +61,17 @@ struct HalfRows {
 
 // scores[j][i] = q[j] . key i.
 void DotHalves(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores);
+// Of keys anywhere, `count` of them; they are fetched ahead.
+void DotHalvesAt(const uint16_t* const* keys, int32_t count, int32_t head_dim, int32_t queries, const float* const* q,
+                 float* const* scores);
 
 struct RecallScanKernels {
   void (*score_k4)(const K4Task&);
   void (*shares_of)(const float*, const uint8_t*, int32_t, float, float*, float*);
-  int32_t (*weigh_shares)(const float* const*, const float*, int32_t, int32_t, float, float*, int32_t*, float*);
+  int32_t (*weigh_shares)(const WeighSharesTask&);
+  float (*correct_shares)(const float*, const float*, int32_t, float, float*);
   void (*dot_halves)(const HalfRows&, int32_t, const float* const*, float* const*);
+  void (*dot_halves_at)(const uint16_t* const*, int32_t, int32_t, int32_t, const float* const*, float* const*);
 };
 
 namespace cpu_baseline {

@@ -1,4 +1,5 @@
 // Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/recall_scan.h"
 
@@ -95,32 +96,70 @@ void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float sca
   sums[1] = SumOf16(all_lanes);
 }
 
-int32_t WeighSharesImpl(const float* const* shares, const float* factor, int32_t queries, int32_t count, float least,
-                        float* weight, int32_t* above, float* above_weight) {
+int32_t WeighSharesImpl(const WeighSharesTask& task) {
   const D d;
   const hn::RebindToSigned<D> di;
+  const hn::Rebind<uint8_t, D> d8;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const V limit = hn::Set(d, least);
+  const V limit = hn::Set(d, task.least);
+  const auto mark = hn::Set(di, task.mark);
   int32_t found = 0, i = 0;
-  for (; i + lanes <= count; i += lanes) {
+  for (; i + lanes <= task.count; i += lanes) {
     V sum = hn::Zero(d);
-    for (int j = 0; j < queries; ++j) sum = hn::Add(sum, hn::Mul(hn::Set(d, factor[j]), hn::LoadU(d, shares[j] + i)));
-    hn::StoreU(sum, d, weight + i);
+    for (int j = 0; j < task.queries; ++j) {
+      sum = hn::Add(sum, hn::Mul(hn::Set(d, task.factor[j]), hn::LoadU(d, task.shares[j] + i)));
+    }
+    hn::StoreU(sum, d, task.weight + i);
+    auto is_above = hn::Gt(sum, limit);
+    if (task.marks != nullptr) {
+      const auto marks = hn::PromoteTo(di, hn::LoadU(d8, task.marks + i));
+      is_above = hn::Or(is_above, hn::RebindMask(d, hn::Eq(marks, mark)));
+    }
     // Without a branch: which are above is hard to guess. To registers first: to memory it is slow on some machines.
-    const auto is_above = hn::Gt(sum, limit);
-    hn::StoreU(hn::Compress(hn::Iota(di, i), hn::RebindMask(di, is_above)), di, above + found);
-    hn::StoreU(hn::Compress(sum, is_above), d, above_weight + found);
+    hn::StoreU(hn::Compress(hn::Iota(di, i), hn::RebindMask(di, is_above)), di, task.above + found);
+    hn::StoreU(hn::Compress(sum, is_above), d, task.above_weight + found);
     found += static_cast<int32_t>(hn::CountTrue(d, is_above));
   }
-  for (; i < count; ++i) {
+  for (; i < task.count; ++i) {
     float sum = 0;
-    for (int j = 0; j < queries; ++j) sum += factor[j] * shares[j][i];
-    weight[i] = sum;
-    if (!(sum > least)) continue;
-    above[found] = i;
-    above_weight[found++] = sum;
+    for (int j = 0; j < task.queries; ++j) sum += task.factor[j] * task.shares[j][i];
+    task.weight[i] = sum;
+    if (!(sum > task.least) && (task.marks == nullptr || task.marks[i] != task.mark)) continue;
+    task.above[found] = i;
+    task.above_weight[found++] = sum;
   }
   return found;
+}
+
+float CorrectSharesImpl(const float* estimate, const float* exact, int32_t count, float scale, float* shares) {
+  constexpr float kLog2E = 1.44269504f;
+  constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
+  const D d;
+  const V factor = hn::Set(d, scale * kLog2E), least = hn::Set(d, -120.0f), cap = hn::Set(d, 60 * kLog2E);
+  V sum[kParts];
+  for (V& of_part : sum) of_part = hn::Zero(d);
+  auto correct = [&](const float* from, const float* to, float* out) HWY_ATTR {
+    for (size_t part = 0; part < kParts; ++part) {
+      const size_t at = part * kLanes;
+      const V y = hn::Mul(hn::Sub(hn::LoadU(d, to + at), hn::LoadU(d, from + at)), factor);
+      const V share = hn::Mul(hn::LoadU(d, out + at), TwoTo(hn::Min(hn::Max(y, least), cap)));
+      hn::StoreU(share, d, out + at);
+      sum[part] = hn::Add(sum[part], share);
+    }
+  };
+  const int32_t whole = count / kSlots * kSlots;
+  for (int32_t i = 0; i < whole; i += kSlots) correct(estimate + i, exact + i, shares + i);
+  HWY_ALIGN float tail[3][kSlots] = {};
+  for (int k = 0; k < count - whole; ++k) {
+    tail[0][k] = estimate[whole + k];
+    tail[1][k] = exact[whole + k];
+    tail[2][k] = shares[whole + k];
+  }
+  correct(tail[0], tail[1], tail[2]);
+  for (int k = 0; k < count - whole; ++k) shares[whole + k] = tail[2][k];
+  HWY_ALIGN float lanes[kSlots];
+  for (size_t part = 0; part < kParts; ++part) hn::Store(sum[part], d, lanes + part * kLanes);
+  return SumOf16(lanes);
 }
 
 void ScoreK4Impl(const K4Task& task) {
@@ -155,36 +194,59 @@ void ScoreK4Impl(const K4Task& task) {
   }
 }
 
+// scores[j][row] of one key.
 template <int kQueries>
-void DotHalvesOf(const HalfRows& rows, int32_t row, const float* const* queries, float* const* scores) {
+void DotHalvesOf(const uint16_t* key, int32_t head_dim, int32_t row, const float* const* queries,
+                 float* const* scores) {
   const D d;
   const hn::Rebind<hwy::float16_t, D> d16;
-  const auto* key = reinterpret_cast<const hwy::float16_t*>(rows.first + row * rows.stride);
+  const auto* halves = reinterpret_cast<const hwy::float16_t*>(key);
   V sum[kQueries];
   for (int j = 0; j < kQueries; ++j) sum[j] = hn::Zero(d);
-  for (int c = 0; c < rows.head_dim; c += static_cast<int>(hn::Lanes(d))) {
-    const V part = hn::PromoteTo(d, hn::LoadU(d16, key + c));
+  for (int c = 0; c < head_dim; c += static_cast<int>(hn::Lanes(d))) {
+    const V part = hn::PromoteTo(d, hn::LoadU(d16, halves + c));
     for (int j = 0; j < kQueries; ++j) sum[j] = hn::MulAdd(hn::LoadU(d, queries[j] + c), part, sum[j]);
   }
   for (int j = 0; j < kQueries; ++j) scores[j][row] = hn::GetLane(hn::SumOfLanes(d, sum[j]));
 }
 
+void DotKey(const uint16_t* key, int32_t head_dim, int32_t row, int32_t queries, const float* const* q,
+            float* const* scores) {
+  for (int j = 0; j < queries; j += kQueryTile) {
+    switch (queries - j) {
+      case 1: DotHalvesOf<1>(key, head_dim, row, q + j, scores + j); break;
+      case 2: DotHalvesOf<2>(key, head_dim, row, q + j, scores + j); break;
+      case 3: DotHalvesOf<3>(key, head_dim, row, q + j, scores + j); break;
+      default: DotHalvesOf<4>(key, head_dim, row, q + j, scores + j); break;
+    }
+  }
+}
+
 void DotHalvesImpl(const HalfRows& rows, int32_t queries, const float* const* q, float* const* scores) {
   for (int32_t row = 0; row < rows.count; ++row) {
-    for (int j = 0; j < queries; j += kQueryTile) {
-      switch (queries - j) {
-        case 1: DotHalvesOf<1>(rows, row, q + j, scores + j); break;
-        case 2: DotHalvesOf<2>(rows, row, q + j, scores + j); break;
-        case 3: DotHalvesOf<3>(rows, row, q + j, scores + j); break;
-        default: DotHalvesOf<4>(rows, row, q + j, scores + j); break;
-      }
-    }
+    DotKey(rows.first + row * rows.stride, rows.head_dim, row, queries, q, scores);
+  }
+}
+
+void DotHalvesAtImpl(const uint16_t* const* keys, int32_t count, int32_t head_dim, int32_t queries,
+                     const float* const* q, float* const* scores) {
+  constexpr int kAhead = 12;  // keys on their way from memory: more than that, and some are dropped
+  constexpr int kLine = 64 / sizeof(uint16_t);
+  auto fetch = [&](int32_t row) HWY_ATTR {
+    for (int32_t c = 0; c < head_dim; c += kLine) hwy::Prefetch(keys[row] + c);
+    hwy::Prefetch(keys[row] + head_dim - 1);
+  };
+  for (int32_t row = 0; row < count && row < kAhead; ++row) fetch(row);
+  for (int32_t row = 0; row < count; ++row) {
+    if (row + kAhead < count) fetch(row + kAhead);
+    DotKey(keys[row], head_dim, row, queries, q, scores);
   }
 }
 
 }  // namespace
 
 extern const RecallScanKernels kRecallScanKernels;
-const RecallScanKernels kRecallScanKernels = {ScoreK4Impl, SharesOfImpl, WeighSharesImpl, DotHalvesImpl};
+const RecallScanKernels kRecallScanKernels = {ScoreK4Impl,       SharesOfImpl,  WeighSharesImpl,
+                                              CorrectSharesImpl, DotHalvesImpl, DotHalvesAtImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA
