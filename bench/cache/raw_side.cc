@@ -32,7 +32,7 @@ class RawSide final : public Side {
   }
 
   ReadValues Get(absl::Span<const Item> items) override {
-    // The server has one set of values for each size.
+    // Always the same bytes, whatever was put.
     const SourceRequest request = {.kv_heads = static_cast<int32_t>(items[0].value->size() / (32 * 1024)),
                                    .count = static_cast<int32_t>(items.size())};
     answers_ = source_->Exchange({Borrowed(reinterpret_cast<const char*>(&request), sizeof request)}, items.size());
