@@ -226,7 +226,7 @@ void SimulatedStorage::Gather(const Message& message) {
 void SimulatedStorage::Lookup(const Message& message) {
   std::vector<BlockKey> chain;
   for (const int number : message.chain) chain.push_back(Id(number).key);
-  const int found = store_->LookupPrefix(chain, /*layers=*/1);
+  const int found = store_->LookupPrefix(chain, /*layers=*/1).blocks;
   history_->Note(absl::StrCat("lookup: ", found));
   int at_least = 0;
   while (at_least < static_cast<int>(chain.size()) && blocks_.MustBeThere(message.chain[at_least])) ++at_least;
