@@ -63,6 +63,9 @@ class StepHook {
   // BeforeHead has work to do for it, else it need not be called: such heads go first, so that threads end together.
   virtual bool Busy(int slice, int kv_head) const { return false; }
   virtual void AfterAttention(int layer) {}
+  // A slice of one token has attended with a kv head, whose rows may still be near: on whichever thread that was, for
+  // different heads at once, before AfterAttention. Not every backend calls it.
+  virtual void AfterHead(int layer, int slice, int kv_head) {}
 
   // It is called in its place: this step's attention shall see what it does. Else a backend may call BeforeAttention,
   // BeforeHead of the busy heads and AfterAttention of all layers, in their order, after the step.

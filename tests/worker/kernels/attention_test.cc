@@ -127,7 +127,7 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.probability_stride = head.rows;
   const AttentionKernels::OfType& of_type = head.half ? kernels.f16 : kernels.f32;
   if (!in_parts) {
-    of_type.attend(task, Floats(ScratchOf(queries, head.used_slots, head.head_dim).end).get());
+    of_type.attend(task, Floats(ScratchOf(task).end).get());
     return result;
   }
   // As threads may do it: the last pages and parts first.

@@ -295,6 +295,23 @@ TEST_P(MatMulTest, AnEmptyBatchWritesNothing) {
 INSTANTIATE_TEST_SUITE_P(Isas, MatMulTest, ::testing::ValuesIn(SupportedIsas()),
                          [](const auto& info) { return std::string(IsaName(info.param)); });
 
+TEST(PackedMatrixTest, RowsAreReadAsTheTensorHasThem) {
+  ThreadTeam team(1);
+  for (const TensorType type : kTypes) {
+    HugeMemory memory;
+    const OwnedTensor tensor = RandomTensor(type, 19, 512, 7);
+    for (const bool as_f32 : {false, true}) {
+      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, as_f32, team, memory);
+      std::vector<float> expected(512), row(512);
+      for (int64_t i = 0; i < 19; ++i) {
+        DequantizeRow(tensor.view, i, expected.data());
+        matrix.ReadRow(i, row.data());
+        ASSERT_EQ(Bits(row), Bits(expected)) << TensorTypeName(type) << (as_f32 ? " as float32" : "") << ", row " << i;
+      }
+    }
+  }
+}
+
 TEST(PackedMatrixTest, FourBitTypesStayAsSmallAsTheirSource) {
   ThreadTeam team(1);
   HugeMemory memory;

@@ -214,7 +214,7 @@ TEST_P(PackedAttentionTest, EqualsPlainArithmeticOnTheUnpackedRows) {
     task.column_sums = sum_rows.data();
     task.probabilities = probabilities.data();
     task.probability_stride = rows;
-    const size_t bytes = ScratchOf(5, task.slots, head_dim).end * sizeof(float);
+    const size_t bytes = ScratchOf(task).end * sizeof(float);
     std::unique_ptr<float, decltype(&std::free)> scratch(
         static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), &std::free);
     std::memset(scratch.get(), 0x7f, bytes);

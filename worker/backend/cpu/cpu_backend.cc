@@ -71,7 +71,7 @@ void CpuBackend::Embed(absl::Span<const StepSlice> slices, float* x) {
   std::vector<int32_t> tokens;
   for (const StepSlice& slice : slices) tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
   team_.ForEach(static_cast<int64_t>(tokens.size()), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) DequantizeRow(model_->token_embedding(), tokens[i], x + i * config_.width);
+    for (int64_t i = begin; i < end; ++i) weights_.Embed(tokens[i], x + i * config_.width);
   });
 }
 
@@ -412,7 +412,7 @@ void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head,
     task.visible = visible.data() + first;
     task.probabilities = out + first * head.rows();
     task.probability_stride = head.rows();
-    Attend(layout_.type, task, scratch.Floats(ScratchOf(task.queries, task.slots, task.head_dim).end));
+    Attend(layout_.type, task, scratch.Floats(ScratchOf(task).end));
   }
 }
 

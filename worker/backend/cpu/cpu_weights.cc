@@ -35,6 +35,12 @@ CpuWeights::CpuWeights(const Model& model, bool as_f32, ThreadTeam& team) {
   }
   output_norm = Vector(model.output_norm());
   output = pack(model.output());
+  if (model.token_embedding().data != model.output().data) embedding_ = &model.token_embedding();
+}
+
+void CpuWeights::Embed(int32_t token, float* out) const {
+  if (embedding_ != nullptr) return DequantizeRow(*embedding_, token, out);
+  output.ReadRow(token, out);
 }
 
 }  // namespace tidepool

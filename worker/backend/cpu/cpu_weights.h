@@ -2,6 +2,7 @@
 #ifndef TIDEPOOL_WORKER_BACKEND_CPU_CPU_WEIGHTS_H_
 #define TIDEPOOL_WORKER_BACKEND_CPU_CPU_WEIGHTS_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "worker/kernels/cpu/matmul.h"
@@ -19,12 +20,16 @@ class CpuWeights {
  public:
   CpuWeights(const Model& model, bool as_f32, ThreadTeam& team);
 
+  // A token's row of the embedding: the output matrix's where they are one, so that the file's pages are not kept.
+  void Embed(int32_t token, float* out) const;
+
   std::vector<CpuLayerWeights> layers;
   std::vector<float> output_norm;
   PackedMatrix output;
 
  private:
-  HugeMemory memory_;  // of all matrices
+  const TensorView* embedding_ = nullptr;  // null: it is the output matrix
+  HugeMemory memory_;                      // of all matrices
 };
 
 }  // namespace tidepool

@@ -9,8 +9,8 @@
 namespace tidepool {
 namespace {
 
-constexpr int32_t kScorePages = kPartRows / kPageSlots;  // of a unit
-constexpr int kSharedHeads = 2;                          // the last heads that threads share, for each of them
+constexpr int32_t kScorePages = 8;  // of a unit
+constexpr int kSharedHeads = 2;     // the last heads that threads share, for each of them
 
 // Threads that wait here are waited for soon; another process may have the core of the one that works.
 template <typename Condition>
@@ -61,7 +61,6 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
       head.prepared.store(false, std::memory_order_relaxed);
       head.score_units = head.units = 0;
       head.next_score.store(0, std::memory_order_relaxed);
-      head.scored.store(0, std::memory_order_relaxed);
       head.next_unit.store(0, std::memory_order_relaxed);
       head.done.store(0, std::memory_order_relaxed);
       head.taken.store(false, std::memory_order_relaxed);
@@ -125,6 +124,15 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
   if (task.order != nullptr) {
     const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kPageSlots);
     head.score_units = (pages + kScorePages - 1) / kScorePages;
+    if (head.score_units > head.scored_size) {
+      head.scored_size = 2 * head.score_units;
+      head.scored = std::make_unique<std::atomic<bool>[]>(head.scored_size);
+    }
+    for (int32_t unit = 0; unit < head.score_units; ++unit) head.scored[unit].store(false, std::memory_order_relaxed);
+    head.needed.clear();
+    for (int32_t part = 0; part < head.units; ++part) {
+      head.needed.push_back((PagesNeeded(task, part) + kScorePages - 1) / kScorePages);
+    }
   }
 }
 
@@ -135,16 +143,33 @@ void StepAttention::Score(Head& head, int32_t unit, int thread) {
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
 }
 
-void StepAttention::Part(Head& head, int32_t unit, int thread) {
+void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
+  const int32_t needed = head.needed[part];
+  while (head.next_score.load(std::memory_order_relaxed) < needed) {
+    const int32_t unit = head.next_score.fetch_add(1);
+    if (unit >= head.score_units) break;
+    Score(head, unit, thread);
+    head.scored[unit].store(true, std::memory_order_release);
+  }
+  for (int32_t unit = 0; unit < needed; ++unit) {
+    SpinUntil([&] { return head.scored[unit].load(std::memory_order_acquire); });
+  }
+}
+
+bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   float* partials = scratch_.Floats(0) + PartialsAt(head);
   const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
   float* sums = partials + head.units * part_floats;
   float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
   AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, weights, partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
-  if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 == head.units) {
-    MergeParts(head.task, partials, weights, sums);
-  }
+  if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;
+  MergeParts(head.task, partials, weights, sums);
+  return true;
+}
+
+void StepAttention::Attended(const Head& head, int layer, StepHook* hook) {
+  if (hook != nullptr && head.slice->tokens.size() == 1) hook->AfterHead(layer, head.slice_index, head.kv_head);
 }
 
 void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, float* out) {
@@ -183,7 +208,7 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
     task.visible = visible;
     task.out = to;
     task.column_sums = sums ? column_sums : nullptr;
-    Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(queries, task.slots, task.head_dim).end));
+    Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(task).end));
   }
 }
 
@@ -199,19 +224,14 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out, Step
     SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
     if (head->whole) {
       const AttentionTask& task = head->task;
-      Attend(layout_.type, task,
-             thread_scratch_[thread]->Floats(ScratchOf(task.queries, task.slots, task.head_dim).end));
+      Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(task).end));
+      Attended(*head, layer, hook);
       continue;
     }
-    for (int32_t unit = head->next_score.fetch_add(1); unit < head->score_units; unit = head->next_score.fetch_add(1)) {
-      Score(*head, unit, thread);
-      head->scored.fetch_add(1, std::memory_order_release);
-    }
-    if (head->next_unit.load(std::memory_order_relaxed) >= head->units) continue;
-    SpinUntil([&] { return head->scored.load(std::memory_order_acquire) >= head->score_units; });
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
       if (head->split) {
-        Part(*head, unit, thread);
+        if (head->score_units > 0) ScoreFor(*head, unit, thread);
+        if (Part(*head, unit, thread)) Attended(*head, layer, hook);
       } else {
         Tile(*head, unit, thread, q, out);
       }

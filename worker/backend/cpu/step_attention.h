@@ -53,16 +53,23 @@ class StepAttention {
     float* column_sums[kMostQueries];
     int32_t visible[kMostQueries];
     int32_t score_units = 0, units = 0;
-    int64_t scratch = 0;             // of scratch_: scores, partials, sums, weights
-    std::atomic<bool> taken{false};  // whole
-    std::atomic<int32_t> next_score{0}, scored{0}, next_unit{0}, done{0};
+    int64_t scratch = 0;                          // of scratch_: scores, partials, sums, weights
+    std::atomic<bool> taken{false};               // whole
+    std::vector<int32_t> needed;                  // by unit: how many leading score units come before it
+    std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
+    int32_t scored_size = 0;
+    std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};
   };
 
   void FindHeads(absl::Span<const StepSlice> slices, int layer, StepHook* hook);
   void Work(int layer, int thread, const float* q, float* out, StepHook* hook);
   void Prepare(Head& head, const float* q, float* out);
   void Score(Head& head, int32_t unit, int thread);
-  void Part(Head& head, int32_t unit, int thread);
+  // What a part of an out-of-order head needs; waits for what others score.
+  void ScoreFor(Head& head, int32_t part, int thread);
+  // True: it was the head's last.
+  bool Part(Head& head, int32_t unit, int thread);
+  static void Attended(const Head& head, int layer, StepHook* hook);
   void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
   int TileTokens() const;
 

@@ -55,27 +55,37 @@ static constexpr int32_t PartsOf(int32_t rows) { return (rows + kPartRows - 1) /
 static constexpr int64_t SlotFloats(int32_t slots) {
   return (int64_t{slots} + kPageSlots - 1) / kPageSlots * kPageSlots;
 }
+// With an order: how many leading pages hold all of a part's rows.
+static inline int32_t PagesNeeded(const AttentionTask& task, int32_t part) {
+  const int32_t first = part * kPartRows, end = first + kPartRows < task.rows ? first + kPartRows : task.rows;
+  int32_t last = 0;
+  for (int32_t i = first; i < end; ++i) last = last > task.order[i] ? last : task.order[i];
+  return last / kPageSlots + 1;
+}
 // Of one query in a part: [head_dim] sums of weight * value, the maximum that the weights are relative to, and their
 // sum.
 static constexpr int64_t PartialFloats(int head_dim) { return head_dim + 16; }
 
 // Where Attend keeps what, in floats.
 struct AttentionScratch {
-  int64_t scores;    // [queries][SlotFloats]
-  int64_t weights;   // [queries][parts * kPartRows]
-  int64_t partials;  // [parts][queries][PartialFloats]
+  int64_t scores;    // [queries][SlotFloats], with an order
+  int64_t weights;   // [queries][parts * kPartRows]; of one part where nobody wants them
+  int64_t partials;  // [parts][queries][PartialFloats]; likewise
   int64_t sums;      // [queries][PartialFloats]
   int64_t rows;      // [kPartRows][head_dim]
   int64_t end;
 };
 
-static constexpr AttentionScratch ScratchOf(int queries, int32_t slots, int head_dim) {
+// What is as large for any number of rows comes first: memory that a short context has used serves a long one.
+static inline AttentionScratch ScratchOf(const AttentionTask& task) {
+  const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
+  const int64_t queries = task.queries, parts = keep ? PartsOf(task.rows) : 1;
   AttentionScratch at{};
-  at.weights = at.scores + queries * SlotFloats(slots);
-  at.partials = at.weights + int64_t{queries} * PartsOf(slots) * kPartRows;
-  at.sums = at.partials + PartsOf(slots) * queries * PartialFloats(head_dim);
-  at.rows = at.sums + queries * PartialFloats(head_dim);
-  at.end = at.rows + int64_t{kPartRows} * head_dim;
+  at.sums = at.rows + int64_t{kPartRows} * task.head_dim;
+  at.weights = at.sums + queries * PartialFloats(task.head_dim);
+  at.partials = at.weights + queries * parts * kPartRows;
+  at.scores = at.partials + queries * parts * PartialFloats(task.head_dim);
+  at.end = at.scores + (task.order != nullptr ? queries * SlotFloats(task.slots) : 0);
   return at;
 }
 
@@ -86,7 +96,7 @@ void Attend(KvType type, const AttentionTask& task, float* scratch);
 static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
   return int64_t{kPartRows} * (int64_t{queries} + head_dim);
 }
-// With an order, first: scores[query][SlotFloats] of pages [first, end).
+// With an order, first: scores[query][SlotFloats] of pages [first, end), of all that PagesNeeded says before a part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order. weights: [queries][parts *
 // kPartRows], of which it fills its part, where column sums or probabilities are wanted; else null.

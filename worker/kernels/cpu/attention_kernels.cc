@@ -4,32 +4,21 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/attention_elements.h"
 #include "worker/kernels/cpu/half_float.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr int kSlots = 16;
 constexpr int kQueryTile = 4;  // queries that share one load of a key or value
-using D = hn::CappedTag<float, kSlots>;
-using V = hn::Vec<D>;
-constexpr int kLanes = hn::MaxLanes(D());
 // Vectors that are worked on together, so that each of kQueryTile queries has sums that do not wait for each other, as
 // many as there are registers for.
 constexpr int kTogether = kLanes == kSlots ? 4 : 2;
 constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
-HWY_INLINE V LoadElements(D d, const float* from) { return hn::LoadU(d, from); }
-HWY_INLINE V LoadElements(D d, const hwy::float16_t* from) {
-  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
-}
-
-// Scores of kTile queries for kVectors vectors of slots: key[v] + c * kSlots has channel c of the v-th.
-template <int kTile, int kVectors, typename K>
-HWY_INLINE void SlotScores(const K* const* key, int head_dim, const float* const* q, float scale,
-                           float* const* scores) {
+// Scores of kTile queries for kVectors vectors of slots. load(v, c): channel c of the v-th.
+template <int kTile, int kVectors, typename Load>
+HWY_INLINE void SlotScores(const Load& load, int head_dim, const float* const* q, float scale, float* const* scores) {
   const D d;
   V sum[kTile][kVectors];
   for (int j = 0; j < kTile; ++j) {
@@ -37,7 +26,7 @@ HWY_INLINE void SlotScores(const K* const* key, int head_dim, const float* const
   }
   for (int c = 0; c < head_dim; ++c) {
     V keys[kVectors];
-    for (int v = 0; v < kVectors; ++v) keys[v] = LoadElements(d, key[v] + c * kSlots);
+    for (int v = 0; v < kVectors; ++v) keys[v] = load(v, c);
     for (int j = 0; j < kTile; ++j) {
       const V query = hn::Set(d, q[j][c]);
       for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(query, keys[v], sum[j][v]);
@@ -50,16 +39,16 @@ HWY_INLINE void SlotScores(const K* const* key, int head_dim, const float* const
   }
 }
 
-template <int kVectors, typename K>
-HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const K* const* key, float* scores, int64_t stride) {
+template <int kVectors, typename Load>
+HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, float* scores, int64_t stride) {
   for (int j = 0; j < task.queries; j += kQueryTile) {
     float* to[kQueryTile];
     for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
     switch (task.queries - j) {
-      case 1: SlotScores<1, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
-      case 2: SlotScores<2, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
-      case 3: SlotScores<3, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
-      default: SlotScores<4, kVectors>(key, task.head_dim, task.q + j, task.scale, to); break;
+      case 1: SlotScores<1, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      case 2: SlotScores<2, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      case 3: SlotScores<3, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      default: SlotScores<4, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
     }
   }
 }
@@ -67,14 +56,16 @@ HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const K* const* key, 
 // Of whole pages, their keys one after the other in `pages`.
 template <int kPages, typename K>
 HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, float* scores, int64_t stride) {
+  const D d;
   if constexpr (kLanes == kSlots) {
-    SlotScoresOfAll<kPages>(task, pages, scores, stride);
+    SlotScoresOfAll<kPages>(
+        task, [&](int v, int c) { return LoadElements(d, pages[v] + c * kSlots); }, scores, stride);
   } else {
     static_assert(kPages == 1);
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
-      const K* key[kTogether];
-      for (int v = 0; v < kTogether; ++v) key[v] = pages[0] + part + v * kLanes;
-      SlotScoresOfAll<kTogether>(task, key, scores + part, stride);
+      const K* key = pages[0] + part;
+      SlotScoresOfAll<kTogether>(
+          task, [&](int v, int c) { return LoadElements(d, key + v * kLanes + c * kSlots); }, scores + part, stride);
     }
   }
 }
@@ -129,90 +120,22 @@ float ExpAndSumFrom(float* x, int32_t count, float most) {
 
 float ExpAndSumImpl(float* x, int32_t count) { return ExpAndSumFrom(x, count, MaximumOf(x, count)); }
 
-// Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
-template <int kBits>
-HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {
+// Of halves of int8 pages: a vector holds a half's slots.
+template <int kHalves>
+HWY_INLINE void Int8PageScores(const AttentionTask& task, const void* const* pages, const uint8_t* halves,
+                               float* scores, int64_t stride) {
   const D d;
-  const hn::RebindToSigned<D> di;
-  if constexpr (kBits == 8) {
-    const hn::Rebind<int8_t, D> d8;
-    return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t*>(codes) + part)));
-  } else {
-    const hn::RebindToUnsigned<D> du;
-    constexpr int kPerWord = 32 / kBits;
-    uint32_t words[kBits / 2];
-    __builtin_memcpy(words, codes, sizeof words);
-    auto word = hn::Set(du, words[part / kPerWord]);
-    if constexpr (kBits == 4) {
-      if (hn::Lanes(d) == kSlots) word = hn::IfThenElse(hn::FirstN(du, kPerWord), word, hn::Set(du, words[1]));
-    }
-    const auto index = hn::And(hn::Iota(du, static_cast<uint32_t>(part)), hn::Set(du, uint32_t{kPerWord - 1}));
-    const auto shift = hn::ShiftLeft < kBits == 2 ? 1 : 2 > (index);
-    return hn::ConvertTo(d, hn::BitCast(di, hn::And(hn::Shr(word, shift), hn::Set(du, (1u << kBits) - 1))));
+  const uint8_t* codes[kHalves];
+  V scale[kHalves];
+  for (int v = 0; v < kHalves; ++v) {
+    const auto* page = static_cast<const uint8_t*>(pages[v]);
+    const int half = halves[v] - 1;
+    codes[v] = page + task.packed_layout->key_codes + int64_t{half} * task.head_dim * kSlots;
+    scale[v] = LoadElements(d, reinterpret_cast<const hwy::float16_t*>(page) + half * kSlots);
   }
+  SlotScoresOfAll<kHalves>(
+      task, [&](int v, int c) { return hn::Mul(LoadCodes<8>(codes[v] + c * kSlots, 0), scale[v]); }, scores, stride);
 }
-
-// count halves, a multiple of 4 or followed by others that may be read.
-HWY_INLINE void LoadHalves(const uint8_t* from, int count, float* to) {
-  const hn::CappedTag<float, 4> d4;
-  const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
-  const int lanes = static_cast<int>(hn::Lanes(d4));
-  const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
-  for (int i = 0; i < count; i += lanes) hn::StoreU(hn::PromoteTo(d4, hn::LoadU(d16, halves + i)), d4, to + i);
-}
-
-// Keys of a half of a packed page as [head_dim][16].
-template <int kBits>
-HWY_INLINE void UnpackKeys(const AttentionTask& task, const uint8_t* page, int half, float* HWY_RESTRICT keys) {
-  const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const PackedPage& layout = *task.packed_layout;
-  constexpr int kCodeBytes = 2 * kBits;
-  const uint8_t* codes = page + layout.key_codes + static_cast<int64_t>(half) * task.head_dim * kCodeBytes;
-  HWY_ALIGN float scale[kMaxHeadDim], minimum[kMaxHeadDim];
-  if constexpr (kBits == 8) {
-    LoadHalves(page + half * kSlots * 2, kSlots, scale);
-  } else {
-    LoadHalves(page, task.head_dim, scale);
-    LoadHalves(page + layout.key_minimums, task.head_dim, minimum);
-  }
-  for (int c = 0; c < task.head_dim; ++c) {
-    for (int part = 0; part < kSlots; part += lanes) {
-      const V code = LoadCodes<kBits>(codes + c * kCodeBytes, part);
-      const V key = kBits == 8 ? hn::Mul(code, hn::Load(d, scale + part))
-                               : hn::MulAdd(code, hn::Set(d, scale[c]), hn::Set(d, minimum[c]));
-      hn::Store(key, d, keys + c * kSlots + part);
-    }
-  }
-}
-
-// The values of a packed row.
-template <int kBits>
-class PackedValues {
- public:
-  PackedValues(const AttentionTask& task, const uint8_t* page, int row) {
-    const PackedPage& layout = *task.packed_layout;
-    codes_ = page + layout.value_codes + static_cast<int64_t>(row) * (task.head_dim / 16) * kCodeBytes;
-    group_shift_ = layout.value_group == 32 ? 5 : 4;
-    const int64_t ranges = int64_t{row} * layout.value_groups * 2;
-    LoadHalves(page + layout.value_scales + ranges, layout.value_groups, scale_);
-    if constexpr (kBits != 8) LoadHalves(page + layout.value_minimums + ranges, layout.value_groups, minimum_);
-  }
-  // Of the channels from `channel`, one for each lane.
-  HWY_INLINE V Load(int channel) const {
-    const D d;
-    const V code = LoadCodes<kBits>(codes_ + channel / 16 * kCodeBytes, channel % 16);
-    if constexpr (kBits == 8) return hn::Mul(code, hn::Set(d, scale_[0]));
-    const int group = channel >> group_shift_;
-    return hn::MulAdd(code, hn::Set(d, scale_[group]), hn::Set(d, minimum_[group]));
-  }
-
- private:
-  static constexpr int kCodeBytes = 2 * kBits;
-  const uint8_t* codes_;
-  int group_shift_;
-  float scale_[kMaxHeadDim / 16 + 3], minimum_[kMaxHeadDim / 16 + 3];
-};
 
 // kTile queries' sums over the rows of weight * value, in their order. load(i, channel): values of row i from a channel
 // on, one for each lane.
@@ -270,9 +193,17 @@ template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* keys) {
   const D d;
   constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
-  const bool convert = !std::is_same_v<T, float> && task.queries >= kConvertQueries;
+  const bool few = task.queries < kConvertQueries;
+  const bool convert = !std::is_same_v<T, float> && !few;
+  const bool direct = kBits == 8 && kLanes == kSlots && few;  // codes need not be expanded in memory
   const int64_t elements = int64_t{task.head_dim} * kSlots;
   auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
+  auto prefetch = [&](int32_t p) {
+    if (task.pages[p] == nullptr) return;
+    const auto* page = static_cast<const uint8_t*>(task.pages[p]);
+    if (packed(p)) page += task.packed_layout->key_codes + int64_t{task.halves[p] - 1} * task.head_dim * kSlots;
+    PrefetchBeginning(page);
+  };
   for (int32_t p = first; p < end;) {
     if (task.pages[p] == nullptr) {
       ++p;
@@ -280,12 +211,32 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
     }
     float* to = scores + int64_t{p - first} * kSlots;
     int together = 0;
-    while (together < kPages && p + together < end && task.pages[p + together] != nullptr && !packed(p + together)) {
+    const bool of_packed = packed(p);
+    while (together < kPages && p + together < end && task.pages[p + together] != nullptr &&
+           packed(p + together) == of_packed) {
       ++together;
     }
-    if (together < kPages) together = 1;
+    if (together < kPages || (of_packed && !direct)) together = 1;
     p += together;
     const void* const* pages = task.pages + (p - together);
+    if constexpr (kBits == 8 && kLanes == kSlots) {
+      if (of_packed && direct) {
+        for (int32_t next = p; next < end && next < p + kPages; ++next) {
+          if (task.pages[next] == nullptr) continue;
+          const auto* page = static_cast<const uint8_t*>(task.pages[next]);
+          if (packed(next))
+            page += task.packed_layout->key_codes + int64_t{task.halves[next] - 1} * task.head_dim * kSlots;
+          for (int line = 0; line < task.head_dim * kSlots; line += 64) __builtin_prefetch(page + line);
+        }
+        const uint8_t* halves = task.halves + (p - together);
+        if (together == kPages) {
+          Int8PageScores<kPages>(task, pages, halves, to, stride);
+        } else {
+          Int8PageScores<1>(task, pages, halves, to, stride);
+        }
+        continue;
+      }
+    }
     auto score = [&](auto keys_of) {
       if (together == kPages) {
         PageScores<kPages>(task, keys_of, to, stride);
@@ -294,11 +245,11 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
       }
     };
     const float* converted[kPages];
-    if (convert || packed(p - 1)) {
+    if (convert || of_packed) {
       for (int k = 0; k < together; ++k) {
         float* expanded = keys + k * elements;
         converted[k] = expanded;
-        if (packed(p - 1)) {
+        if (of_packed) {
           UnpackKeys<kBits == 0 ? 8 : kBits>(task, static_cast<const uint8_t*>(pages[0]), task.halves[p - 1] - 1, keys);
         } else {
           const T* page = static_cast<const T*>(pages[k]);
@@ -308,9 +259,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
       score(static_cast<const float* const*>(converted));
       continue;
     }
-    for (int32_t next = p; next < end && next < p + kPages; ++next) {
-      if (task.pages[next] != nullptr) PrefetchBeginning(task.pages[next]);
-    }
+    for (int32_t next = p; next < end && next < p + kPages; ++next) prefetch(next);
     const T* keys_of[kPages];
     for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
     score(static_cast<const T* const*>(keys_of));
@@ -363,6 +312,17 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, int64_t s
     };
     WeightedValuesOfAll(task, most, weights, stride, load, partial);
     return;
+  }
+  if constexpr (kBits == 8) {
+    if (task.queries < kConvertQueries && AllPacked(task, first, most)) {
+      const uint8_t* codes[kPartRows];
+      float scale[kPartRows];
+      for (int32_t i = 0; i < most; ++i) FindInt8Values(task, task.order[first + i], &codes[i], &scale[i]);
+      WeightedValuesOfAll(
+          task, most, weights, stride,
+          [&](int32_t i, int c) { return hn::Mul(LoadCodes<8>(codes[i] + c, 0), hn::Set(D(), scale[i])); }, partial);
+      return;
+    }
   }
   for (int32_t i = 0; i < most; ++i) {
     float* to = values + int64_t{i} * head_dim;
@@ -498,14 +458,23 @@ template <typename T, int kBits>
 void AttendAll(const AttentionTask& task, float* scratch) {
   const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
   const int32_t parts = PartsOf(task.rows);
-  const AttentionScratch at = ScratchOf(task.queries, task.slots, task.head_dim);
+  const AttentionScratch at = ScratchOf(task);
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
   float *weights = scratch + at.weights, *partials = scratch + at.partials, *sums = scratch + at.sums;
-  if (task.order != nullptr) {
-    ScorePages<T, kBits>(task, 0, static_cast<int32_t>(SlotFloats(task.slots) / kSlots), scratch + at.scores,
-                         SlotFloats(task.slots), scratch + at.rows);
-  }
+  int32_t scored = 0;  // pages, with an order
   for (int32_t part = 0; part < parts; ++part) {
+    if (task.order != nullptr) {
+      // No sooner than they are needed: the values behind the keys are near then.
+      constexpr int32_t kAtOnce = 2 * kTogether;
+      const int32_t needed = (PagesNeeded(task, part) + kAtOnce - 1) / kAtOnce * kAtOnce;
+      const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+      const int32_t end = needed < pages ? needed : pages;
+      if (end > scored) {
+        ScorePages<T, kBits>(task, scored, end, scratch + at.scores + int64_t{scored} * kSlots, SlotFloats(task.slots),
+                             scratch + at.rows);
+        scored = end;
+      }
+    }
     // Weights that nobody wants, and sums that are merged at once, stay in one place.
     float* partial = partials + (keep ? part * floats : 0);
     AttendPart<T, kBits>(task, part, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0),
@@ -549,22 +518,44 @@ void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores
   WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, weights, stride, rows, partial); });
 }
 
+// Of kVectors vectors of slots, keys[v] + c * kSlots has channel c of the v-th.
+template <int kVectors, typename T>
+HWY_INLINE void CosinesOf(const AttentionTask& task, const T* const* keys, V of_query, float* const* cosines) {
+  const D d;
+  const V least = hn::Set(d, 1e-12f);  // of a length
+  V product[kVectors], square[kVectors];
+  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
+  for (int c = 0; c < task.head_dim; ++c) {
+    const V query = hn::Set(d, task.q[0][c]);
+    for (int v = 0; v < kVectors; ++v) {
+      const V key = LoadElements(d, keys[v] + c * kSlots);
+      product[v] = hn::MulAdd(query, key, product[v]);
+      square[v] = hn::MulAdd(key, key, square[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const V lengths = hn::Mul(of_query, hn::Max(hn::Sqrt(square[v]), least));
+    hn::StoreU(hn::Div(product[v], lengths), d, cosines[v]);
+  }
+}
+
 template <typename T>
 void KeyCosinesImpl(const AttentionTask& task, float length, float* cosines) {
   const D d;
-  const V least = hn::Set(d, 1e-12f);  // of a length
-  const V of_query = hn::Max(hn::Set(d, length), least);
+  const V of_query = hn::Max(hn::Set(d, length), hn::Set(d, 1e-12f));
+  constexpr int kVectors = 4;  // sums that do not wait for each other
+  const T* keys[kVectors];
+  float* to[kVectors];
+  int count = 0;
   for (int32_t slot = 0; slot < task.slots; slot += kLanes) {
     if (task.pages[slot / kSlots] == nullptr) continue;
-    const T* keys = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
-    V product = hn::Zero(d), square = hn::Zero(d);
-    for (int c = 0; c < task.head_dim; ++c) {
-      const V key = LoadElements(d, keys + c * kSlots);
-      product = hn::MulAdd(hn::Set(d, task.q[0][c]), key, product);
-      square = hn::MulAdd(key, key, square);
-    }
-    hn::StoreU(hn::Div(product, hn::Mul(of_query, hn::Max(hn::Sqrt(square), least))), d, cosines + slot);
+    keys[count] = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
+    to[count++] = cosines + slot;
+    if (count < kVectors) continue;
+    CosinesOf<kVectors>(task, keys, of_query, to);
+    count = 0;
   }
+  for (int v = 0; v < count; ++v) CosinesOf<1>(task, keys + v, of_query, to + v);
 }
 
 }  // namespace

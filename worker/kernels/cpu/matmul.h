@@ -30,6 +30,8 @@ class PackedMatrix {
   int64_t columns() const;  // inputs
   size_t bytes() const;
   bool is_float() const;  // multiplies float32 activations; else int8 ones
+  // Row `row` as float32, bit for bit what DequantizeRow of the tensor gives.
+  void ReadRow(int64_t row, float* out) const;
 
   struct Data;
   const Data& data() const { return *data_; }

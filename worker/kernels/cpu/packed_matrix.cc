@@ -38,6 +38,23 @@ void PlaceScales(const SourceBlock& source, const PackedFormatFacts& facts, int 
   if (facts.has_minimum) std::memcpy(at + (facts.scales * kTileRows + row) * 4, &source.minimum, 4);
 }
 
+// The i-th array of scales, or the minima behind them.
+float ScaleAt(const uint8_t* scales, const PackedFormatFacts& facts, int i, int row) {
+  const uint8_t* at = scales + i * facts.scale_bytes();
+  if (!facts.wide_scales) return HalfToFloat(Load16(at + row * 2));
+  float scale;
+  std::memcpy(&scale, at + row * 4, sizeof scale);
+  return scale;
+}
+
+TensorType TypeOf(PackedFormat float_format) {
+  switch (float_format) {
+    case PackedFormat::kF16: return TensorType::kF16;
+    case PackedFormat::kBF16: return TensorType::kBF16;
+    default: return TensorType::kF32;
+  }
+}
+
 void PackIntegerRow(const TensorView& tensor, const PackedFormatFacts& facts, int64_t row, uint8_t* tile) {
   const uint8_t* source = tensor.data + static_cast<size_t>(row) * tensor.row_bytes();
   const int row_in_tile = static_cast<int>(row % kTileRows);
@@ -66,6 +83,35 @@ int64_t PackedMatrix::rows() const { return data_->rows; }
 int64_t PackedMatrix::columns() const { return data_->columns; }
 size_t PackedMatrix::bytes() const { return static_cast<size_t>(data_->tiles) * data_->tile_bytes; }
 bool PackedMatrix::is_float() const { return FactsOf(data_->format).is_float(); }
+
+void PackedMatrix::ReadRow(int64_t row, float* out) const {
+  const Data& data = *data_;
+  TIDEPOOL_CHECK(row >= 0 && row < data.rows);
+  const PackedFormatFacts facts = FactsOf(data.format);
+  const uint8_t* block = data.bytes + static_cast<size_t>(row / kTileRows) * data.tile_bytes;
+  const int row_in_tile = static_cast<int>(row % kTileRows);
+  if (facts.is_float()) {
+    const size_t element_bytes = facts.value_bits / 8;
+    std::vector<uint8_t> elements(data.columns * element_bytes);
+    for (int64_t i = 0; i < data.columns; ++i) {
+      std::memcpy(&elements[i * element_bytes], block + (i * kTileRows + row_in_tile) * element_bytes, element_bytes);
+    }
+    DequantizeRow({.type = TypeOf(data.format), .rows = 1, .columns = data.columns, .data = elements.data()}, 0, out);
+    return;
+  }
+  for (int64_t b = 0; b < data.columns / kBlockInputs; ++b, block += facts.block_bytes(), out += kBlockInputs) {
+    const uint8_t* scales = block + facts.values_bytes();
+    const float minimum = facts.has_minimum ? ScaleAt(scales, facts, facts.scales, row_in_tile) : 0.0f;
+    for (int i = 0; i < kBlockInputs; ++i) {
+      const int group = i / 4;
+      const uint8_t* at = block + ((facts.value_bits == 8 ? group : group / 2) * kTileRows + row_in_tile) * 4 + i % 4;
+      const int value = facts.value_bits == 8 ? *at : *at >> (group % 2 * 4) & 15;
+      const float scale = ScaleAt(scales, facts, i * facts.scales / kBlockInputs, row_in_tile);
+      const float product = scale * static_cast<float>(value - facts.offset);
+      out[i] = facts.has_minimum ? product + minimum : product;
+    }
+  }
+}
 
 PackedMatrix PackedMatrix::Pack(const TensorView& tensor, bool as_f32, ThreadTeam& team, HugeMemory& memory) {
   TIDEPOOL_CHECK(tensor.rows > 0 && tensor.columns > 0 && !tensor.empty());

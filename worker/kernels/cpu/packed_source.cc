@@ -8,16 +8,9 @@
 #include "base/check.h"
 
 namespace tidepool {
-namespace {
 
 uint16_t Load16(const uint8_t* p) {
   uint16_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
-
-uint32_t Load32(const uint8_t* p) {
-  uint32_t value;
   std::memcpy(&value, p, sizeof value);
   return value;
 }
@@ -29,6 +22,14 @@ float HalfToFloat(uint16_t half) {
   if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+}
+
+namespace {
+
+uint32_t Load32(const uint8_t* p) {
+  uint32_t value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
 }
 
 // 16 bytes: low nibbles are inputs 0..15, high nibbles 16..31.

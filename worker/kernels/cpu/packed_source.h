@@ -24,6 +24,10 @@ struct SourceBlock {
 // Inputs [32 * block, 32 * block + 32) of a row. `row` is the first byte of the row, `type` an integer type.
 SourceBlock ReadSourceBlock(TensorType type, const uint8_t* row, int64_t block);
 
+// Little endian; IEEE half precision.
+uint16_t Load16(const uint8_t* p);
+float HalfToFloat(uint16_t half);
+
 }  // namespace tidepool
 
 #endif  // TIDEPOOL_WORKER_KERNELS_CPU_PACKED_SOURCE_H_

@@ -1,0 +1,135 @@
+// Keys and values as they lie in pages, as vectors of floats. Included by kernel sources only, each compiled with
+// TIDEPOOL_ISA.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_ELEMENTS_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_ELEMENTS_H_
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "worker/kernels/cpu/attention.h"
+
+namespace tidepool::TIDEPOOL_ISA {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr int kSlots = 16;
+using D = hn::CappedTag<float, kSlots>;
+using V = hn::Vec<D>;
+constexpr int kLanes = hn::MaxLanes(D());
+
+HWY_INLINE V LoadElements(D d, const float* from) { return hn::LoadU(d, from); }
+HWY_INLINE V LoadElements(D d, const hwy::float16_t* from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
+}
+
+// Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
+template <int kBits>
+HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  if constexpr (kBits == 8) {
+    const hn::Rebind<int8_t, D> d8;
+    return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t*>(codes) + part)));
+  } else {
+    const hn::RebindToUnsigned<D> du;
+    constexpr int kPerWord = 32 / kBits;
+    uint32_t words[kBits / 2];
+    __builtin_memcpy(words, codes, sizeof words);
+    auto word = hn::Set(du, words[part / kPerWord]);
+    if constexpr (kBits == 4) {
+      if (hn::Lanes(d) == kSlots) word = hn::IfThenElse(hn::FirstN(du, kPerWord), word, hn::Set(du, words[1]));
+    }
+    const auto index = hn::And(hn::Iota(du, static_cast<uint32_t>(part)), hn::Set(du, uint32_t{kPerWord - 1}));
+    const auto shift = hn::ShiftLeft < kBits == 2 ? 1 : 2 > (index);
+    return hn::ConvertTo(d, hn::BitCast(di, hn::And(hn::Shr(word, shift), hn::Set(du, (1u << kBits) - 1))));
+  }
+}
+
+// count halves, a multiple of 4 or followed by others that may be read.
+HWY_INLINE void LoadHalves(const uint8_t* from, int count, float* to) {
+  const hn::CappedTag<float, 4> d4;
+  const hn::Rebind<hwy::float16_t, decltype(d4)> d16;
+  const int lanes = static_cast<int>(hn::Lanes(d4));
+  const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
+  for (int i = 0; i < count; i += lanes) hn::StoreU(hn::PromoteTo(d4, hn::LoadU(d16, halves + i)), d4, to + i);
+}
+
+// Keys of a half of a packed page as [head_dim][16].
+template <int kBits>
+HWY_INLINE void UnpackKeys(const AttentionTask& task, const uint8_t* page, int half, float* HWY_RESTRICT keys) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const PackedPage& layout = *task.packed_layout;
+  constexpr int kCodeBytes = 2 * kBits;
+  const uint8_t* codes = page + layout.key_codes + static_cast<int64_t>(half) * task.head_dim * kCodeBytes;
+  HWY_ALIGN float scale[kMaxHeadDim], minimum[kMaxHeadDim];
+  if constexpr (kBits == 8) {
+    LoadHalves(page + half * kSlots * 2, kSlots, scale);
+  } else {
+    LoadHalves(page, task.head_dim, scale);
+    LoadHalves(page + layout.key_minimums, task.head_dim, minimum);
+  }
+  for (int c = 0; c < task.head_dim; ++c) {
+    for (int part = 0; part < kSlots; part += lanes) {
+      const V code = LoadCodes<kBits>(codes + c * kCodeBytes, part);
+      const V key = kBits == 8 ? hn::Mul(code, hn::Load(d, scale + part))
+                               : hn::MulAdd(code, hn::Set(d, scale[c]), hn::Set(d, minimum[c]));
+      hn::Store(key, d, keys + c * kSlots + part);
+    }
+  }
+}
+
+// The values of a packed row.
+template <int kBits>
+class PackedValues {
+ public:
+  PackedValues(const AttentionTask& task, const uint8_t* page, int row) {
+    const PackedPage& layout = *task.packed_layout;
+    codes_ = page + layout.value_codes + static_cast<int64_t>(row) * (task.head_dim / 16) * kCodeBytes;
+    group_shift_ = layout.value_group == 32 ? 5 : 4;
+    const int64_t ranges = int64_t{row} * layout.value_groups * 2;
+    LoadHalves(page + layout.value_scales + ranges, layout.value_groups, scale_);
+    if constexpr (kBits != 8) LoadHalves(page + layout.value_minimums + ranges, layout.value_groups, minimum_);
+  }
+  // Of the channels from `channel`, one for each lane.
+  HWY_INLINE V Load(int channel) const {
+    const D d;
+    const V code = LoadCodes<kBits>(codes_ + channel / 16 * kCodeBytes, channel % 16);
+    if constexpr (kBits == 8) return hn::Mul(code, hn::Set(d, scale_[0]));
+    const int group = channel >> group_shift_;
+    return hn::MulAdd(code, hn::Set(d, scale_[group]), hn::Set(d, minimum_[group]));
+  }
+
+ private:
+  static constexpr int kCodeBytes = 2 * kBits;
+  const uint8_t* codes_;
+  int group_shift_;
+  float scale_[kMaxHeadDim / 16 + 3], minimum_[kMaxHeadDim / 16 + 3];
+};
+
+// All of the rows from `first` on lie in packed pages.
+bool AllPacked(const AttentionTask& task, int32_t first, int32_t rows) {
+  if (task.order == nullptr) return false;
+  for (int32_t i = first; i < first + rows; ++i) {
+    if (task.halves[task.order[i] / kSlots] == 0) return false;
+  }
+  return true;
+}
+
+// The codes of a row's values in an int8 page, and what they are multiplied by.
+void FindInt8Values(const AttentionTask& task, int32_t slot, const uint8_t** codes, float* scale) {
+  const PackedPage& layout = *task.packed_layout;
+  const auto* page = static_cast<const uint8_t*>(task.pages[slot / kSlots]);
+  const int row = (task.halves[slot / kSlots] - 1) * kSlots + slot % kSlots;
+  HWY_ALIGN float scales[4];
+  LoadHalves(page + layout.value_scales + int64_t{row} * layout.value_groups * 2, 1, scales);
+  *codes = page + layout.value_codes + int64_t{row} * task.head_dim;
+  __builtin_prefetch(*codes);
+  *scale = scales[0];
+}
+
+}  // namespace
+}  // namespace tidepool::TIDEPOOL_ISA
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_ELEMENTS_H_
