@@ -112,6 +112,8 @@ class ScoreMethod {
   // Last queries that must be remembered.
   virtual int Queries(const CompressionSpec&) const { return 0; }
   virtual bool needs_column_sums() const { return false; }
+  // Its scores are the column sums, reduced over the group, and nothing else.
+  virtual bool is_column_sums() const { return false; }
 
   // Last rows that stay whatever their score.
   virtual int Window(const CompressionSpec&) const { return 0; }

@@ -60,6 +60,18 @@ std::vector<float> LastRowScores(absl::Span<const float> probabilities, int quer
   return ReduceGroup(probabilities, query_heads, GroupReduce::kMean);
 }
 
+int32_t WorstIndex(absl::Span<const float> scores) {
+  int32_t worst = 0;
+  float rank = BestFirst::Rank(scores[0]);
+  for (size_t i = 1; i < scores.size(); ++i) {
+    const float other = BestFirst::Rank(scores[i]);
+    if (other > rank) continue;
+    rank = other;
+    worst = static_cast<int32_t>(i);
+  }
+  return worst;
+}
+
 std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
   const auto size = static_cast<int32_t>(scores.size());
   std::vector<int32_t> index(size);
@@ -67,11 +79,7 @@ std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count) {
   if (count >= size) return index;
   if (count <= 0) return {};
   if (count == size - 1) {  // what policies that act at every step ask for
-    int32_t worst = 0;
-    for (int32_t i = 1; i < size; ++i) {
-      if (BestFirst::Rank(scores[i]) <= BestFirst::Rank(scores[worst])) worst = i;
-    }
-    index.erase(index.begin() + worst);
+    index.erase(index.begin() + WorstIndex(scores));
     return index;
   }
   std::nth_element(index.begin(), index.begin() + count, index.end(), BestFirst(scores));

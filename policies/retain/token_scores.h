@@ -44,6 +44,8 @@ class BestFirst {
   absl::Span<const float> scores_;
 };
 
+// Index of what TopIndices leaves out when it takes all but one. Not of none.
+int32_t WorstIndex(absl::Span<const float> scores);
 // Indices of the `count` largest, ascending; ties to the lower index. All of them when count >= size. O(size).
 std::vector<int32_t> TopIndices(absl::Span<const float> scores, int count);
 

@@ -60,6 +60,8 @@ class Context {
   int32_t step_position() const { return repeating() ? repetition_->position() : computed_; }
   // What recall, if anything, and the remembering of queries are about in it.
   RowRecall* step_recall() { return repeating() ? nullptr : recall(); }
+  // And what looks on in a decoding step.
+  Compressor* step_compressor() { return compressor_.BeginStep(step_position() + 1) ? &compressor_ : nullptr; }
   QueryRing* step_ring() { return repeating() ? &*repetition_ring_ : ring(); }
 
   // How many of the waiting tokens the next step takes: `limit`, or 1 where every token's own queries choose what to

@@ -257,7 +257,7 @@ void EngineLoop::EndCancelledAndLate() {
 }
 
 bool EngineLoop::Step() {
-  // Every decoding sequence gives one token; prompts share what is left of the chunk, first come, first served.
+  // Every decoding sequence gives one token; prompts share what is left of the chunk.
   std::vector<StepSlice> slices;
   std::vector<Generation*> generations;
   std::vector<Context*> contexts;
@@ -283,10 +283,13 @@ bool EngineLoop::Step() {
   const auto decoding = static_cast<int>(slices.size());
   room = std::max(pace_.PromptTokens(decoding) - decoding, 1);  // however many decode, a prompt goes on
   int prompt_tokens = room;
-  double depths = 0;  // of all of them
+  double depths = 0;                 // of all of them
+  std::vector<Generation*> prompts;  // in order of arrival
   for (std::unique_ptr<Generation>& generation : active_) {
-    if (generation->phase != Generation::Phase::kPrefill || room <= 0) continue;
-    add(*generation, generation->context()->NextChunk(room));
+    if (generation->phase == Generation::Phase::kPrefill) prompts.push_back(generation.get());
+  }
+  for (size_t i = 0; i < prompts.size() && room > 0; ++i) {
+    add(*prompts[i], prompts[i]->context()->NextChunk(PromptShare(room, prompts.size(), i)));
     const auto count = static_cast<double>(slices.back().tokens.size());
     depths += count * (slices.back().first_position + count / 2);
   }
@@ -308,9 +311,10 @@ bool EngineLoop::Step() {
   ObservedStep observed(backend_.get(), &recall_);
   for (size_t i = 0; i < contexts.size(); ++i) {
     Context& context = *contexts[i];
+    const bool prompt = generations[i]->phase == Generation::Phase::kPrefill;
     recall_slices.push_back({&context.rows(), &context.log(), context.step_recall(), context.step_ring(),
-                             slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()),
-                             generations[i]->phase == Generation::Phase::kPrefill, meter_.RecallOf(*generations[i])});
+                             slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()), prompt,
+                             meter_.RecallOf(*generations[i]), prompt ? nullptr : context.step_compressor()});
     observed.Add({context.repeating() ? nullptr : context.observer(), &context.rows(), slices[i].first_position,
                   static_cast<int32_t>(slices[i].tokens.size()), context.compressor().compressed()});
   }

@@ -15,6 +15,14 @@ void Average(double& average, double value) {
 
 }  // namespace
 
+int PromptShare(int room, size_t prompts, size_t index) {
+  constexpr size_t kMostSharing = 8;
+  constexpr int kLeastShare = 32;
+  const size_t sharing = std::min(prompts, kMostSharing);
+  const int left = index < sharing ? static_cast<int>(sharing - index) : 1;
+  return std::min(room, std::max(kLeastShare, (room + left - 1) / left));
+}
+
 int StepPace::PromptTokens(int decoding) const {
   if (decoding == 0 || pace_ == 0 || decode_step_ == 0 || prompt_token_ == 0) return most_tokens_;
   const double tokens = std::min<double>((pace_ - 1) * decode_step_ / prompt_token_, most_tokens_);

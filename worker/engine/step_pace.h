@@ -3,9 +3,17 @@
 #ifndef TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
 #define TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
 
+#include <cstddef>
+
 #include "absl/time/time.h"
 
 namespace tidepool {
+
+// Prompts share what a step has room for: how many of `room` tokens left the `index`-th of `prompts` takes at most, in
+// order of arrival. Equal shares of at most eight prompts: a short one does not wait for a long one, and what came
+// together is answered together, all of it for one pass over the weights. No share is so few tokens that a pass over a
+// prompt's rows is not worth it.
+int PromptShare(int room, size_t prompts, size_t index);
 
 class StepPace {
  public:

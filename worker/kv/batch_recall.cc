@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "worker/kv/compressor.h"
 
 namespace tidepool {
 namespace {
@@ -238,6 +239,11 @@ void BatchRecall::AfterAttention(int layer) {
     for (Unit& unit : units->now()) Count(layer, unit);
   }
   SendSome(layer);
+}
+
+void BatchRecall::AfterHead(int layer, int slice, int kv_head) {
+  const RecallSlice& of = slices_[slice];
+  if (of.compressor != nullptr) of.compressor->AfterHead(*backend_, *of.rows, layer, kv_head);
 }
 
 void BatchRecall::MeasureDropped(Unit& unit) const {

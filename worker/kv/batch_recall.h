@@ -34,6 +34,8 @@
 
 namespace tidepool {
 
+class Compressor;
+
 // One slice of a step, as recall sees it.
 struct RecallSlice {
   SequenceRows* rows = nullptr;
@@ -42,8 +44,9 @@ struct RecallSlice {
   QueryRing* ring = nullptr;    // null: queries need not be remembered
   int32_t first_position = 0;
   int32_t tokens = 0;
-  bool prompt = false;           // tokens of a prompt
-  RecallMeter* meter = nullptr;  // counts for the sequence's policy; null: nobody counts
+  bool prompt = false;               // tokens of a prompt
+  RecallMeter* meter = nullptr;      // counts for the sequence's policy; null: nobody counts
+  Compressor* compressor = nullptr;  // acts on heads that have attended; null: not in this step
 };
 
 class BatchRecall : public StepHook {
@@ -57,6 +60,7 @@ class BatchRecall : public StepHook {
   void BeforeHead(int layer, int slice, int kv_head) override;
   bool Busy(int slice, int kv_head) const override { return PassingUnit(slice, kv_head) >= 0; }
   void AfterAttention(int layer) override;
+  void AfterHead(int layer, int slice, int kv_head) override;
   bool ActsInStep() const override;
   int QueriesRead(int slice) const override;
   // After it.

@@ -13,6 +13,7 @@
 #include "policies/retain/head_budget.h"
 #include "policies/retain/lazy_layers.h"
 #include "policies/retain/select.h"
+#include "policies/retain/token_scores.h"
 #include "worker/kv/key_index.h"
 #include "worker/kv/window_attention.h"
 
@@ -164,13 +165,66 @@ void Compressor::AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRin
   CompressAll(backend, rows, ring, tokens, horizon, Moment::kPrompt);
 }
 
+bool Compressor::BeginStep(int32_t tokens) {
+  found_.clear();
+  const bool one_by_one = spec_.fate == Fate::kMerge && spec_.head_budget == HeadBudgetRule::kUniform &&
+                          spec_.kv_precision == KvPrecision::kF16 && method_ != nullptr && method_->is_column_sums();
+  if (!one_by_one || budgets_.empty() || first_step_due_) return false;
+  if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
+  found_.resize(scorers_.size());
+  return true;
+}
+
+void Compressor::AfterHead(Backend& backend, const SequenceRows& rows, int layer, int kv_head) {
+  const LayerBudget& budget = budgets_[layer];
+  const HeadRows& head = rows.head(layer, kv_head);
+  const int32_t kept = budget.rows.total();
+  if (budget.dense || !budget.each_step || budget.score != method_ || head.recalled_rows() > 0 ||
+      head.rows() != kept + 1 || kept == 0) {
+    return;
+  }
+  const absl::Span<const int32_t> order = head.order();
+  const int sinks = std::min(budget.rows.sinks, budget.rows.heavy);
+  const absl::Span<const int32_t> past = order.subspan(sinks, order.size() - budget.rows.recent - sinks);
+  Found found = {.rows = head.rows()};
+  found.like.evicted = past[WorstIndex(ColumnSumsOf(head, past, spec_.group_reduce))];
+  const RowVectors evicted = ReadVectors(backend, rows, layer, kv_head, {&found.like.evicted, 1});
+  std::vector<float> cosines(order.size());
+  if (!backend.KeyCosines(rows, layer, kv_head, evicted.keys.data(), order, cosines.data())) return;
+  size_t best = order[0] == found.like.evicted ? 1 : 0;
+  for (size_t i = best + 1; i < order.size(); ++i) {
+    if (cosines[i] > cosines[best] && order[i] != found.like.evicted) best = i;
+  }
+  found.like.target = order[best];
+  found.like.similarity = cosines[best];
+  found_[layer * layout_.kv_heads + kv_head] = found;
+}
+
+bool Compressor::GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work) {
+  if (found_.empty()) return false;
+  const absl::Span<Found> found =
+      absl::MakeSpan(found_).subspan(size_t{1} * layer * layout_.kv_heads, layout_.kv_heads);
+  std::vector<RowMerger::Like> likes;
+  for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+    if (found[kv_head].rows == 0 || found[kv_head].rows != rows.head(layer, kv_head).rows()) return false;
+    likes.push_back(found[kv_head].like);
+  }
+  work.merged_rows = merger_.MergeOne(backend, rows, layer, likes);
+  for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
+    rows.head(layer, kv_head).Remove(likes[kv_head].evicted);
+    ++work.evicted_rows;
+  }
+  return true;
+}
+
 void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (std::exchange(first_step_due_, false)) {
     return CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kPrompt);
   }
   if (budgets_.empty()) return;
-  if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
+  if (held() && evicts_each_step() && found_.empty()) SetBudgets(HorizonFrom(tokens), tokens, {});
   CompressLayers(backend, rows, ring, Moment::kStep, held());
+  found_.clear();
   if (!held()) return;
   if (!evicts_each_step() && !Fits(rows, tokens + 1, 1)) {
     CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
@@ -343,6 +397,7 @@ void Compressor::CompressLayers(Backend& backend, SequenceRows& rows, const Quer
 Compressor::LayerWork Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
                                                 Moment moment, bool binds, bool at_once) {
   LayerWork work;
+  if (moment == Moment::kStep && GoByFound(backend, rows, layer, work)) return work;
   const LayerBudget& budget = budgets_[layer];
   const ScoreMethod& method = *budget.score;
   const int heads = layout_.kv_heads;
@@ -402,8 +457,7 @@ Compressor::LayerWork Compressor::CompressLayer(Backend& backend, SequenceRows& 
     work.merged_rows = merger_.Merge(backend, rows, layer, std::move(kept), evicted);
   }
   for (int kv_head = 0; kv_head < heads; ++kv_head) {
-    HeadRows& head = rows.head(layer, kv_head);
-    for (int32_t slot : evicted[kv_head]) head.Remove(slot);
+    rows.head(layer, kv_head).RemoveAll(evicted[kv_head]);
     work.evicted_rows += static_cast<int64_t>(evicted[kv_head].size());
   }
   return work;

@@ -69,6 +69,12 @@ class Compressor {
   // PrefillMode::kChunked: a chunk is in, `tokens` of the prompt's `prompt_tokens` have been seen. Brings the rows
   // within the budget of the whole prompt.
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
+  // Before a decoding step, after which `tokens` will have been seen: whether AfterHead has something to do in it.
+  bool BeginStep(int32_t tokens);
+  // In the step, when a head has attended: finds the row that it gives up and the one that it is merged into, while
+  // its keys are near. AfterStep, which finds for itself what this was not asked for, goes by that. For different heads
+  // at once.
+  void AfterHead(Backend& backend, const SequenceRows& rows, int layer, int kv_head);
   // A decoding step is over, `tokens` have been seen: policies that act at every step bring each head back within its
   // budget. DecodeBudget::kHeld: budgets grow with the tokens seen, and before another step would exceed the budget the
   // others select again by the same rule.
@@ -143,6 +149,8 @@ class Compressor {
   };
   // Brings layers within budgets_: all, or those that act at each step.
   void CompressLayers(Backend& backend, SequenceRows& rows, const QueryRing* ring, Moment moment, bool binds);
+  // What AfterHead found in all heads of the layer has become of their rows.
+  bool GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work);
   // at_once: other layers at the same time.
   LayerWork CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
                           bool binds, bool at_once);
@@ -165,6 +173,11 @@ class Compressor {
   std::vector<std::unique_ptr<HeadScorer>> scorers_;
   std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
   RowMerger merger_;
+  struct Found {
+    int32_t rows = 0;  // of the head then; 0: nothing
+    RowMerger::Like like;
+  };
+  std::vector<Found> found_;  // by layer and kv head, of this step; empty: AfterHead has nothing to do
   SequenceClasses classes_;
   int32_t recall_slots_ = 0;
   int32_t repeated_ = 0;

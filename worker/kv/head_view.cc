@@ -18,6 +18,21 @@ std::vector<int32_t> KeptSlots(const HeadRows& head) {
   return slots;
 }
 
+std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce) {
+  TIDEPOOL_CHECK(head.keeps_column_sums());
+  std::vector<float> result(slots.size(), 0.0f);  // sums of probabilities
+  for (const std::vector<float>& sums : head.column_sums()) {
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const float sum = sums[slots[i]];
+      result[i] = reduce == GroupReduce::kMax ? std::max(result[i], sum) : result[i] + sum;
+    }
+  }
+  if (reduce == GroupReduce::kMean) {
+    for (float& sum : result) sum /= static_cast<float>(head.column_sums().size());
+  }
+  return result;
+}
+
 ResidentHeadView::ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget)
     : sequence_(sequence),
       head_(&sequence.rows->head(layer, kv_head)),
@@ -33,20 +48,7 @@ AttentionRows ResidentHeadView::Attention(int last, absl::FunctionRef<float(int3
 }
 
 std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {
-  TIDEPOOL_CHECK(head_->keeps_column_sums());
-  std::vector<float> of_slots(head_->slots(), 0.0f);  // sums of probabilities
-  for (const std::vector<float>& sums : head_->column_sums()) {
-    for (size_t slot = 0; slot < of_slots.size(); ++slot) {
-      of_slots[slot] = reduce == GroupReduce::kMax ? std::max(of_slots[slot], sums[slot]) : of_slots[slot] + sums[slot];
-    }
-  }
-  if (reduce == GroupReduce::kMean) {
-    for (float& sum : of_slots) sum /= static_cast<float>(head_->column_sums().size());
-  }
-  std::vector<float> result;
-  result.reserve(slots_.size());
-  for (int32_t slot : slots_) result.push_back(of_slots[slot]);
-  return result;
+  return ColumnSumsOf(*head_, slots_, reduce);
 }
 
 std::vector<float> ResidentHeadView::Keys(int first, int count) const {

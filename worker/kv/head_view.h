@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "policies/retain/score_method.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/query_ring.h"
@@ -15,6 +16,8 @@ namespace tidepool {
 
 // Slots of the rows that the policy keeps, by ascending position.
 std::vector<int32_t> KeptSlots(const HeadRows& head);
+// Column sums of some of its slots, reduced over the group.
+std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
 
 class ResidentHeadView final : public HeadView {
  public:

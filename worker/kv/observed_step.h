@@ -46,6 +46,7 @@ class ObservedStep final : public StepHook {
     }
   }
   void AfterAttention(int layer) override { inner_->AfterAttention(layer); }
+  void AfterHead(int layer, int slice, int kv_head) override { inner_->AfterHead(layer, slice, kv_head); }
   bool ActsInStep() const override { return true; }
 
  private:

@@ -71,6 +71,18 @@ void HeadRows::Replace(int32_t slot, int32_t position) {
   in_order_ = false;
 }
 
+void HeadRows::Vacate(int32_t slot) {
+  recalled_ -= kind_[slot] == RowKind::kRecalled;
+  Touch(slot);
+  position_[slot] = -1;
+  kind_[slot] = RowKind::kFree;
+  if (!is_packed(slot)) return;
+  --packed_rows_;
+  for (RowGroup& group : groups_) {
+    if (slot >= group.first_slot && slot < group.first_slot + kGroupTokens) --group.rows;
+  }
+}
+
 void HeadRows::Remove(int32_t slot) {
   TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree);
   auto at = std::lower_bound(order_.begin(), order_.end(), position_[slot],
@@ -78,18 +90,26 @@ void HeadRows::Remove(int32_t slot) {
   TIDEPOOL_CHECK(at != order_.end() && *at == slot);
   in_order_ = in_order_ && at + 1 == order_.end();
   order_.erase(at);
-  recalled_ -= kind_[slot] == RowKind::kRecalled;
-  Touch(slot);
-  position_[slot] = -1;
-  kind_[slot] = RowKind::kFree;
+  Vacate(slot);
   if (!is_packed(slot)) {
     free_.insert(std::lower_bound(free_.begin(), free_.end(), slot, std::greater<int32_t>()), slot);
+  }
+}
+
+void HeadRows::RemoveAll(absl::Span<const int32_t> slots) {
+  constexpr size_t kFew = 4;  // up to so many one by one
+  if (slots.size() <= kFew) {
+    for (int32_t slot : slots) Remove(slot);
     return;
   }
-  --packed_rows_;
-  for (RowGroup& group : groups_) {
-    if (slot >= group.first_slot && slot < group.first_slot + kGroupTokens) --group.rows;
+  for (int32_t slot : slots) {
+    TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree);
+    Vacate(slot);
+    if (!is_packed(slot)) free_.push_back(slot);
   }
+  std::sort(free_.begin(), free_.end(), std::greater<int32_t>());
+  std::erase_if(order_, [this](int32_t slot) { return kind_[slot] == RowKind::kFree; });
+  in_order_ = false;
 }
 
 void HeadRows::set_kind(int32_t slot, RowKind kind) {

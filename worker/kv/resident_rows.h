@@ -53,6 +53,8 @@ class HeadRows {
   void Replace(int32_t slot, int32_t position);
   // Frees the slot of a resident row. Its page stays until Renumber.
   void Remove(int32_t slot);
+  // The same of many, in one pass.
+  void RemoveAll(absl::Span<const int32_t> slots);
   // After the backend has moved the i-th plain row by position to the i-th plain slot, for every i: renumbers, plain
   // slots first, and frees the pages that are now empty.
   void Renumber(PagePool& pool);
@@ -118,6 +120,8 @@ class HeadRows {
   int32_t AppendSlots(const SlotPage& page);
   int32_t AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders);
   void Place(int32_t slot, int32_t position, RowKind kind);
+  // All of Remove but the order and the list of free slots.
+  void Vacate(int32_t slot);
   void SortOrder();
   void Touch(int32_t slot) { touched_ = std::min(touched_, slot / kPageSlots); }
 

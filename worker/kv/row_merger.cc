@@ -15,6 +15,16 @@ namespace {
 // Evicted rows of a head that are compared with the kept ones where these lie: each goes through all keys once.
 constexpr size_t kFew = 4;
 
+// Of each head.
+std::vector<RowVectors> ReadAll(Backend& backend, const SequenceRows& rows, int layer,
+                                absl::Span<const std::vector<int32_t>> slots) {
+  std::vector<RowVectors> vectors;
+  for (size_t head = 0; head < slots.size(); ++head) {
+    vectors.push_back(ReadVectors(backend, rows, layer, static_cast<int>(head), slots[head]));
+  }
+  return vectors;
+}
+
 MergeOptions OptionsOf(const CompressionSpec& spec) {
   MergeOptions options;
   options.alpha = spec.merge_ema_alpha;
@@ -170,24 +180,38 @@ std::optional<int64_t> RowMerger::MergeInPlace(Backend& backend, SequenceRows& r
 
 int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                          absl::Span<const std::vector<int32_t>> evicted) {
-  const int heads = layout_.kv_heads, head_dim = layout_.head_dim;
   if (fate_ == Fate::kMerge) {
     if (const std::optional<int64_t> merged = MergeInPlace(backend, rows, layer, kept, evicted); merged.has_value()) {
       return *merged;
     }
   }
-  std::vector<RowVectors> kept_rows(heads), evicted_rows(heads);
-  for (int kv_head = 0; kv_head < heads; ++kv_head) {
-    evicted_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, evicted[kv_head]);
-  }
+  const std::vector<RowVectors> evicted_rows = ReadAll(backend, rows, layer, evicted);
+  std::optional<MergeResult> likes(std::in_place);
+  if (fate_ != Fate::kMerge || !FindLike(backend, rows, layer, evicted_rows, kept, *likes)) likes.reset();
+  return MergeRead(backend, rows, layer, kept, evicted, evicted_rows, std::move(likes));
+}
+
+int64_t RowMerger::MergeOne(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Like> heads) {
+  std::vector<std::vector<int32_t>> kept, evicted;
   MergeResult likes;
-  const bool found = fate_ == Fate::kMerge && FindLike(backend, rows, layer, evicted_rows, kept, likes);
-  for (int kv_head = 0; kv_head < heads; ++kv_head) {
-    kept_rows[kv_head] = ReadVectors(backend, rows, layer, kv_head, kept[kv_head]);
+  for (const Like& like : heads) {
+    kept.push_back({like.target});
+    evicted.push_back({like.evicted});
+    likes.similarity.push_back({like.similarity});
+    likes.target.push_back({0});
   }
-  if (fate_ == Fate::kMerge && !found) likes = FindAmong(kept_rows, evicted_rows);
+  return MergeRead(backend, rows, layer, kept, evicted, ReadAll(backend, rows, layer, evicted), std::move(likes));
+}
+
+int64_t RowMerger::MergeRead(Backend& backend, SequenceRows& rows, int layer,
+                             absl::Span<const std::vector<int32_t>> kept,
+                             absl::Span<const std::vector<int32_t>> evicted, absl::Span<const RowVectors> evicted_rows,
+                             std::optional<MergeResult> likes) {
+  const int heads = layout_.kv_heads, head_dim = layout_.head_dim;
+  std::vector<RowVectors> kept_rows = ReadAll(backend, rows, layer, kept);
+  if (fate_ == Fate::kMerge && !likes.has_value()) likes = FindAmong(kept_rows, evicted_rows);
   const Targets targets = fate_ == Fate::kMerge
-                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows, std::move(likes))
+                              ? MergeLike(layer, absl::MakeSpan(kept_rows), evicted_rows, *std::move(likes))
                               : MergeNearest(rows, layer, kept, evicted, absl::MakeSpan(kept_rows), evicted_rows);
 
   int64_t merged = 0;

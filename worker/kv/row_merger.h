@@ -27,6 +27,13 @@ class RowMerger {
   int64_t Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                 absl::Span<const std::vector<int32_t>> evicted);
 
+  // Fate kMerge, of one row of each head, where the kept rows that they are most like are known. Rows merged.
+  struct Like {
+    int32_t evicted = 0, target = 0;  // slots
+    float similarity = 0;
+  };
+  int64_t MergeOne(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Like> heads);
+
   bool layers_at_once() const { return observer_ == nullptr; }
 
   // Told of merges; null: nobody.
@@ -51,6 +58,10 @@ class RowMerger {
   std::optional<int64_t> MergeInPlace(Backend& backend, SequenceRows& rows, int layer,
                                       absl::Span<const std::vector<int32_t>> kept,
                                       absl::Span<const std::vector<int32_t>> evicted);
+  // Where they have been read. `likes`: empty unless found.
+  int64_t MergeRead(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+                    absl::Span<const std::vector<int32_t>> evicted, absl::Span<const RowVectors> evicted_rows,
+                    std::optional<MergeResult> likes);
   Targets MergeNearest(const SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
                        absl::Span<const std::vector<int32_t>> evicted, absl::Span<RowVectors> kept_rows,
                        absl::Span<const RowVectors> evicted_rows) const;

@@ -21,6 +21,7 @@ class ColumnScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "column"; }
   bool needs_column_sums() const override { return true; }
+  bool is_column_sums() const override { return true; }
   int LeastRows(const CompressionSpec& spec) const override { return std::max(2, spec.sink_tokens + 1); }
   std::string_view least_fields() const override { return "sink_tokens + 1, at least a heavy one and a recent one"; }
   RowBudget Split(const CompressionSpec& spec, int total) const override {

@@ -50,5 +50,25 @@ TEST(StepPaceTest, ZeroHoldsNothingBack) {
   EXPECT_EQ(pace.PromptTokens(4), 256);
 }
 
+TEST(StepPaceTest, PromptsShareAStepEqually) {
+  EXPECT_EQ(PromptShare(256, 1, 0), 256);
+  int room = 256;
+  for (size_t i = 0; i < 3; ++i) {
+    const int share = PromptShare(room, 3, i);
+    EXPECT_NEAR(share, 256 / 3, 1) << i;
+    room -= share;
+  }
+  EXPECT_EQ(room, 0);
+  EXPECT_EQ(PromptShare(200, 3, 1), 100) << "what the first did not need is the others'";
+}
+
+TEST(StepPaceTest, NoMoreThanEightPromptsShareAndNoneTakesAFewTokens) {
+  EXPECT_EQ(PromptShare(2048, 20, 0), 256);
+  EXPECT_EQ(PromptShare(256, 20, 7), 256) << "the last of the eight takes the rest";
+  EXPECT_EQ(PromptShare(100, 20, 12), 100) << "if any is left behind them";
+  EXPECT_EQ(PromptShare(64, 8, 0), 32);
+  EXPECT_EQ(PromptShare(13, 8, 0), 13);
+}
+
 }  // namespace
 }  // namespace tidepool

@@ -45,6 +45,26 @@ TEST(HeadRowsTest, AFreedSlotIsTheNextOneTaken) {
   head.Clear(pool);
 }
 
+TEST(HeadRowsTest, RemovingManyIsRemovingEachOfThem) {
+  PagePool pool(8, 1024);
+  std::vector<int32_t> gone;
+  for (int32_t i = 0; i < 30; ++i) gone.push_back(i * 7 % 60);
+  HeadRows together, one_by_one;
+  for (HeadRows* head : {&together, &one_by_one}) {
+    for (int32_t i = 0; i < 60; ++i) head->Add(pool, 10 * i, i % 3 == 0 ? RowKind::kRecalled : RowKind::kKept);
+  }
+  together.RemoveAll(gone);
+  for (int32_t slot : gone) one_by_one.Remove(slot);
+  EXPECT_EQ(Positions(together), Positions(one_by_one));
+  EXPECT_EQ(together.recalled_rows(), one_by_one.recalled_rows());
+  EXPECT_FALSE(together.in_order());
+  for (int32_t i = 0; i < 30; ++i) {
+    EXPECT_EQ(together.Add(pool, 1000 + i, RowKind::kKept), one_by_one.Add(pool, 1000 + i, RowKind::kKept)) << i;
+  }
+  together.Clear(pool);
+  one_by_one.Clear(pool);
+}
+
 TEST(HeadRowsTest, ReplacingIsRemovingAndAddingInTheSameSlot) {
   PagePool pool(8, 1024);
   HeadRows head;
