@@ -6,7 +6,8 @@ through gRPC and the command line. With --peer llama.cpp the same on llama.cpp, 
 
 llama.cpp runs bare (bench/engine/llama_peer.py says how and how to install it), in a venv of its own: TIDEPOOL_LLAMA_PYTHON or
 build/llama/bin/python. Its figure for "llama.cpp's best type" is the faster one of the same weights as Q4_0 and as Q8_0, which it
-repacks. Printed: medians over the rounds, and the median and the range of each round's ratio; then the time from a worker's start
+repacks. Cells that begin with "bound" are what a cell before them could reach at best: the same rows without a policy, the same
+prompts without answers. Printed: medians over the rounds, and the median and the range of each round's ratio; then the time from a worker's start
 to the first token of a short prompt, and the peak memory of a worker and of llama.cpp with a context of 4,096 tokens. --svg draws
 the ratios beside their aims.
 """
@@ -30,9 +31,10 @@ STEPS = 48
 
 
 class Peer:
-    """llama.cpp with one model in a process that takes commands."""
+    """llama.cpp with one model in a process that takes commands. What it has been asked before in a round it is not asked again."""
 
     def __init__(self, python, model):
+        self.answers = {}
         self.process = subprocess.Popen([python, PEER, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
         self.hello = self.read()
@@ -44,9 +46,15 @@ class Peer:
         return json.loads(line)
 
     def ask(self, **command):
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        return self.read()
+        line = json.dumps(command)
+        if line not in self.answers:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            self.answers[line] = self.read()
+        return self.answers[line]
+
+    def begin_round(self):
+        self.answers.clear()
 
     def stop(self):
         self.process.stdin.close()
@@ -209,10 +217,23 @@ def cells_of(best):
     fifth = "--budget=0.2"
     for preset in ("d2o", "ada-snapkv"):
         cells.append(Cell(f"decode 7900, {preset} 20 %", decode(7900, 1, f"--preset={preset}", fifth), peer_decode(7900, 1), 8))
+    cells.append(Cell("decode 7900, ada-snapkv 20 %, int8", decode(7900, 1, "--preset=ada-snapkv", fifth, "--kv-precision=int8"),
+                      peer_decode(7900, 1)))
+    cells.append(Cell("bound: decode 1580, nothing evicted", decode(1580, 1, "--preset=full"), peer_decode(7900, 1)))
     recall = ("--preset=ada-snapkv", fifth, "--recall=async", "--recall-index=pq16x4")
     cells.append(Cell("decode 4096 batch 8, ada-snapkv 20 %, async", decode(4096, 8, *recall, recall=True), peer_decode(4096, 8), 10))
-    cells.append(Cell("serve 8 clients, 1k prompts, 64 tokens", lambda ours: ours.serve(8, 1024, 64),
-                      lambda peer: peer.ask(serve=8, prompt=1024, answer=64), 8))
+    cells.append(Cell("bound: decode 819 batch 8, nothing evicted", decode(819, 8, "--preset=full"), peer_decode(4096, 8)))
+    clients, answer = 8, 64
+
+    def peer_serve(peer):
+        return peer.ask(serve=clients, prompt=1024, answer=answer)
+
+    def prompts_alone(ours):
+        served = ours.serve(clients, 1024, 1)
+        return {"rate": served["rate"] * answer, "first": served["first"]}
+
+    cells.append(Cell("serve 8 clients, 1k prompts, 64 tokens", lambda ours: ours.serve(clients, 1024, answer), peer_serve, 8))
+    cells.append(Cell("bound: the same, if answers took no time", prompts_alone, peer_serve))
     return cells
 
 
@@ -290,6 +311,9 @@ def main():
     ours = Ours()
     try:
         for _ in range(arguments.rounds):
+            for one in [peer] + repacked:
+                if one:
+                    one.begin_round()
             for cell in cells:
                 measure(cell, ours, peer)
         if "pace" in extras:
