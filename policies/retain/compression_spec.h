@@ -93,7 +93,7 @@ struct CompressionSpec {
   int budget_tokens = 0;                             // 0: not this one
   int64_t budget_bytes = 0;                          // 0: not this one
   DecodeBudget decode_budget = DecodeBudget::kHeld;  // while decoding
-  int decode_interval = 16;  // held: steps from one selection to the next at most, where the rule itself acts once
+  int decode_interval = 32;  // held: steps from one selection to the next at most, where the rule itself acts once
   PrefillMode prefill = PrefillMode::kWhole;
   int prefill_chunk = 256;  // kChunked: tokens, a multiple of kBlockTokens
 
