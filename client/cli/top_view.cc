@@ -37,6 +37,7 @@ class Rates {
 struct TierFacts {
   uint64_t bytes = 0, limit = 0, objects = 0, corrupt = 0;
   double hits = 0, misses = 0, evictions = 0;  // a second
+  int left_out = 0;                            // pods that leave it out for prefixes
 };
 struct TenantFacts {
   uint64_t memory = 0, memory_quota = 0, disk = 0, disk_quota = 0, pinned = 0;
@@ -65,11 +66,18 @@ void AddTier(const Rates& rate, const v1::StorageTierStats& before, const v1::St
   facts->evictions += rate(before.evictions(), now.evictions());
 }
 
+void AddReads(const v1::TierReadStats& reads, TierFacts* facts) {
+  const auto state = reads.state();
+  if (state == v1::TierReadStats::STATE_LEFT_OUT || state == v1::TierReadStats::STATE_PROBED) ++facts->left_out;
+}
+
 void AddPod(const Rates& rate, const TopLook::Pod& before, const TopLook::Pod& now, Facts* facts) {
   // Of a pod that could not be asked before nothing is known to have changed.
   const v1::GetStatsResponse& then = before.status.ok() ? before.stats : now.stats;
   AddTier(rate, then.memory(), now.stats.memory(), &facts->memory);
   AddTier(rate, then.disk(), now.stats.disk(), &facts->disk);
+  AddReads(now.stats.disk_reads(), &facts->disk);
+  AddReads(now.stats.remote_reads(), &facts->remote);
   if (now.stats.has_remote()) {
     facts->has_remote = true;
     facts->remote.hits += rate(then.remote().hits(), now.stats.remote().hits());
@@ -183,6 +191,8 @@ void AddTierLine(const char* name, const TierFacts& tier, Page* page) {
              ShortNumber(static_cast<double>(tier.objects)), ShortNumber(tier.hits),
              Percent(Share(tier.hits, tier.misses)), ShortNumber(tier.evictions),
              ShortNumber(static_cast<double>(tier.corrupt)));
+  if (tier.left_out > 0)
+    page->Line("        LEFT OUT for prefixes, which are computed faster, in %d pods", tier.left_out);
 }
 
 const char* PodState(const TopLook::Pod& pod) {
@@ -327,7 +337,7 @@ std::string TopJson(const TopLook& before, const TopLook& now) {
     Json json = {
         {"bytes", from.bytes},          {"limit_bytes", from.limit},        {"objects", from.objects},
         {"hits_per_second", from.hits}, {"misses_per_second", from.misses}, {"evictions_per_second", from.evictions},
-        {"corrupt", from.corrupt}};
+        {"corrupt", from.corrupt},      {"left_out_pods", from.left_out}};
     return json;
   };
   out["tiers"]["memory"] = tier(facts.memory);

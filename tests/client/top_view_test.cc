@@ -67,6 +67,17 @@ TEST(TopViewTest, CountersAreShownAsRatesAndSharesOfTheInterval) {
   EXPECT_EQ(json["workers"][0]["generated_tokens_per_second"], 25);
 }
 
+TEST(TopViewTest, ATierThatIsLeftOutForPrefixesSaysSo) {
+  Looks looks;
+  EXPECT_THAT(TopPage(looks.before, looks.now, 0), Not(HasSubstr("LEFT OUT")));
+  looks.now.pods[0].stats.mutable_disk_reads()->set_state(v1::TierReadStats::STATE_LEFT_OUT);
+  EXPECT_THAT(TopPage(looks.before, looks.now, 0),
+              HasSubstr("LEFT OUT for prefixes, which are computed faster, in 1 pods"));
+  const nlohmann::json json = nlohmann::json::parse(TopJson(looks.before, looks.now));
+  EXPECT_EQ(json["tiers"]["disk"]["left_out_pods"], 1);
+  EXPECT_EQ(json["tiers"]["memory"]["left_out_pods"], 0);
+}
+
 TEST(TopViewTest, NoLineIsWiderThanATerminalWhateverTheNamesAre) {
   Looks looks;
   for (TopLook* look : {&looks.before, &looks.now}) {
