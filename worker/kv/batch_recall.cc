@@ -274,30 +274,28 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
   if (scores.shortlist.empty()) return;
   RecallSlice& slice = slices_[unit.slice];
   RowStaging& staging = slice.recall->staging();
-  const HeadRows& head = slice.rows->head(layer, unit.kv_head);
   const int index = HeadIndex(layer, unit.kv_head);
   const size_t row_bytes = backend_->layout().row_bytes();
-  unit.own_scores.resize(scores.group * scores.slots.size());
-  const bool slots_known =
-      backend_->KeyScores(*slice.rows, layer, unit.kv_head, unit.queries, scores.slot, unit.own_scores.data());
-  if (slots_known) scores.SetExactOfSlots(unit.own_scores);
   std::vector<int32_t>& places = unit.near_places;
   std::vector<const char*>& rows = unit.near_rows;
   places.clear();
   rows.clear();
-  std::vector<int32_t> held, slots;  // places of rows with recall slots, read together: a device is asked once
   std::string copy;
+  unit.own_scores.resize(scores.group * scores.slots.size());
+  if (!backend_->KeyScores(*slice.rows, layer, unit.kv_head, unit.queries, scores.slot, unit.own_scores.data())) {
+    copy.resize(scores.slot.size() * row_bytes);
+    backend_->ReadRows(*slice.rows, layer, unit.kv_head, scores.slot, copy.data());  // together: a device is asked once
+    for (size_t i = 0; i < scores.slot.size(); ++i) rows.push_back(copy.data() + i * row_bytes);
+    slice.recall->OwnScores(unit.queries, rows, unit.own_scores.data());
+    rows.clear();
+  }
+  scores.SetExactOfSlots(unit.own_scores);
   for (size_t i = 0; i < scores.shortlist.size(); ++i) {
     const int32_t position = scores.shortlist[i], place = scores.shortlist_place[i];
-    const bool in_slot = scores.state[position] == RecallState::kSlot;
-    const char* row = staging.Find(index, position);
-    if (in_slot && slots_known) continue;
-    if (row != nullptr) {
+    if (scores.state[position] == RecallState::kSlot) continue;
+    if (const char* row = staging.Find(index, position); row != nullptr) {
       places.push_back(place);
       rows.push_back(row);
-    } else if (in_slot) {
-      held.push_back(place);
-      slots.push_back(head.Find(position));
     } else {
       // A row is taken where it is found: acknowledged a moment later, it would be local no more.
       copy.resize(row_bytes);
@@ -309,12 +307,6 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
     }
   }
   slice.recall->Compare(unit.queries, places, rows, scores);
-  if (held.empty()) return;
-  copy.resize(held.size() * row_bytes);
-  backend_->ReadRows(*slice.rows, layer, unit.kv_head, slots, copy.data());
-  rows.clear();
-  for (size_t i = 0; i < held.size(); ++i) rows.push_back(copy.data() + i * row_bytes);
-  slice.recall->Compare(unit.queries, held, rows, scores);
 }
 
 void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {

@@ -378,26 +378,32 @@ void RowRecall::SetNearness(const SequenceRows& rows, const BlockLog& log, int l
   for (float& nearness : scores.nearness) nearness += 1;  // choices are made among what is above 0
 }
 
-void RowRecall::Compare(absl::Span<const float* const> queries, absl::Span<const int32_t> places,
-                        absl::Span<const char* const> rows, RowScores& scores) const {
-  if (places.empty()) return;
-  const auto count = static_cast<int32_t>(places.size());
-  scores.compared += count;
+void RowRecall::OwnScores(absl::Span<const float* const> queries, absl::Span<const char* const> rows,
+                          float* out) const {
+  const size_t count = rows.size();
   if (layout_.type != KvType::kF16) {
-    for (int32_t i = 0; i < count; ++i) {
-      const auto* key = reinterpret_cast<const float*>(rows[i]);
-      for (int g = 0; g < group_; ++g) scores.SetExact(places[i], g, Dot(queries[g], key, layout_.head_dim));
+    for (int g = 0; g < group_; ++g) {
+      for (size_t i = 0; i < count; ++i) {
+        out[g * count + i] = Dot(queries[g], reinterpret_cast<const float*>(rows[i]), layout_.head_dim);
+      }
     }
     return;
   }
-  std::vector<float> own(static_cast<size_t>(group_) * count);
   std::vector<float*> of_query(group_);
-  for (int g = 0; g < group_; ++g) of_query[g] = own.data() + static_cast<size_t>(g) * count;
+  for (int g = 0; g < group_; ++g) of_query[g] = out + g * count;
   // Rows begin with their keys.
-  DotHalvesAt(reinterpret_cast<const uint16_t* const*>(rows.data()), count, layout_.head_dim, group_, queries.data(),
-              of_query.data());
+  DotHalvesAt(reinterpret_cast<const uint16_t* const*>(rows.data()), static_cast<int32_t>(count), layout_.head_dim,
+              group_, queries.data(), of_query.data());
+}
+
+void RowRecall::Compare(absl::Span<const float* const> queries, absl::Span<const int32_t> places,
+                        absl::Span<const char* const> rows, RowScores& scores) const {
+  if (places.empty()) return;
+  scores.compared += static_cast<int>(places.size());
+  std::vector<float> own(static_cast<size_t>(group_) * places.size());
+  OwnScores(queries, rows, own.data());
   for (int g = 0; g < group_; ++g) {
-    for (int32_t i = 0; i < count; ++i) scores.SetExact(places[i], g, of_query[g][i]);
+    for (size_t i = 0; i < places.size(); ++i) scores.SetExact(places[i], g, own[g * places.size() + i]);
   }
 }
 

@@ -90,6 +90,8 @@ class RowRecall {
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, RowScores& scores, IndexScan& scan) const;
   void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
+  // q.k of rows by their own keys: out[group][rows].
+  void OwnScores(absl::Span<const float* const> queries, absl::Span<const char* const> rows, float* out) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the scores of the rows' own
   // keys take the place of the estimates.
   void Compare(absl::Span<const float* const> queries, absl::Span<const int32_t> places,
