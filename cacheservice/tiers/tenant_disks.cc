@@ -289,6 +289,12 @@ uint64_t TenantDisks::UsedBytes() const {
   return bytes;
 }
 
+uint64_t TenantDisks::losses() const {
+  uint64_t losses = database_->losses();
+  for (const std::shared_ptr<Own>& own : All()) losses += own->database->losses();
+  return losses;
+}
+
 bool TenantDisks::writable() const {
   for (const std::shared_ptr<Own>& own : All()) {
     if (!own->database->writable()) return false;

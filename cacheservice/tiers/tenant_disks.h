@@ -66,6 +66,7 @@ class TenantDisks {
   absl::Status Flush();
   absl::Status Compact();
   uint64_t UsedBytes() const;
+  uint64_t losses() const;  // as Database's
   bool writable() const;
 
  private:

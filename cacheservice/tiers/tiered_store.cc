@@ -449,6 +449,7 @@ absl::Status TieredStore::Impl::SetMemoryBytes(uint64_t memory_bytes) {
 
 absl::Status TieredStore::Impl::Drain() {
   absl::Status first_failure;
+  const uint64_t losses = disk_->losses();
   const std::vector<BlockId> ids = memory_.Ids();
   for (size_t first = 0; first < ids.size(); first += kDrainBatch) {
     std::vector<DiskPut> batch;
@@ -463,7 +464,8 @@ absl::Status TieredStore::Impl::Drain() {
   }
   queue_.Drain();
   first_failure.Update(disk_->Flush());
-  // A disk that failed and works again meanwhile may have lost what was not in files yet.
+  if (disk_->losses() == losses) return first_failure;
+  // The disk failed and works again: what was not in files yet is lost. (Else what is not there has made room.)
   const auto lost = std::count_if(ids.begin(), ids.end(),
                                   [this](const BlockId& id) { return memory_.Contains(id) && !disk_->Contains(id); });
   if (lost > 0) first_failure.Update(absl::ResourceExhaustedError(absl::StrCat(lost, " values are not on disk")));

@@ -157,6 +157,18 @@ TEST_F(TieredStoreTest, AfterADrainEverythingIsThereInTheNextProcess) {
   for (int number = 0; number < kMoreThanMemory; ++number) EXPECT_TRUE(Holds(number)) << number;
 }
 
+TEST_F(TieredStoreTest, ADrainThatMakesRoomOnTheDiskIsNoFailure) {
+  Fill(0, 2500);  // more than the disk holds
+  ASSERT_TRUE(store_->Drain().ok());
+  int oldest = 0;
+  while (!store_->Contains(Id(oldest))) ++oldest;
+  ASSERT_GT(oldest, 0);
+  ASSERT_TRUE(Holds(oldest));
+  ASSERT_EQ(store_->Stats().promotions, 1u);
+  Fill(3000, 3);
+  EXPECT_TRUE(store_->Drain().ok()) << "the oldest left the disk, and is in memory";
+}
+
 TEST_F(TieredStoreTest, AGatherTakesRowsFromBothTiersInOrderAndNamesWhatIsMissing) {
   Fill(0, kMoreThanMemory);  // the first are on disk, the last in memory
   std::vector<RowSelection> selections;
