@@ -513,7 +513,7 @@ std::vector<BlockId> DiskTier::Ids(bool durable_only) {
 }
 
 bool DiskTier::Repeats(const BlockId& id) {
-  ForgetLost();
+  if (losses_forgotten_ != database_->losses()) return false;  // Put finds out, and may wait for the disk
   MutexLock lock(&mutex_);
   const std::optional<DiskIndex::Location> there = index_.Find(id);
   if (!there.has_value() || index_.LeavesSoon(*there)) return false;

@@ -73,7 +73,8 @@ class DiskTier {
   std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
 
   bool Contains(const BlockId& id);
-  // Whether Put, not durable, would find it there and do nothing. Counted as Put counts it.
+  // Whether Put, not durable, would find it there and do nothing. Counted as Put counts it. Never reads the disk: false
+  // while that would have to be asked.
   bool Repeats(const BlockId& id);
   // Whose value; nullopt: it is not there.
   std::optional<TenantId> TenantOf(const BlockId& id);
