@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/container/fixed_array.h"
 #include "base/check.h"
 #include "policies/recall/cosine_probe.h"
 #include "worker/kernels/cpu/attention.h"
@@ -389,7 +390,7 @@ void RowRecall::OwnScores(absl::Span<const float* const> queries, absl::Span<con
     }
     return;
   }
-  std::vector<float*> of_query(group_);
+  absl::FixedArray<float*, 16> of_query(group_);
   for (int g = 0; g < group_; ++g) of_query[g] = out + g * count;
   // Rows begin with their keys.
   DotHalvesAt(reinterpret_cast<const uint16_t* const*>(rows.data()), static_cast<int32_t>(count), layout_.head_dim,
@@ -400,7 +401,7 @@ void RowRecall::Compare(absl::Span<const float* const> queries, absl::Span<const
                         absl::Span<const char* const> rows, RowScores& scores) const {
   if (places.empty()) return;
   scores.compared += static_cast<int>(places.size());
-  std::vector<float> own(static_cast<size_t>(group_) * places.size());
+  absl::FixedArray<float, 1024> own(static_cast<size_t>(group_) * places.size());
   OwnScores(queries, rows, own.data());
   for (int g = 0; g < group_; ++g) {
     for (size_t i = 0; i < places.size(); ++i) scores.SetExact(places[i], g, own[g * places.size() + i]);
