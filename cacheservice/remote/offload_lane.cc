@@ -178,8 +178,6 @@ grpc::Status OffloadLane::RunStream() {
     writing_ = true;
   }
   hello_sent_ = false;
-  value_.reset();
-  entry_.reset();
   last_sequence_ = 0;
   Stream stream(channel_.get(), kOffloadMethod, &context,
                 {.next = [this] { return NextMessage(); },
@@ -210,6 +208,9 @@ grpc::Status OffloadLane::RunStream() {
   }
   // Not cancelled when the service ended it: that would hide its reason. The destructor cancels when the lane stops.
   const grpc::Status status = stream.Finish();
+  // Nobody writes any more. The value may have been half written; the next stream, if one comes, begins with another.
+  value_.reset();
+  entry_.reset();
   {
     MutexLock lock(&mutex_);
     context_ = nullptr;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
@@ -31,6 +32,7 @@ class StrangeService final : public v1::CacheStore::Service {
     v1::OffloadRequest request;
     while (stream->Read(&request)) {
       v1::OffloadResponse response;
+      if (request.has_frame() && refuses_frames) return {grpc::StatusCode::INVALID_ARGUMENT, "no blocks"};
       if (request.has_hello()) {
         response.mutable_accepted()->set_credit_bytes(16 << 20);
       } else if (answer_after == absl::ZeroDuration()) {
@@ -88,6 +90,7 @@ class StrangeService final : public v1::CacheStore::Service {
   std::function<void(v1::RecallResponse*)> recall;  // null: no answer
   absl::Duration answer_after;                      // of each value that is offloaded; 0: no answer
   int offload_code = 0;                             // google.rpc code of those answers
+  bool refuses_frames = false;                      // ends the stream at the first one
   std::atomic<int> values{0};                       // that were answered
   std::vector<v1::FetchBlocksResponse> frames, checked_frames;
   int breaks = 0;  // so many calls break after they were obeyed
@@ -185,6 +188,18 @@ TEST_F(StrangeServiceTest, AValueThatIsNotAnsweredFailsWhenItsPatienceEnds) {
   const absl::Status status = Offload(*cache, 1, test::NumberedValue(1, 0)).get();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(cache->Stats().offload_failures, 1);
+}
+
+// The stream ends in the middle of a value, and no other value comes that would need another stream.
+TEST_F(StrangeServiceTest, AValueThatWasHalfSentWhenTheStreamEndedIsFreeWhenItHasFailed) {
+  service_.refuses_frames = true;
+  auto cache = *RemoteCache::Connect(options_);
+  auto held = std::make_shared<std::promise<absl::Status>>();
+  cache->Offload({test::NumberedKey(1), 0}, std::string(6 << 20, 'x'), {},
+                 [held](absl::Status status) { held->set_value(std::move(status)); });
+  EXPECT_TRUE(absl::IsInvalidArgument(held->get_future().get()));
+  EXPECT_TRUE(test::Eventually([&] { return held.use_count() == 1; }, std::chrono::seconds(20)))
+      << "the lane keeps the value and who waits for it";
 }
 
 TEST_F(StrangeServiceTest, AFullBufferRefusesWhatIsOfferedAndEveryValueIsAnsweredOnce) {
