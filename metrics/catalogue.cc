@@ -89,8 +89,12 @@ constexpr MetricDefinition kCatalogue[] = {
     {"tidepool_offload_bytes_total", kWorker, kCounter, "", "Bytes of them"},
     {"tidepool_offload_failures_total", kWorker, kCounter, "",
      "Blocks in one layer that were not stored: the write-behind queue was full, or the service away or full"},
+    {"tidepool_offload_resent_blocks_total", kWorker, kCounter, "",
+     "Blocks in one layer that arrived damaged at the cache service and were sent again"},
     {"tidepool_fetch_blocks_total", kWorker, kCounter, "", "Blocks in one layer fetched for sessions and prefixes"},
     {"tidepool_fetch_bytes_total", kWorker, kCounter, "", "Bytes of them"},
+    {"tidepool_fetch_refetched_blocks_total", kWorker, kCounter, "",
+     "Blocks in one layer that came damaged from the cache service and were fetched again"},
     {"tidepool_cache_reconnects_total", kWorker, kCounter, "", "Streams to the cache service that were made anew"},
 
     // The cache service.

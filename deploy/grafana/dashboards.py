@@ -69,6 +69,8 @@ WORKERS = [
     ("Trouble with the cache service", "short", [(rate("tidepool_offload_failures_total"), "blocks not stored"),
                                                  (rate("tidepool_offload_blocks_total"), "blocks stored"),
                                                  (rate("tidepool_fetch_blocks_total"), "blocks fetched"),
+                                                 (rate("tidepool_offload_resent_blocks_total"), "sent again: arrived damaged"),
+                                                 (rate("tidepool_fetch_refetched_blocks_total"), "fetched again: came damaged"),
                                                  (rate("tidepool_cache_reconnects_total"), "reconnects")], "Per second."),
     ("Memory", "bytes", [(gauge("process_resident_memory_bytes"), "resident {{job}} {{instance}}"),
                          (gauge("tidepool_kv_cache_used_bytes"), "slot pages {{instance}}"),

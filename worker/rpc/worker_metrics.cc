@@ -86,8 +86,10 @@ void AddCacheClient(const BlockCacheStats& stats, MetricsPage& page) {
   page.Add("tidepool_offload_blocks_total", Number(stats.offloaded_blocks));
   page.Add("tidepool_offload_bytes_total", Number(stats.offloaded_bytes));
   page.Add("tidepool_offload_failures_total", Number(stats.offload_failures));
+  page.Add("tidepool_offload_resent_blocks_total", Number(stats.resent_blocks));
   page.Add("tidepool_fetch_blocks_total", Number(stats.fetched_blocks));
   page.Add("tidepool_fetch_bytes_total", Number(stats.fetched_bytes));
+  page.Add("tidepool_fetch_refetched_blocks_total", Number(stats.refetched_blocks));
   page.Add("tidepool_cache_reconnects_total", Number(stats.reconnects));
 }
 
