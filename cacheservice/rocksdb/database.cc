@@ -159,14 +159,21 @@ absl::StatusOr<std::unique_ptr<OpenFiles>> OpenDatabase(const DatabaseOptions& o
 
 class Database::Impl {
  public:
-  Impl(DatabaseOptions options, std::unique_ptr<rocksdb::Env> env, std::unique_ptr<OpenFiles> files)
-      : options_(std::move(options)), env_(std::move(env)), files_(std::move(files)) {
+  explicit Impl(DatabaseOptions options)
+      : options_(std::move(options)),
+        env_(MakeResumableEnv(options_.env != nullptr ? options_.env : rocksdb::Env::Default(), &failed_reads_)) {}
+
+  // Before all else.
+  absl::Status Open() {
+    TP_ASSIGN_OR_RETURN(files_, OpenDatabase(options_, env_.get(), /*damaged=*/false));
     MutexLock lock(&mutex_);
     damaged_ = files_->damaged;
+    return absl::OkStatus();
   }
 
   const DatabaseOptions& options() const { return options_; }
   uint64_t losses() const { return losses_; }
+  uint64_t failed_reads() const { return failed_reads_; }
 
   // Holds the files open for one call; waits while they are opened anew. A thread holds one at a time.
   class Use {
@@ -335,6 +342,7 @@ class Database::Impl {
   }
 
   const DatabaseOptions options_;
+  std::atomic<uint64_t> failed_reads_{0};  // of files
   const std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<OpenFiles> files_;  // changes only in Reopen, while there is no Use; null: could not be opened
   std::atomic<uint64_t> losses_{0};
@@ -365,9 +373,8 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const DatabaseOptions& 
   if (error) {
     return absl::UnavailableError(absl::StrCat("data_dir ", options.data_dir, " cannot be made: ", error.message()));
   }
-  std::unique_ptr<rocksdb::Env> env = MakeResumableEnv(options.env != nullptr ? options.env : rocksdb::Env::Default());
-  TP_ASSIGN_OR_RETURN(std::unique_ptr<OpenFiles> files, OpenDatabase(options, env.get(), /*damaged=*/false));
-  std::unique_ptr<Database> database(new Database(std::make_unique<Impl>(options, std::move(env), std::move(files))));
+  std::unique_ptr<Database> database(new Database(std::make_unique<Impl>(options)));
+  TP_RETURN_IF_ERROR(database->impl_->Open());
 
   ReadResult read = database->Get(Family::kMeta, kFormatKey);
   if (absl::IsDataLoss(read.status())) {  // the other files are none the worse for it
@@ -455,11 +462,14 @@ absl::Status Database::Scan(Family family, std::string_view first, std::string_v
   impl_->ReopenIfDue();
   const Impl::Use use(impl_.get());
   if (!use) return use.NotOpen();
+  const uint64_t failed_reads = impl_->failed_reads();
   const std::unique_ptr<rocksdb::Iterator> it(use.db()->NewIterator(read, use.handle(family)));
-  for (it->Seek(ToSlice(first)); it->Valid(); it->Next()) {
-    if (!visit(ToView(it->key()), ToView(it->value()))) return absl::OkStatus();
-  }
-  return it->status().ok() ? absl::OkStatus() : ReadError(it->status());
+  it->Seek(ToSlice(first));
+  while (it->Valid() && visit(ToView(it->key()), ToView(it->value()))) it->Next();
+  if (!it->status().ok()) return ReadError(it->status());
+  // The iterator may not say so (resumable_files.h). Perhaps it was another's read: then this is one error too many.
+  if (impl_->failed_reads() != failed_reads) return absl::UnavailableError("database: a read failed during the scan");
+  return absl::OkStatus();
 }
 
 std::string Database::LargestKeyInFiles(Family family) const {

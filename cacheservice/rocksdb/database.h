@@ -69,7 +69,8 @@ class Database {
   std::vector<ReadResult> MultiGet(Family family, absl::Span<const std::string> keys) const;
 
   // Calls visit(key, value) in order of keys in [first, end) until it returns false; an empty `end` means no end.
-  // DataLoss: at the first damage; a file that cannot be opened may be met before the first key.
+  // DataLoss: at the first damage; a file that cannot be opened may be met before the first key. Unavailable: the disk
+  // could not be read, and what was visited may not be all.
   absl::Status Scan(Family family, std::string_view first, std::string_view end,
                     absl::FunctionRef<bool(std::string_view key, std::string_view value)> visit) const;
 

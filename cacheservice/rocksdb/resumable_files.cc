@@ -13,6 +13,8 @@ using rocksdb::DataVerificationInfo;
 using rocksdb::DirFsyncOptions;
 using rocksdb::FileOptions;
 using rocksdb::FSDirectory;
+using rocksdb::FSRandomAccessFile;
+using rocksdb::FSReadRequest;
 using rocksdb::FSWritableFile;
 using rocksdb::IODebugContext;
 using rocksdb::IOOptions;
@@ -67,6 +69,31 @@ class ResumableFile final : public rocksdb::FSWritableFileOwnerWrapper {
   }
 };
 
+class CountedFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
+ public:
+  using Base = FSRandomAccessFileOwnerWrapper;
+  CountedFile(std::unique_ptr<FSRandomAccessFile> file, std::atomic<uint64_t>* failed_reads)
+      : Base(std::move(file)), failed_reads_(failed_reads) {}
+
+  IOStatus Read(uint64_t offset, size_t bytes, const IOOptions& options, Slice* result, char* scratch,
+                IODebugContext* context) const override {
+    IOStatus status = Base::Read(offset, bytes, options, result, scratch, context);
+    if (!status.ok()) ++*failed_reads_;
+    return status;
+  }
+  IOStatus MultiRead(FSReadRequest* requests, size_t count, const IOOptions& options,
+                     IODebugContext* context) override {
+    IOStatus status = Base::MultiRead(requests, count, options, context);
+    bool failed = !status.ok();
+    for (size_t i = 0; i < count; ++i) failed = failed || !requests[i].status.ok();
+    if (failed) ++*failed_reads_;
+    return status;
+  }
+
+ private:
+  std::atomic<uint64_t>* const failed_reads_;
+};
+
 class ResumableDirectory final : public rocksdb::FSDirectoryWrapper {
  public:
   using Base = FSDirectoryWrapper;
@@ -83,9 +110,20 @@ class ResumableDirectory final : public rocksdb::FSDirectoryWrapper {
 
 class ResumableFiles final : public rocksdb::FileSystemWrapper {
  public:
-  explicit ResumableFiles(const std::shared_ptr<FileSystem>& base) : FileSystemWrapper(base) {}
+  ResumableFiles(const std::shared_ptr<FileSystem>& base, std::atomic<uint64_t>* failed_reads)
+      : FileSystemWrapper(base), failed_reads_(failed_reads) {}
   const char* Name() const override { return "TidepoolResumableFiles"; }
 
+  IOStatus NewRandomAccessFile(const std::string& name, const FileOptions& options,
+                               std::unique_ptr<FSRandomAccessFile>* file, IODebugContext* context) override {
+    IOStatus status = target()->NewRandomAccessFile(name, options, file, context);
+    if (status.ok()) {
+      *file = std::make_unique<CountedFile>(std::move(*file), failed_reads_);
+    } else {
+      ++*failed_reads_;
+    }
+    return status;
+  }
   IOStatus NewWritableFile(const std::string& name, const FileOptions& options, std::unique_ptr<FSWritableFile>* file,
                            IODebugContext* context) override {
     return Wrapped(target()->NewWritableFile(name, options, file, context), file);
@@ -114,17 +152,21 @@ class ResumableFiles final : public rocksdb::FileSystemWrapper {
     if (status.ok()) *file = std::make_unique<ResumableFile>(std::move(*file));
     return Retryable(std::move(status));
   }
+
+  std::atomic<uint64_t>* const failed_reads_;
 };
 
 class ResumableEnv final : public rocksdb::EnvWrapper {
  public:
-  explicit ResumableEnv(rocksdb::Env* base) : EnvWrapper(base) {
-    file_system_ = std::make_shared<ResumableFiles>(base->GetFileSystem());
+  ResumableEnv(rocksdb::Env* base, std::atomic<uint64_t>* failed_reads) : EnvWrapper(base) {
+    file_system_ = std::make_shared<ResumableFiles>(base->GetFileSystem(), failed_reads);
   }
 };
 
 }  // namespace
 
-std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base) { return std::make_unique<ResumableEnv>(base); }
+std::unique_ptr<rocksdb::Env> MakeResumableEnv(rocksdb::Env* base, std::atomic<uint64_t>* failed_reads) {
+  return std::make_unique<ResumableEnv>(base, failed_reads);
+}
 
 }  // namespace tidepool

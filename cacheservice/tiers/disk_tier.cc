@@ -458,6 +458,7 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
     }
   }
   if (absl::IsUnavailable(damage)) return damage;
+  if (damage.ok()) ForgetLost();  // the files may have been opened anew, without it, to read it
   bool was_there = false;
   {
     MutexLock lock(&mutex_);

@@ -25,6 +25,9 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   void set_writes(Writes writes) { writes_ = writes; }
   void set_reads_fail(bool fail) { reads_fail_ = fail; }
+  // The read after so many others fails, and none after it; negative: none does.
+  void FailReadAfter(int reads) { reads_left_ = reads; }
+  bool read_has_failed() const { return reads_left_ < 0; }
   // What each read takes longer. Those under way end when there is none any more.
   void set_read_delay(std::chrono::milliseconds delay) {
     MutexLock lock(&mutex_);
@@ -83,14 +86,14 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
         : FSRandomAccessFileOwnerWrapper(std::move(file)), disk_(disk) {}
     rocksdb::IOStatus Read(uint64_t offset, size_t n, const rocksdb::IOOptions& options, rocksdb::Slice* result,
                            char* scratch, rocksdb::IODebugContext* context) const override {
-      if (disk_->reads_fail_) return rocksdb::IOStatus::IOError("injected", "Input/output error");
+      if (disk_->ReadFails()) return rocksdb::IOStatus::IOError("injected", "Input/output error");
       disk_->DelayRead();
       return FSRandomAccessFileOwnerWrapper::Read(offset, n, options, result, scratch, context);
     }
     rocksdb::IOStatus MultiRead(rocksdb::FSReadRequest* requests, size_t count, const rocksdb::IOOptions& options,
                                 rocksdb::IODebugContext* context) override {
       disk_->DelayRead();
-      if (!disk_->reads_fail_) return FSRandomAccessFileOwnerWrapper::MultiRead(requests, count, options, context);
+      if (!disk_->ReadFails()) return FSRandomAccessFileOwnerWrapper::MultiRead(requests, count, options, context);
       for (size_t i = 0; i < count; ++i) {
         requests[i].status = rocksdb::IOStatus::IOError("injected", "Input/output error");
       }
@@ -101,6 +104,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
     FaultyFileSystem* const disk_;
   };
 
+  bool ReadFails() { return reads_fail_ || (reads_left_ >= 0 && reads_left_-- == 0); }
   void DelayRead() {
     MutexLock lock(&mutex_);
     const auto until = std::chrono::steady_clock::now() + read_delay_;
@@ -123,6 +127,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   std::atomic<Writes> writes_{Writes::kWork};
   std::atomic<bool> reads_fail_{false};
+  std::atomic<int> reads_left_{-1};
   Mutex mutex_;
   CondVar changed_;
   std::chrono::milliseconds read_delay_ ABSL_GUARDED_BY(mutex_){0};

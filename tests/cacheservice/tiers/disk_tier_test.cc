@@ -68,6 +68,18 @@ class DiskTierTest : public testing::Test {
     disk_->set_writes(FaultyFileSystem::Writes::kWork);
     ASSERT_TRUE(Put(kLast).ok());
   }
+  // Values of this number in the files, whatever the index says.
+  int StoredAs(int number) {
+    int found = 0;
+    EXPECT_TRUE(database_
+                    ->Scan(Family::kBlockValues, {}, {},
+                           [&](std::string_view key, std::string_view) {
+                             found += key.substr(8, 16) == Id(number).key.AsString() ? 1 : 0;
+                             return true;
+                           })
+                    .ok());
+    return found;
+  }
   // Alters one byte of a stored value below the tier, with RocksDB's own checksum right.
   void FlipByte(int number, size_t offset) {
     std::string key, value;
@@ -286,12 +298,34 @@ TEST_F(DiskTierTest, WhatAFailingDiskLostIsNotThereAndIsWrittenWhenItIsPutAgain)
 }
 
 TEST_F(DiskTierTest, ThePlaceOfAPutThatFailedIsNotGivenToAnother) {
+  ASSERT_TRUE(database_->Flush().ok());  // else the log is given up, with what is in it, when files are opened anew
   disk_->set_writes(FaultyFileSystem::Writes::kNoSync);
   ASSERT_FALSE(Put(1).ok());  // and is in the log all the same
   disk_->set_writes(FaultyFileSystem::Writes::kWork);
   ASSERT_TRUE(Put(2, /*durable=*/false).ok());
+  ASSERT_EQ(StoredAs(1), 1) << "it came back from the log";
   LoseUnlogged();
+  // What came back has the place that the index has for what is lost, if there were two of one number.
   EXPECT_FALSE(tier_->Contains(Id(2)));
+  EXPECT_EQ(*Get(2), nullptr);
+  EXPECT_EQ(tier_->Stats().corrupt, 0u);
+}
+
+TEST_F(DiskTierTest, WhatIsLostWhileFilesAreOpenedAnewToReadItIsAMissAndNoDamage) {
+  ASSERT_TRUE(Put(1).ok());
+  Reopen();
+  ASSERT_TRUE(Put(2, /*durable=*/false).ok());
+  disk_->set_writes(FaultyFileSystem::Writes::kDiskFull);
+  ASSERT_FALSE(Put(3).ok());
+  disk_->set_reads_fail(true);
+  disk_->set_writes(FaultyFileSystem::Writes::kWork);
+  ASSERT_FALSE(Put(3).ok());  // closes the files, which cannot be opened
+  disk_->set_reads_fail(false);
+  const uint64_t losses = database_->losses();
+  EXPECT_EQ(*Get(2), nullptr);
+  EXPECT_GT(database_->losses(), losses) << "they were opened to read it";
+  EXPECT_TRUE(Holds(1));
+  EXPECT_EQ(tier_->Stats().corrupt, 0u);
 }
 
 TEST_F(DiskTierTest, ADiskThatCannotBeReadIsUnavailableAndNothingIsForgotten) {
