@@ -3,9 +3,12 @@
 #ifndef TIDEPOOL_CACHESERVICE_EMBEDDED_CACHE_STORAGE_H_
 #define TIDEPOOL_CACHESERVICE_EMBEDDED_CACHE_STORAGE_H_
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "cacheservice/manifests/manifest_store_disk.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/cache_options.h"
@@ -23,7 +26,8 @@ struct CacheStorage {
 
   // InvalidArgument as CacheOptions::Validate; FailedPrecondition when another process has the directory open, or its
   // format is of another version; else the error of the disk, with the directory's name.
-  static absl::StatusOr<CacheStorage> Open(const CacheOptions& options);
+  // `clock` dates uses and manifests.
+  static absl::StatusOr<CacheStorage> Open(const CacheOptions& options, std::function<absl::Time()> clock = absl::Now);
 };
 
 }  // namespace tidepool

@@ -127,6 +127,7 @@ absl::Status DiskManifestStore::Write(const SessionManifest& given, Kind kind, a
     Reserve(new_bytes, old_bytes).IgnoreError();
     return written;
   }
+  if (on_use_) on_use_(manifest);
   MutexLock lock(&mutex_);
   ++stats_.puts;
   stats_.sessions += !stored.has_value();
@@ -162,6 +163,7 @@ absl::StatusOr<std::optional<SessionManifest>> DiskManifestStore::Get(std::strin
                                                                       std::string_view session_id,
                                                                       absl::Time deadline) {
   absl::StatusOr<std::optional<SessionManifest>> manifest = Read(tenant, session_id);
+  if (on_use_ && manifest.ok() && manifest->has_value()) on_use_(**manifest);
   MutexLock lock(&mutex_);
   ++stats_.gets;
   if (!manifest.ok()) {
@@ -223,6 +225,20 @@ absl::StatusOr<ManifestPage> DiskManifestStore::List(std::string_view tenant, in
     return true;
   }));
   return page;
+}
+
+absl::Status DiskManifestStore::Visit(absl::Time since, absl::FunctionRef<void(const SessionManifest&)> visit) {
+  std::string token;
+  do {
+    TP_ASSIGN_OR_RETURN(const ManifestPage page, List("", /*limit=*/1000, token));
+    for (const ManifestSummary& summary : page.sessions) {
+      if (absl::FromUnixMillis(summary.updated_unix_ms) <= since) continue;
+      TP_ASSIGN_OR_RETURN(const std::optional<SessionManifest> manifest, Read(summary.tenant, summary.session_id));
+      if (manifest.has_value()) visit(*manifest);
+    }
+    token = page.next_page_token;
+  } while (!token.empty());
+  return absl::OkStatus();
 }
 
 ManifestStats DiskManifestStore::Stats() const {

@@ -10,9 +10,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -62,6 +64,11 @@ class DiskManifestStore final : public ManifestStore {
   // InvalidArgument: a limit out of range or a token that this call never gave.
   absl::StatusOr<ManifestPage> List(std::string_view tenant, int limit, std::string_view page_token) const;
 
+  // Each session that was stored after `since`, until the first that cannot be read.
+  absl::Status Visit(absl::Time since, absl::FunctionRef<void(const SessionManifest&)> visit);
+  // Told of each manifest that is stored or read, from the thread that does. Set before the first of them.
+  void OnUse(std::function<void(const SessionManifest&)> on_use) { on_use_ = std::move(on_use); }
+
   ManifestStats Stats() const;
 
  private:
@@ -82,7 +89,8 @@ class DiskManifestStore final : public ManifestStore {
   Database* const database_;
   const uint64_t limit_bytes_;
   const std::function<absl::Time()> clock_;
-  std::array<Mutex, kStripes> stripes_;  // held over read-check-write of a session; taken before mutex_
+  std::function<void(const SessionManifest&)> on_use_;  // null: nobody wants to know
+  std::array<Mutex, kStripes> stripes_;                 // held over read-check-write of a session; taken before mutex_
   mutable Mutex mutex_;
   ManifestStats stats_ ABSL_GUARDED_BY(mutex_);
 };

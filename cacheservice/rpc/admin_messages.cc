@@ -16,6 +16,8 @@ void Fill(const TierStats& from, v1::StorageTierStats& to) {
   to.set_evictions(from.evictions);
   to.set_corrupt(from.corrupt);
   to.set_write_failures(from.write_failures);
+  to.set_expired(from.expired);
+  to.set_renewed(from.renewed);
 }
 
 v1::RemoteTierStats::Breaker BreakerOf(RemoteTierStats::Breaker state) {

@@ -20,6 +20,10 @@ ABSL_FLAG(std::string, data_dir, "", "directory of the database; made if absent,
 ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 16TiB");
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
+ABSL_FLAG(
+    absl::Duration, disk_ttl, absl::ZeroDuration(),
+    "block values on disk that nobody has written or read for so long leave it, 1s to 87600h; 0: they leave only to "
+    "make room");
 ABSL_FLAG(absl::Duration, slow_tier_retry, absl::Seconds(5),
           "a tier that is slower than computing is left out for prefixes, and tried again so much later, then after "
           "pauses that double up to 60 times as long: 1ms to 1h");
@@ -114,6 +118,7 @@ int main(int argc, char** argv) {
   options.cache.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   options.cache.slow_tier_retry = absl::GetFlag(FLAGS_slow_tier_retry);
   options.cache.disk_bytes = *disk;
+  options.cache.disk_ttl = absl::GetFlag(FLAGS_disk_ttl);
 
   if (absl::GetFlag(FLAGS_validate_config)) {
     const absl::Status valid = tidepool::ValidateCacheServerOptions(options);

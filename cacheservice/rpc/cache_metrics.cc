@@ -61,6 +61,8 @@ void AddBlocks(const CacheStats& stats, MetricsPage& page) {
   page.Add("tidepool_cache_misses_total", Number(remote.unavailable + remote.failed), {{"reason", "unavailable"}});
   page.Add("tidepool_cache_misses_total", Number(stats.late_blocks), {{"reason", "late"}});
   page.Add("tidepool_cache_misses_total", Number(stats.slow_blocks), {{"reason", "slow"}});
+  page.Add("tidepool_cache_disk_expired_total", Number(stats.disk.expired));
+  page.Add("tidepool_cache_disk_renewed_total", Number(stats.disk.renewed));
   page.Add("tidepool_cache_demotions_total", Number(stats.demotions));
   page.Add("tidepool_cache_promotions_total", Number(stats.promotions));
   page.Add("tidepool_cache_queue_drops_total", Number(stats.dropped));

@@ -21,6 +21,7 @@ v1::BlockPlace::Departure DepartureTo(Departure::Reason reason) {
     case Departure::Reason::kQuota: return v1::BlockPlace::DEPARTURE_QUOTA;
     case Departure::Reason::kCorrupt: return v1::BlockPlace::DEPARTURE_CORRUPT;
     case Departure::Reason::kDisk: return v1::BlockPlace::DEPARTURE_DISK;
+    case Departure::Reason::kUnused: return v1::BlockPlace::DEPARTURE_UNUSED;
   }
   return v1::BlockPlace::DEPARTURE_UNSPECIFIED;
 }

@@ -10,6 +10,7 @@
 namespace tidepool {
 namespace {
 
+constexpr absl::Duration kMostDiskTtl = absl::Hours(87'600);
 constexpr uint64_t kMaxDefaultDemotionQueueBytes = 64 * CacheOptions::kMiB;
 
 absl::Status CheckRange(const char* field, uint64_t value, uint64_t least, uint64_t most) {
@@ -30,6 +31,10 @@ absl::Status CacheOptions::Validate() const {
         absl::StrCat("memory_policy '", memory_policy, "' is not one of ", kMemoryPolicies));
   }
   TP_RETURN_IF_ERROR(CheckRange("disk_bytes", disk_bytes, 16 * kMiB, 1024 * kTiB));
+  if (disk_ttl != absl::ZeroDuration() && (disk_ttl < absl::Seconds(1) || disk_ttl > kMostDiskTtl)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("disk_ttl ", absl::FormatDuration(disk_ttl), " is not 0 or in 1s to 87600h"));
+  }
   TP_RETURN_IF_ERROR(CheckRange("manifest_bytes", manifest_bytes, kMiB, 16 * kTiB));
   if (demotion_queue_bytes != 0) {
     TP_RETURN_IF_ERROR(

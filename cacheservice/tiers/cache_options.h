@@ -20,9 +20,11 @@ struct CacheOptions {
   uint64_t memory_bytes = 1 * kGiB;     // block values in memory, demotion queue included; 256 KiB to 16 TiB
   std::string memory_policy = "chain";  // which value leaves memory next: chain, lru or sieve
   uint64_t disk_bytes = 8 * kGiB;       // block values on disk; 16 MiB to 1024 TiB
-  uint64_t manifest_bytes = 1 * kGiB;   // all session manifests, never evicted; 1 MiB to 16 TiB
-  uint64_t demotion_queue_bytes = 0;    // evicted from memory, not yet on disk; 0: an eighth of memory_bytes, at most
-                                        // 64 MiB; else 256 KiB to half of memory_bytes
+  absl::Duration disk_ttl;             // block values on disk that nobody uses for so long leave; 0: only to make room;
+                                       // else 1 s to 10 years of 365 days
+  uint64_t manifest_bytes = 1 * kGiB;  // all session manifests, never evicted; 1 MiB to 16 TiB
+  uint64_t demotion_queue_bytes = 0;   // evicted from memory, not yet on disk; 0: an eighth of memory_bytes, at most
+                                       // 64 MiB; else 256 KiB to half of memory_bytes
   uint64_t write_behind_bytes = 64 * kMiB;  // embedded cache: offloaded, not yet stored; 256 KiB to 16 GiB
   int recall_threads = 2;                   // embedded cache: recalls answered at a time; 1 to 64
   RemoteTierOptions remote;                 // below the disk; default: none

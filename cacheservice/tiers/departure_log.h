@@ -22,6 +22,7 @@ struct Departure {
     kQuota,    // dropped: its tenant's oldest, past his quota
     kCorrupt,  // a checksum differed
     kDisk,     // left memory and could not be written to disk
+    kUnused,   // left the disk: nobody had used it for long
   };
   Reason reason = Reason::kNone;
   absl::Time when = absl::InfinitePast();

@@ -5,6 +5,13 @@
 #include "base/check.h"
 
 namespace tidepool {
+namespace {
+
+// Of one look for values that nobody uses.
+constexpr int kMostLooked = 4096;
+constexpr uint64_t kMostUsedBytes = uint64_t{4} << 20;  // at least one value
+
+}  // namespace
 
 std::optional<DiskIndex::Location> DiskIndex::Find(const BlockId& id) const {
   const auto found = locations_.find(id);
@@ -21,7 +28,8 @@ void DiskIndex::Discount(const Location& location) {
 int64_t DiskIndex::Add(const BlockId& id, const Location& location, Observer dropped) {
   TIDEPOOL_CHECK(location.sequence >= next_sequence_);
   next_sequence_ = location.sequence + 1;
-  records_.push_back({.sequence = location.sequence, .id = id, .cost_bytes = location.cost_bytes});
+  records_.push_back(
+      {.sequence = location.sequence, .id = id, .cost_bytes = location.cost_bytes, .written = location.used});
   bytes_ += location.cost_bytes;
   const auto [at, is_new] = locations_.try_emplace(id, location);
   if (!is_new) {
@@ -49,11 +57,53 @@ int64_t DiskIndex::DropOldest(Observer dropped) {
       dropped(oldest.id);
       if (!copied) ++dropped_uncopied_;
     }
-    bytes_ -= oldest.cost_bytes;
-    if (copied) copied_bytes_ -= oldest.cost_bytes;
-    records_.pop_front();
+    PopOldest();
   }
   return count;
+}
+
+void DiskIndex::PopOldest() {
+  const Record& oldest = records_.front();
+  bytes_ -= oldest.cost_bytes;
+  if (oldest.sequence <= mark_) copied_bytes_ -= oldest.cost_bytes;
+  records_.pop_front();
+}
+
+const DiskIndex::Location* DiskIndex::Current(const Record& record) const {
+  const auto found = locations_.find(record.id);
+  return found != locations_.end() && found->second.sequence == record.sequence ? &found->second : nullptr;
+}
+
+bool DiskIndex::Use(const BlockId& id, uint32_t when) {
+  const auto found = locations_.find(id);
+  if (found == locations_.end()) return false;
+  found->second.used = std::max(found->second.used, when);
+  return true;
+}
+
+DiskIndex::Aged DiskIndex::Expire(uint32_t until, absl::FunctionRef<bool(const BlockId&)> in_use, Observer expired) {
+  Aged aged;
+  uint64_t used_bytes = 0;
+  int looked = 0;
+  for (const Record& record : records_) {
+    if (record.written > until) break;
+    if (looked++ == kMostLooked || used_bytes >= kMostUsedBytes) {
+      aged.more = true;
+      break;
+    }
+    const Location* const location = Current(record);
+    if (location == nullptr) continue;
+    if (location->used > until || in_use(record.id)) {
+      aged.used.push_back({.id = record.id, .location = *location});
+      used_bytes += record.cost_bytes;
+      continue;
+    }
+    Forget(record.id, record.sequence);
+    ++aged.expired;
+    expired(record.id);
+  }
+  while (!records_.empty() && records_.front().written <= until && Current(records_.front()) == nullptr) PopOldest();
+  return aged;
 }
 
 bool DiskIndex::Forget(const BlockId& id, uint64_t sequence) {
@@ -77,8 +127,8 @@ std::vector<DiskIndex::Recent> DiskIndex::RecentVolatile(uint64_t bytes) const {
   uint64_t passed = 0;
   for (auto record = records_.rbegin(); record != records_.rend() && passed < bytes; ++record) {
     passed += record->cost_bytes;
-    const auto found = locations_.find(record->id);
-    if (found == locations_.end() || found->second.sequence != record->sequence || found->second.durable) continue;
+    const Location* const location = Current(*record);
+    if (location == nullptr || location->durable) continue;
     recent.push_back({.id = record->id, .sequence = record->sequence});
   }
   return recent;
@@ -108,8 +158,7 @@ std::vector<BlockId> DiskIndex::LeavingNext(uint64_t most_bytes, uint64_t* mark)
   for (uint64_t passed = 0, taken = 0; next != records_.end() && passed < due && taken < most_bytes; ++next) {
     passed += next->cost_bytes;
     *mark = next->sequence;
-    const auto found = locations_.find(next->id);
-    if (found == locations_.end() || found->second.sequence != next->sequence) continue;  // replaced or forgotten
+    if (Current(*next) == nullptr) continue;
     ids.push_back(next->id);
     taken += next->cost_bytes;
   }

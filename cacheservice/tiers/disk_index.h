@@ -1,6 +1,7 @@
 // Which blocks the disk tier holds, where, and which of them are the oldest. Every stored value gets the next sequence
-// number; values are dropped in that order. Kept in memory (about 100 bytes a block, see bytes_of_memory), rebuilt from
-// the database when it is opened. Not thread-safe.
+// number; values are dropped in that order, to make room or because nobody has used them for long. Kept in memory
+// (about 115 bytes a block, see bytes_of_memory), rebuilt from the database when it is opened. Times are Unix seconds.
+// Not thread-safe.
 #ifndef TIDEPOOL_CACHESERVICE_TIERS_DISK_INDEX_H_
 #define TIDEPOOL_CACHESERVICE_TIERS_DISK_INDEX_H_
 
@@ -22,6 +23,7 @@ class DiskIndex {
   struct Location {
     uint64_t sequence = 0;
     uint32_t cost_bytes = 0;
+    uint32_t used = 0;  // when it was last written, put again or read
     bool durable = false;
     TenantId tenant = kNoTenant;
     friend bool operator==(const Location&, const Location&) = default;
@@ -31,13 +33,30 @@ class DiskIndex {
 
   std::optional<Location> Find(const BlockId& id) const;
 
-  // Adds a value that is stored under `location`, whose sequence is the highest so far. A value of the same id that was
-  // there is replaced; its bytes count until they are the oldest. Returns how many values were dropped to stay within
-  // the limit, each of which `dropped` sees.
+  // Adds a value that is stored under `location`, whose sequence is the highest so far, at the time `used`. A value of
+  // the same id that was there is replaced; its bytes count until they are the oldest. Returns how many values were
+  // dropped to stay within the limit, each of which `dropped` sees.
   using Observer = absl::FunctionRef<void(const BlockId&)>;
   int64_t Add(const BlockId& id, const Location& location, Observer dropped = IgnoreDropped);
   // Another limit, from now on. Returns as Add.
   int64_t SetLimit(uint64_t limit_bytes, Observer dropped = IgnoreDropped);
+
+  // The value was used; nothing happens when it is not there.
+  bool Use(const BlockId& id, uint32_t when);
+
+  // What was written at `until` or before, oldest first: takes out what nobody has used since. `in_use`: somebody uses
+  // it although this index has not been told. What was used stays, and keeps those behind it from making room: they
+  // are to be stored anew. Looks at some thousand values at a time.
+  struct Used {
+    BlockId id;
+    Location location;
+  };
+  struct Aged {
+    int64_t expired = 0;
+    std::vector<Used> used;
+    bool more = false;  // that have not been looked at
+  };
+  Aged Expire(uint32_t until, absl::FunctionRef<bool(const BlockId&)> in_use, Observer expired = IgnoreDropped);
 
   // Takes out a value that cannot be read. Its bytes count until they are the oldest. False: it is not there any more.
   bool Forget(const BlockId& id, uint64_t sequence);
@@ -80,10 +99,14 @@ class DiskIndex {
     uint64_t sequence;
     BlockId id;
     uint32_t cost_bytes;
+    uint32_t written;
   };
 
   static void IgnoreDropped(const BlockId&) {}
   int64_t DropOldest(Observer dropped);
+  void PopOldest();
+  // The value is where the record says; else it was replaced or forgotten. Null: so it was.
+  const Location* Current(const Record& record) const;
   void Discount(const Location& location);
   std::deque<Record>::const_iterator FirstUncopied() const;
 

@@ -1,25 +1,20 @@
 #include "cacheservice/tiers/disk_tier.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "base/bytes.h"
-#include "base/check.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "cacheservice/tiers/disk_records.h"
 
 namespace tidepool {
 namespace {
 
 constexpr std::string_view kFirstSequenceKey = "blocks.first_sequence";
-constexpr size_t kSequenceBytes = 8;
-constexpr size_t kIdBytes = 20;
 constexpr uint64_t kMinWriteBufferBytes = uint64_t{256} << 10;
 constexpr uint64_t kMaxWriteBufferBytes = uint64_t{32} << 20;
 constexpr uint64_t kGroupBytes = uint64_t{4} << 20;  // of one write: more waits for the next
@@ -27,53 +22,6 @@ constexpr size_t kReadBatch = 32;                    // values of one MultiGet
 constexpr uint64_t kUnflushedBuffers = 4;            // of write_buffer_bytes: what may not be in files yet, at most
 constexpr uint64_t kNotForgotten = ~uint64_t{0};
 constexpr int kAskedByNumber = 256;  // entries of a damaged index, then it is scanned again
-
-void AppendBigEndian(uint64_t value, int bytes, std::string* out) {
-  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out->push_back(static_cast<char>(value >> shift));
-}
-
-uint64_t ReadBigEndian(std::string_view bytes) {
-  uint64_t value = 0;
-  for (const char c : bytes) value = value << 8 | static_cast<uint8_t>(c);
-  return value;
-}
-
-std::string SequenceKey(uint64_t sequence) {
-  std::string key;
-  AppendBigEndian(sequence, kSequenceBytes, &key);
-  return key;
-}
-
-void AppendId(const BlockId& id, std::string* out) {
-  out->append(id.key.AsString());
-  AppendBigEndian(static_cast<uint32_t>(id.layer), 4, out);
-}
-
-std::string ValueKey(uint64_t sequence, const BlockId& id) {
-  std::string key = SequenceKey(sequence);
-  AppendId(id, &key);
-  return key;
-}
-
-std::string IndexEntry(const BlockId& id, uint32_t value_bytes, std::string_view tenant) {
-  std::string entry;
-  AppendId(id, &entry);
-  entry.append(reinterpret_cast<const char*>(&value_bytes), sizeof value_bytes);
-  entry.append(tenant);
-  return entry;
-}
-
-// False: not an entry that we wrote.
-bool ParseIndexEntry(std::string_view key, std::string_view entry, uint64_t* sequence, BlockId* id,
-                     uint32_t* value_bytes, std::string_view* tenant) {
-  if (key.size() != kSequenceBytes || entry.size() < kIdBytes + sizeof *value_bytes) return false;
-  *sequence = ReadBigEndian(key);
-  std::memcpy(id->key.bytes.data(), entry.data(), id->key.bytes.size());
-  id->layer = static_cast<int32_t>(ReadBigEndian(entry.substr(16, 4)));
-  std::memcpy(value_bytes, entry.data() + kIdBytes, sizeof *value_bytes);
-  *tenant = entry.substr(kIdBytes + sizeof *value_bytes);
-  return tenant->size() <= kMaxTenantBytes;
-}
 
 }  // namespace
 
@@ -88,25 +36,27 @@ uint64_t DiskTier::WriteBufferBytes(uint64_t disk_bytes) {
 }
 
 DiskTier::DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes, TenantTable* tenants,
-                   DepartureLog* departures, TenantId owner)
+                   DepartureLog* departures, TenantId owner, std::function<absl::Time()> clock)
     : database_(database),
       write_buffer_bytes_(write_buffer_bytes),
       tenants_(tenants),
       departures_(departures),
       owner_(owner),
+      clock_(std::move(clock)),
       index_(limit_bytes) {
   MutexLock lock(&mutex_);
   stats_.limit_bytes = limit_bytes;
 }
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Database* database, uint64_t disk_bytes, TenantTable* tenants,
-                                                         DepartureLog* departures, TenantId owner) {
+                                                         DepartureLog* departures, TenantId owner,
+                                                         std::function<absl::Time()> clock) {
   const uint64_t reserve_bytes = ReserveBytes(disk_bytes);
   if (disk_bytes < 2 * reserve_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("disk_bytes ", disk_bytes, " is below ", 2 * reserve_bytes));
   }
-  std::unique_ptr<DiskTier> tier(
-      new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes), tenants, departures, owner));
+  std::unique_ptr<DiskTier> tier(new DiskTier(database, disk_bytes - reserve_bytes, WriteBufferBytes(disk_bytes),
+                                              tenants, departures, owner, std::move(clock)));
   tier->losses_forgotten_ = database->losses();
   TP_RETURN_IF_ERROR(tier->Load());
   tier->TrimFiles();
@@ -135,20 +85,21 @@ absl::Status DiskTier::LoadIndex(uint64_t first_sequence) {
   MutexLock lock(&mutex_);
   index_.SkipTo(first_sequence);
   int64_t unreadable = 0;
-  const auto add = [this, &unreadable](std::string_view key, std::string_view entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    uint64_t sequence = 0;
-    BlockId id;
-    uint32_t value_bytes = 0;
-    std::string_view tenant;
-    if (!ParseIndexEntry(key, entry, &sequence, &id, &value_bytes, &tenant) || sequence < index_.next_sequence()) {
+  const uint32_t now = Now();
+  const auto add = [this, now, &unreadable](std::string_view key,
+                                            std::string_view bytes) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const std::optional<DiskEntry> entry = ParseIndexEntry(bytes);
+    const uint64_t sequence = key.size() == kSequenceBytes ? ReadBigEndian(key) : 0;
+    if (!entry.has_value() || sequence < index_.next_sequence()) {
       ++unreadable;
       return true;
     }
     // What a crash left is in files or in the synced log by now.
-    index_.Add(id, {.sequence = sequence,
-                    .cost_bytes = static_cast<uint32_t>(CostBytes(value_bytes)),
-                    .durable = true,
-                    .tenant = tenants_ == nullptr ? kNoTenant : tenants_->IdOf(tenant)});
+    index_.Add(entry->id, {.sequence = sequence,
+                           .cost_bytes = static_cast<uint32_t>(CostBytes(entry->value_bytes)),
+                           .used = entry->written != 0 ? entry->written : now,
+                           .durable = true,
+                           .tenant = tenants_ == nullptr ? kNoTenant : tenants_->IdOf(entry->tenant)});
     return true;
   };
   absl::Status damage;
@@ -210,7 +161,7 @@ std::vector<DiskTier::Pending*> DiskTier::TakeGroup() {
   return group;
 }
 
-absl::Status DiskTier::Plan(const DiskPut& put, bool durable, std::vector<Planned>* planned) {
+absl::Status DiskTier::Plan(const DiskPut& put, bool durable, uint32_t now, std::vector<Planned>* planned) {
   const uint64_t cost_bytes = CostBytes(put.value->size());
   if (cost_bytes > index_.limit_bytes() / 4) {
     ++stats_.write_failures;
@@ -219,8 +170,11 @@ absl::Status DiskTier::Plan(const DiskPut& put, bool durable, std::vector<Planne
                                                      index_.limit_bytes(), " bytes)"));
   }
   const std::optional<DiskIndex::Location> there = index_.Find(put.id);
-  if (there.has_value() && (there->durable || !durable) && !index_.LeavesSoon(*there)) {
+  if (put.renews != 0) {
+    if (!there.has_value() || there->sequence != put.renews) return absl::OkStatus();  // gone, or stored anew since
+  } else if (there.has_value() && (there->durable || !durable) && !index_.LeavesSoon(*there)) {
     ++stats_.repeated_puts;
+    index_.Use(put.id, now);
     return absl::OkStatus();
   }
   const uint64_t sequence = planned->empty() ? index_.next_sequence() : planned->back().location.sequence + 1;
@@ -228,6 +182,7 @@ absl::Status DiskTier::Plan(const DiskPut& put, bool durable, std::vector<Planne
                       .result = nullptr,
                       .location = {.sequence = sequence,
                                    .cost_bytes = static_cast<uint32_t>(cost_bytes),
+                                   .used = now,
                                    .durable = durable,
                                    .tenant = put.tenant}});
   return absl::OkStatus();
@@ -239,8 +194,11 @@ absl::Status DiskTier::WritePlanned(absl::Span<const Planned> planned, bool dura
   std::vector<Mutation> mutations;
   for (const Planned& one : planned) {
     const std::string& index_key = bytes.emplace_back(SequenceKey(one.location.sequence));
-    const std::string& entry = bytes.emplace_back(
-        IndexEntry(one.put->id, static_cast<uint32_t>(one.put->value->size()), TenantName(one.location.tenant)));
+    const std::string& entry =
+        bytes.emplace_back(IndexEntry({.id = one.put->id,
+                                       .value_bytes = static_cast<uint32_t>(one.put->value->size()),
+                                       .written = one.location.used,
+                                       .tenant = TenantName(one.location.tenant)}));
     const std::string& value_key = bytes.emplace_back(ValueKey(one.location.sequence, one.put->id));
     mutations.push_back({.family = Family::kBlockIndex, .key = index_key, .value = entry});
     mutations.push_back({.family = Family::kBlockValues, .key = value_key, .value = *one.put->value});
@@ -297,13 +255,14 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
   ForgetLost();
   const uint64_t losses = database_->losses();
   const bool durable = group.front()->durable;
+  const uint32_t now = Now();
   std::vector<Planned> planned;
   {
     MutexLock lock(&mutex_);
     for (Pending* member : group) {
       for (size_t i = 0; i < member->puts.size(); ++i) {
         const size_t before = planned.size();
-        member->results[i] = Plan(member->puts[i], durable, &planned);
+        member->results[i] = Plan(member->puts[i], durable, now, &planned);
         if (planned.size() > before) planned.back().result = &member->results[i];
       }
     }
@@ -324,7 +283,7 @@ void DiskTier::WriteGroup(const std::vector<Pending*>& group) {
       }
       added_bytes += one.location.cost_bytes;
       stats_.evictions += index_.Add(one.put->id, one.location, [this](const BlockId& id) { NoteDropped(id); });
-      ++stats_.puts;
+      ++(one.put->renews != 0 ? stats_.renewed : stats_.puts);
     }
     // What failed may be in the log all the same, and come back from there: its numbers are not given to other values.
     index_.SkipTo(planned.back().location.sequence + 1);
@@ -437,7 +396,7 @@ void DiskTier::ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span
 bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const {
   MutexLock lock(&mutex_);
   const std::optional<DiskIndex::Location> found = index_.Find(id);
-  if (!found.has_value() || *found == location) return false;
+  if (!found.has_value() || found->sequence == location.sequence) return false;
   *now = *found;
   return true;
 }
@@ -445,6 +404,7 @@ bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location
 absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::Location& location,
                                             Database::ReadResult read, bool counted) {
   DiskIndex::Location at = location;
+  const uint32_t now = Now();
   while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
     read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
   }
@@ -454,6 +414,7 @@ absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::
     if (damage.ok()) {
       MutexLock lock(&mutex_);
       stats_.hits += counted ? 1 : 0;
+      if (counted) index_.Use(id, now);
       return std::make_shared<const std::string>(*std::move(*read));
     }
   }
@@ -515,10 +476,12 @@ std::vector<BlockId> DiskTier::Ids(bool durable_only) {
 
 bool DiskTier::Repeats(const BlockId& id) {
   if (losses_forgotten_ != database_->losses()) return false;  // Put finds out, and may wait for the disk
+  const uint32_t now = Now();
   MutexLock lock(&mutex_);
   const std::optional<DiskIndex::Location> there = index_.Find(id);
   if (!there.has_value() || index_.LeavesSoon(*there)) return false;
   ++stats_.repeated_puts;
+  index_.Use(id, now);
   return true;
 }
 

@@ -1,12 +1,12 @@
 // Block values in the database, up to a limit in bytes, dropped oldest first (docs/decisions/0004-disk-tier.md).
 //
-//   family block_values   sequence (8, big endian) ++ block key (16) ++ layer (4, big endian)  ->  block value
-//   family block_index    sequence (8, big endian)  ->  block key (16) ++ layer (4) ++ value size (4, little endian)
-//                         ++ tenant (the rest; empty: not known)
-//   family meta           "blocks.first_sequence"  ->  sequence (8): what is below is dropped
+//   family block_values   sequence, block key and layer  ->  block value
+//   family block_index    sequence  ->  block key, layer, value size, when it was written, tenant
+//   family meta           "blocks.first_sequence"  ->  sequence: what is below is dropped
 //
-// Keys ascend with age, so files hold ranges of ages: nothing is ever rewritten, and the oldest go file by file. The id
-// is part of the value's key: an index entry can never lead to another block's bytes. Thread-safe.
+// Bytes: disk_records.h. Keys ascend with age, so files hold ranges of ages: nothing is ever rewritten, and the oldest
+// go file by file. (Where unused values leave, what was used since is stored anew, among the newest.) The id is part of
+// the value's key: an index entry can never lead to another block's bytes. Thread-safe.
 #ifndef TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
 #define TIDEPOOL_CACHESERVICE_TIERS_DISK_TIER_H_
 
@@ -22,8 +22,11 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/mutex.h"
 #include "cacheservice/api/block_cache.h"
@@ -40,16 +43,19 @@ struct DiskPut {
   BlockId id;
   BlockValue value;
   TenantId tenant = kNoTenant;
+  uint64_t renews = 0;  // the sequence at which it is there and in whose place it is stored anew; 0: a put
 };
 
 class DiskTier {
  public:
   // `database` outlives the tier. `disk_bytes` is for files of all kinds: the values get what ReserveBytes leaves.
   // `tenants`: whose values they are; null: nobody keeps account. `departures`: is told of what goes; may be null. Both
-  // outlive the tier. `owner`: the only tenant whose values it holds; what is dropped is dropped for his quota.
+  // outlive the tier. `owner`: the only tenant whose values it holds; what is dropped is dropped for his quota. `clock`
+  // dates what is written and read.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Database* database, uint64_t disk_bytes,
                                                         TenantTable* tenants = nullptr,
-                                                        DepartureLog* departures = nullptr, TenantId owner = kNoTenant);
+                                                        DepartureLog* departures = nullptr, TenantId owner = kNoTenant,
+                                                        std::function<absl::Time()> clock = absl::Now);
 
   // Size of a memtable for a tier of this size, and what log, memtables and half-dropped files may take beside the
   // values.
@@ -71,6 +77,15 @@ class DiskTier {
   // Reads and verifies values without counting hits: what is damaged is dropped. Statuses as those of Get, each with
   // the bytes read (0: it was not there, or is not any more).
   std::vector<absl::StatusOr<uint64_t>> Verify(absl::Span<const BlockId> ids);
+
+  // Values that nobody has written, put again or read for so long leave, as far as one short look goes; those used
+  // since they were written are stored anew when that long has passed, as durable as they were. What was there when the
+  // tier was opened counts as used when it was written. `in_use`: whether somebody has used a value since, without this
+  // tier. Called with the tier's lock. True: more is to be looked at now.
+  using InUse = absl::FunctionRef<bool(const BlockId& id, absl::Time since)>;
+  bool ExpireSome(absl::Duration ttl, InUse in_use);
+  // Values, all layers of the blocks that are there, were used otherwise than by reading them here.
+  void Use(absl::Span<const BlockKey> keys, absl::Time when);
 
   bool Contains(const BlockId& id);
   // Whether Put, not durable, would find it there and do nothing. Counted as Put counts it. Never reads the disk: false
@@ -117,16 +132,19 @@ class DiskTier {
   struct Planned;
 
   DiskTier(Database* database, uint64_t limit_bytes, uint64_t write_buffer_bytes, TenantTable* tenants,
-           DepartureLog* departures, TenantId owner);
+           DepartureLog* departures, TenantId owner, std::function<absl::Time()> clock);
   absl::Status Load();
   // All entries that can be read. The blocks that damage hides count as corrupt; the others are none the worse for it.
   absl::Status LoadIndex(uint64_t first_sequence) ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<Pending*> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteGroup(const std::vector<Pending*>& group) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Plan(const DiskPut& put, bool durable, std::vector<Planned>* planned)
+  absl::Status Plan(const DiskPut& put, bool durable, uint32_t now, std::vector<Planned>* planned)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WritePlanned(absl::Span<const Planned> planned, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
   void TrimFiles() ABSL_LOCKS_EXCLUDED(mutex_);
+  // False: not all of them could be read and stored.
+  bool Renew(const std::vector<DiskIndex::Used>& used) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint32_t Now() const;  // Unix seconds
   // Values that the index has and the files do not, because a disk failed before they were in files. Who asks whether a
   // value is there is told so only after this, else it would not be stored again.
   void ForgetLost() ABSL_LOCKS_EXCLUDED(mutex_, forget_mutex_);
@@ -146,6 +164,7 @@ class DiskTier {
   TenantTable* const tenants_;
   DepartureLog* const departures_;
   const TenantId owner_;
+  const std::function<absl::Time()> clock_;
   std::function<void()> on_write_;
   Mutex forget_mutex_;                         // one ForgetLost at a time
   std::atomic<uint64_t> losses_forgotten_{0};  // of Database::losses

@@ -29,8 +29,8 @@ uint64_t HashOfParent(const BlockKey& key) { return key == BlockKey{} ? ChainPla
 size_t MemoryTier::CostBytes(size_t value_bytes) { return value_bytes + kValueOverheadBytes + sizeof(Entry); }
 
 MemoryTier::MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const PolicyFactory& make_policy,
-                       TenantTable* tenants)
-    : on_evict_(std::move(on_evict)), tenants_(tenants) {
+                       TenantTable* tenants, std::function<absl::Time()> clock)
+    : on_evict_(std::move(on_evict)), tenants_(tenants), clock_(std::move(clock)) {
   const uint64_t shards = std::clamp<uint64_t>(limit_bytes / kMinShardBytes, 1, kMaxShards);
   for (uint64_t i = 0; i < shards; ++i) {
     auto shard = std::make_unique<Shard>();
@@ -40,6 +40,10 @@ MemoryTier::MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const Pol
     shard->limit_bytes -= std::min<uint64_t>(shard->limit_bytes / 2, shard->policy->FixedBytes());
     shards_.push_back(std::move(shard));
   }
+}
+
+uint32_t MemoryTier::Now() const {
+  return clock_ == nullptr ? 0 : static_cast<uint32_t>(std::max<int64_t>(absl::ToUnixSeconds(clock_()), 0));
 }
 
 MemoryTier::Shard& MemoryTier::ShardOf(uint64_t block_hash) const { return *shards_[block_hash % shards_.size()]; }
@@ -103,8 +107,12 @@ uint32_t MemoryTier::Insert(Shard& shard, const BlockId& id, BlockValue value, c
     slot = shard.free_slots.back();
     shard.free_slots.pop_back();
   }
-  shard.entries[slot] = {
-      .id = id, .value = std::move(value), .cost_bytes = cost_bytes, .pins = 0, .tenant = options.tenant};
+  shard.entries[slot] = {.id = id,
+                         .used = Now(),
+                         .value = std::move(value),
+                         .cost_bytes = cost_bytes,
+                         .pins = 0,
+                         .tenant = options.tenant};
   shard.slots[id] = slot;
   shard.policy->Insert(slot, {.block = HashOf(id.key), .parent = HashOfParent(options.parent)});
   TenantUsage& usage = shard.tenants[options.tenant];
@@ -167,6 +175,7 @@ MemoryTier::PutResult MemoryTier::Put(const BlockId& id, BlockValue value, const
     if (found != shard.slots.end()) {
       if (options.pin && PinSlot(shard, found->second) != PinResult::kPinned) return PutResult::kNoRoom;
       shard.policy->Touch(found->second);
+      shard.entries[found->second].used = Now();
       ++shard.stats.repeated_puts;
       return PutResult::kRepeated;
     }
@@ -242,7 +251,9 @@ BlockValue MemoryTier::Get(const BlockId& id) {
   if (found != shard.slots.end()) {
     shard.policy->Touch(found->second);
     ++shard.stats.hits;
-    return shard.entries[found->second].value;
+    Entry& entry = shard.entries[found->second];
+    if (clock_ != nullptr) entry.used = Now();
+    return entry.value;
   }
   const auto leaving = shard.leaving.find(id);
   if (leaving != shard.leaving.end()) {
@@ -266,6 +277,15 @@ bool MemoryTier::Touch(const BlockId& id) {
   if (found == shard.slots.end()) return shard.leaving.contains(id);
   shard.policy->Touch(found->second);
   return true;
+}
+
+bool MemoryTier::UsedSince(const BlockId& id, absl::Time time) const {
+  const Shard& shard = ShardOf(id);
+  MutexLock lock(&shard.mutex);
+  const auto found = shard.slots.find(id);
+  if (found == shard.slots.end()) return false;
+  const Entry& entry = shard.entries[found->second];
+  return entry.pins > 0 || int64_t{entry.used} > absl::ToUnixSeconds(time);
 }
 
 MemoryTier::PinResult MemoryTier::PinSlot(Shard& shard, uint32_t slot) {

@@ -14,6 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/mutex.h"
 #include "cacheservice/api/block_cache.h"
@@ -39,9 +40,9 @@ class MemoryTier {
 
   // Null handler: evicted values are gone. Shards: 1 for small limits, up to 16 for large ones, so that a shard holds
   // at least eight of the largest values. `tenants`: their quotas, each shard's part of them; null: none. Outlives the
-  // tier.
+  // tier. `clock`: tells when a value is used; null: nobody asks.
   MemoryTier(uint64_t limit_bytes, EvictionHandler on_evict, const PolicyFactory& make_policy,
-             TenantTable* tenants = nullptr);
+             TenantTable* tenants = nullptr, std::function<absl::Time()> clock = nullptr);
   MemoryTier(const MemoryTier&) = delete;
   MemoryTier& operator=(const MemoryTier&) = delete;
 
@@ -75,6 +76,9 @@ class MemoryTier {
   };
   Held Peek(const BlockId& id) const;
 
+  // It is held, and pinned or put or read after `time`.
+  bool UsedSince(const BlockId& id, absl::Time time) const;
+
   // A pinned value does not leave. At most half of a shard's limit can be pinned.
   enum class PinResult : uint8_t { kPinned, kAbsent, kTooMuchPinned };
   PinResult Pin(const BlockId& id);
@@ -102,7 +106,8 @@ class MemoryTier {
  private:
   struct Entry {
     BlockId id;
-    BlockValue value;  // null: the slot is free
+    uint32_t used = 0;  // Unix seconds, where there is a clock
+    BlockValue value;   // null: the slot is free
     size_t cost_bytes = 0;
     uint32_t pins = 0;
     TenantId tenant = kNoTenant;
@@ -126,6 +131,7 @@ class MemoryTier {
     TenantId tenant;
   };
 
+  uint32_t Now() const;  // 0: there is no clock
   Shard& ShardOf(uint64_t block_hash) const;
   Shard& ShardOf(const BlockId& id) const;
   static PinResult PinSlot(Shard& shard, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
@@ -137,8 +143,8 @@ class MemoryTier {
   bool MakeRoomOfHis(Shard& shard, TenantId tenant, size_t more_bytes, std::vector<Evicted>* evicted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
   void Evict(Shard& shard, uint32_t slot, std::vector<Evicted>* evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
-  static uint32_t Insert(Shard& shard, const BlockId& id, BlockValue value, const PutOptions& options,
-                         size_t cost_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  uint32_t Insert(Shard& shard, const BlockId& id, BlockValue value, const PutOptions& options, size_t cost_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
   // Without a lock held.
   void HandOver(Shard& shard, const std::vector<Evicted>& evicted) ABSL_LOCKS_EXCLUDED(shard.mutex);
   // Without a lock held.
@@ -146,6 +152,7 @@ class MemoryTier {
 
   const EvictionHandler on_evict_;
   TenantTable* const tenants_;
+  const std::function<absl::Time()> clock_;
   std::vector<std::unique_ptr<Shard>> shards_;  // fixed at construction
 };
 

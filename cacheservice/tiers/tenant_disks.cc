@@ -37,6 +37,7 @@ struct TenantDisks::Own {
 TenantDisks::TenantDisks(const Options& options, Database* database, TenantTable* tenants, DepartureLog* departures,
                          RemoteTier* remote)
     : data_dir_(options.data_dir),
+      clock_(options.clock),
       database_(database),
       tenants_(tenants),
       departures_(departures),
@@ -64,7 +65,8 @@ absl::StatusOr<std::unique_ptr<TenantDisks>> TenantDisks::Open(const Options& op
         absl::StrCat("disk_bytes ", options.disk_bytes, ": tenants have quotas of ", own_bytes,
                      " bytes of it, at most half; start with more, or with the old size and change them"));
   }
-  TP_ASSIGN_OR_RETURN(disks->common_, DiskTier::Open(database, options.disk_bytes - own_bytes, tenants, departures));
+  TP_ASSIGN_OR_RETURN(disks->common_, DiskTier::Open(database, options.disk_bytes - own_bytes, tenants, departures,
+                                                     kNoTenant, options.clock));
   if (remote != nullptr) disks->copy_ahead_ = std::make_unique<CopyAhead>(disks->common_.get(), remote);
   return disks;
 }
@@ -79,7 +81,8 @@ absl::StatusOr<std::shared_ptr<TenantDisks::Own>> TenantDisks::OpenOwn(TenantId 
   options.data_dir = own->directory;
   options.write_buffer_bytes = DiskTier::WriteBufferBytes(disk_bytes);
   TP_ASSIGN_OR_RETURN(own->database, Database::Open(options));
-  TP_ASSIGN_OR_RETURN(own->tier, DiskTier::Open(own->database.get(), disk_bytes, tenants_, departures_, tenant));
+  TP_ASSIGN_OR_RETURN(own->tier,
+                      DiskTier::Open(own->database.get(), disk_bytes, tenants_, departures_, tenant, clock_));
   if (remote_ != nullptr) own->copy_ahead = std::make_unique<CopyAhead>(own->tier.get(), remote_);
   return own;
 }
@@ -231,6 +234,17 @@ std::optional<TenantId> TenantDisks::TenantOf(const BlockId& id) const {
     if (const std::optional<TenantId> tenant = own->tier->TenantOf(id); tenant.has_value()) return tenant;
   }
   return common_->TenantOf(id);
+}
+
+bool TenantDisks::ExpireSome(absl::Duration ttl, DiskTier::InUse in_use) {
+  bool more = common_->ExpireSome(ttl, in_use);
+  for (const std::shared_ptr<Own>& own : All()) more = own->tier->ExpireSome(ttl, in_use) || more;
+  return more;
+}
+
+void TenantDisks::Use(absl::Span<const BlockKey> keys, absl::Time when) {
+  common_->Use(keys, when);
+  for (const std::shared_ptr<Own>& own : All()) own->tier->Use(keys, when);
 }
 
 std::vector<BlockId> TenantDisks::Ids(bool durable_only) const {

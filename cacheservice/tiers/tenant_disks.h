@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/mutex.h"
 #include "cacheservice/tiers/disk_tier.h"
@@ -35,6 +38,7 @@ class TenantDisks {
   struct Options {
     std::string data_dir;
     uint64_t disk_bytes = 0;  // of all together
+    std::function<absl::Time()> clock = absl::Now;
   };
   // `database` is that of the common tier. All that is pointed to outlives this; `remote` may be null. The quotas that
   // `tenants` has are in force.
@@ -57,6 +61,8 @@ class TenantDisks {
   bool Contains(const BlockId& id) const { return TenantOf(id).has_value(); }
   bool Repeats(const BlockId& id, TenantId tenant);
   std::optional<TenantId> TenantOf(const BlockId& id) const;
+  bool ExpireSome(absl::Duration ttl, DiskTier::InUse in_use);
+  void Use(absl::Span<const BlockKey> keys, absl::Time when);
   std::vector<BlockId> Ids(bool durable_only) const;
   DiskTier::CopyStats copy_stats() const;
   TierStats Stats() const;
@@ -84,6 +90,7 @@ class TenantDisks {
                            absl::FunctionRef<std::vector<Result>(DiskTier&, absl::Span<const BlockId>)> read);
 
   const std::string data_dir_;
+  const std::function<absl::Time()> clock_;
   Database* const database_;
   TenantTable* const tenants_;
   DepartureLog* const departures_;

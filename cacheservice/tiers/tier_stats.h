@@ -32,6 +32,8 @@ struct TierStats {
   uint64_t evictions = 0;       // values that left to make room
   uint64_t corrupt = 0;         // values whose checksums differed when read: dropped, answered as misses
   uint64_t write_failures = 0;  // values that could not be stored
+  uint64_t expired = 0;         // values that left because nobody had used them for so long
+  uint64_t renewed = 0;         // values stored anew when they would have expired, because they had been used
 
   TierStats& operator+=(const TierStats& other) {
     limit_bytes += other.limit_bytes;
@@ -44,6 +46,8 @@ struct TierStats {
     evictions += other.evictions;
     corrupt += other.corrupt;
     write_failures += other.write_failures;
+    expired += other.expired;
+    renewed += other.renewed;
     return *this;
   }
 };

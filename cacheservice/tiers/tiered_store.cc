@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/demotion_queue.h"
+#include "cacheservice/tiers/disk_expiry.h"
 #include "cacheservice/tiers/lower_tiers.h"
 #include "cacheservice/tiers/memory_policy.h"
 #include "cacheservice/tiers/memory_tier.h"
@@ -41,7 +42,7 @@ class TieredStore::Impl {
   };
 
   Impl(const CacheOptions& options, Database* database, std::unique_ptr<Common> common,
-       std::unique_ptr<RemoteTier> remote, std::unique_ptr<TenantDisks> disk)
+       std::unique_ptr<RemoteTier> remote, std::unique_ptr<TenantDisks> disk, const std::function<absl::Time()>& clock)
       : database_(database),
         common_(std::move(common)),
         remote_(std::move(remote)),
@@ -57,7 +58,8 @@ class TieredStore::Impl {
             [policy = options.memory_policy](uint64_t limit_bytes, bool alone) {
               return MakeReplacementPolicy(policy, limit_bytes, alone);
             },
-            &common_->tenants) {}
+            &common_->tenants, options.disk_ttl > absl::ZeroDuration() ? clock : nullptr),
+        expiry_(options.disk_ttl, disk_.get(), &memory_) {}
 
   std::vector<absl::StatusOr<Tier>> PutMany(std::vector<BlockPut> puts);
   std::optional<absl::StatusOr<Tier>> PutAtOnce(BlockPut* put);
@@ -96,6 +98,8 @@ class TieredStore::Impl {
   }
   absl::Status SetMemoryBytes(uint64_t memory_bytes);
   absl::Status SetDiskBytes(uint64_t disk_bytes) { return disk_->SetDiskBytes(disk_bytes); }
+  void ExpireUnused() { expiry_.ExpireAll(); }
+  void NoteUse(absl::Span<const BlockKey> keys, absl::Time when) { disk_->Use(keys, when); }
   absl::Status Compact() { return disk_->Compact(); }
   absl::Status Pin(const BlockId& id);
   void Unpin(const BlockId& id) { memory_.Unpin(id); }
@@ -134,6 +138,7 @@ class TieredStore::Impl {
   Mutex quotas_mutex_;  // one change at a time
   DemotionQueue queue_;
   MemoryTier memory_;
+  DiskExpiry expiry_;
   std::atomic<uint64_t> promotions_{0};
   std::atomic<uint64_t> recalled_rows_{0}, recalled_bytes_{0}, missing_rows_{0};
   std::atomic<uint64_t> memory_corrupt_{0}, late_blocks_{0};
@@ -507,7 +512,8 @@ CacheStats TieredStore::Impl::Stats() const {
 TieredStore::TieredStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TieredStore::~TieredStore() = default;
 
-absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOptions& options, Database* database) {
+absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOptions& options, Database* database,
+                                                               std::function<absl::Time()> clock) {
   TP_RETURN_IF_ERROR(options.Validate());
   std::unique_ptr<RemoteTier> remote;
   if (options.remote.enabled()) {
@@ -515,11 +521,12 @@ absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const CacheOption
   }
   auto common = std::make_unique<Impl::Common>();
   TP_RETURN_IF_ERROR(LoadQuotas(*database, &common->tenants));
-  TP_ASSIGN_OR_RETURN(std::unique_ptr<TenantDisks> disk,
-                      TenantDisks::Open({.data_dir = options.data_dir, .disk_bytes = options.disk_bytes}, database,
-                                        &common->tenants, &common->departures, remote.get()));
+  TP_ASSIGN_OR_RETURN(
+      std::unique_ptr<TenantDisks> disk,
+      TenantDisks::Open({.data_dir = options.data_dir, .disk_bytes = options.disk_bytes, .clock = clock}, database,
+                        &common->tenants, &common->departures, remote.get()));
   return std::unique_ptr<TieredStore>(new TieredStore(
-      std::make_unique<Impl>(options, database, std::move(common), std::move(remote), std::move(disk))));
+      std::make_unique<Impl>(options, database, std::move(common), std::move(remote), std::move(disk), clock)));
 }
 
 absl::StatusOr<Tier> TieredStore::Put(const BlockId& id, std::string value, bool durable) {
@@ -579,6 +586,8 @@ TenantQuota TieredStore::QuotaOf(std::string_view tenant) const { return impl_->
 std::vector<TenantStats> TieredStore::Tenants() const { return impl_->Tenants(); }
 absl::Status TieredStore::SetMemoryBytes(uint64_t memory_bytes) { return impl_->SetMemoryBytes(memory_bytes); }
 absl::Status TieredStore::SetDiskBytes(uint64_t disk_bytes) { return impl_->SetDiskBytes(disk_bytes); }
+void TieredStore::ExpireUnused() { impl_->ExpireUnused(); }
+void TieredStore::NoteUse(absl::Span<const BlockKey> keys, absl::Time when) { impl_->NoteUse(keys, when); }
 absl::Status TieredStore::Compact() { return impl_->Compact(); }
 absl::Status TieredStore::Pin(const BlockId& id) { return impl_->Pin(id); }
 void TieredStore::Unpin(const BlockId& id) { impl_->Unpin(id); }

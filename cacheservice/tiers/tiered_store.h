@@ -4,7 +4,7 @@
 // copied back into memory. A durable put is on disk, synced, before it returns. Values are content-addressed, so a
 // repeated put changes nothing but recency.
 //
-//   memory --evicted--> demotion queue --written--> disk --oldest--> dropped
+//   memory --evicted--> demotion queue --written--> disk --oldest, or unused for disk_ttl--> dropped
 //     ^                                              | |
 //     +---------------------promoted-----------------+ +--older half, copied--> remote
 //     +--------------------------------promoted------------------------------------+
@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
@@ -49,8 +51,10 @@ struct BlockPut {
 
 class TieredStore {
  public:
-  // `database` is open and outlives the store. Loads the disk tier's index (one sequential scan, no values).
-  static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const CacheOptions& options, Database* database);
+  // `database` is open and outlives the store. Loads the disk tier's index (one sequential scan, no values). `clock`
+  // says for how long values have not been used.
+  static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const CacheOptions& options, Database* database,
+                                                           std::function<absl::Time()> clock = absl::Now);
   // Writes what waits for demotion, then closes.
   ~TieredStore();
   TieredStore(const TieredStore&) = delete;
@@ -124,6 +128,11 @@ class TieredStore {
   // quotas of the disk, leave no room.
   absl::Status SetMemoryBytes(uint64_t memory_bytes);
   absl::Status SetDiskBytes(uint64_t disk_bytes);
+
+  // With options.disk_ttl: takes from the disk what nobody has used for so long; the store does so by itself.
+  void ExpireUnused();
+  // Blocks on disk were used otherwise than by reading them: they are a session's that was.
+  void NoteUse(absl::Span<const BlockKey> keys, absl::Time when);
 
   // Gives room on the disk back where that is cheap: Database::Compact.
   absl::Status Compact();

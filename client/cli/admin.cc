@@ -153,6 +153,10 @@ int Stats(AdminClient& client) {
   PrintReads("remote", stats->remote_reads());
   std::printf("moved         %llu values to disk, %llu back to memory, %llu dropped\n", Number(stats->demotions()),
               Number(stats->promotions()), Number(stats->dropped()));
+  if (stats->disk().expired() + stats->disk().renewed() > 0) {
+    std::printf("expired       %llu values unused on disk; %llu used, and stored anew\n",
+                Number(stats->disk().expired()), Number(stats->disk().renewed()));
+  }
   std::printf("recalled      %llu rows, %s; %llu asked for and missing\n", Number(stats->recalled_rows()),
               FormatByteSize(stats->recalled_bytes()).c_str(), Number(stats->missing_rows()));
   if (stats->pinned_objects() > 0) {

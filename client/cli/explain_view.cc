@@ -65,6 +65,7 @@ std::string DepartureText(const v1::BlockPlace& place) {
     case v1::BlockPlace::DEPARTURE_CORRUPT: return absl::StrCat("was damaged, and dropped ", ago, " ago");
     case v1::BlockPlace::DEPARTURE_DISK:
       return absl::StrCat("left memory ", ago, " ago and could not be written to disk");
+    case v1::BlockPlace::DEPARTURE_UNUSED: return absl::StrCat("left the disk ", ago, " ago: unused for --disk-ttl");
     default: return "";
   }
 }

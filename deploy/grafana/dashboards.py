@@ -137,6 +137,8 @@ CACHE = [
                                  (rate("tidepool_cache_promotions_total"), "back to memory"),
                                  (rate("tidepool_cache_evictions_total", "tier"), "evicted from {{tier}}"),
                                  (rate("tidepool_cache_quota_evictions_total"), "past a tenant's quota"),
+                                 (rate("tidepool_cache_disk_expired_total"), "unused, expired from disk"),
+                                 (rate("tidepool_cache_disk_renewed_total"), "used, stored anew instead"),
                                  (rate("tidepool_cache_queue_drops_total"), "dropped by the queue")], "Per second."),
     ("Trouble", "short", [(rate("tidepool_cache_corrupt_total", "tier"), "corrupt in {{tier}}"),
                           (rate("tidepool_cache_write_failures_total", "tier"), "not written to {{tier}}"),

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_dir.h"
@@ -85,6 +86,27 @@ class AdminTest : public testing::Test {
   static inline std::unique_ptr<ChildProcess> worker_;
   static inline std::string worker_address_;
 };
+
+TEST(AdminExpiryTest, StatsSayWhatHasLeftTheDiskUnused) {
+  const test::TempDir dir;
+  ChildProcess cache({test::BinaryPath("tidepool-cache"), "--listen=127.0.0.1:0", "--data-dir=" + dir.File("data"),
+                      "--disk-ttl=1s", "--port-file=" + dir.File("cache")});
+  const std::string address = absl::StrCat("127.0.0.1:", cache.WaitForPortFile(dir.File("cache")));
+  ChildProcess worker({test::BinaryPath("tidepool-worker"), "--listen=127.0.0.1:0",
+                       "--model=" + test::DataPath("tiny_models/llama_f32.gguf"), "--cache=" + address,
+                       "--port-file=" + dir.File("worker")});
+  const std::string port = absl::StrCat(worker.WaitForPortFile(dir.File("worker")));
+  const ProgramResult made =
+      test::RunProgram({test::BinaryPath("tidepool"), "generate", "--session=s", "--prompt=" + LongPrompt("tide"),
+                        "--max-tokens=2", "--ignore-eos", "--worker=127.0.0.1:" + port});
+  ASSERT_EQ(made.exit, ExitStatus::Exited(0)) << made.err;
+  std::string printed;
+  EXPECT_TRUE(test::Eventually([&] {
+    printed = test::RunProgram({test::BinaryPath("tidepool"), "admin", "stats", "--cache=" + address}).out;
+    return printed.find(" values unused on disk") != std::string::npos;
+  })) << printed;
+  EXPECT_THAT(printed, HasSubstr("\nexpired       ")) << printed;
+}
 
 TEST_F(AdminTest, ExplainSaysWhatAPromptWouldFindOnWhichPod) {
   const std::string worker = "--worker=" + worker_address_, prompt = "--prompt-file=" + dir_->File("prompt");

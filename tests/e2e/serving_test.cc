@@ -209,6 +209,7 @@ TEST(ValidateConfigTest, MistakesAreFoundWithoutModelAndData) {
       {"tidepool-worker", "--access-file=/none", "--access-file"},
       {"tidepool-cache", "--memory-bytes=1KiB", "memory_bytes"},
       {"tidepool-cache", "--threads=65", "threads"},
+      {"tidepool-cache", "--disk-ttl=10ms", "disk_ttl 10ms is not 0 or in 1s to 87600h"},
       {"tidepool-cache", "--listen=0.0.0.0:1", "insecure"},
       {"tidepool-cache", "--metrics-address=x", "metrics_address"},
       {"tidepool-cache", "--tls-cert=/none.pem\n--tls-key=/none.key", "--tls-cert"},

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -24,7 +25,7 @@ class CacheMetricsTest : public testing::Test {
  protected:
   void Open(CacheOptions options = {}) {
     options.data_dir = dir_.path();
-    storage_ = *CacheStorage::Open(options);
+    storage_ = *CacheStorage::Open(options, [this] { return absl::FromUnixSeconds(seconds_); });
     context_ = std::make_unique<CacheContext>(storage_.blocks.get(), storage_.manifests.get(), 1, int64_t{1} << 20,
                                               /*security=*/nullptr);
   }
@@ -42,6 +43,7 @@ class CacheMetricsTest : public testing::Test {
     return page.Text();
   }
   test::TempDir dir_;
+  std::atomic<int64_t> seconds_{1'800'000'000};
   CacheStorage storage_;
   std::unique_ptr<CacheContext> context_;
 };
@@ -82,6 +84,21 @@ TEST_F(CacheMetricsTest, HitsAreCountedByTierAndMissesByReason) {
   EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_tier_reads_total{tier=\"disk\"} 1\n"));
   EXPECT_THAT(Text(), Not(HasSubstr("\ntidepool_cache_tier_read_bytes_per_second{tier=\"disk\"} 0\n")));
   EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_tier_left_out{tier=\"disk\"} 0\n"));
+}
+
+TEST_F(CacheMetricsTest, WhatLeavesTheDiskUnusedIsCounted) {
+  CacheOptions options;
+  options.disk_ttl = absl::Hours(24);
+  Open(options);
+  for (const int number : {1, 2, 3}) {
+    ASSERT_TRUE(storage_.blocks->Put({test::NumberedKey(number), 0}, test::NumberedValue(number, 0), true).ok());
+  }
+  seconds_ += absl::ToInt64Seconds(options.disk_ttl);
+  ASSERT_NE(*storage_.blocks->Get({test::NumberedKey(3), 0}), nullptr);
+  storage_.blocks->ExpireUnused();
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_disk_expired_total 2\n"));
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_disk_renewed_total 1\n"));
+  EXPECT_THAT(Text(), HasSubstr("\ntidepool_cache_evictions_total{tier=\"disk\"} 0\n"));
 }
 
 TEST_F(CacheMetricsTest, ARemoteTierThatIsAwayIsSeen) {

@@ -45,6 +45,20 @@ TEST(CacheOptionsTest, AMemoryPolicyIsOneOfThoseThereAre) {
   EXPECT_THAT(std::string(options.Validate().message()), HasSubstr("memory_policy 'random' is not one of chain"));
 }
 
+TEST(CacheOptionsTest, ATimeOnDiskIsNoneOrASecondToTenYears) {
+  CacheOptions options = Valid();
+  for (const absl::Duration ttl : {absl::ZeroDuration(), absl::Seconds(1), absl::Hours(87'600)}) {
+    options.disk_ttl = ttl;
+    EXPECT_EQ(options.Validate(), absl::OkStatus()) << ttl;
+  }
+  for (const absl::Duration ttl : {absl::Milliseconds(999), -absl::Hours(1), absl::Hours(87'601)}) {
+    options.disk_ttl = ttl;
+    EXPECT_EQ(options.Validate().code(), absl::StatusCode::kInvalidArgument) << ttl;
+    EXPECT_THAT(std::string(options.Validate().message()),
+                AllOf(HasSubstr("disk_ttl"), HasSubstr("is not 0 or in 1s to 87600h")));
+  }
+}
+
 // One number of CacheOptions with the ends of its range, written as they must appear in a message.
 struct Field {
   std::string name;

@@ -41,6 +41,59 @@ TEST(DiskIndexTest, AReplacedValueCountsUntilItIsTheOldestAndIsNoDrop) {
   EXPECT_EQ(index.bytes(), 250u);
 }
 
+TEST(DiskIndexTest, WhatNobodyUsedIsTakenOutAndWhatWasUsedIsNamed) {
+  constexpr uint32_t kThen = 1000, kLater = 2000;
+  DiskIndex index(100'000);
+  for (int number = 1; number <= 5; ++number) {
+    DiskIndex::Location at = At(number);
+    at.used = number == 5 ? kLater : kThen;
+    index.Add(Id(number), at);
+  }
+  EXPECT_TRUE(index.Use(Id(2), kLater));
+  EXPECT_FALSE(index.Use(Id(9), kLater));
+  std::vector<BlockId> expired;
+  const auto third = [](const BlockId& id) { return id == Id(3); };
+  const DiskIndex::Aged none = index.Expire(kThen - 1, third);
+  EXPECT_EQ(none.expired, 0);
+  EXPECT_TRUE(none.used.empty());
+  const DiskIndex::Aged aged = index.Expire(kThen, third, [&expired](const BlockId& id) { expired.push_back(id); });
+  EXPECT_EQ(aged.expired, 2);
+  EXPECT_EQ(expired, (std::vector<BlockId>{Id(1), Id(4)}));
+  ASSERT_EQ(aged.used.size(), 2u);
+  EXPECT_EQ(aged.used[0].id, Id(2));
+  EXPECT_EQ(aged.used[1].id, Id(3));
+  EXPECT_FALSE(aged.more);
+  EXPECT_EQ(index.objects(), 3u);
+  EXPECT_EQ(index.bytes(), 400u) << "the fourth is behind what is used";
+  EXPECT_EQ(index.first_sequence(), 2u);
+  index.Add(Id(2), At(6));
+  index.Add(Id(3), At(7));
+  EXPECT_EQ(index.Expire(kThen, third).used.size(), 0u);
+  EXPECT_EQ(index.bytes(), 300u);
+  EXPECT_EQ(index.first_sequence(), 5u);
+}
+
+TEST(DiskIndexTest, OneLookAtWhatNobodyUsesIsShort) {
+  DiskIndex large(uint64_t{1} << 30);
+  for (int number = 1; number <= 10; ++number) large.Add(Id(number), At(number, 1 << 20));
+  const DiskIndex::Aged used = large.Expire(0, [](const BlockId&) { return true; });
+  EXPECT_EQ(used.used.size(), 4u) << "4 MiB are to be stored anew";
+  EXPECT_TRUE(used.more);
+
+  constexpr int kValues = 10'000;
+  DiskIndex many(uint64_t{1} << 30);
+  for (int number = 1; number <= kValues; ++number) many.Add({BlockKey{}, number}, At(number));
+  int64_t expired = 0, looks = 0;
+  for (bool more = true; more; ++looks) {
+    const DiskIndex::Aged aged = many.Expire(0, [](const BlockId&) { return false; });
+    expired += aged.expired;
+    more = aged.more;
+  }
+  EXPECT_EQ(looks, 3) << "at 4,096 of them each";
+  EXPECT_EQ(expired, kValues);
+  EXPECT_EQ(many.bytes(), 0u);
+}
+
 TEST(DiskIndexTest, WhatHalfOfTheLimitWouldDropIsToBeCopiedOldestFirst) {
   DiskIndex index(1000);
   uint64_t mark = 7;
