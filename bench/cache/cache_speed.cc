@@ -33,8 +33,9 @@ ABSL_FLAG(int, turn_mib, 32, "MiB stored and read in a turn: 1 to 256");
 ABSL_FLAG(std::vector<std::string>, transports, std::vector<std::string>({"tcp", "unix"}), "of tcp, unix");
 ABSL_FLAG(std::vector<std::string>, kib, std::vector<std::string>({"64", "256", "1024"}),
           "value sizes: multiples of 32 up to 4096");
-ABSL_FLAG(std::vector<std::string>, sides, std::vector<std::string>({"sync", "callback", "tidepool", "redis"}),
-          "of sync, callback, tidepool, redis");
+ABSL_FLAG(std::vector<std::string>, sides, std::vector<std::string>({"sync", "callback", "kept", "tidepool", "redis"}),
+          "of sync, callback (raw gRPC), kept (callback with a copy and a verification at the receiver), tidepool, "
+          "redis");
 ABSL_FLAG(std::string, mooncake, "",
           "a Python that has Mooncake Store (bench/cache/mooncake_peer.py); empty: without it");
 ABSL_FLAG(int, redis_depth, 4, "Redis commands under way at a time: 1 to 1024");
@@ -140,7 +141,7 @@ void Print(const std::string& cell, const char* what, const Turns& turns) {
     std::printf("%-14s %s  %-20s %5.2f (%.2f-%.2f)  %5.2f %5.2f", cell.c_str(), what, name.c_str(), rate.median,
                 rate.low, rate.high, SpreadOf(client).median, SpreadOf(server).median);
     if (name == "tidepool") {
-      for (const std::string& other : {raw, std::string("redis"), std::string("mooncake")}) {
+      for (const std::string& other : {raw, std::string("kept"), std::string("redis"), std::string("mooncake")}) {
         const auto found = turns.find(other);
         if (found == turns.end()) continue;
         const Spread ratio = RatioOf(of_side, found->second);
@@ -153,6 +154,7 @@ void Print(const std::string& cell, const char* what, const Turns& turns) {
 
 std::unique_ptr<Side> MakeSide(const std::string& name, int kv_heads, size_t memory_bytes, bool unix_socket) {
   if (name == "sync" || name == "callback") return MakeRawSide(name == "callback", unix_socket);
+  if (name == "kept") return MakeKeptSide(unix_socket);
   if (name == "tidepool") return MakeTidepoolSide(kv_heads, memory_bytes, unix_socket);
   return MakeRedisSide(absl::GetFlag(FLAGS_redis_depth), unix_socket);
 }
@@ -204,7 +206,7 @@ bool FlagsAreGood() {
     good = good && (transport == "tcp" || transport == "unix");
   }
   for (const std::string& side : absl::GetFlag(FLAGS_sides)) {
-    good = good && (side == "sync" || side == "callback" || side == "tidepool" || side == "redis");
+    good = good && (side == "sync" || side == "callback" || side == "kept" || side == "tidepool" || side == "redis");
   }
   for (const std::string& kib : absl::GetFlag(FLAGS_kib)) {
     int value = 0;

@@ -31,7 +31,8 @@ class SyncStream final : public RawStream {
     stream_->Finish();
   }
 
-  std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers) override {
+  std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers,
+                                         const Take& take) override {
     std::thread writer;
     auto write = [&] {
       for (const grpc::ByteBuffer& message : messages) TIDEPOOL_CHECK(stream_->Write(message));
@@ -42,7 +43,10 @@ class SyncStream final : public RawStream {
       write();
     }
     std::vector<grpc::ByteBuffer> read(answers);
-    for (grpc::ByteBuffer& answer : read) TIDEPOOL_CHECK(stream_->Read(&answer));
+    for (size_t i = 0; i < answers; ++i) {
+      TIDEPOOL_CHECK(stream_->Read(&read[i]));
+      if (take) take(i, read[i]);
+    }
     if (writer.joinable()) writer.join();
     return read;
   }
@@ -68,11 +72,14 @@ class CallbackStream final : public RawStream, grpc::ClientBidiReactor<grpc::Byt
     while (!done_) changed_.Wait(&mutex_);
   }
 
-  std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers) override {
+  std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers,
+                                         const Take& take) override {
     {
       MutexLock lock(&mutex_);
       messages_ = &messages;
+      take_ = &take;
       written_ = read_count_ = 0;
+      taken_ = 0;
       read_.assign(answers, grpc::ByteBuffer());
     }
     if (answers > 0) StartRead(&read_[0]);
@@ -85,6 +92,8 @@ class CallbackStream final : public RawStream, grpc::ClientBidiReactor<grpc::Byt
   void OnReadDone(bool ok) override {
     if (!ok) return;
     size_t next = 0;
+    if (*take_) (*take_)(taken_, read_[taken_]);
+    ++taken_;
     {
       MutexLock lock(&mutex_);
       next = ++read_count_;
@@ -115,7 +124,9 @@ class CallbackStream final : public RawStream, grpc::ClientBidiReactor<grpc::Byt
   Mutex mutex_;
   CondVar changed_;
   const std::vector<grpc::ByteBuffer>* messages_ = nullptr;  // of the exchange under way
-  std::vector<grpc::ByteBuffer> read_;                       // sized before its reads start
+  const Take* take_ = nullptr;
+  size_t taken_ = 0;                    // answers, by one read after the other
+  std::vector<grpc::ByteBuffer> read_;  // sized before its reads start
   size_t written_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t read_count_ ABSL_GUARDED_BY(mutex_) = 0;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;

@@ -4,6 +4,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,8 +20,12 @@ class RawStream {
   // Over a channel of its own (`number`).
   static std::unique_ptr<RawStream> Open(const std::string& address, RawMethod method, bool callback, int number);
 
+  // Is given each answer where it arrives, before it is waited for the next one.
+  using Take = std::function<void(size_t index, const grpc::ByteBuffer& answer)>;
+
   // Writes the messages while it reads `answers` of them.
-  virtual std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers) = 0;
+  virtual std::vector<grpc::ByteBuffer> Exchange(const std::vector<grpc::ByteBuffer>& messages, size_t answers,
+                                                 const Take& take = nullptr) = 0;
 };
 
 }  // namespace tidepool::bench

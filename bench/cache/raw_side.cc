@@ -13,12 +13,12 @@
 namespace tidepool::bench {
 namespace {
 
-class RawSide final : public Side {
+class RawSide : public Side {
  public:
-  RawSide(bool callback, bool unix_socket)
+  RawSide(bool callback, bool unix_socket, RawMethod put = RawMethod::kSink)
       : callback_(callback),
         server_({"raw_server", "{listen}"}, unix_socket),
-        sink_(RawStream::Open(server_.address(), RawMethod::kSink, callback, 1)),
+        sink_(RawStream::Open(server_.address(), put, callback, 1)),
         source_(RawStream::Open(server_.address(), RawMethod::kSource, callback, 2)) {}
 
   std::string name() const override { return callback_ ? "raw gRPC, callback" : "raw gRPC, sync"; }
@@ -32,10 +32,7 @@ class RawSide final : public Side {
   }
 
   ReadValues Get(absl::Span<const Item> items) override {
-    // Always the same bytes, whatever was put.
-    const SourceRequest request = {.kv_heads = static_cast<int32_t>(items[0].value->size() / (32 * 1024)),
-                                   .count = static_cast<int32_t>(items.size())};
-    answers_ = source_->Exchange({Borrowed(reinterpret_cast<const char*>(&request), sizeof request)}, items.size());
+    Ask(items, nullptr);
     slices_.assign(answers_.size(), {});
     ReadValues read(answers_.size());
     for (size_t i = 0; i < answers_.size(); ++i) {
@@ -47,6 +44,15 @@ class RawSide final : public Side {
     return read;
   }
 
+ protected:
+  void Ask(absl::Span<const Item> items, const RawStream::Take& take) {
+    // Always the same bytes, whatever was put.
+    const SourceRequest request = {.kv_heads = static_cast<int32_t>(items[0].value->size() / (32 * 1024)),
+                                   .count = static_cast<int32_t>(items.size())};
+    answers_ =
+        source_->Exchange({Borrowed(reinterpret_cast<const char*>(&request), sizeof request)}, items.size(), take);
+  }
+
  private:
   const bool callback_;
   ServerProcess server_;
@@ -55,7 +61,26 @@ class RawSide final : public Side {
   std::vector<std::vector<grpc::Slice>> slices_;
 };
 
+// What comes in, at either end, becomes a string in memory and is verified.
+class KeptSide final : public RawSide {
+ public:
+  explicit KeptSide(bool unix_socket) : RawSide(/*callback=*/true, unix_socket, RawMethod::kKeep) {}
+  std::string name() const override { return "kept"; }
+  ReadValues Get(absl::Span<const Item> items) override {
+    values_.assign(items.size(), "");
+    Ask(items, [this](size_t index, const grpc::ByteBuffer& answer) { values_[index] = Whole(answer); });
+    ReadValues read;
+    for (const std::string& value : values_) read.push_back({value});
+    return read;
+  }
+
+ private:
+  std::vector<std::string> values_;
+};
+
 }  // namespace
+
+std::unique_ptr<Side> MakeKeptSide(bool unix_socket) { return std::make_unique<KeptSide>(unix_socket); }
 
 std::unique_ptr<Side> MakeRawSide(bool callback, bool unix_socket) {
   return std::make_unique<RawSide>(callback, unix_socket);

@@ -10,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "base/limits.h"
 #include "base/mutex.h"
 #include "bench/cache/items.h"
+#include "policies/kv/block_codec.h"
 
 namespace tidepool::bench {
 namespace {
@@ -21,6 +23,7 @@ using Stream = grpc::ServerReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 constexpr size_t kMostAnswerBytes = size_t{4} << 20;
+constexpr size_t kKeptBytes = size_t{96} << 20;
 const char kZeros[kMostAnswerBytes] = {};
 
 // Values as the memory of a cache has them: those of kMemoryTurns turns, one turn after the other, which are more than
@@ -37,10 +40,25 @@ const std::vector<std::string>& ValuesOfNextTurn(int kv_heads, int count) {
   return values;
 }
 
+// As many as the memory of a cache holds that is measured beside it.
+void Keep(std::string value) {
+  static Mutex mutex;
+  static std::deque<std::string> kept;
+  static size_t kept_bytes = 0;
+  MutexLock lock(&mutex);
+  kept_bytes += value.size();
+  kept.push_back(std::move(value));
+  while (kept_bytes > kKeptBytes) {
+    kept_bytes -= kept.front().size();
+    kept.pop_front();
+  }
+}
+
 // The answers to one message.
 std::vector<grpc::ByteBuffer> AnswersTo(RawMethod method, const grpc::ByteBuffer& message) {
   std::vector<grpc::ByteBuffer> answers;
   switch (method) {
+    case RawMethod::kKeep: Keep(Whole(message)); [[fallthrough]];
     case RawMethod::kSink: answers.push_back(Borrowed(kZeros, kAckBytes)); break;
     case RawMethod::kEcho: {
       uint32_t size = 0;
@@ -158,6 +176,19 @@ bool CopyFront(const grpc::ByteBuffer& message, void* to, size_t size) {
     done += part;
   }
   return done == size;
+}
+
+std::string Whole(const grpc::ByteBuffer& message) {
+  std::string value;
+  value.reserve(message.Length());
+  std::vector<grpc::Slice> slices;
+  TIDEPOOL_CHECK(message.Dump(&slices).ok());
+  for (const grpc::Slice& slice : slices) {
+    value.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  const absl::StatusOr<BlockView> view = BlockView::Parse(value);
+  TIDEPOOL_CHECK(view.ok() && view->VerifyRows().ok());
+  return value;
 }
 
 std::unique_ptr<grpc::Service> MakeRawService() { return std::make_unique<RawService>(); }

@@ -1,5 +1,5 @@
-// The raw streams of bench/cache: byte buffers over gRPC that nobody parses, stores or checks. Each method is there
-// twice, by the synchronous API (a thread for each stream) and by the callback API.
+// The raw streams of bench/cache: byte buffers over gRPC that nobody parses, stores or checks, but for Keep. Each
+// method is there twice, by the synchronous API (a thread for each stream) and by the callback API.
 #ifndef TIDEPOOL_BENCH_CACHE_RAW_STREAMS_H_
 #define TIDEPOOL_BENCH_CACHE_RAW_STREAMS_H_
 
@@ -8,16 +8,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 namespace tidepool::bench {
 
-// Sink: every message is answered by one of kAckBytes. Source: a SourceRequest is answered by so many values (items.h).
-// Echo: a message is answered by one of the size that its first 4 bytes say.
-inline constexpr const char* kRawMethods[] = {"/tidepool.bench.Raw/Sink",           "/tidepool.bench.Raw/Source",
-                                              "/tidepool.bench.Raw/Echo",           "/tidepool.bench.Raw/CallbackSink",
+// Sink: every message is answered by one of kAckBytes. Keep: so is each, once it has been copied into a string of its
+// own, verified, and has taken the place of an older one. Source: a SourceRequest is answered by so many values
+// (items.h). Echo: a message is answered by one of the size that its first 4 bytes say.
+inline constexpr const char* kRawMethods[] = {"/tidepool.bench.Raw/Sink",           "/tidepool.bench.Raw/Keep",
+                                              "/tidepool.bench.Raw/Source",         "/tidepool.bench.Raw/Echo",
+                                              "/tidepool.bench.Raw/CallbackSink",   "/tidepool.bench.Raw/CallbackKeep",
                                               "/tidepool.bench.Raw/CallbackSource", "/tidepool.bench.Raw/CallbackEcho"};
-enum class RawMethod : uint8_t { kSink, kSource, kEcho };
-inline constexpr int kRawMethodKinds = 3;
+enum class RawMethod : uint8_t { kSink, kKeep, kSource, kEcho };
+inline constexpr int kRawMethodKinds = 4;
 inline constexpr size_t kAckBytes = 8;
 
 struct SourceRequest {
@@ -29,6 +32,9 @@ struct SourceRequest {
 grpc::ByteBuffer Borrowed(const char* bytes, size_t size);
 // Copies the first bytes of a message. False when it has less.
 bool CopyFront(const grpc::ByteBuffer& message, void* to, size_t size);
+
+// A message's bytes in one piece, verified as a block value.
+std::string Whole(const grpc::ByteBuffer& message);
 
 std::unique_ptr<grpc::Service> MakeRawService();
 

@@ -35,6 +35,9 @@ class Side {
 // Sends and receives values as raw gRPC messages without storing anything: the limit of what is built on gRPC.
 // `callback`: by the callback API on both sides, else by the synchronous one.
 std::unique_ptr<Side> MakeRawSide(bool callback, bool unix_socket);
+// The same, by the callback API, with what no cache can do without: who receives a value copies it into memory and
+// verifies it.
+std::unique_ptr<Side> MakeKeptSide(bool unix_socket);
 // `memory_bytes`: of the cache.
 std::unique_ptr<Side> MakeTidepoolSide(int kv_heads, size_t memory_bytes, bool unix_socket);
 // `depth`: commands under way at a time. Keeps kMemoryTurns turns.

@@ -23,12 +23,14 @@ constexpr size_t kMostQueuedBytes = size_t{1} << 20;
 }  // namespace
 
 FetchStream::FetchStream(CacheContext* context, grpc::ByteBuffer request) : context_(context), outbox_(this) {
-  absl::Status status = Take(&request);
+  const absl::Status status = Take(&request);
   outbox_.BeginWork();
-  if (status.ok()) status = context_->Run([this] { Read(); });
-  if (status.ok()) return;
-  outbox_.Close(ToGrpc(status));
-  outbox_.EndWork();
+  if (status.ok()) {
+    Read(/*may_wait=*/false);
+  } else {
+    outbox_.Close(ToGrpc(status));
+    outbox_.EndWork();
+  }
 }
 
 absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
@@ -45,20 +47,42 @@ absl::Status FetchStream::Take(grpc::ByteBuffer* request) {
   return absl::OkStatus();
 }
 
-void FetchStream::Read() {
+void FetchStream::Read(bool may_wait) {
   absl::Status status;
   while (status.ok() && next_ < ids_.size()) {
     if (gone_) {
       status = absl::CancelledError("the worker is gone");
       break;
     }
-    status = ReadSome();
+    if (!SendAtOnce()) {
+      if (!may_wait) {
+        status = ReadOnPool();
+        if (status.ok()) return;
+        break;
+      }
+      status = ReadSome();
+    }
     MutexLock lock(&mutex_);
     paused_ = status.ok() && outbox_.queued_bytes() > kMostQueuedBytes;
     if (paused_) return;
   }
   outbox_.Close(ToGrpc(status));
   outbox_.EndWork();
+}
+
+absl::Status FetchStream::ReadOnPool() {
+  auto read = [this] { Read(/*may_wait=*/true); };
+  if (next_ == 0) return context_->Run(read);
+  context_->pool.Run(read);  // a call that has begun is not refused
+  return absl::OkStatus();
+}
+
+bool FetchStream::SendAtOnce() {
+  if (!unchecked_) return false;
+  const BlockValue value = context_->blocks->GetAtOnce(ids_[next_]);
+  if (value == nullptr) return false;
+  Send(next_++, value);
+  return true;
 }
 
 absl::Status FetchStream::ReadSome() {
@@ -100,7 +124,7 @@ void FetchStream::OnWriteDone(bool ok) {
     MutexLock lock(&mutex_);
     if (gone_ || outbox_.queued_bytes() <= kMostQueuedBytes) read = std::exchange(paused_, false);
   }
-  if (read) context_->pool.Run([this] { Read(); });
+  if (read) Read(/*may_wait=*/false);
   outbox_.EndWork();
 }
 

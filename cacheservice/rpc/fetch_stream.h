@@ -25,7 +25,11 @@ class FetchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  private:
   absl::Status Take(grpc::ByteBuffer* request);
   // Reads and sends until all is sent or enough is queued. One at a time; what is left to read keeps the call open.
-  void Read();
+  // `may_wait`: for disks and checksums; else, on gRPC's threads, the pool goes on where that is needed.
+  void Read(bool may_wait);
+  absl::Status ReadOnPool();
+  // The next value, if it is in memory and goes out as it is. Waking a thread of the pool for it would take longer.
+  bool SendAtOnce();
   absl::Status ReadSome();
   void Send(size_t index, const BlockValue& value);
 

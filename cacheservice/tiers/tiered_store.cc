@@ -75,6 +75,7 @@ class TieredStore::Impl {
   SlowTiers SlowFor(double rate) const {
     return {.disk = lower_.disk_gate().Losing(rate), .remote = lower_.remote_gate().Losing(rate)};
   }
+  BlockValue GetAtOnce(const BlockId& id) { return memory_.Contains(id) ? memory_.Get(id) : queue_.Find(id); }
   bool Contains(const BlockId& id) const {
     return memory_.Contains(id) || queue_.Find(id) != nullptr || disk_->Contains(id);
   }
@@ -545,6 +546,8 @@ absl::StatusOr<BlockValue> TieredStore::Get(const BlockId& id) {
   TP_ASSIGN_OR_RETURN(std::vector<BlockValue> values, impl_->GetMany({&id, 1}, absl::InfiniteFuture(), Verify::kAll));
   return std::move(values[0]);
 }
+
+BlockValue TieredStore::GetAtOnce(const BlockId& id) { return impl_->GetAtOnce(id); }
 
 absl::StatusOr<std::vector<BlockValue>> TieredStore::GetMany(absl::Span<const BlockId> ids, const ReadTerms& terms,
                                                              Verify verify) {

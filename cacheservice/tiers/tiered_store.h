@@ -79,6 +79,9 @@ class TieredStore {
                                                   const ReadTerms& terms = absl::InfiniteFuture(),
                                                   Verify verify = Verify::kAll);
 
+  // The value, not verified, if it is in memory; null: that is for Get to say.
+  BlockValue GetAtOnce(const BlockId& id);
+
   // Copies the rows asked for; each block is read once however many selections name it. Rows of blocks that are lost,
   // or not read by `deadline`, are left out. InvalidArgument: a kv head outside its block, or blocks with rows of
   // different sizes. DeadlineExceeded, Unavailable: nothing came for that reason.

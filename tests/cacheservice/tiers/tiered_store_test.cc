@@ -289,6 +289,18 @@ TEST_F(TieredStoreTest, WhatNeedsNoDiskIsPutAtOnceAndTheRestIsLeftAsItIs) {
   EXPECT_EQ(store_->Stats().disk.objects, 0u);
 }
 
+TEST_F(TieredStoreTest, WhatIsInMemoryIsReadAtOnceAndTheRestIsLeftToGet) {
+  ASSERT_EQ(*Put(0, /*durable=*/true), Tier::kDisk);
+  Fill(1, kMoreThanMemory);  // 0 leaves memory
+  ASSERT_TRUE(store_->Drain().ok());
+  EXPECT_EQ(*store_->GetAtOnce(Id(kMoreThanMemory)), Value(kMoreThanMemory));
+  const CacheStats before = store_->Stats();
+  EXPECT_EQ(store_->GetAtOnce(Id(0)), nullptr);
+  EXPECT_EQ(store_->GetAtOnce(Id(12345)), nullptr);
+  EXPECT_EQ(store_->Stats().memory.misses, before.memory.misses) << "Get counts them";
+  EXPECT_TRUE(Holds(0));
+}
+
 TEST_F(TieredStoreTest, WhatWasReadFromDiskIsNotWrittenThereAgain) {
   ASSERT_EQ(*Put(0, /*durable=*/true), Tier::kDisk);
   Fill(1, kMoreThanMemory);  // 0 leaves memory
