@@ -26,6 +26,7 @@
 #include "absl/flags/flag.h"
 #include "base/check.h"
 #include "base/flags.h"
+#include "base/freed_memory.h"
 #include "bench/cache/items.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/disk_tier.h"
@@ -208,6 +209,7 @@ void Print(const Measured& measured) {
 }
 
 int Main(int argc, char** argv) {
+  KeepFreedMemory();  // as tidepool-cache
   const auto rest = ParseFlags(argc, argv);
   const int rounds = absl::GetFlag(FLAGS_rounds), mib = absl::GetFlag(FLAGS_mib), kib = absl::GetFlag(FLAGS_kib);
   if (!rest.ok() || !rest->empty() || rounds < 1 || rounds > 1000 || mib < 16 || mib > 65'536 || kib < 32 ||

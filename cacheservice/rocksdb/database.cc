@@ -418,39 +418,11 @@ Database::ReadResult Database::Get(Family family, std::string_view key) const {
   impl_->ReopenIfDue();
   const Impl::Use use(impl_.get());
   if (!use) return use.NotOpen();
-  std::string value;
+  rocksdb::PinnableSlice value;
   const rocksdb::Status status = use.db()->Get(read, use.handle(family), ToSlice(key), &value);
-  if (status.ok()) return value;
+  if (status.ok()) return std::string(ToView(value));
   if (status.IsNotFound()) return std::nullopt;
   return ReadError(status);
-}
-
-std::vector<Database::ReadResult> Database::MultiGet(Family family, absl::Span<const std::string> keys) const {
-  rocksdb::ReadOptions read;
-  read.fill_cache = family != Family::kBlockValues;
-  std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
-  std::vector<rocksdb::PinnableSlice> values(keys.size());
-  std::vector<rocksdb::Status> statuses(keys.size());
-  impl_->ReopenIfDue();
-  const Impl::Use use(impl_.get());
-  if (!use) return std::vector<ReadResult>(keys.size(), use.NotOpen());
-  use.db()->MultiGet(read, use.handle(family), keys.size(), slices.data(), values.data(), statuses.data());
-  for (size_t i = 0; i < keys.size(); ++i) {  // a file that cannot be opened fails the keys of other files, too
-    if (statuses[i].IsCorruption()) statuses[i] = use.db()->Get(read, use.handle(family), slices[i], &values[i]);
-  }
-  std::vector<ReadResult> results;
-  results.reserve(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    if (statuses[i].ok()) {
-      results.emplace_back(std::string(ToView(values[i])));
-      values[i].Reset();
-    } else if (statuses[i].IsNotFound()) {
-      results.emplace_back(std::nullopt);
-    } else {
-      results.emplace_back(ReadError(statuses[i]));
-    }
-  }
-  return results;
 }
 
 absl::Status Database::Scan(Family family, std::string_view first, std::string_view end,

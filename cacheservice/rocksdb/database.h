@@ -66,7 +66,6 @@ class Database {
   // nullopt: absent. DataLoss: RocksDB's checksum differs. Unavailable: the disk could not be read.
   using ReadResult = absl::StatusOr<std::optional<std::string>>;
   ReadResult Get(Family family, std::string_view key) const;
-  std::vector<ReadResult> MultiGet(Family family, absl::Span<const std::string> keys) const;
 
   // Calls visit(key, value) in order of keys in [first, end) until it returns false; an empty `end` means no end.
   // DataLoss: at the first damage; a file that cannot be opened may be met before the first key. Unavailable: the disk

@@ -18,7 +18,6 @@ constexpr std::string_view kFirstSequenceKey = "blocks.first_sequence";
 constexpr uint64_t kMinWriteBufferBytes = uint64_t{256} << 10;
 constexpr uint64_t kMaxWriteBufferBytes = uint64_t{32} << 20;
 constexpr uint64_t kGroupBytes = uint64_t{4} << 20;  // of one write: more waits for the next
-constexpr size_t kReadBatch = 32;                    // values of one MultiGet
 constexpr uint64_t kUnflushedBuffers = 4;            // of write_buffer_bytes: what may not be in files yet, at most
 constexpr uint64_t kNotForgotten = ~uint64_t{0};
 constexpr int kAskedByNumber = 256;  // entries of a damaged index, then it is scanned again
@@ -359,38 +358,28 @@ std::vector<absl::StatusOr<uint64_t>> DiskTier::Verify(absl::Span<const BlockId>
 std::vector<absl::StatusOr<BlockValue>> DiskTier::Read(absl::Span<const BlockId> ids, bool counted) {
   ForgetLost();
   std::vector<absl::StatusOr<BlockValue>> values(ids.size(), BlockValue());
-  for (size_t first = 0; first < ids.size(); first += kReadBatch) {
-    const size_t count = std::min(kReadBatch, ids.size() - first);
-    ReadBatch(ids.subspan(first, count), counted, absl::MakeSpan(values).subspan(first, count));
-  }
+  for (size_t i = 0; i < ids.size(); ++i) values[i] = ReadOne(ids[i], counted);
   return values;
 }
 
-void DiskTier::ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values) {
-  struct Read {
-    size_t index;
-    DiskIndex::Location location;
-  };
-  std::vector<Read> reads;
-  std::vector<std::string> keys;
+// One value after the other: RocksDB's reading of many at once copies each once more, and what was read first has left
+// the processor's caches when it is verified.
+absl::StatusOr<BlockValue> DiskTier::ReadOne(const BlockId& id, bool counted) {
+  DiskIndex::Location at;
   {
     MutexLock lock(&mutex_);
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const std::optional<DiskIndex::Location> location = index_.Find(ids[i]);
-      if (!location.has_value()) {
-        stats_.misses += counted ? 1 : 0;
-        continue;
-      }
-      reads.push_back({.index = i, .location = *location});
-      keys.push_back(ValueKey(location->sequence, ids[i]));
+    const std::optional<DiskIndex::Location> found = index_.Find(id);
+    if (!found.has_value()) {
+      stats_.misses += counted ? 1 : 0;
+      return BlockValue();
     }
+    at = *found;
   }
-  if (reads.empty()) return;
-  std::vector<Database::ReadResult> results = database_->MultiGet(Family::kBlockValues, keys);
-  for (size_t i = 0; i < reads.size(); ++i) {
-    const BlockId& id = ids[reads[i].index];
-    values[reads[i].index] = Accept(id, reads[i].location, std::move(results[i]), counted);
+  Database::ReadResult read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
+  while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
+    read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
   }
+  return Accept(id, at, std::move(read), counted);
 }
 
 bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location, DiskIndex::Location* now) const {
@@ -401,13 +390,9 @@ bool DiskTier::MovedSince(const BlockId& id, const DiskIndex::Location& location
   return true;
 }
 
-absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::Location& location,
-                                            Database::ReadResult read, bool counted) {
-  DiskIndex::Location at = location;
+absl::StatusOr<BlockValue> DiskTier::Accept(const BlockId& id, const DiskIndex::Location& at, Database::ReadResult read,
+                                            bool counted) {
   const uint32_t now = Now();
-  while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
-    read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
-  }
   absl::Status damage = read.status();
   if (read.ok() && read->has_value()) {
     damage = VerifyBlockValue(id, **read);

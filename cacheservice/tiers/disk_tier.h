@@ -151,8 +151,9 @@ class DiskTier {
   void ForgetAgain() ABSL_LOCKS_EXCLUDED(forget_mutex_);
   // `counted`: as hits and misses.
   std::vector<absl::StatusOr<BlockValue>> Read(absl::Span<const BlockId> ids, bool counted);
-  void ReadBatch(absl::Span<const BlockId> ids, bool counted, absl::Span<absl::StatusOr<BlockValue>> values);
-  absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& location, Database::ReadResult read,
+  absl::StatusOr<BlockValue> ReadOne(const BlockId& id, bool counted);
+  // What was read where it is said to be.
+  absl::StatusOr<BlockValue> Accept(const BlockId& id, const DiskIndex::Location& at, Database::ReadResult read,
                                     bool counted);
   std::string TenantName(TenantId tenant) const;
   // After something was dropped from the index.

@@ -84,19 +84,6 @@ TEST_F(DatabaseTest, WhatIsWrittenIsReadInItsOwnFamilyOnly) {
   EXPECT_EQ(*database->Get(Family::kManifests, "key"), std::nullopt);
 }
 
-TEST_F(DatabaseTest, ManyKeysAreReadInTheOrderAsked) {
-  auto database = Open();
-  for (int i = 0; i < 10; i += 2) ASSERT_TRUE(Put(*database, Family::kBlockValues, absl::StrCat(i), "x").ok());
-  const std::vector<std::string> keys = {"8", "1", "0", "8"};
-  const auto read = database->MultiGet(Family::kBlockValues, keys);
-  ASSERT_EQ(read.size(), 4u);
-  EXPECT_EQ(*read[0], "x");
-  EXPECT_EQ(*read[1], std::nullopt);
-  EXPECT_EQ(*read[2], "x");
-  EXPECT_EQ(*read[3], "x");
-  EXPECT_TRUE(database->MultiGet(Family::kBlockValues, {}).empty());
-}
-
 TEST_F(DatabaseTest, AScanGoesFromFirstToBeforeEndInOrderUntilTold) {
   auto database = Open();
   for (const char* key : {"d", "a", "c", "b"}) ASSERT_TRUE(Put(*database, Family::kBlockIndex, key, key).ok());

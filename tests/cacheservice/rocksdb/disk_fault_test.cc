@@ -311,8 +311,6 @@ TEST_F(DiskFaultTest, AReadThatFailsIsUnavailableNotAbsent) {
   auto database = Open();
   disk_->set_reads_fail(true);
   EXPECT_EQ(database->Get(Family::kBlockValues, "key").status().code(), absl::StatusCode::kUnavailable);
-  const std::vector<std::string> keys = {"key"};
-  EXPECT_EQ(database->MultiGet(Family::kBlockValues, keys)[0].status().code(), absl::StatusCode::kUnavailable);
   const absl::Status scanned =
       database->Scan(Family::kBlockValues, {}, {}, [](std::string_view, std::string_view) { return true; });
   EXPECT_EQ(scanned.code(), absl::StatusCode::kUnavailable);
