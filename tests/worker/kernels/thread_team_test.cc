@@ -21,9 +21,37 @@ TEST(ThreadTeamTest, EachChunkIsDoneOnceByTheEndOfItsRegion) {
         ASSERT_LE(end - begin, grain);
         for (int64_t i = begin; i < end; ++i) ++times[i];
       });
-      for (int64_t i = 0; i < count; ++i) ASSERT_EQ(times[i], 1) << threads << " threads, region " << region;
+      team.ForEachInRuns(count, grain, [&](int64_t begin, int64_t end) {
+        ASSERT_LE(end - begin, grain);
+        for (int64_t i = begin; i < end; ++i) ++times[i];
+      });
+      for (int64_t i = 0; i < count; ++i) ASSERT_EQ(times[i], 2) << threads << " threads, region " << region;
     }
   }
+}
+
+TEST(ThreadTeamTest, EachThreadBeginsWithARunOfItsOwnAndTheOthersHelpAtTheEnd) {
+  ThreadTeam team(2);
+  std::atomic<bool> came{false};
+  std::vector<int64_t> begun;  // by this thread
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<int64_t> first_of_other{-1};
+  team.ForEachInRuns(10, 1, [&](int64_t begin, int64_t) {
+    if (std::this_thread::get_id() == caller) {
+      begun.push_back(begin);
+      while (!came) std::this_thread::yield();
+    } else {
+      int64_t none = -1;
+      first_of_other.compare_exchange_strong(none, begin);
+      came = true;
+    }
+  });
+  EXPECT_EQ(begun[0], 0);
+  EXPECT_EQ(first_of_other, 5);
+  ThreadTeam alone(1);
+  std::vector<int64_t> all;
+  alone.ForEachInRuns(4, 1, [&](int64_t begin, int64_t) { all.push_back(begin); });
+  EXPECT_EQ(all, (std::vector<int64_t>{0, 1, 2, 3}));
 }
 
 TEST(ThreadTeamTest, ABodyIsCalledByTheCallerAndOnceAtMostByEachOther) {

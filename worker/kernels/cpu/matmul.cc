@@ -61,7 +61,7 @@ void MatMulWith(const MatMulKernels& kernels, absl::Span<const MatMulTask> tasks
     tiles += task.matrix->data().tiles;
   }
   if (activations.count == 0) return;
-  team.ForEach(tiles, GrainOf(tiles, team.size()), [&](int64_t first, int64_t last) {
+  team.ForEachInRuns(tiles, GrainOf(tiles, team.size()), [&](int64_t first, int64_t last) {
     for (const MatMulTask& task : tasks) {
       const int64_t count = task.matrix->data().tiles;
       if (first < count && last > 0) {

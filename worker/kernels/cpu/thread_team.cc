@@ -12,7 +12,7 @@ constexpr int kSpins = 4000;
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int threads) : size_(threads), members_(threads - 1) {
+ThreadTeam::ThreadTeam(int threads) : size_(threads), members_(threads) {
   TIDEPOOL_CHECK(threads >= 1);
   for (int i = 1; i < threads; ++i) threads_.emplace_back([this, i] { Work(i); });
 }
@@ -36,7 +36,8 @@ void ThreadTeam::Run(absl::FunctionRef<void(int)> body) {
     wake_.SignalAll();
   }
   body(0);
-  for (Member& member : members_) {
+  for (int thread = 1; thread < size_; ++thread) {
+    Member& member = members_[thread];
     uint64_t before = region - 1;
     if (member.settled.compare_exchange_strong(before, region)) continue;  // it has not come
     for (int spins = 0; member.done.load(std::memory_order_acquire) != region; ++spins) {
@@ -62,8 +63,25 @@ void ThreadTeam::ForEach(int64_t count, int64_t grain, absl::FunctionRef<void(in
   Run(drain);
 }
 
+void ThreadTeam::ForEachInRuns(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body) {
+  if (size_ == 1 || count <= grain) return ForEach(count, grain, body);
+  auto first_of = [&](int share) { return count * share / size_; };
+  for (int share = 0; share < size_; ++share) members_[share].next.store(first_of(share), std::memory_order_relaxed);
+  Run([&](int thread) {
+    for (int i = 0; i < size_; ++i) {
+      const int share = (thread + i) % size_;
+      const int64_t end = first_of(share + 1);
+      for (;;) {
+        const int64_t first = members_[share].next.fetch_add(grain, std::memory_order_relaxed);
+        if (first >= end) break;
+        body(first, std::min(first + grain, end));
+      }
+    }
+  });
+}
+
 void ThreadTeam::Work(int thread) {
-  Member& me = members_[thread - 1];
+  Member& me = members_[thread];
   uint64_t seen = 0;
   for (;;) {
     int spins = 0;

@@ -31,6 +31,10 @@ class ThreadTeam {
   // what.
   void ForEach(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body);
 
+  // The same where what is computed reads memory in order: each thread begins with a share of its own, goes through it
+  // from its beginning, and then helps with the others'.
+  void ForEachInRuns(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body);
+
   // A moment of a thread that waits for another.
   static void Pause() {
 #if defined(__x86_64__)
@@ -39,11 +43,12 @@ class ThreadTeam {
   }
 
  private:
-  // Another thread. On a cache line of its own.
+  // A thread, the caller included. On a cache line of its own.
   struct alignas(64) Member {
     // The newest region that it has joined, or that has ended without it.
     std::atomic<uint64_t> settled{0};
     std::atomic<uint64_t> done{0};  // the newest region whose body it has called
+    std::atomic<int64_t> next{0};   // ForEachInRuns: of its share, what is handed out next
   };
   void Work(int thread);
 
@@ -54,8 +59,8 @@ class ThreadTeam {
   const absl::FunctionRef<void(int)>* body_ = nullptr;  // of the region; for those who have joined it
   Mutex mutex_;
   CondVar wake_;
-  std::vector<Member> members_;  // of thread i: i - 1
-  std::vector<std::thread> threads_;
+  std::vector<Member> members_;       // by thread
+  std::vector<std::thread> threads_;  // but the caller
 };
 
 }  // namespace tidepool
