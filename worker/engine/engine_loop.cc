@@ -281,7 +281,8 @@ bool EngineLoop::Step() {
     if (generation->phase == Generation::Phase::kDecode) add(*generation, 1);
   }
   const auto decoding = static_cast<int>(slices.size());
-  room = std::max(pace_.PromptTokens(decoding) - decoding, 1);  // however many decode, a prompt goes on
+  // However many decode, a prompt goes on.
+  room = std::max(std::min(pace_.PromptTokens(decoding), options_.prefill_chunk_tokens - decoding), 1);
   int prompt_tokens = room;
   double depths = 0;                 // of all of them
   std::vector<Generation*> prompts;  // in order of arrival

@@ -5,8 +5,8 @@
 namespace tidepool {
 namespace {
 
-// Fewer are not worth a pass over the weights, and a prompt has to end some time.
-constexpr int kLeastTokens = 8;
+// A prompt has to end some time.
+constexpr int kLeastTokens = 2;
 
 void Average(double& average, double value) {
   constexpr double kNew = 0.2;

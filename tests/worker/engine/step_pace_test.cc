@@ -28,11 +28,11 @@ TEST(StepPaceTest, PromptsGoOnHoweverSlowTheyAre) {
   StepPace pace(1.5, 256);
   pace.Observe(1, 0, absl::Milliseconds(1));
   pace.Observe(0, 256, absl::Seconds(10));
-  EXPECT_EQ(pace.PromptTokens(1), 8);
-  StepPace small_chunks(1.5, 4);
+  EXPECT_EQ(pace.PromptTokens(1), 2);
+  StepPace small_chunks(1.5, 1);
   small_chunks.Observe(1, 0, absl::Milliseconds(1));
   small_chunks.Observe(0, 256, absl::Seconds(10));
-  EXPECT_EQ(small_chunks.PromptTokens(1), 4);
+  EXPECT_EQ(small_chunks.PromptTokens(1), 1);
 }
 
 TEST(StepPaceTest, TurnsWithRecallSayNothingAboutPrompts) {
