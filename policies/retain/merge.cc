@@ -112,6 +112,27 @@ void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, co
   }
 }
 
+namespace {
+
+// kOfficial: the threshold of this compression, whose mean similarity is `mean`.
+double NextThreshold(double mean, const MergeOptions& options, MergeState& state) {
+  const double tau = state.tau.empty() ? mean : options.alpha * state.tau[0] + options.beta * mean;
+  state.tau.assign(1, tau);
+  return tau;
+}
+
+}  // namespace
+
+bool DecideMerge(absl::Span<const float> similarity, const MergeOptions& options, MergeState& state) {
+  TIDEPOOL_CHECK(options.mode == MergeMode::kOfficial && !similarity.empty());
+  double mean = 0;
+  for (const float of_head : similarity) mean += of_head;
+  mean /= static_cast<double>(similarity.size());
+  return mean >= NextThreshold(mean, options, state);
+}
+
+PairMixture MixtureOf(float similarity) { return {.weight = similarity}; }
+
 void DecideMerges(int evicted, const MergeOptions& options, MergeState& state, MergeResult& result) {
   const size_t count = result.similarity.size();
   result.merged.assign(count, std::vector<uint8_t>(evicted, 0));
@@ -123,8 +144,7 @@ void DecideMerges(int evicted, const MergeOptions& options, MergeState& state, M
     }
     for (double& s : slot) mean += s /= static_cast<double>(count);
     mean /= evicted;
-    const double tau = state.tau.empty() ? mean : options.alpha * state.tau[0] + options.beta * mean;
-    state.tau.assign(1, tau);
+    const double tau = NextThreshold(mean, options, state);
     // A single slot at the first compression is its own mean: equal, whatever the rounding.
     for (int e = 0; e < evicted; ++e) {
       for (std::vector<uint8_t>& merged : result.merged) merged[e] = slot[e] >= tau;

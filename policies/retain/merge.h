@@ -61,6 +61,9 @@ void MergeFound(absl::Span<const MergeHead> heads, int evicted, int head_dim, co
 // Only which are merged.
 void DecideMerges(int evicted, const MergeOptions& options, MergeState& state, MergeResult& result);
 
+// The same of one evicted row of each head with these similarities, by kOfficial: merged, in all heads or in none.
+bool DecideMerge(absl::Span<const float> similarity, const MergeOptions& options, MergeState& state);
+
 // What becomes of a kept row: (own * row + sum of weight * source) / divisor.
 struct Mixture {
   struct Source {
@@ -71,6 +74,11 @@ struct Mixture {
   double own = 0, divisor = 0;
   std::vector<Source> sources;
 };
+// Of a kept row and one evicted row, by kOfficial.
+struct PairMixture {
+  double own = 1, weight = 0, divisor = 2;
+};
+PairMixture MixtureOf(float similarity);
 // Of one head, by ascending target; what goes into one in the order of the evicted rows.
 std::vector<Mixture> MixturesOf(const MergeOptions& options, absl::Span<const float> similarity,
                                 absl::Span<const int32_t> target, absl::Span<const uint8_t> merged);

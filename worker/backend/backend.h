@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -116,6 +118,17 @@ class Backend {
                          absl::Span<const int32_t> slots, float* out) {
     return false;
   }
+  // Of a head's rows but those in `going`, the one that is most like the one in `slot`, by the cosine of their keys; of
+  // several the first by position. nullopt: there is none, or not without reading them. May be asked for different
+  // heads at once.
+  struct Alike {
+    int32_t slot = 0;
+    float cosine = 0;
+  };
+  virtual std::optional<Alike> MostLike(const SequenceRows& rows, int layer, int kv_head, int32_t slot,
+                                        absl::Span<const int32_t> going) {
+    return std::nullopt;
+  }
   // Of one head's rows that are to go, the kept row each is most like, by the cosine of their keys; of several the
   // first.
   struct AlikeTask {
@@ -126,12 +139,12 @@ class Backend {
   };
   // False: not without reading them.
   virtual bool MostAlike(const SequenceRows& rows, int layer, absl::Span<AlikeTask> tasks) { return false; }
-  // A mixture of rows (policies/retain/merge.h). Only where MostAlike finds what is mixed.
+  // A mixture of rows (policies/retain/merge.h). Only where MostLike or MostAlike finds what is mixed.
   struct MixTask {
     int kv_head = 0;
     int32_t from = 0, to = 0;  // slots: of the row itself, and of the mixture, a plain one
     double own = 0, divisor = 0;
-    std::vector<std::pair<int32_t, double>> sources;  // slots and weights
+    absl::InlinedVector<std::pair<int32_t, double>, 1> sources;  // slots and weights
   };
   virtual void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) {}
   // Recall indexes can be kept on the device and scanned there.

@@ -106,7 +106,8 @@ void Context::EndStep(int32_t count, bool prompt) {
     }
   }
   computed_ += count;
-  peak_pages = std::max(peak_pages, rows_.total_pages());
+  const int64_t pages = rows_.total_pages();
+  peak_pages = std::max(peak_pages, pages);
   if (prompt) {
     compressor_.AfterPromptQueries(*backend_, rows_, ring(), count);
     if (ChunkTokens() > 0 && computed_ % ChunkTokens() == 0 && uncomputed() > 0) {
@@ -115,7 +116,7 @@ void Context::EndStep(int32_t count, bool prompt) {
     }
     return;
   }
-  decode_peak_pages = std::max(decode_peak_pages, rows_.total_pages());
+  decode_peak_pages = std::max(decode_peak_pages, pages);
   // Seldom: where a policy does not act at each step, rows promoted make it select anew.
   const int32_t promote_after = spec().recall.promote_after;
   if (recall_.has_value() && promote_after > 0 && computed_ % promote_after == 0 && compressor_.TakesRowsAfterStep()) {

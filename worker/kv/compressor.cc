@@ -1,11 +1,13 @@
 #include "worker/kv/compressor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "base/check.h"
 #include "policies/retain/best_rows.h"
 #include "policies/retain/bind_budget.h"
@@ -20,6 +22,8 @@
 namespace tidepool {
 namespace {
 
+// Rows of a head that leave within a step: one, or a few where the layer's share has shrunk.
+constexpr int kMostInStep = 4;
 // Steps between two selections, at most a share of the rows: what leaves room for them is not kept.
 constexpr int kRowsForEachStep = 8;
 
@@ -51,7 +55,8 @@ Compressor::Compressor(const KvLayout& layout, const DeviceShape& shape, int que
       group_(query_heads / layout.kv_heads),
       spec_(spec),
       method_(FindScore(spec.score)),
-      merger_(layout, spec) {
+      merger_(layout, spec),
+      in_step_(layout.layers) {
   if (method_ == nullptr) return;
   for (int i = 0; i < layout.layers * layout.kv_heads; ++i) scorers_.push_back(method_->MakeScorer(spec_));
 }
@@ -172,47 +177,76 @@ bool Compressor::BeginStep(int32_t tokens) {
   if (!one_by_one || budgets_.empty() || first_step_due_) return false;
   if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
   found_.resize(scorers_.size());
+  for (LayerInStep& layer : in_step_) layer.done = false;
   return true;
 }
 
-void Compressor::AfterHead(Backend& backend, const SequenceRows& rows, int layer, int kv_head) {
+Compressor::Found Compressor::FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) const {
   const LayerBudget& budget = budgets_[layer];
   const HeadRows& head = rows.head(layer, kv_head);
   const int32_t kept = budget.rows.total();
-  if (budget.dense || !budget.each_step || budget.score != method_ || head.recalled_rows() > 0 ||
-      head.rows() != kept + 1 || kept == 0) {
-    return;
+  Found found = {.rows = head.rows()};
+  if (budget.dense || !budget.each_step || budget.score != method_ || head.recalled_rows() > 0 || kept == 0) {
+    return found;
   }
+  if (head.rows() <= kept) found.what = Found::kNothingLeaves;
+  if (head.rows() <= kept || head.rows() > kept + kMostInStep) return found;
   const absl::Span<const int32_t> order = head.order();
   const int sinks = std::min(budget.rows.sinks, budget.rows.heavy);
   const absl::Span<const int32_t> past = order.subspan(sinks, order.size() - budget.rows.recent - sinks);
-  Found found = {.rows = head.rows()};
-  found.like.evicted = past[WorstIndex(ColumnSumsOf(head, past, spec_.group_reduce))];
-  const RowVectors evicted = ReadVectors(backend, rows, layer, kv_head, {&found.like.evicted, 1});
-  std::vector<float> cosines(order.size());
-  if (!backend.KeyCosines(rows, layer, kv_head, evicted.keys.data(), order, cosines.data())) return;
-  size_t best = order[0] == found.like.evicted ? 1 : 0;
-  for (size_t i = best + 1; i < order.size(); ++i) {
-    if (cosines[i] > cosines[best] && order[i] != found.like.evicted) best = i;
+  absl::InlinedVector<int32_t, kMostInStep> going;
+  if (head.rows() == kept + 1) {
+    going.push_back(LeastByColumnSums(head, past, spec_.group_reduce));
+  } else {
+    std::vector<int32_t> left(past.begin(), past.end());
+    for (int32_t rows_left = head.rows(); rows_left > kept; --rows_left) {
+      going.push_back(LeastByColumnSums(head, left, spec_.group_reduce));
+      left.erase(std::find(left.begin(), left.end(), going.back()));
+    }
+    std::sort(going.begin(), going.end(), [&](int32_t a, int32_t b) { return head.position(a) < head.position(b); });
   }
-  found.like.target = order[best];
-  found.like.similarity = cosines[best];
-  found_[layer * layout_.kv_heads + kv_head] = found;
+  for (const int32_t slot : going) {
+    const std::optional<Backend::Alike> like = backend.MostLike(rows, layer, kv_head, slot, going);
+    if (!like.has_value()) return found;
+    found.likes.push_back({.evicted = slot, .target = like->slot, .similarity = like->cosine});
+  }
+  found.what = Found::kRows;
+  return found;
+}
+
+void Compressor::AfterHead(Backend& backend, SequenceRows& rows, int layer, int kv_head) {
+  found_[layer * layout_.kv_heads + kv_head] = FindLeaving(backend, rows, layer, kv_head);
+  LayerInStep& of_layer = in_step_[layer];
+  if (of_layer.attended.fetch_add(1, std::memory_order_acq_rel) + 1 < layout_.kv_heads) return;
+  of_layer.attended.store(0, std::memory_order_relaxed);
+  // Observers are told when the step is over. The newest rows are logged then, as they were computed.
+  bool may_go = merger_.layers_at_once();
+  for (int head = 0; head < layout_.kv_heads; ++head) {
+    for (const RowMerger::Like& like : found_[layer * layout_.kv_heads + head].likes) {
+      may_go = may_go && like.target != rows.head(layer, head).order().back();
+    }
+  }
+  if (may_go) of_layer.done = GoByFound(backend, rows, layer, of_layer.work);
 }
 
 bool Compressor::GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work) {
-  if (found_.empty()) return false;
-  const absl::Span<Found> found =
-      absl::MakeSpan(found_).subspan(size_t{1} * layer * layout_.kv_heads, layout_.kv_heads);
-  std::vector<RowMerger::Like> likes;
+  const absl::Span<const Found> found =
+      absl::MakeConstSpan(found_).subspan(size_t{1} * layer * layout_.kv_heads, layout_.kv_heads);
   for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-    if (found[kv_head].rows == 0 || found[kv_head].rows != rows.head(layer, kv_head).rows()) return false;
-    likes.push_back(found[kv_head].like);
+    if (found[kv_head].what != found[0].what || found[kv_head].likes.size() != found[0].likes.size() ||
+        found[kv_head].rows != rows.head(layer, kv_head).rows()) {
+      return false;
+    }
   }
-  work.merged_rows = merger_.MergeOne(backend, rows, layer, likes);
+  work = {};
+  if (found[0].what == Found::kNothingLeaves) return true;
+  if (found[0].what != Found::kRows) return false;
+  absl::InlinedVector<RowMerger::Likes, 16> likes;
+  for (const Found& of_head : found) likes.push_back(of_head.likes);
+  work.merged_rows = merger_.MergeFew(backend, rows, layer, likes);
   for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-    rows.head(layer, kv_head).Remove(likes[kv_head].evicted);
-    ++work.evicted_rows;
+    for (const RowMerger::Like& like : likes[kv_head]) rows.head(layer, kv_head).Remove(like.evicted);
+    work.evicted_rows += static_cast<int64_t>(likes[kv_head].size());
   }
   return true;
 }
@@ -374,7 +408,16 @@ void Compressor::CompressLayers(Backend& backend, SequenceRows& rows, const Quer
                                 bool binds) {
   std::vector<int> layers;
   for (int layer = 0; layer < layout_.layers; ++layer) {
-    if (!budgets_[layer].dense && (moment != Moment::kStep || budgets_[layer].each_step)) layers.push_back(layer);
+    if (budgets_[layer].dense || (moment == Moment::kStep && !budgets_[layer].each_step)) continue;
+    if (moment == Moment::kStep && !found_.empty()) {
+      LayerInStep& in_step = in_step_[layer];
+      // Few layers: it is not worth waking threads.
+      if (in_step.done || GoByFound(backend, rows, layer, in_step.work)) {
+        Count(in_step.work);
+        continue;
+      }
+    }
+    layers.push_back(layer);
   }
   std::vector<LayerWork> work(layers.size());
   // A mixture of a packed row takes a page, and those are everybody's.
@@ -387,17 +430,18 @@ void Compressor::CompressLayers(Backend& backend, SequenceRows& rows, const Quer
   } else {
     for (size_t i = 0; i < layers.size(); ++i) compress(static_cast<int64_t>(i));
   }
-  for (const LayerWork& of_layer : work) {
-    counters_.evicted_rows += of_layer.evicted_rows;
-    counters_.merged_rows += of_layer.merged_rows;
-    compressed_ = compressed_ || of_layer.evicted_rows > 0;
-  }
+  for (const LayerWork& of_layer : work) Count(of_layer);
+}
+
+void Compressor::Count(const LayerWork& work) {
+  counters_.evicted_rows += work.evicted_rows;
+  counters_.merged_rows += work.merged_rows;
+  compressed_ = compressed_ || work.evicted_rows > 0;
 }
 
 Compressor::LayerWork Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
                                                 Moment moment, bool binds, bool at_once) {
   LayerWork work;
-  if (moment == Moment::kStep && GoByFound(backend, rows, layer, work)) return work;
   const LayerBudget& budget = budgets_[layer];
   const ScoreMethod& method = *budget.score;
   const int heads = layout_.kv_heads;

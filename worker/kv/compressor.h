@@ -5,6 +5,7 @@
 #ifndef TIDEPOOL_WORKER_KV_COMPRESSOR_H_
 #define TIDEPOOL_WORKER_KV_COMPRESSOR_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -71,10 +72,10 @@ class Compressor {
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
   // Before a decoding step, after which `tokens` will have been seen: whether AfterHead has something to do in it.
   bool BeginStep(int32_t tokens);
-  // In the step, when a head has attended: finds the row that it gives up and the one that it is merged into, while
-  // its keys are near. AfterStep, which finds for itself what this was not asked for, goes by that. For different heads
-  // at once.
-  void AfterHead(Backend& backend, const SequenceRows& rows, int layer, int kv_head);
+  // In the step, when a head has attended: finds the rows that it gives up and those that they are merged into, while
+  // its keys are near; with the last head of a layer all of the layer's rows go. AfterStep does what is left, as where
+  // nobody calls this. For different heads at once.
+  void AfterHead(Backend& backend, SequenceRows& rows, int layer, int kv_head);
   // A decoding step is over, `tokens` have been seen: policies that act at every step bring each head back within its
   // budget. DecodeBudget::kHeld: budgets grow with the tokens seen, and before another step would exceed the budget the
   // others select again by the same rule.
@@ -147,9 +148,13 @@ class Compressor {
   struct LayerWork {
     int64_t evicted_rows = 0, merged_rows = 0;
   };
+  void Count(const LayerWork& work);
   // Brings layers within budgets_: all, or those that act at each step.
   void CompressLayers(Backend& backend, SequenceRows& rows, const QueryRing* ring, Moment moment, bool binds);
-  // What AfterHead found in all heads of the layer has become of their rows.
+  struct Found;
+  // The few rows that a head gives up by its column sums, and what they are most like.
+  Found FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) const;
+  // Merges and evicts what AfterHead found, if that is as many rows of each head of the layer, or none of any: true.
   bool GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work);
   // at_once: other layers at the same time.
   LayerWork CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring, Moment moment,
@@ -174,10 +179,17 @@ class Compressor {
   std::vector<double> layer_weights_;  // LayerBudgetInput's, of the last prompt
   RowMerger merger_;
   struct Found {
-    int32_t rows = 0;  // of the head then; 0: nothing
-    RowMerger::Like like;
+    enum { kUnknown, kRows, kNothingLeaves } what = kUnknown;
+    int32_t rows = 0;  // of the head then
+    RowMerger::Likes likes;
   };
   std::vector<Found> found_;  // by layer and kv head, of this step; empty: AfterHead has nothing to do
+  struct LayerInStep {
+    std::atomic<int> attended{0};  // heads
+    bool done = false;             // GoByFound
+    LayerWork work;
+  };
+  std::vector<LayerInStep> in_step_;  // by layer
   SequenceClasses classes_;
   int32_t recall_slots_ = 0;
   int32_t repeated_ = 0;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "base/check.h"
 #include "policies/retain/expected_attention.h"
+#include "worker/kernels/cpu/leaving_row.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
@@ -31,6 +33,20 @@ std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> 
     for (float& sum : result) sum /= static_cast<float>(head.column_sums().size());
   }
   return result;
+}
+
+int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce) {
+  TIDEPOOL_CHECK(head.keeps_column_sums() && !slots.empty());
+  absl::InlinedVector<const float*, 16> sums;
+  for (const std::vector<float>& of_query_head : head.column_sums()) sums.push_back(of_query_head.data());
+  LeastSumTask task;
+  task.sums = sums.data();
+  task.arrays = static_cast<int32_t>(sums.size());
+  task.largest = reduce == GroupReduce::kMax;
+  task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(sums.size()) : 1.0f;
+  task.order = slots.data();
+  task.rows = static_cast<int32_t>(slots.size());
+  return slots[LeastSumRow(task)];
 }
 
 ResidentHeadView::ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget)

@@ -18,6 +18,8 @@ namespace tidepool {
 std::vector<int32_t> KeptSlots(const HeadRows& head);
 // Column sums of some of its slots, reduced over the group.
 std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
+// Of such slots, at least one, the one with the lowest score; of equal ones the last.
+int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
 
 class ResidentHeadView final : public HeadView {
  public:

@@ -95,6 +95,10 @@ class HeadRows {
   // order()[i] == i for all i.
   bool in_order() const { return in_order_; }
   int32_t position(int32_t slot) const { return position_[slot]; }
+  // Plain ones that hold no row.
+  absl::Span<const int32_t> free_slots() const { return free_; }
+  // By slot; -1: free.
+  absl::Span<const int32_t> positions() const { return position_; }
   RowKind kind(int32_t slot) const { return kind_[slot]; }
   void set_kind(int32_t slot, RowKind kind);
   // Slot of `position`, or -1.

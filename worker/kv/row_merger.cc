@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "base/check.h"
 #include "policies/retain/merge_nearest.h"
 #include "worker/kernels/cpu/nearest_rows.h"
@@ -14,6 +15,7 @@ namespace {
 
 // Evicted rows of a head that are compared with the kept ones where these lie: each goes through all keys once.
 constexpr size_t kFew = 4;
+constexpr size_t kFewHeads = 16;  // of a layer: room on the stack, else on the heap
 
 // Of each head.
 std::vector<RowVectors> ReadAll(Backend& backend, const SequenceRows& rows, int layer,
@@ -151,9 +153,14 @@ std::optional<int64_t> RowMerger::MergeInPlace(Backend& backend, SequenceRows& r
     result.target.push_back(std::move(task.target));
   }
   DecideMerges(static_cast<int>(evicted[0].size()), options_, state_[layer], result);
+  return Mix(backend, rows, layer, kept, evicted, result);
+}
+
+int64_t RowMerger::Mix(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+                       absl::Span<const std::vector<int32_t>> evicted, const MergeResult& result) {
   int64_t merged = 0;
   std::vector<Backend::MixTask> tasks;
-  for (size_t h = 0; h < heads; ++h) {
+  for (size_t h = 0; h < kept.size(); ++h) {
     const int kv_head = static_cast<int>(h);
     HeadRows& head = rows.head(layer, kv_head);
     for (const Mixture& mixture : MixturesOf(options_, result.similarity[h], result.target[h], result.merged[h])) {
@@ -191,16 +198,46 @@ int64_t RowMerger::Merge(Backend& backend, SequenceRows& rows, int layer, std::v
   return MergeRead(backend, rows, layer, kept, evicted, evicted_rows, std::move(likes));
 }
 
-int64_t RowMerger::MergeOne(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Like> heads) {
-  std::vector<std::vector<int32_t>> kept, evicted;
-  MergeResult likes;
-  for (const Like& like : heads) {
-    kept.push_back({like.target});
-    evicted.push_back({like.evicted});
-    likes.similarity.push_back({like.similarity});
-    likes.target.push_back({0});
+int64_t RowMerger::MergeFew(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Likes> heads) {
+  if (heads[0].size() > 1) {
+    std::vector<std::vector<int32_t>> targets, evicted;
+    MergeResult found;
+    for (const Likes& likes : heads) {
+      std::vector<int32_t>&slots = targets.emplace_back(), &gone = evicted.emplace_back();
+      std::vector<int32_t>& target = found.target.emplace_back();
+      std::vector<float>& similarity = found.similarity.emplace_back();
+      for (const Like& like : likes) {
+        const auto known = std::find(slots.begin(), slots.end(), like.target);
+        target.push_back(static_cast<int32_t>(known - slots.begin()));
+        if (known == slots.end()) slots.push_back(like.target);
+        gone.push_back(like.evicted);
+        similarity.push_back(like.similarity);
+      }
+    }
+    DecideMerges(static_cast<int>(heads[0].size()), options_, state_[layer], found);
+    return Mix(backend, rows, layer, targets, evicted, found);
   }
-  return MergeRead(backend, rows, layer, kept, evicted, ReadAll(backend, rows, layer, evicted), std::move(likes));
+  absl::InlinedVector<float, kFewHeads> similarity;
+  for (const Likes& likes : heads) similarity.push_back(likes[0].similarity);
+  if (!DecideMerge(similarity, options_, state_[layer])) return 0;
+  absl::InlinedVector<Backend::MixTask, kFewHeads> tasks;
+  for (size_t h = 0; h < heads.size(); ++h) {
+    const Like& like = heads[h][0];
+    HeadRows& head = rows.head(layer, static_cast<int>(h));
+    const PairMixture mixture = MixtureOf(like.similarity);
+    tasks.push_back({.kv_head = static_cast<int>(h),
+                     .from = like.target,
+                     .to = like.target,
+                     .own = mixture.own,
+                     .divisor = mixture.divisor,
+                     .sources = {{like.evicted, mixture.weight}}});
+    head.merged()[like.target] = 1;
+    if (observer_ != nullptr) {
+      observer_->OnMerge(layer, static_cast<int>(h), head.position(like.evicted), head.position(like.target));
+    }
+  }
+  backend.MixRows(rows, layer, tasks);
+  return static_cast<int64_t>(heads.size());
 }
 
 int64_t RowMerger::MergeRead(Backend& backend, SequenceRows& rows, int layer,

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "base/bytes.h"
 #include "policies/retain/compression_spec.h"
@@ -27,12 +28,14 @@ class RowMerger {
   int64_t Merge(Backend& backend, SequenceRows& rows, int layer, std::vector<std::vector<int32_t>> kept,
                 absl::Span<const std::vector<int32_t>> evicted);
 
-  // Fate kMerge, of one row of each head, where the kept rows that they are most like are known. Rows merged.
+  // Fate kMerge, of few plain rows of each head, as many of each, where the kept rows that they are most like are
+  // known, by Backend::MostLike: Likes by ascending position. Rows merged.
   struct Like {
     int32_t evicted = 0, target = 0;  // slots
     float similarity = 0;
   };
-  int64_t MergeOne(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Like> heads);
+  using Likes = absl::InlinedVector<Like, 1>;
+  int64_t MergeFew(Backend& backend, SequenceRows& rows, int layer, absl::Span<const Likes> heads);
 
   bool layers_at_once() const { return observer_ == nullptr; }
 
@@ -58,6 +61,9 @@ class RowMerger {
   std::optional<int64_t> MergeInPlace(Backend& backend, SequenceRows& rows, int layer,
                                       absl::Span<const std::vector<int32_t>> kept,
                                       absl::Span<const std::vector<int32_t>> evicted);
+  // The mixtures of what has been found and decided, where the rows lie. Rows merged.
+  int64_t Mix(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
+              absl::Span<const std::vector<int32_t>> evicted, const MergeResult& result);
   // Where they have been read. `likes`: empty unless found.
   int64_t MergeRead(Backend& backend, SequenceRows& rows, int layer, absl::Span<const std::vector<int32_t>> kept,
                     absl::Span<const std::vector<int32_t>> evicted, absl::Span<const RowVectors> evicted_rows,

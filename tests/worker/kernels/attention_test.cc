@@ -221,34 +221,6 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
   }
 }
 
-TEST_P(AttentionTest, CosinesWithAllKeys) {
-  const AttentionKernels& kernels = KernelsOf(GetParam());
-  for (const bool half : {false, true}) {
-    Head head(70, 48, half, 3);
-    head.Place(Shuffled(70, 90, 2), 90);
-    const std::vector<float> q = RandomQueries(1, 48, 4);
-    const float* query = q.data();
-    AttentionTask task;
-    task.pages = head.pages.data();
-    task.slots = 90;
-    task.head_dim = 48;
-    task.q = &query;
-    double length = 0;
-    for (float x : q) length += double{x} * x;
-    length = std::sqrt(length);
-    std::vector<float> cosines(SlotFloats(90));
-    (half ? kernels.f16 : kernels.f32).key_cosines(task, static_cast<float>(length), cosines.data());
-    for (int i = 0; i < 70; ++i) {
-      double product = 0, square = 0;
-      for (int c = 0; c < 48; ++c) {
-        product += double{q[c]} * head.k[i * 48 + c];
-        square += double{head.k[i * 48 + c]} * head.k[i * 48 + c];
-      }
-      ASSERT_NEAR(cosines[head.order[i]], product / (length * std::sqrt(square)), 1e-5);
-    }
-  }
-}
-
 // The half-precision number nearest to `x`, ties to even; not finite beyond 65,504.
 float NearestHalf(float x) {
   if (std::fabs(x) >= 65520.0f) return std::copysign(INFINITY, x);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "worker/backend/cpu/pack_rows.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/elementwise.h"
+#include "worker/kernels/cpu/leaving_row.h"
 
 namespace tidepool {
 namespace {
@@ -27,6 +29,29 @@ std::vector<PackedPage> PackedLayouts(int head_dim) {
   std::vector<PackedPage> layouts;
   for (int i = 0; i < kKvPrecisions; ++i) layouts.emplace_back(static_cast<KvPrecision>(i), head_dim);
   return layouts;
+}
+
+constexpr size_t kStackSlots = 2048;  // of a head: room on the stack, else on the heap
+using PageAddresses = absl::FixedArray<const void*, kStackSlots / kPageSlots>;
+
+// Of a head without packed rows; null: no row lies there.
+PageAddresses AddressesOf(const PageMemory& memory, const HeadRows& head) {
+  PageAddresses addresses(head.pages().size());
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const int32_t page = head.pages()[i].page;
+    addresses[i] = page < 0 ? nullptr : memory.page(page);
+  }
+  return addresses;
+}
+
+KeysTask KeysOf(const HeadRows& head, const PageAddresses& pages, int head_dim, const float* vector) {
+  float square = 0;
+  for (int c = 0; c < head_dim; ++c) square += vector[c] * vector[c];
+  return {.pages = pages.data(),
+          .slots = head.slots(),
+          .head_dim = head_dim,
+          .vector = vector,
+          .length = std::sqrt(square)};
 }
 
 }  // namespace
@@ -277,19 +302,63 @@ bool CpuBackend::KeyCosines(const SequenceRows& rows, int layer, int kv_head, co
                             absl::Span<const int32_t> slots, float* out) {
   const HeadRows& head = rows.head(layer, kv_head);
   if (!head.groups().empty()) return false;
-  HeadPages pages;
-  pages.Find(*memory_, packed_layouts_, head);
-  AttentionTask task;
-  pages.SetIn(head, task);
-  task.slots = head.slots();
-  task.head_dim = layout_.head_dim;
-  task.q = &vector;
-  float square = 0;
-  for (int c = 0; c < layout_.head_dim; ++c) square += vector[c] * vector[c];
-  std::vector<float> cosines(SlotFloats(task.slots));
-  CosinesWithKeys(layout_.type, task, std::sqrt(square), cosines.data());
+  const PageAddresses pages = AddressesOf(*memory_, head);
+  absl::FixedArray<float, kStackSlots> cosines(head.slots());
+  CosinesWithKeys(layout_.type, KeysOf(head, pages, layout_.head_dim, vector), cosines.data());
   for (size_t i = 0; i < slots.size(); ++i) out[i] = cosines[slots[i]];
   return true;
+}
+
+std::optional<Backend::Alike> CpuBackend::MostLike(const SequenceRows& rows, int layer, int kv_head, int32_t slot,
+                                                   absl::Span<const int32_t> going) {
+  const HeadRows& head = rows.head(layer, kv_head);
+  if (!head.groups().empty()) return std::nullopt;
+  float row[2 * kMaxHeadDim];
+  ReadFloats(head, slot, row);
+  const PageAddresses pages = AddressesOf(*memory_, head);
+  absl::FixedArray<float, kStackSlots> cosines(head.slots());
+  CosinesWithKeys(layout_.type, KeysOf(head, pages, layout_.head_dim, row), cosines.data());
+  // The positions are far.
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (const int32_t gone : going) cosines[gone] = kNone;
+  for (const int32_t free : head.free_slots()) cosines[free] = kNone;
+  const int32_t like = LargestCosine(cosines.data(), head.slots(), head.positions().data());
+  if (like < 0) return std::nullopt;
+  return Alike{.slot = like, .cosine = cosines[like]};
+}
+
+void CpuBackend::ReadFloats(const HeadRows& head, int32_t slot, float* row) const {
+  TIDEPOOL_CHECK(!head.is_packed(slot));
+  alignas(64) char raw[2 * kMaxHeadDim * sizeof(float)];
+  memory_->Read(head.pages()[slot / kPageSlots].page, slot % kPageSlots, raw);
+  if (layout_.type == KvType::kF16) {
+    HalfToFloat(reinterpret_cast<const uint16_t*>(raw), 2 * layout_.head_dim, row);
+  } else {
+    std::memcpy(row, raw, layout_.row_bytes());
+  }
+}
+
+void CpuBackend::MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) {
+  const int elements = 2 * layout_.head_dim;
+  float row[2 * kMaxHeadDim], source[2 * kMaxHeadDim];
+  double sums[2 * kMaxHeadDim];
+  alignas(64) char raw[2 * kMaxHeadDim * sizeof(float)];
+  for (const MixTask& task : tasks) {
+    const HeadRows& head = rows.head(layer, task.kv_head);
+    ReadFloats(head, task.from, row);
+    for (int i = 0; i < elements; ++i) sums[i] = task.own * row[i];
+    for (const auto& [slot, weight] : task.sources) {
+      ReadFloats(head, slot, source);
+      for (int i = 0; i < elements; ++i) sums[i] += weight * source[i];
+    }
+    for (int i = 0; i < elements; ++i) row[i] = static_cast<float>(sums[i] / task.divisor);
+    if (layout_.type == KvType::kF16) {
+      FloatToHalf(row, elements, reinterpret_cast<uint16_t*>(raw));
+    } else {
+      std::memcpy(raw, row, layout_.row_bytes());
+    }
+    WriteRow(rows, layer, task.kv_head, task.to, raw);
+  }
 }
 
 void CpuBackend::WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) {

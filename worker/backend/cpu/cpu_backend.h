@@ -30,6 +30,9 @@ class CpuBackend : public Backend {
                  absl::Span<const int32_t> slots, float* out) override;
   bool KeyCosines(const SequenceRows& rows, int layer, int kv_head, const float* vector,
                   absl::Span<const int32_t> slots, float* out) override;
+  std::optional<Alike> MostLike(const SequenceRows& rows, int layer, int kv_head, int32_t slot,
+                                absl::Span<const int32_t> going) override;
+  void MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) override;
   bool heads_at_once() const override { return true; }
   void WriteRow(SequenceRows& rows, int layer, int kv_head, int32_t slot, const char* row) override;
   void Repack(SequenceRows& rows, int layer, int kv_head) override { RepackAll(rows, {{layer, kv_head}}); }
@@ -48,6 +51,8 @@ class CpuBackend : public Backend {
   void Logits(absl::Span<const StepSlice> slices);
   // Moves the plain rows of a head to its plain slots 0, 1, ... by ascending position.
   void PutInOrder(const HeadRows& head);
+  // A plain row's key and value in float32.
+  void ReadFloats(const HeadRows& head, int32_t slot, float* row) const;
   // Two arrays of count rows' keys and values in float32, from rows in the layout's type.
   void Split(const char* rows, int count, float* keys, float* values) const;
 

@@ -35,9 +35,6 @@ void AttendPart(KvType type, const AttentionTask& task, int32_t part, const floa
 void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
   Kernels().merge_parts(task, partials, weights, sums);
 }
-void CosinesWithKeys(KvType type, const AttentionTask& task, float length, float* cosines) {
-  Kernels(type).key_cosines(task, length, cosines);
-}
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }
 void HalfToFloat(const uint16_t* in, int64_t count, float* out) { Kernels().half_to_float(in, count, out); }

@@ -105,10 +105,6 @@ void AttendPart(KvType type, const AttentionTask& task, int32_t part, const floa
 // Of all parts [parts][queries][PartialFloats] the task's results. sums: [queries][PartialFloats] to work in.
 void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums);
 
-// Of all slots of the task's pages, none of them packed: cosines[slot] = q[0] . key / (length * |key|) with the length
-// of q[0], sums in order of the channels. Room for SlotFloats(slots).
-void CosinesWithKeys(KvType type, const AttentionTask& task, float length, float* cosines);
-
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
 
@@ -121,7 +117,6 @@ struct AttentionKernels {
     void (*attend)(const AttentionTask&, float*);
     void (*score_pages)(const AttentionTask&, int32_t, int32_t, float*, float*);
     void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*, float*);
-    void (*key_cosines)(const AttentionTask&, float, float*);
   };
   OfType f16, f32;
   void (*merge_parts)(const AttentionTask&, const float*, const float*, float*);

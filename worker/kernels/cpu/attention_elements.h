@@ -109,7 +109,7 @@ class PackedValues {
 };
 
 // All of the rows from `first` on lie in packed pages.
-bool AllPacked(const AttentionTask& task, int32_t first, int32_t rows) {
+inline bool AllPacked(const AttentionTask& task, int32_t first, int32_t rows) {
   if (task.order == nullptr) return false;
   for (int32_t i = first; i < first + rows; ++i) {
     if (task.halves[task.order[i] / kSlots] == 0) return false;
@@ -118,7 +118,7 @@ bool AllPacked(const AttentionTask& task, int32_t first, int32_t rows) {
 }
 
 // The codes of a row's values in an int8 page, and what they are multiplied by.
-void FindInt8Values(const AttentionTask& task, int32_t slot, const uint8_t** codes, float* scale) {
+inline void FindInt8Values(const AttentionTask& task, int32_t slot, const uint8_t** codes, float* scale) {
   const PackedPage& layout = *task.packed_layout;
   const auto* page = static_cast<const uint8_t*>(task.pages[slot / kSlots]);
   const int row = (task.halves[slot / kSlots] - 1) * kSlots + slot % kSlots;

@@ -378,25 +378,31 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-// column[slot of row k] += weight[k - first] * factor. Most rows lie beside their neighbours.
-void AddToColumns(const float* weight, float factor, const int32_t* order, int32_t first, int32_t end, float* column) {
+// Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
+// Most rows lie beside their neighbours.
+template <int kQueries>
+void AddToColumns(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
+                  int32_t end, float* const* columns) {
   const D d;
   const hn::RebindToSigned<D> di;
-  const V factors = hn::Set(d, factor);
-  for (int32_t k = first; k < end; k += kSlots, weight += kSlots) {
+  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
     const int32_t count = end - k < kSlots ? end - k : kSlots;
+    const int32_t slot = order != nullptr ? order[k] : k;
     bool beside = count == kSlots;
     for (int part = 0; part < kSlots && beside && order != nullptr; part += kLanes) {
-      beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + k + part), hn::Iota(di, order[k] + part)));
+      beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + k + part), hn::Iota(di, slot + part)));
     }
-    if (beside) {
-      float* to = column + (order != nullptr ? order[k] : k);
-      for (int part = 0; part < kSlots; part += kLanes) {
-        const V share = hn::Mul(hn::LoadU(d, weight + part), factors);
-        hn::StoreU(hn::Add(hn::LoadU(d, to + part), share), d, to + part);
+    for (int j = 0; j < kQueries; ++j) {
+      const float* weight = weights + j * stride;
+      float* column = columns[j];
+      if (!beside) {
+        for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factors[j];
+        continue;
       }
-    } else {
-      for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factor;
+      for (int part = 0; part < kSlots; part += kLanes) {
+        const V share = hn::Mul(hn::LoadU(d, weight + part), hn::Set(d, factors[j]));
+        hn::StoreU(hn::Add(hn::LoadU(d, column + slot + part), share), d, column + slot + part);
+      }
     }
   }
 }
@@ -405,22 +411,36 @@ void AddToColumns(const float* weight, float factor, const int32_t* order, int32
 void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
   const D d;
   const int32_t parts = PartsOf(task.rows);
-  for (int j = 0; j < task.queries; ++j) {
-    const float* ends = sums + j * PartialFloats(task.head_dim) + task.head_dim;
-    const float inverse = 1.0f / ends[1];
-    for (int32_t part = 0; part < parts; ++part) {
-      const float most = partials[(int64_t{part} * task.queries + j) * PartialFloats(task.head_dim) + task.head_dim];
-      const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * inverse;
-      const int32_t end = part == parts - 1 ? task.rows : (part + 1) * kPartRows;
-      const float* weight = weights + int64_t{j} * parts * kPartRows;
-      if (task.column_sums != nullptr) {
-        AddToColumns(weight + part * kPartRows, factor, task.order, part * kPartRows, end, task.column_sums[j]);
-      }
-      if (task.probabilities != nullptr) {
-        float* to = task.probabilities + j * task.probability_stride;
-        for (int32_t k = part * kPartRows; k < end; ++k) to[k] = weight[k] * factor;
+  const int64_t stride = int64_t{parts} * kPartRows;
+  // Of up to kQueryTile queries from the j-th on, a part.
+  auto give = [&](int32_t part, int j, int queries) {
+    float factors[kQueryTile];
+    for (int i = 0; i < queries; ++i) {
+      const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
+      const float most =
+          partials[(int64_t{part} * task.queries + j + i) * PartialFloats(task.head_dim) + task.head_dim];
+      factors[i] = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
+    }
+    const int32_t first = part * kPartRows, end = part == parts - 1 ? task.rows : first + kPartRows;
+    const float* of_part = weights + j * stride + first;
+    if (task.column_sums != nullptr) {
+      float* const* columns = task.column_sums + j;
+      switch (queries) {
+        case 1: AddToColumns<1>(of_part, stride, factors, task.order, first, end, columns); break;
+        case 2: AddToColumns<2>(of_part, stride, factors, task.order, first, end, columns); break;
+        case 3: AddToColumns<3>(of_part, stride, factors, task.order, first, end, columns); break;
+        default: AddToColumns<4>(of_part, stride, factors, task.order, first, end, columns); break;
       }
     }
+    if (task.probabilities == nullptr) return;
+    for (int i = 0; i < queries; ++i) {
+      float* to = task.probabilities + (j + i) * task.probability_stride;
+      for (int32_t k = first; k < end; ++k) to[k] = of_part[i * stride + k - first] * factors[i];
+    }
+  };
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
+    for (int32_t part = 0; part < parts; ++part) give(part, j, queries);
   }
 }
 
@@ -436,6 +456,13 @@ template <typename T, int kBits>
 void AttendPart(const AttentionTask& task, int32_t part, const float* scores, float* weights, int64_t stride,
                 float* rows, float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
+  if (task.column_sums != nullptr && task.queries <= kQueryTile) {  // they are far, and needed when all parts are done
+    for (int j = 0; j < task.queries; ++j) {
+      for (int32_t k = first; k < end; k += kSlots) {
+        __builtin_prefetch(task.column_sums[j] + (task.order != nullptr ? task.order[k] : k));
+      }
+    }
+  }
   if (task.order == nullptr) {
     ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, weights, stride, rows);
   } else {
@@ -518,53 +545,12 @@ void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores
   WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, weights, stride, rows, partial); });
 }
 
-// Of kVectors vectors of slots, keys[v] + c * kSlots has channel c of the v-th.
-template <int kVectors, typename T>
-HWY_INLINE void CosinesOf(const AttentionTask& task, const T* const* keys, V of_query, float* const* cosines) {
-  const D d;
-  const V least = hn::Set(d, 1e-12f);  // of a length
-  V product[kVectors], square[kVectors];
-  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
-  for (int c = 0; c < task.head_dim; ++c) {
-    const V query = hn::Set(d, task.q[0][c]);
-    for (int v = 0; v < kVectors; ++v) {
-      const V key = LoadElements(d, keys[v] + c * kSlots);
-      product[v] = hn::MulAdd(query, key, product[v]);
-      square[v] = hn::MulAdd(key, key, square[v]);
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) {
-    const V lengths = hn::Mul(of_query, hn::Max(hn::Sqrt(square[v]), least));
-    hn::StoreU(hn::Div(product[v], lengths), d, cosines[v]);
-  }
-}
-
-template <typename T>
-void KeyCosinesImpl(const AttentionTask& task, float length, float* cosines) {
-  const D d;
-  const V of_query = hn::Max(hn::Set(d, length), hn::Set(d, 1e-12f));
-  constexpr int kVectors = 4;  // sums that do not wait for each other
-  const T* keys[kVectors];
-  float* to[kVectors];
-  int count = 0;
-  for (int32_t slot = 0; slot < task.slots; slot += kLanes) {
-    if (task.pages[slot / kSlots] == nullptr) continue;
-    keys[count] = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
-    to[count++] = cosines + slot;
-    if (count < kVectors) continue;
-    CosinesOf<kVectors>(task, keys, of_query, to);
-    count = 0;
-  }
-  for (int v = 0; v < count; ++v) CosinesOf<1>(task, keys + v, of_query, to + v);
-}
-
 }  // namespace
 
 extern const AttentionKernels kAttentionKernels;
 const AttentionKernels kAttentionKernels = {
-    {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>,
-     KeyCosinesImpl<hwy::float16_t>},
-    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>, KeyCosinesImpl<float>},
+    {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>},
+    {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>},
     MergePartsImpl,
     ExpAndSumImpl,
     half::FromFloat,
