@@ -40,7 +40,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const RemoteCacheOptions& options, in
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // or keepalive ends after two pings on an idle stream
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // How long an attempt to connect may take at least, whatever the name says: a busy machine, or a handshake of TLS
+  // over a long way, needs more than the first pauses.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
   // Who does not wait for the service is told when it is back, and wants the streams soon then.
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, options.wait_for_service ? 1000 : 200);
   return OpenChannel(options.security.get(), options.endpoint, &arguments);

@@ -17,6 +17,7 @@
 #include "cacheservice/remote/remote_cache.h"
 #include "tests/support/blocks.h"
 #include "tests/support/eventually.h"
+#include "tests/support/fault_proxy.h"
 #include "tidepool/v1/cache_store.grpc.pb.h"
 
 namespace tidepool {
@@ -280,6 +281,21 @@ TEST_F(StrangeServiceTest, ACallWhoseConnectionBreaksIsMadeAgain) {
   service_.breaks = 1;
   cache = *RemoteCache::Connect(options_);
   EXPECT_TRUE(absl::IsUnavailable(cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60)).status()));
+}
+
+// Of TLS over a long way, or of a machine that is busy.
+TEST_F(StrangeServiceTest, AConnectionThatTakesLongIsMadeByOneWhoDoesNotWaitForTheService) {
+  test::FaultProxy far(options_.endpoint);
+  far.Set({.delay = std::chrono::milliseconds(250)});
+  options_.endpoint = far.address();
+  options_.wait_for_service = false;
+  auto cache = *RemoteCache::Connect(options_);
+  const std::vector<BlockId> ids = {{test::NumberedKey(1), 0}};
+  const std::string value = test::NumberedValue(1, 0);
+  service_.frames = {Frame(0, value.size(), value)};
+  const auto fetched = cache->FetchBlocks(ids, absl::Now() + absl::Seconds(60));
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  EXPECT_EQ((*fetched)[0], value);
 }
 
 TEST_F(StrangeServiceTest, AManifestThatWasStoredBeforeTheConnectionBrokeIsStored) {
