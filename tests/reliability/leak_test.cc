@@ -119,6 +119,22 @@ class LeakTest : public testing::Test {
     EXPECT_TRUE(status.ok()) << session << ": " << status.error_message();
   }
   void Storm(int requests, unsigned seed);
+  // A request that gets all its rows: the stream on which the others recalled theirs has kept its credit.
+  void ExpectRecall() {
+    v1::GenerateRequest request;
+    for (int i = 0; i < 300; ++i) request.mutable_token_ids()->add_ids(i * 7 % kVocabulary);
+    request.mutable_stop()->set_max_tokens(20);
+    request.mutable_stop()->set_ignore_eos(true);
+    v1::CompressionParams& compression = *request.mutable_compression();
+    compression.set_preset("snapkv");
+    compression.set_budget_fraction(0.25);
+    compression.set_window_tokens(8);
+    compression.mutable_recall()->set_mode(v1::RECALL_MODE_SYNC);
+    const test::Reply reply = cluster_.Generate(request);
+    EXPECT_TRUE(reply.status.ok()) << reply.status.error_message();
+    EXPECT_GT(reply.finished.usage().recalled_rows(), 0);
+    EXPECT_EQ(reply.finished.usage().lost_rows(), 0);
+  }
 
   test::Cluster cluster_;
   std::atomic<int> cancelled_{0}, expired_{0}, finished_{0}, killed_{0};
@@ -221,6 +237,7 @@ TEST_F(LeakTest, WhatRequestsHeldIsBackWhenTheyHaveEndedHoweverTheyEnded) {
                     << cache_after.descriptors << "; threads " << worker.threads << " and " << worker_after.threads
                     << ", " << cache.threads << " and " << cache_after.threads;
   EXPECT_EQ(cluster_.WorkerStats().cache_reconnects(), 0) << "a stream to the cache has ended";
+  ExpectRecall();
   // They did end in every way.
   EXPECT_GT(cancelled_, requests / 20);
   EXPECT_GT(expired_, requests / 20);
