@@ -24,7 +24,7 @@ ABSL_FLAG(
 ABSL_FLAG(int, max_sequences, 32, "sequences worked on at a time: 1 to 64");
 ABSL_FLAG(int, prefill_chunk, 0, "prompt tokens of one step: 1 to 8192; 0: 256, and 2048 on a GPU");
 ABSL_FLAG(double, decode_pace, 2.5,
-          "while answers are being generated, so few prompt tokens in a step, but 8, that it takes about so many times "
+          "while answers are being generated, so few prompt tokens in a step, but 2, that it takes about so many times "
           "as long as one without: 1.1 to 100; 0: however long it takes, prompts are read sooner");
 ABSL_FLAG(bool, weigh_prefixes, true,
           "compute a stored prefix that would take longer to load, and try loading again from time to time");

@@ -93,7 +93,7 @@ template <typename T>
 void Cosines(const KeysTask& task, float* cosines) {
   const D d;
   const V of_vector = hn::Max(hn::Set(d, task.length), hn::Set(d, 1e-12f));
-  constexpr int kVectors = 4;  // sums that do not wait for each other
+  constexpr int kVectors = kLanes == kSlots ? 8 : 4;  // sums that do not wait for each other
   const T* keys[kVectors];
   float* to[kVectors];
   int count = 0;
@@ -108,7 +108,12 @@ void Cosines(const KeysTask& task, float* cosines) {
     CosinesOf<kVectors>(task, keys, of_vector, to);
     count = 0;
   }
-  for (int v = 0; v < count; ++v) CosinesOf<1>(task, keys + v, of_vector, to + v);
+  if (count == 0) return;
+  for (int v = count; v < kVectors; ++v) {  // some twice take no longer than each by itself
+    keys[v] = keys[count - 1];
+    to[v] = to[count - 1];
+  }
+  CosinesOf<kVectors>(task, keys, of_vector, to);
 }
 
 int32_t Largest(const float* cosines, int32_t slots, const int32_t* positions) {
