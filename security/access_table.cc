@@ -24,15 +24,16 @@ bool IsVisible(std::string_view text) { return std::all_of(text.begin(), text.en
 
 absl::Status CheckTenant(const std::string& tenant) {
   if (!tenant.empty() && tenant.size() <= 128 && IsVisible(tenant)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("tenant '", absl::CHexEscape(tenant), "' is not * or 1 to 128 visible ASCII characters"));
+  return absl::InvalidArgumentError(absl::StrCat("tenant '", absl::CHexEscape(tenant.substr(0, 80)),
+                                                 "' is not * or 1 to 128 visible ASCII characters"));
 }
 
 absl::StatusOr<Role> ParseRole(const std::string& word) {
   for (Role role : {Role::kUser, Role::kWorker, Role::kAdmin}) {
     if (word == RoleName(role)) return role;
   }
-  return absl::InvalidArgumentError(absl::StrCat("role '", absl::CHexEscape(word), "' is not user, worker or admin"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("role '", absl::CHexEscape(word.substr(0, 80)), "' is not user, worker or admin"));
 }
 
 absl::StatusOr<AccessTable::Entry> ParseEntry(std::string name, const std::string& tenant, const std::string& role) {
@@ -60,8 +61,8 @@ absl::StatusOr<int64_t> ParseRate(const char* what, const std::string& word) {
   int64_t value = 0;
   if (word == "-") return 0;
   if (absl::SimpleAtoi(word, &value) && value >= 1 && value <= kMostPerMinute) return value;
-  return absl::InvalidArgumentError(
-      absl::StrCat(what, " '", absl::CHexEscape(word), "' is not in 1 to ", kMostPerMinute, ", or - for no limit"));
+  return absl::InvalidArgumentError(absl::StrCat(what, " '", absl::CHexEscape(word.substr(0, 80)), "' is not in 1 to ",
+                                                 kMostPerMinute, ", or - for no limit"));
 }
 
 }  // namespace
