@@ -61,31 +61,49 @@ void SortByHighHalf(std::vector<uint64_t>& keys) {
   }
 }
 
-// The k-th largest of the ranks, k in 1 .. their number. Halves the range that it lies in by counting, which takes no
-// branch for each: selection by pivots pays for a wrong guess at every other one.
+// The k-th largest of the ranks, k in 1 .. their number. Counts how many lie in each part of their range, and goes on
+// with those in the part that it is in: no branch for each, as selection by pivots would guess wrong at every other
+// one.
 int32_t KthLargest(absl::Span<const int32_t> ranks, int k) {
-  auto count_from = [ranks](int32_t least) {
-    int32_t count = 0;
-    for (const int32_t rank : ranks) count += static_cast<int32_t>(rank >= least);
-    return count;
-  };
-  int32_t lowest = INT32_MAX, highest = INT32_MIN;
-  for (const int32_t rank : ranks) {
-    lowest = std::min(lowest, rank);
-    highest = std::max(highest, rank);
-  }
-  int64_t low = lowest, high = int64_t{highest} + 1;  // k or more are from `low` on, fewer from `high` on
-  while (high - low > 1) {
-    const auto middle = static_cast<int32_t>(low + (high - low) / 2);
-    const int32_t count = count_from(middle);
-    if (count == k) {
-      int32_t kth = INT32_MAX;
-      for (const int32_t rank : ranks) kth = std::min(kth, rank >= middle ? rank : INT32_MAX);
-      return kth;
+  constexpr int kPartBits = 8, kParts = 1 << kPartBits;
+  constexpr size_t kFew = 16;
+  Scratch<int32_t> left(ranks.size());
+  while (ranks.size() > kFew) {
+    int32_t lowest = INT32_MAX, highest = INT32_MIN;
+    for (const int32_t rank : ranks) {
+      lowest = std::min(lowest, rank);
+      highest = std::max(highest, rank);
     }
-    (count > k ? low : high) = middle;
+    if (lowest == highest) return lowest;
+    const uint32_t range = static_cast<uint32_t>(highest) - static_cast<uint32_t>(lowest);
+    const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - kPartBits);
+    auto part_of = [&](int32_t rank) { return (static_cast<uint32_t>(rank) - static_cast<uint32_t>(lowest)) >> shift; };
+    uint32_t counts[2][kParts] = {};  // by turns: neighbours are often in one part, and would wait for each other
+    for (size_t i = 0; i < ranks.size(); ++i) ++counts[i % 2][part_of(ranks[i])];
+    uint32_t part = kParts - 1;
+    for (;; --part) {
+      const auto count = static_cast<int>(counts[0][part] + counts[1][part]);
+      if (k <= count) break;
+      k -= count;
+    }
+    size_t taken = 0;
+    for (const int32_t rank : ranks) {
+      left[taken] = rank;
+      taken += static_cast<size_t>(part_of(rank) == part);
+    }
+    ranks = {left.data(), taken};
   }
-  return static_cast<int32_t>(low);
+  // Of few: fewer than k are larger, and k or more are not smaller.
+  for (const int32_t rank : ranks) {
+    int larger = 0, as_large = 0;
+    for (const int32_t other : ranks) {
+      larger += static_cast<int>(other > rank);
+      as_large += static_cast<int>(other >= rank);
+    }
+    if (larger < k && k <= as_large) return rank;
+  }
+  TIDEPOOL_CHECK(k < 1);  // unless it is none of theirs
+  return INT32_MAX;
 }
 
 // The first `count` of the positions, which ascend, by ascending rank.

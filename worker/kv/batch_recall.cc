@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
-#include "base/mutex.h"
 #include "worker/kv/compressor.h"
+#include "worker/kv/recall_mailbox.h"
 
 namespace tidepool {
 namespace {
@@ -18,6 +18,13 @@ namespace {
 // Asynchronous requests of a sequence in a step. A second one would bring early layers' rows sooner, but each wakes
 // threads here and in the service, which costs a small model's step more than it gains.
 constexpr int kSendsPerStep = 1;
+
+// Rows that are fetched ahead, and those that matter little, are asked for when so many have come together or so many
+// steps have passed: what a request costs beside its rows is as much as a hundred of them. What more of a head's
+// attention is on is asked for in the step that misses it.
+constexpr int64_t kManyRows = 512;
+constexpr int kPatientSteps = 4;
+constexpr float kUrgentShare = 0.05f;
 
 // After the service has let a deadline pass: how long it is not asked, and how long it is waited for then.
 constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30),
@@ -27,44 +34,7 @@ constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl
 constexpr int kMostUnanswered = 8;
 constexpr absl::Duration kShortestRest = absl::Seconds(1), kLongestRest = absl::Seconds(8);
 
-// The answer to a Recall, handed from the cache's thread to ours.
-class Mailbox {
- public:
-  void Put(absl::StatusOr<RecalledRows> rows) {
-    const absl::Duration took = absl::Now() - asked_;
-    MutexLock lock(&mutex_);
-    rows_ = std::move(rows);
-    took_ = took;
-    arrived_.SignalAll();
-  }
-  // From the asking to the answer, once that was taken.
-  absl::Duration took() {
-    MutexLock lock(&mutex_);
-    return took_;
-  }
-  // nullopt when nothing has come by the deadline.
-  std::optional<absl::StatusOr<RecalledRows>> TakeBy(absl::Time deadline) {
-    MutexLock lock(&mutex_);
-    const auto until = std::chrono::steady_clock::now() + absl::ToChronoMicroseconds(deadline - absl::Now());
-    while (!rows_.has_value()) {
-      if (!arrived_.WaitUntil(&mutex_, until)) break;
-    }
-    return std::exchange(rows_, std::nullopt);
-  }
-  std::optional<absl::StatusOr<RecalledRows>> TryTake() {
-    MutexLock lock(&mutex_);
-    return std::exchange(rows_, std::nullopt);
-  }
-
- private:
-  Mutex mutex_;
-  CondVar arrived_;
-  std::optional<absl::StatusOr<RecalledRows>> rows_ ABSL_GUARDED_BY(mutex_);
-  absl::Duration took_ ABSL_GUARDED_BY(mutex_);
-  const absl::Time asked_ = absl::Now();
-};
-
-void CountAnswer(const std::optional<absl::StatusOr<RecalledRows>>& answer, Mailbox& mailbox,
+void CountAnswer(const std::optional<absl::StatusOr<RecalledRows>>& answer, RecallMailbox& mailbox,
                  RecallRequests::Mode& requests) {
   if (!answer.has_value() || absl::IsDeadlineExceeded(answer->status())) {
     ++requests.late;
@@ -79,7 +49,7 @@ void CountAnswer(const std::optional<absl::StatusOr<RecalledRows>>& answer, Mail
 }  // namespace
 
 struct RowRecall::Inflight {
-  std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
+  std::shared_ptr<RecallMailbox> mailbox = std::make_shared<RecallMailbox>();
   absl::Time deadline;
   std::vector<MissingRows> groups;
 };
@@ -108,7 +78,9 @@ int BatchRecall::QueriesRead(int slice) const {
 
 void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
-  asks_.assign(slices_.size(), {});
+  for (const RecallSlice& slice : slices_) {
+    if (slice.recall != nullptr && !slice.recall->unsent.groups.empty()) ++slice.recall->unsent.steps;
+  }
   const absl::Time now = absl::Now();
   silent_ = now < ask_again_;
   left_alone_ = now < rested_;
@@ -146,6 +118,7 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.kv_head = kv_head;
       unit.waits = waits;
       unit.chooses = due || waits;
+      unit.is_scored = false;
       if (!unit.chooses) unit.choice = std::move(come);
       unit.scanned = false;
       unit.queries = of_group;
@@ -196,7 +169,9 @@ void BatchRecall::Score(int layer, Unit& unit) {
     slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
                         unit.scores);
   }
-  CompareNear(layer, unit);
+  unit.is_scored = true;
+  unit.chooses = unit.waits || slice.recall->WorthChoosing(unit.scores);
+  if (unit.chooses) CompareNear(layer, unit);
 }
 
 void BatchRecall::Wait(int layer) {
@@ -221,16 +196,26 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   const int32_t index = PassingUnit(slice, kv_head);
   if (index < 0) return;
   Unit& unit = passing_.all[index];
-  if (!unit.chooses) {
-    unit.groups.clear();
-    InstallLocal(layer, unit);
-    slices_[slice].recall->KeepVictims(layer, kv_head, std::move(unit.choice.victims));
-    return;
+  RowRecall& recall = *slices_[slice].recall;
+  const bool scores = unit.chooses;
+  if (scores) Score(layer, unit);
+  if (unit.chooses) {
+    unit.scores.CompareByOthers(unit.far);
+    Choose(layer, unit);
+    return MeasureDropped(unit);
   }
-  Score(layer, unit);
-  unit.scores.CompareByOthers(unit.far);
-  Choose(layer, unit);
-  MeasureDropped(unit);
+  unit.groups.clear();
+  unit.asked.clear();
+  unit.missing.clear();
+  unit.new_slot.clear();
+  unit.missed = 0;
+  if (scores) {
+    unit.covered = unit.scores.held;
+    MeasureDropped(unit);
+    if (!recall.TakeExpected(layer, kv_head, unit.choice)) return;
+  }
+  InstallLocal(layer, unit);
+  recall.KeepVictims(layer, kv_head, std::move(unit.choice.victims));
 }
 
 void BatchRecall::AfterAttention(int layer) {
@@ -257,7 +242,7 @@ void BatchRecall::Count(int layer, Unit& unit) {
   RecallMeter::Group* meter = Meter(slice, layer);
   if (meter == nullptr) return;
   meter->recalled_rows += installed;
-  if (slice.prompt || !unit.chooses) return;
+  if (slice.prompt || !unit.is_scored) return;
   meter->evicted_mass.Observe(unit.scores.mass);
   meter->dropped_mass.Observe(unit.dropped);
 }
@@ -278,34 +263,45 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
   const size_t row_bytes = backend_->layout().row_bytes();
   std::vector<int32_t>& places = unit.near_places;
   std::vector<const char*>& rows = unit.near_rows;
-  places.clear();
-  rows.clear();
+  // Without a branch: which rows have slots is hard to guess.
+  places.resize(scores.shortlist.size());
+  rows.resize(scores.shortlist.size());
+  size_t others = 0;
+  for (size_t i = 0; i < scores.shortlist.size(); ++i) {
+    places[others] = scores.shortlist_place[i];
+    others += static_cast<size_t>(scores.state[scores.shortlist[i]] != RecallState::kSlot);
+  }
+  for (size_t i = 0; i < others; ++i) staging.Prefetch(index, scores.PositionAt(places[i]));
+  size_t near = 0;
+  for (size_t i = 0; i < others; ++i) {
+    const int32_t place = places[i];
+    if (const char* row = staging.Find(index, scores.PositionAt(place)); row != nullptr) {
+      for (size_t at = 0; at < row_bytes / 2; at += 64) __builtin_prefetch(row + at);
+      places[near] = place;
+      rows[near++] = row;
+    } else {
+      unit.far.push_back(place);
+    }
+  }
+  places.resize(near);
+  rows.resize(near);
   std::string copy;
   unit.own_scores.resize(scores.group * scores.slots.size());
   if (!backend_->KeyScores(*slice.rows, layer, unit.kv_head, unit.queries, scores.slot, unit.own_scores.data())) {
     copy.resize(scores.slot.size() * row_bytes);
     backend_->ReadRows(*slice.rows, layer, unit.kv_head, scores.slot, copy.data());  // together: a device is asked once
-    for (size_t i = 0; i < scores.slot.size(); ++i) rows.push_back(copy.data() + i * row_bytes);
-    slice.recall->OwnScores(unit.queries, rows, unit.own_scores.data());
-    rows.clear();
+    std::vector<const char*> of_slots(scores.slot.size());
+    for (size_t i = 0; i < of_slots.size(); ++i) of_slots[i] = copy.data() + i * row_bytes;
+    slice.recall->OwnScores(unit.queries, of_slots, unit.own_scores.data());
   }
   scores.SetExactOfSlots(unit.own_scores);
-  for (size_t i = 0; i < scores.shortlist.size(); ++i) {
-    const int32_t position = scores.shortlist[i], place = scores.shortlist_place[i];
-    if (scores.state[position] == RecallState::kSlot) continue;
-    if (const char* row = staging.Find(index, position); row != nullptr) {
-      places.push_back(place);
-      rows.push_back(row);
-    } else {
-      // A row is taken where it is found: acknowledged a moment later, it would be local no more.
-      copy.resize(row_bytes);
-      if (slice.log->CopyLocalRow(position, layer, unit.kv_head, copy.data())) {
-        slice.recall->Compare(unit.queries, {place}, {copy.data()}, scores);
-      } else {
-        unit.far.push_back(place);
-      }
-    }
-  }
+  copy.resize(row_bytes);
+  std::erase_if(unit.far, [&](int32_t place) {
+    // A row is taken where it is found: acknowledged a moment later, it would be local no more.
+    if (!slice.log->CopyLocalRow(scores.PositionAt(place), layer, unit.kv_head, copy.data())) return false;
+    slice.recall->Compare(unit.queries, {place}, {copy.data()}, scores);
+    return true;
+  });
   slice.recall->Compare(unit.queries, places, rows, scores);
 }
 
@@ -340,12 +336,19 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
   const HeadRows& head = slice.rows->head(layer, unit.kv_head);
   unit.missing.clear();
   unit.new_slot.clear();
+  unit.missed = 0;
   if (unit.choice.wanted.empty()) return;
-  std::string copy(backend_->layout().row_bytes(), '\0');
+  const size_t row_bytes = backend_->layout().row_bytes();
+  for (int32_t position : unit.choice.wanted) {
+    const char* row = slice.recall->staging().Find(HeadIndex(layer, unit.kv_head), position);
+    for (size_t at = 0; row != nullptr && at < row_bytes; at += 64) __builtin_prefetch(row + at);
+  }
+  std::string copy(row_bytes, '\0');
   for (int32_t position : unit.choice.wanted) {
     const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
     if (row == nullptr) {
       unit.missing.push_back({position, /*wanted=*/true});
+      if (unit.chooses) unit.missed += unit.scores.mass * unit.scores.weight[position];
     } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot() || head.Find(position) >= 0) {
       Install(layer, unit, position, row);
     } else {
@@ -396,8 +399,10 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
     }
   }
   const MissingRows head = {.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head};
-  std::vector<MissingRows>& asks = asks_[unit.slice];
-  asks.insert(asks.end(), unit.groups.begin(), unit.groups.end());
+  RowRecall::Unsent& unsent = slice.recall->unsent;
+  unsent.groups.insert(unsent.groups.end(), unit.groups.begin(), unit.groups.end());
+  unsent.rows += static_cast<int64_t>(unit.asked.size());
+  unsent.urgent = unsent.urgent || unit.missed >= kUrgentShare;
   if (unit.waits) {
     unit.missing.insert(unit.missing.end(), gone.begin(), gone.end());
     return AppendMissing(head, unit.missing, missing);
@@ -407,7 +412,8 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
   std::erase_if(gone, [&](const MissingPosition& row) {
     return !slice.recall->staging().Ask(HeadIndex(layer, unit.kv_head), row.position);
   });
-  AppendMissing(head, gone, &asks);
+  unsent.rows += static_cast<int64_t>(gone.size());
+  AppendMissing(head, gone, &unsent.groups);
 }
 
 const char* BatchRecall::LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const {
@@ -449,7 +455,7 @@ void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
                         absl::FunctionRef<void(const MissingRows& of, int32_t position, const char* bytes)> take) {
   std::optional<absl::StatusOr<RecalledRows>> came;
   if (!silent_) {
-    auto mailbox = std::make_shared<Mailbox>();
+    auto mailbox = std::make_shared<RecallMailbox>();
     cache_->Recall(SelectionsOf(missing), step_deadline_,
                    [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
     came = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
@@ -508,11 +514,16 @@ void BatchRecall::End() {
 }
 
 void BatchRecall::Send(int slice) {
-  if (asks_[slice].empty()) return;
+  if (slices_[slice].recall == nullptr || left_alone_) return;
   RowRecall& recall = *slices_[slice].recall;
+  RowRecall::Unsent& unsent = recall.unsent;
+  if (unsent.groups.empty()) return;
+  if (!unsent.urgent && unsent.rows < kManyRows && unsent.steps + 1 < kPatientSteps) return;
   auto inflight = std::make_shared<RowRecall::Inflight>();
   inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
-  inflight->groups = std::exchange(asks_[slice], {});
+  inflight->groups = std::exchange(unsent, {}).groups;
+  MergeMissing(inflight->groups);
+  for (MissingRows& rows : inflight->groups) rows.slice = slice;
   cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
                  [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
   recall.inflight.push_back(std::move(inflight));

@@ -3,10 +3,11 @@
 // sync: every layer of every token chooses by its own queries, fetches what is missing in one request for the whole
 // batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
 //
-// async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew: a
-// layer installs those of the rows it wants that are ready in host memory (RowStaging); the others, and what the next
-// token may want, are asked for in a few requests a step and staged when they come. What takes longer than budget_ms is
-// late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
+// async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew,
+// if the index says that it could bring something to speak of: a layer installs those of the rows it wants that are
+// ready in host memory (RowStaging); the others, and what the next token may want, are asked for together, every few
+// steps or at once where a step misses much without them, and staged when they come. What takes longer than budget_ms
+// is late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
 // later. The tokens of a later turn's prompt are recalled synchronously, so that the first token of the answer sees
 // what the question asks for.
 //
@@ -80,7 +81,9 @@ class BatchRecall : public StepHook {
   struct Unit {
     int slice = 0, kv_head = 0;
     bool waits = false;
-    bool chooses = true;                // else what it chose before has come
+    // Else it has turned too little, or a choice could bring too little: what it chose before may have come.
+    bool chooses = true;
+    bool is_scored = false;
     std::vector<const float*> queries;  // the group's that choose
     bool scanned = false;               // on the device
     IndexScan scan;
@@ -97,6 +100,7 @@ class BatchRecall : public StepHook {
     std::vector<MissingRows> groups;       // of them
     int64_t installed = 0;
     float covered = 0;  // of the candidates' weights: what recall slots hold
+    float missed = 0;   // of the attention: what is on wanted rows that are not local
     float dropped = 0;  // of the attention: what is on evicted rows that are not there as the layer attends
   };
   // The units of this layer, into waiting_ and passing_.
@@ -122,7 +126,8 @@ class BatchRecall : public StepHook {
   RecallMeter::Group* Meter(const RecallSlice& slice, int layer) const {
     return slice.meter == nullptr ? nullptr : &slice.meter->groups[LayerGroupOf(layer, backend_->layout().layers)];
   }
-  // After Choose: what it could not do at the side of others. What is missing goes to `missing` or to asks_.
+  // After Choose: what it could not do at the side of others. What is missing goes to `missing` or is to be
+  // asked for later.
   void Finish(int layer, Unit& unit, std::vector<MissingRows>* missing);
   // Waits for rows and stages them; `take` gets those that came.
   void Fetch(const std::vector<MissingRows>& missing,
@@ -139,7 +144,7 @@ class BatchRecall : public StepHook {
   void SendSome(int layer);
   // An asynchronous request has ended: whether the service is asked further.
   void NoteAnswer(bool answered);
-  // Asks for what slices_[slice] has collected in asks_.
+  // Asks for what slices_[slice] has collected, unless that can wait for more.
   void Send(int slice);
   // The rows of an answer to an asynchronous request, or what came of it.
   void Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups);
@@ -161,11 +166,9 @@ class BatchRecall : public StepHook {
     }
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
-  Units waiting_, passing_;                     // of slices that wait for rows, and that do not
-  std::vector<IndexScan*> scans_;               // of a layer, kept for its memory
-  std::vector<int32_t> passing_of_;             // [slice][kv_head] index into passing_, or -1
-  std::vector<std::vector<MissingRows>> asks_;  // [slice], async: to be asked for; rows of a head lie together
-
+  Units waiting_, passing_;          // of slices that wait for rows, and that do not
+  std::vector<IndexScan*> scans_;    // of a layer, kept for its memory
+  std::vector<int32_t> passing_of_;  // [slice][kv_head] index into passing_, or -1
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <tuple>
 
 #include "base/checksum.h"
 
@@ -19,6 +20,22 @@ void AppendMissing(const MissingRows& head, std::vector<MissingPosition>& positi
     groups->back().rows |= MissingRows::Bit(position);
     if (wanted) groups->back().wanted |= MissingRows::Bit(position);
   }
+}
+
+void MergeMissing(std::vector<MissingRows>& groups) {
+  auto place = [](const MissingRows& rows) { return std::tie(rows.layer, rows.kv_head, rows.block); };
+  std::sort(groups.begin(), groups.end(),
+            [&](const MissingRows& a, const MissingRows& b) { return place(a) < place(b); });
+  size_t merged = 0;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (merged > 0 && place(groups[merged - 1]) == place(groups[i])) {
+      groups[merged - 1].rows |= groups[i].rows;
+      groups[merged - 1].wanted |= groups[i].wanted;
+    } else {
+      groups[merged++] = groups[i];
+    }
+  }
+  groups.resize(merged);
 }
 
 MissingAnswer::MissingAnswer(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingRows> groups,

@@ -36,6 +36,9 @@ struct MissingPosition {
 // Appends `positions`, which it sorts, as rows of blocks. `head`: slice, layer and kv head.
 void AppendMissing(const MissingRows& head, std::vector<MissingPosition>& positions, std::vector<MissingRows>* groups);
 
+// Brings rows of a (layer, kv head) together, and those of a block into one, of one slice that asks.
+void MergeMissing(std::vector<MissingRows>& groups);
+
 // The answer to a recall that asked for `groups` in their order.
 class MissingAnswer {
  public:

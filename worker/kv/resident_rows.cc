@@ -10,6 +10,18 @@
 
 namespace tidepool {
 
+size_t HeadRows::PlaceOf(int32_t position) const {
+  // Without a branch, which would be guessed wrong every other time.
+  const int32_t* first = order_.data();
+  size_t left = order_.size();
+  while (left > 1) {
+    const size_t half = left / 2;
+    first += position_[first[half - 1]] < position ? half : 0;
+    left -= half;
+  }
+  return first - order_.data() + (left == 1 && position_[*first] < position ? 1 : 0);
+}
+
 int32_t HeadRows::AppendSlots(const SlotPage& page) {
   const int32_t first = slots();
   Touch(first);
@@ -45,8 +57,7 @@ int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
     in_order_ = in_order_ && slot == rows();
     order_.push_back(slot);
   } else {
-    auto at = std::lower_bound(order_.begin(), order_.end(), position,
-                               [this](int32_t s, int32_t p) { return position_[s] < p; });
+    const auto at = order_.begin() + static_cast<int64_t>(PlaceOf(position));
     TIDEPOOL_CHECK(position_[*at] != position);
     order_.insert(at, slot);
     in_order_ = false;
@@ -56,9 +67,8 @@ int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
 
 void HeadRows::Replace(int32_t slot, int32_t position) {
   TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree && !is_packed(slot));
-  auto by_position = [this](int32_t s, int32_t p) { return position_[s] < p; };
-  const auto from = std::lower_bound(order_.begin(), order_.end(), position_[slot], by_position);
-  const auto to = std::lower_bound(order_.begin(), order_.end(), position, by_position);
+  const auto from = order_.begin() + static_cast<int64_t>(PlaceOf(position_[slot]));
+  const auto to = order_.begin() + static_cast<int64_t>(PlaceOf(position));
   TIDEPOOL_CHECK(from != order_.end() && *from == slot && (to == order_.end() || position_[*to] != position));
   if (from < to) {
     std::rotate(from, from + 1, to);
@@ -85,8 +95,7 @@ void HeadRows::Vacate(int32_t slot) {
 
 void HeadRows::Remove(int32_t slot) {
   TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree);
-  auto at = std::lower_bound(order_.begin(), order_.end(), position_[slot],
-                             [this](int32_t s, int32_t p) { return position_[s] < p; });
+  const auto at = order_.begin() + static_cast<int64_t>(PlaceOf(position_[slot]));
   TIDEPOOL_CHECK(at != order_.end() && *at == slot);
   in_order_ = in_order_ && at + 1 == order_.end();
   order_.erase(at);
@@ -118,9 +127,8 @@ void HeadRows::set_kind(int32_t slot, RowKind kind) {
 }
 
 int32_t HeadRows::Find(int32_t position) const {
-  auto at = std::lower_bound(order_.begin(), order_.end(), position,
-                             [this](int32_t s, int32_t p) { return position_[s] < p; });
-  return at != order_.end() && position_[*at] == position ? *at : -1;
+  const size_t at = PlaceOf(position);
+  return at < order_.size() && position_[order_[at]] == position ? order_[at] : -1;
 }
 
 void HeadRows::Prefetch() const {

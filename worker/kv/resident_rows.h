@@ -120,6 +120,8 @@ class HeadRows {
     std::vector<float> sums;  // one for each query head
   };
 
+  // The first place in order_ of a row at `position` or after it.
+  size_t PlaceOf(int32_t position) const;
   // New slots at the end, for `page`; returns the first.
   int32_t AppendSlots(const SlotPage& page);
   int32_t AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders);

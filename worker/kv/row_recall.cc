@@ -27,6 +27,10 @@ constexpr float kNear = 0.6f;
 // async: rows with this part of what a row must weigh to be wanted, by the index, are compared by their own keys.
 constexpr float kReach = 0.05f;
 
+// async: a choice that could bring less of a head's attention, by the index, is not made. Three of four could bring
+// less, and what they leave adds up until it is more (decision 0008).
+constexpr float kLeastWorth = 0.01f;
+
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
 constexpr int kFoundOf = 2;
@@ -141,6 +145,7 @@ void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
 }
 
 void RowRecall::Rest() {
+  unsent = Unsent();
   inflight.clear();
   staging_.Clear();
   for (HeadState& state : heads_) {
@@ -164,8 +169,12 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
   state.query.clear();
   for (int g = 0; g < group_; ++g) state.query.insert(state.query.end(), queries[g], queries[g] + head_dim);
   state.age = 0;
-  state.expected.clear();
   return true;
+}
+
+bool RowRecall::WorthChoosing(const RowScores& scores) const {
+  const bool is_measured = spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0;
+  return scores.any() && (!is_measured || scores.worth >= kLeastWorth);
 }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,
@@ -202,25 +211,34 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
       candidates -= end - first;
     }
   }
-  scores.slots.resize(resident.order().size());
-  scores.slot.resize(scores.slots.size());
-  size_t slots = 0;
-  for (int32_t slot : resident.order()) {
+  // In the order of the slots, which is that of memory.
+  for (int32_t slot = 0; slot < resident.slots(); ++slot) {
     const int32_t position = resident.position(slot);
-    if (position >= scores.positions) break;
+    if (position < 0 || position >= scores.positions) continue;
     // To want a kept mixture means to put its own row back in its place.
     if (resident.merged()[slot] != 0) continue;
     // Without a branch: which rows are kept is hard to guess. A slot's row is here though its block may be lost.
     const bool kept = resident.kind(slot) == RowKind::kKept;
     candidates -= static_cast<int32_t>(kept) - static_cast<int32_t>(scores.state[position] == RecallState::kOut);
     scores.state[position] = kept ? RecallState::kOut : RecallState::kSlot;
+  }
+  return candidates > 0;
+}
+
+void RowRecall::FindSlots(const SequenceRows& rows, int layer, int kv_head, RowScores& scores) const {
+  const HeadRows& resident = rows.head(layer, kv_head);
+  scores.slots.resize(resident.order().size());
+  scores.slot.resize(scores.slots.size());
+  size_t slots = 0;
+  for (int32_t slot : resident.order()) {
+    const int32_t position = resident.position(slot);
+    if (position >= scores.positions) break;
     scores.slots[slots] = {position, 0};
     scores.slot[slots] = slot;
-    slots += static_cast<size_t>(!kept);
+    slots += static_cast<size_t>(scores.state[position] == RecallState::kSlot);
   }
   scores.slots.resize(slots);
   scores.slot.resize(slots);
-  return candidates > 0;
 }
 
 float RowRecall::LeastWanted(const HeadState& state, const RowScores& scores) const {
@@ -258,28 +276,24 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   const bool by_cosine = !waits && spec_.trigger == RecallTrigger::kCosine;
   if (by_cosine) SetNearness(rows, log, layer, kv_head, queries, scores);
   const int extra = by_cosine ? 0 : ShortlistRows(spec_);
-  static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
-  const auto* which = reinterpret_cast<const uint8_t*>(scores.state.data());
-  scores.sum.resize(group_);
-  // In place where nothing will be compared with the estimates: the caches hold half as much.
-  if (extra == 0) scores.share.swap(scores.estimate);
-  const std::vector<float>& estimate = extra == 0 ? scores.share : scores.estimate;
-  scores.share.resize(group_ * scores.stride);
-  for (int g = 0; g < group_; ++g) {
-    float sums[2];
-    SharesOf(estimate.data() + g * scores.stride, which, scores.positions, scores.scale,
-             scores.share.data() + g * scores.stride, sums);
-    scores.sum[g] = sums[0];
-    scores.mass += sums[0] / sums[1] / static_cast<float>(group_);
+  if (extra == 0 || waits) FindSlots(rows, layer, kv_head, scores);
+  if (extra == 0) {  // nothing will be compared with the estimates: the caches hold half as much
+    scores.SumShares(scores.estimate.data());
+    return scores.share.swap(scores.estimate);
   }
-  if (extra == 0) return;
-  const float least = waits ? 0.0f : kReach * LeastWanted(heads_[layer * layout_.kv_heads + kv_head], scores);
+  if (waits) scores.share.resize(group_ * scores.stride);
+  scores.SumShares(waits ? scores.share.data() : nullptr);
+  const HeadState& state = heads_[layer * layout_.kv_heads + kv_head];
   if (waits) {
-    scores.SetWeights(least);
-  } else {
-    scores.List(least);
+    scores.SetWeights(0);
+    return scores.Shortlist(0, slots_ + extra);
   }
-  scores.Shortlist(least, slots_ + extra);
+  const float least = LeastWanted(state, scores);
+  scores.MeasureWorth(least);
+  if (!WorthChoosing(scores)) return;
+  FindSlots(rows, layer, kv_head, scores);
+  scores.List(kReach * least);
+  scores.Shortlist(kReach * least, slots_ + extra);
 }
 
 bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
@@ -294,6 +308,7 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   scores.scale = 1.0f / std::sqrt(static_cast<float>(layout_.head_dim));
   scores.positions = scan.positions = std::min(positions, log.tokens());
   if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
+  FindSlots(rows, layer, kv_head, scores);
   scan.queries = queries;
   scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAhead));
   scan.candidates.assign((scan.positions + 31) / 32, 0);
@@ -334,7 +349,9 @@ void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
   const int extra = ShortlistRows(spec_);
   if (extra == 0) return;
   scores.SetWeights(-1);  // all are above
-  scores.Shortlist(waits ? 0.0f : kReach * LeastWanted(heads_[scan.index.head], scores), slots_ + extra);
+  const float least = waits ? 0.0f : LeastWanted(heads_[scan.index.head], scores);
+  if (!waits) scores.MeasureWorth(least);
+  scores.Shortlist(kReach * least, slots_ + extra);
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
@@ -423,8 +440,10 @@ void RowRecall::Average(HeadState& state, RowScores& scores) const {
 
 RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exact) {
   RowChoice choice;
-  if (!scores.any()) return choice;
+  if (!exact && !WorthChoosing(scores)) return choice;
   HeadState& state = head(layer, kv_head);
+  state.expected.clear();
+  if (!scores.any()) return choice;
   scores.Correct();
   const bool by_cosine = spec_.trigger == RecallTrigger::kCosine;
   const float beta = static_cast<float>(spec_.ema_beta);

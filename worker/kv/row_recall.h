@@ -90,6 +90,8 @@ class RowRecall {
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, RowScores& scores, IndexScan& scan) const;
   void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
+  // async, once scored: whether a choice could bring anything to speak of. Else the second half chooses nothing.
+  bool WorthChoosing(const RowScores& scores) const;
   // q.k of rows by their own keys: out[group][rows].
   void OwnScores(absl::Span<const float* const> queries, absl::Span<const char* const> rows, float* out) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the scores of the rows' own
@@ -120,6 +122,15 @@ class RowRecall {
   RowStaging& staging() { return staging_; }
   const RowStaging& staging() const { return staging_; }
 
+  // What asynchronous steps have collected and not asked for yet.
+  struct Unsent {
+    std::vector<MissingRows> groups;
+    int64_t rows = 0;
+    int steps = 0;        // since the first of them
+    bool urgent = false;  // a step missed some of them
+  };
+  Unsent unsent;
+
   // An asynchronous request under way: filled by the cache's thread, its rows are staged when they have come.
   struct Inflight;
   std::vector<std::shared_ptr<Inflight>> inflight;  // shared with nobody; the type is batch_recall.cc's
@@ -143,8 +154,10 @@ class RowRecall {
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
   // async: what a row must weigh more than to be wanted.
   float LeastWanted(const HeadState& state, const RowScores& scores) const;
-  // Fills state and slots; false when nothing can be chosen.
+  // Fills state; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
+  // Then slots.
+  void FindSlots(const SequenceRows& rows, int layer, int kv_head, RowScores& scores) const;
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where
   // of_query is moved to.
   void ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,

@@ -9,12 +9,10 @@
 namespace tidepool {
 namespace {
 
-// Of each [stride] array those at `places`, in place: arrays of [places].
-void KeepPlaces(absl::Span<const int32_t> places, size_t stride, int arrays, std::vector<float>& values) {
-  for (int array = 0; array < arrays; ++array) {
-    const float* from = values.data() + array * stride;
-    float* to = values.data() + array * places.size();
-    for (size_t i = 0; i < places.size(); ++i) to[i] = from[places[i]];
+// Arrays of [from] become arrays of [to], of which there are as many; to <= from.
+void Narrow(size_t from, size_t to, int arrays, std::vector<float>& values) {
+  for (int array = 1; array < arrays; ++array) {
+    std::copy_n(values.data() + array * from, to, values.data() + array * to);
   }
 }
 
@@ -29,28 +27,58 @@ float Sum(absl::Span<const float> x) {
   return static_cast<float>(lanes[0] + lanes[1] + lanes[2] + lanes[3]);
 }
 
-// Of all places: weights, and above. slots_too: what has a slot is above; not once rows are listed.
-void Weigh(RowScores& scores, float least, bool slots_too, float* weights) {
-  if (scores.above.size() < static_cast<size_t>(scores.positions) + kWeighSharesRoom) {
-    scores.above.resize(scores.positions + kBlockTokens);
-    scores.above_weight.resize(scores.above.size());
-  }
-  absl::FixedArray<const float*, 16> shares(scores.group);
+// [group]: what makes shares weights.
+absl::FixedArray<float, 16> FactorsOf(const RowScores& scores) {
   absl::FixedArray<float, 16> factor(scores.group);
-  for (int g = 0; g < scores.group; ++g) {
-    shares[g] = scores.share.data() + g * scores.stride;
-    factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(scores.group));
+  for (int g = 0; g < scores.group; ++g) factor[g] = 1.0f / (scores.sum[g] * static_cast<float>(scores.group));
+  return factor;
+}
+
+// All positions with their estimates.
+struct PlacesToWeigh {
+  PlacesToWeigh(const RowScores& scores, float least) : estimates(scores.group), factors(FactorsOf(scores)) {
+    for (int g = 0; g < scores.group; ++g) estimates[g] = scores.estimate.data() + g * scores.stride;
+    task = {.x = estimates.data(),
+            .which = reinterpret_cast<const uint8_t*>(scores.state.data()),
+            .queries = scores.group,
+            .count = scores.positions,
+            .scale = scores.scale,
+            .maximum = scores.maximum.data(),
+            .factor = factors.data(),
+            .least = least,
+            .mark = static_cast<uint8_t>(RecallState::kSlot)};
   }
+  absl::FixedArray<const float*, 16> estimates;
+  absl::FixedArray<float, 16> factors;
+  WeighRowsTask task;
+};
+
+void MakeRoomAbove(RowScores& scores) {
+  if (scores.above.size() >= static_cast<size_t>(scores.positions) + kWeighSharesRoom) return;
+  scores.above.resize(scores.positions + kBlockTokens);
+  scores.above_weight.resize(scores.above.size());
+}
+
+// Of all places: weights, and above.
+void Weigh(RowScores& scores, float least, float* weights) {
+  MakeRoomAbove(scores);
+  absl::FixedArray<const float*, 16> shares(scores.group);
+  for (int g = 0; g < scores.group; ++g) shares[g] = scores.share.data() + g * scores.stride;
   scores.rows_above = WeighShares({.shares = shares.data(),
-                                   .factor = factor.data(),
+                                   .factor = FactorsOf(scores).data(),
                                    .queries = scores.group,
                                    .count = static_cast<int32_t>(scores.places()),
                                    .least = least,
-                                   .marks = slots_too ? reinterpret_cast<const uint8_t*>(scores.state.data()) : nullptr,
-                                   .mark = static_cast<uint8_t>(RecallState::kSlot),
                                    .weight = weights,
                                    .above = scores.above.data(),
                                    .above_weight = scores.above_weight.data()});
+}
+
+// By position, from those of what is listed.
+void SpreadWeights(const float* listed_weight, RowScores& scores) {
+  scores.weight.resize(scores.positions);
+  std::fill(scores.weight.begin(), scores.weight.end(), 0.0f);
+  for (size_t i = 0; i < scores.listed.size(); ++i) scores.weight[scores.listed[i]] = listed_weight[i];
 }
 
 }  // namespace
@@ -61,25 +89,67 @@ int32_t RowScores::PlaceOf(int32_t position) const {
 }
 
 void RowScores::SetWeights(float least) {
-  weight.resize(positions);
   if (!is_listed) {
-    Weigh(*this, least, /*slots_too=*/false, weight.data());
+    weight.resize(positions);
+    Weigh(*this, least, weight.data());
     return;
   }
   listed_weight.resize(listed.size());
-  Weigh(*this, least, /*slots_too=*/false, listed_weight.data());
-  std::fill(weight.begin(), weight.end(), 0.0f);
-  for (size_t i = 0; i < listed.size(); ++i) weight[listed[i]] = listed_weight[i];
+  Weigh(*this, least, listed_weight.data());
+  SpreadWeights(listed_weight.data(), *this);
   for (int32_t i = 0; i < rows_above; ++i) above[i] = listed[above[i]];
 }
 
+void RowScores::SumShares(float* shares) {
+  static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
+  const auto* which = reinterpret_cast<const uint8_t*>(state.data());
+  sum.resize(group);
+  maximum.resize(group);
+  mass = 0;
+  for (int g = 0; g < group; ++g) {
+    ShareSums sums;
+    SharesOf(estimate.data() + g * stride, which, positions, scale, shares == nullptr ? nullptr : shares + g * stride,
+             &sums);
+    sum[g] = sums.chosen;
+    maximum[g] = sums.maximum;
+    mass += sums.chosen / sums.all / static_cast<float>(group);
+  }
+}
+
+void RowScores::MeasureWorth(float least) {
+  if (is_listed) {
+    held = worth = 0;
+    for (const int32_t position : listed) {
+      const bool holds = state[position] == RecallState::kSlot;
+      held += holds ? weight[position] : 0.0f;
+      worth += !holds && weight[position] > least ? weight[position] : 0.0f;
+    }
+    worth *= mass;
+    return;
+  }
+  const PlacesToWeigh places(*this, least);
+  const WeightSums sums = SumWeights(places.task);
+  held = sums.marked;
+  worth = mass * sums.above;
+}
+
 void RowScores::List(float least) {
-  weight.resize(positions);
-  Weigh(*this, least, /*slots_too=*/true, weight.data());
+  MakeRoomAbove(*this);
+  share.resize(group * stride);
+  const PlacesToWeigh places(*this, least);
+  absl::FixedArray<float*, 16> estimates(group), shares(group);
+  for (int g = 0; g < group; ++g) {
+    estimates[g] = estimate.data() + g * stride;
+    shares[g] = share.data() + g * stride;
+  }
+  rows_above =
+      ListRows(places.task,
+               {.rows = above.data(), .weight = above_weight.data(), .x = estimates.data(), .share = shares.data()});
   is_listed = true;
   listed.assign(above.begin(), above.begin() + rows_above);
-  KeepPlaces(listed, stride, group, estimate);
-  KeepPlaces(listed, stride, group, share);
+  SpreadWeights(above_weight.data(), *this);
+  Narrow(stride, listed.size(), group, estimate);
+  Narrow(stride, listed.size(), group, share);
   stride = listed.size();
   rest.resize(group);
   for (int g = 0; g < group; ++g) rest[g] = std::max(0.0f, sum[g] - Sum({share.data() + g * stride, stride}));
@@ -121,18 +191,23 @@ void RowScores::SetExact(int32_t place, int g, float score) {
 }
 
 void RowScores::SetExactOfSlots(absl::Span<const float> scores) {
+  absl::FixedArray<float, 1024> in_shortlist(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    in_shortlist[i] = weight[slots[i].position] >= shortlisted ? 1.0f : 0.0f;
+    compared += static_cast<int>(in_shortlist[i]);
+  }
   for (int g = 0; g < group; ++g) {
     const float* of_query = scores.data() + g * slots.size();
-    float total = 0;
+    const float* estimates = estimate.data() + g * stride;
+    float* to = exact.data() + g * stride;
+    float totals[4] = {};  // that do not wait for each other
     for (size_t i = 0; i < slots.size(); ++i) {
-      const size_t at = g * stride + slot_place[i];
-      const float in_shortlist = weight[slots[i].position] >= shortlisted ? 1.0f : 0.0f;
-      total += in_shortlist * (of_query[i] - estimate[at]);
-      exact[at] = of_query[i];
+      const int32_t at = slot_place[i];
+      totals[i % 4] += in_shortlist[i] * (of_query[i] - estimates[at]);
+      to[at] = of_query[i];
     }
-    error[g] += total * scale;
+    error[g] += ((totals[0] + totals[1]) + (totals[2] + totals[3])) * scale;
   }
-  for (const SlotRow& row : slots) compared += static_cast<int>(weight[row.position] >= shortlisted);
 }
 
 void RowScores::CompareByOthers(absl::Span<const int32_t> places) {

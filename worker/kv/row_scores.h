@@ -25,8 +25,12 @@ struct RowScores {
   std::vector<float> estimate;     // [group][stride]: q.k by the index, where there is a shortlist
   std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
   std::vector<float> sum;          // [group]: of the candidates' shares
+  std::vector<float> maximum;      // [group]: what they are relative to (ShareSums)
   float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group
-  std::vector<float> weight;       // by position; what is chosen by
+  // async, trigger score: of the candidates' weights what is in recall slots, and of the attention what a choice could
+  // bring; by the index.
+  float held = 0, worth = 0;
+  std::vector<float> weight;  // by position; what is chosen by
   // The first rows_above of `above`: positions with a weight near the threshold or above, ascending; and their weights.
   std::vector<int32_t> above;
   std::vector<float> above_weight;
@@ -59,7 +63,13 @@ struct RowScores {
 
   // Fills weight, and above with the rows that weigh more than `least` and their weights.
   void SetWeights(float least);
+  // Fills sum, maximum and mass from the estimates. shares: gets the shares, may be the estimates; null: they are not
+  // kept.
+  void SumShares(float* shares);
+  // Then, or where rows are listed and weighed: fills held and worth. What weighs more than `least` would be wanted.
+  void MeasureWorth(float least);
   // From now on only candidates that weigh more than `least`, and what has slots, are listed, and they are above.
+  // Fills their shares and weights.
   void List(float least);
   // Shortlists of the rows above the `count` best that weigh more than `least`, or all of these. Where rows are listed,
   // all of them are to be above.

@@ -32,6 +32,11 @@ class RowStaging {
     const std::vector<int32_t>& slot_of = heads_[head].slot_of;
     return static_cast<size_t>(position) < slot_of.size() && slot_of[position] >= 0;
   }
+  // Has where the row lies, if it is here, brought near.
+  void Prefetch(int head, int32_t position) const {
+    const std::vector<int32_t>& slot_of = heads_[head].slot_of;
+    if (static_cast<size_t>(position) < slot_of.size()) __builtin_prefetch(slot_of.data() + position);
+  }
   // Notes that the row has been asked for; false when it has been, or is here. Until Put or Forget.
   bool Ask(int head, int32_t position);
   // It will not come.

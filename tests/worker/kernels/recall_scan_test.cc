@@ -72,8 +72,9 @@ TEST_P(RecallScanTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
       which[i] = i == 0 || random() % 3 == 0 ? 1 + random() % 2 : 0;
     }
     constexpr float kScale = 0.25f;
-    float sums[2];
-    kernels.shares_of(x.data(), which.data(), count, kScale, shares.data(), sums);
+    ShareSums sums, alone;
+    kernels.shares_of(x.data(), which.data(), count, kScale, shares.data(), &sums);
+    kernels.shares_of(x.data(), which.data(), count, kScale, nullptr, &alone);
     double maximum = -1e30, chosen = 0, all = 0;
     for (int i = 0; i < count; ++i) maximum = which[i] > 0 ? std::max(maximum, double{x[i]} * kScale) : maximum;
     for (int i = 0; i < count; ++i) {
@@ -82,8 +83,68 @@ TEST_P(RecallScanTest, SharesAreTheSoftmaxOfSomeRowsBeforeItsDivision) {
       chosen += which[i] > 0 ? e : 0;
       all += e;
     }
-    ASSERT_NEAR(sums[0], chosen, 1e-4 * chosen);
-    ASSERT_NEAR(sums[1], all, 1e-4 * all);
+    ASSERT_NEAR(sums.chosen, chosen, 1e-4 * chosen);
+    ASSERT_NEAR(sums.all, all, 1e-4 * all);
+    ASSERT_NEAR(sums.maximum, maximum * std::log2(std::exp(1.0)), 1e-4);
+    ASSERT_EQ(alone.chosen, sums.chosen) << "their sums without them";
+    ASSERT_EQ(alone.all, sums.all);
+    ASSERT_EQ(alone.maximum, sums.maximum);
+  }
+}
+
+TEST_P(RecallScanTest, RowsThatWeighMuchOrAreMarkedAreListed) {
+  const RecallScanKernels& kernels = KernelsOf(GetParam());
+  constexpr float kScale = 0.25f, kLeast = 0.004f;
+  constexpr uint8_t kMark = 2;
+  std::mt19937 random(8);
+  std::normal_distribution<float> normal(0, 8);
+  for (const int queries : {1, 3, 4, 6}) {
+    for (const int count : {1, 16, 45, 200}) {
+      const int room = (count + 15) / 16 * 16;
+      std::vector<uint8_t> which(count);
+      for (int i = 0; i < count; ++i) which[i] = i == 0 ? 1 : static_cast<uint8_t>(random() % 3);
+      std::vector<std::vector<float>> x(queries, std::vector<float>(room)), expected(queries), share = x;
+      std::vector<float> factor(queries), maximum(queries), weights(count, 0.0f), weight(room);
+      std::vector<float*> x_rows, share_rows;
+      for (int j = 0; j < queries; ++j) {
+        for (float& value : x[j]) value = normal(random);
+        expected[j].resize(count);
+        ShareSums sums;
+        kernels.shares_of(x[j].data(), which.data(), count, kScale, expected[j].data(), &sums);
+        factor[j] = 1.0f / (sums.chosen * static_cast<float>(queries));
+        maximum[j] = sums.maximum;
+        for (int i = 0; i < count; ++i) weights[i] += factor[j] * expected[j][i];
+        x_rows.push_back(x[j].data());
+        share_rows.push_back(share[j].data());
+      }
+      const std::vector<std::vector<float>> before = x;
+      const std::vector<const float*> from(x_rows.begin(), x_rows.end());
+      WeighRowsTask task{.x = from.data(), .which = which.data(), .queries = queries, .count = count, .scale = kScale};
+      task.maximum = maximum.data();
+      task.factor = factor.data();
+      task.least = kLeast;
+      task.mark = kMark;
+      double marked = 0, above = 0;
+      std::vector<int32_t> rows(room), listed;
+      for (int i = 0; i < count; ++i) {
+        (which[i] == kMark ? marked : above) += which[i] == kMark || weights[i] > kLeast ? weights[i] : 0;
+        if (which[i] == kMark || weights[i] > kLeast) listed.push_back(i);
+      }
+      WeightSums sums;
+      kernels.sum_weights(task, &sums);
+      EXPECT_NEAR(sums.marked, marked, 1e-5);
+      EXPECT_NEAR(sums.above, above, 1e-5);
+      const int32_t found = kernels.list_rows(
+          task, {.rows = rows.data(), .weight = weight.data(), .x = x_rows.data(), .share = share_rows.data()});
+      ASSERT_EQ(std::vector<int32_t>(rows.begin(), rows.begin() + found), listed);
+      for (int32_t i = 0; i < found; ++i) {
+        ASSERT_EQ(weight[i], weights[listed[i]]);
+        for (int j = 0; j < queries; ++j) {
+          ASSERT_EQ(x[j][i], before[j][listed[i]]) << "in their own place";
+          ASSERT_EQ(share[j][i], expected[j][listed[i]]);
+        }
+      }
+    }
   }
 }
 
@@ -104,23 +165,11 @@ TEST_P(RecallScanTest, WeighedSharesAndThoseAboveALimit) {
     task.weight = weight.data();
     task.above = above.data();
     task.above_weight = above_weight.data();
-    int32_t found = kernels.weigh_shares(task);
+    const int32_t found = kernels.weigh_shares(task);
     for (int i = 0; i < count; ++i) {
       ASSERT_EQ(weight[i], factor[0] * shares[0][i] + factor[1] * shares[1][i] + factor[2] * shares[2][i]);
       if (weight[i] > 1.5f) expected.push_back(i);
     }
-    ASSERT_EQ(std::vector<int32_t>(above.begin(), above.begin() + found), expected);
-    for (int32_t i = 0; i < found; ++i) ASSERT_EQ(above_weight[i], weight[above[i]]);
-
-    std::vector<uint8_t> marks(count);
-    for (int i = 0; i < count; ++i) marks[i] = static_cast<uint8_t>(i % 3);
-    task.marks = marks.data();
-    task.mark = 2;
-    expected.clear();
-    for (int i = 0; i < count; ++i) {
-      if (weight[i] > 1.5f || marks[i] == 2) expected.push_back(i);
-    }
-    found = kernels.weigh_shares(task);
     ASSERT_EQ(std::vector<int32_t>(above.begin(), above.begin() + found), expected);
     for (int32_t i = 0; i < found; ++i) ASSERT_EQ(above_weight[i], weight[above[i]]);
   }

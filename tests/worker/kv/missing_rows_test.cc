@@ -53,6 +53,25 @@ TEST(MissingRowsTest, PositionsBecomeMasksOfTheirBlocks) {
   }
 }
 
+TEST(MissingRowsTest, WhatSeveralStepsMissIsAskedForTogether) {
+  std::vector<MissingRows> groups = Groups();
+  std::vector<MissingPosition> other = {{5, true}}, later = {{4, true}, {130, false}};
+  AppendMissing({.layer = 2, .kv_head = 1}, other, &groups);
+  AppendMissing({.slice = 2, .layer = 5, .kv_head = 1}, later, &groups);
+  MergeMissing(groups);
+  ASSERT_EQ(groups.size(), 4u);
+  EXPECT_EQ(groups[0].layer, 2);
+  EXPECT_EQ(groups[0].rows, MissingRows::Bit(5));
+  EXPECT_EQ(groups[1].layer, 5);
+  EXPECT_EQ(groups[1].rows, MissingRows::Bit(1) | MissingRows::Bit(3) | MissingRows::Bit(4));
+  EXPECT_EQ(groups[1].wanted, MissingRows::Bit(3) | MissingRows::Bit(4));
+  EXPECT_EQ(groups[2].block, 1);
+  EXPECT_EQ(groups[3].block, 2);
+  groups.clear();
+  MergeMissing(groups);
+  EXPECT_TRUE(groups.empty());
+}
+
 TEST(MissingRowsTest, HeadsAreNotMixedThoughTheirBlocksAreTheSame) {
   std::vector<MissingRows> groups = Groups();
   std::vector<MissingPosition> positions = {{71, true}};

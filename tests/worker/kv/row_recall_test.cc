@@ -247,7 +247,7 @@ TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesAsManyRows) {
 TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesNoRowsFarBelowWhatIsWanted) {
   RecallSpec spec = Spec(RecallMode::kAsync, RecallIndex::kExact, 100);
   size_t before = 117;
-  for (const double min_share : {0.0, 0.02, 0.2}) {
+  for (const double min_share : {0.0, 0.02, 0.05}) {
     spec.min_share = min_share;
     RowRecall recall(Layout(), kGroup, spec);
     recall.set_slots(16);
@@ -268,6 +268,37 @@ TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesNoRowsFarBelowWhatIsWanted) {
     const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
     for (int32_t position : choice.wanted) EXPECT_GT(exact[position] * scores.mass, 0.99 * min_share);
   }
+}
+
+TEST_F(RowRecallTest, AStepThatDoesNotWaitMakesNoChoiceThatCouldBringNextToNothing) {
+  constexpr int kSlots = 16;
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kExact, 100));
+  recall.set_slots(kSlots);
+  const auto log = MakeLog(recall);
+  RowScores scores;
+  auto score = [&](bool waits) { recall.Score(rows_, *log, 0, 0, queries_, kTokens, waits, scores); };
+  auto expect_sums = [&] {
+    const std::vector<double> exact = ExactWeights();
+    const HeadRows& head = rows_.head(0, 0);
+    double held = 0, others = 0;
+    for (int t = 0; t < kTokens - kResident; ++t) (head.Find(t) >= 0 ? held : others) += exact[t];
+    EXPECT_NEAR(scores.held, held, 1e-3);
+    EXPECT_LE(scores.worth, scores.mass * others + 1e-3) << "only what would be wanted";
+  };
+  score(false);
+  EXPECT_EQ(scores.held, 0);
+  EXPECT_TRUE(recall.WorthChoosing(scores));
+  expect_sums();
+  for (int step = 0; step < 6; ++step) Install(Choose(recall, *log, false), kSlots);
+  score(false);
+  EXPECT_FALSE(recall.WorthChoosing(scores)) << "the best are there: " << scores.worth;
+  EXPECT_TRUE(scores.shortlist.empty());
+  expect_sums();
+  for (float& x : query_) x = -x;
+  score(false);
+  EXPECT_TRUE(recall.WorthChoosing(scores)) << scores.worth;
+  EXPECT_FALSE(scores.shortlist.empty());
+  expect_sums();
 }
 
 TEST_F(RowRecallTest, RowsOfTheShortlistAreFetchedAhead) {
@@ -365,7 +396,10 @@ TEST_F(RowRecallTest, WantedRowsThatComeLaterAreForTheSlotsOfTheirVictims) {
   recall.Expect(0, 0, {{3, true}}, {100});
   for (float& x : query_) x = -x;
   EXPECT_TRUE(recall.Due(0, 0, queries_));
-  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "it chooses anew";
+  EXPECT_TRUE(recall.TakeExpected(0, 0, come)) << "it has not chosen yet";
+  recall.Expect(0, 0, {{5, true}}, {100});
+  Choose(recall, *log, false);
+  EXPECT_FALSE(recall.TakeExpected(0, 0, come)) << "it has chosen anew";
 }
 
 TEST_F(RowRecallTest, AsyncLeavesRowsWithLittleOfTheAttention) {

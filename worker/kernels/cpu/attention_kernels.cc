@@ -204,6 +204,12 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
     if (packed(p)) page += task.packed_layout->key_codes + int64_t{task.halves[p] - 1} * task.head_dim * kSlots;
     PrefetchBeginning(page);
   };
+  // With an order, values are read here and there; so they are brought near as their keys pass, page by page.
+  const bool values_too = task.order != nullptr && task.out != nullptr;
+  auto prefetch_values = [&](int32_t p) {
+    const auto* page = static_cast<const char*>(task.pages[p]) + elements * sizeof(T);
+    for (size_t line = 0; line < elements * sizeof(T); line += 64) __builtin_prefetch(page + line, 0, 2);
+  };
   for (int32_t p = first; p < end;) {
     if (task.pages[p] == nullptr) {
       ++p;
@@ -244,6 +250,9 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
         PageScores<1>(task, keys_of, to, stride);
       }
     };
+    if (values_too && !of_packed) {
+      for (int32_t k = p - together; k < p; ++k) prefetch_values(k);
+    }
     const float* converted[kPages];
     if (convert || of_packed) {
       for (int k = 0; k < together; ++k) {
@@ -303,11 +312,7 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, int64_t s
     // Rows lie here and there, and the machine reads nothing ahead by itself.
     for (int i = 0; i < kAhead; ++i) row[most + i] = row[most - 1];
     auto load = [&](int32_t i, int c) {
-      if (c == 0) {
-        for (size_t at = 0; at < head_dim * sizeof(T); at += 64) {
-          __builtin_prefetch(reinterpret_cast<const char*>(row[i + kAhead]) + at);
-        }
-      }
+      __builtin_prefetch(row[i + kAhead] + c);
       return LoadElements(D(), row[i] + c);
     };
     WeightedValuesOfAll(task, most, weights, stride, load, partial);

@@ -52,6 +52,19 @@ HWY_INLINE hn::Vec<hn::FixedTag<uint8_t, 16 * kTiles>> LoadBlocks(const uint8_t*
   }
 }
 
+// Blocks of 16 bytes, 32 bytes from one to the next.
+template <int kTiles>
+HWY_INLINE void StoreBlocks(hn::Vec<hn::FixedTag<uint16_t, 8 * kTiles>> blocks, uint16_t* to) {
+  const hn::FixedTag<uint16_t, 8 * kTiles> d16;
+  if constexpr (kTiles == 1) {
+    hn::StoreU(blocks, d16, to);
+  } else {
+    const hn::FixedTag<uint16_t, 4 * kTiles> half;
+    StoreBlocks<kTiles / 2>(hn::LowerHalf(half, blocks), to);
+    StoreBlocks<kTiles / 2>(hn::UpperHalf(half, blocks), to + 8 * kTiles);
+  }
+}
+
 // 4 bits. A block of 16 bytes holds two groups of a tile; a register holds that block of kTiles tiles.
 template <int kTiles, int kQueries>
 HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) {
@@ -82,24 +95,22 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
     }
   }
   // Block t of the lower halves has the first eight rows of tile t, that of the upper ones the others.
-  const hn::CappedTag<float, 8> d;
-  const hn::RebindToSigned<decltype(d)> di;
-  const hn::Rebind<uint16_t, decltype(d)> narrow;
+  const D d;
+  const DI di;
+  const hn::Rebind<uint16_t, D> narrow;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  HWY_ALIGN uint16_t sums[2][8 * kTiles];
+  HWY_ALIGN uint16_t sums[kTiles * kRows];
   for (int j = 0; j < kQueries; ++j) {
     const auto even_rows = hn::Sub(both_rows[j], hn::ShiftLeft<8>(odd_rows[j]));
-    hn::Store(hn::InterleaveLower(d16, even_rows, odd_rows[j]), d16, sums[0]);
-    hn::Store(hn::InterleaveUpper(d16, even_rows, odd_rows[j]), d16, sums[1]);
+    const auto first_rows = hn::InterleaveLower(d16, even_rows, odd_rows[j]);
+    const auto last_rows = hn::InterleaveUpper(d16, even_rows, odd_rows[j]);
+    StoreBlocks<kTiles>(first_rows, sums);
+    StoreBlocks<kTiles>(last_rows, sums + 8);
     const auto offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
     float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
-    for (int t = 0; t < kTiles; ++t) {
-      for (int half = 0; half < 2; ++half) {
-        for (int i = 0; i < 8; i += lanes) {
-          const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(narrow, sums[half] + t * 8 + i)));
-          hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + t * kRows + half * 8 + i);
-        }
-      }
+    for (int i = 0; i < kTiles * kRows; i += lanes) {
+      const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(narrow, sums + i)));
+      hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
     }
   }
 }

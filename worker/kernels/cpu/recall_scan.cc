@@ -22,9 +22,15 @@ const RecallScanKernels& Kernels() {
 }  // namespace
 
 void ScoreK4Tiles(const K4Task& task) { Kernels().score_k4(task); }
-void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]) {
+void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
   Kernels().shares_of(x, which, count, scale, shares, sums);
 }
+WeightSums SumWeights(const WeighRowsTask& task) {
+  WeightSums sums;
+  Kernels().sum_weights(task, &sums);
+  return sums;
+}
+int32_t ListRows(const WeighRowsTask& task, const ListedRows& listed) { return Kernels().list_rows(task, listed); }
 int32_t WeighShares(const WeighSharesTask& task) { return Kernels().weigh_shares(task); }
 float CorrectShares(const float* estimate, const float* exact, int32_t count, float scale, float* shares) {
   return Kernels().correct_shares(estimate, exact, count, scale, shares);

@@ -24,20 +24,52 @@ inline constexpr int kMaxK4Queries = 16;
 void ScoreK4Tiles(const K4Task& task);
 
 // Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum), to 1e-5 of it, where
-// which[i] is not 0, else 0; the maximum is that of scale * x[i] where which[i] is not 0. sums[0]: of the shares;
-// sums[1]: of all rows' terms, none taken above e^60. Both in 16 lanes by index. At least one which[i] is not 0. shares
-// may be x.
-void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float sums[2]);
+// which[i] is not 0, else 0; the maximum is that of scale * x[i] where which[i] is not 0, of which there is one at
+// least. shares: may be x; null: only their sums are wanted. Sums are taken in 16 lanes by index.
+struct ShareSums {
+  float maximum = 0;  // times log2(e)
+  float chosen = 0;   // of the shares
+  float all = 0;      // of all rows' terms, none taken above e^60
+};
+void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums);
+
+// What SharesOf would give, weighed: weight = sum over j of factor[j] * share[j], j ascending.
+struct WeighRowsTask {
+  const float* const* x = nullptr;  // [queries] of [count]
+  const uint8_t* which = nullptr;   // [count]
+  int32_t queries = 0, count = 0;   // queries: at most kMaxWeighQueries
+  float scale = 0;
+  const float* maximum = nullptr;  // [queries] as SharesOf gave it
+  const float* factor = nullptr;   // [queries]
+  float least = 0;                 // >= 0
+  uint8_t mark = 0;                // in `which`
+};
+inline constexpr int kMaxWeighQueries = 64;
+
+// The sums of the weights of marked rows, and of those above `least` that have no mark. In lanes by index.
+struct WeightSums {
+  float marked = 0, above = 0;
+};
+WeightSums SumWeights(const WeighRowsTask& task);
+
+// Where the rows with a weight above `least`, or with the mark, are listed, ascending. Each with room for the task's
+// count, rounded up to a multiple of 16.
+struct ListedRows {
+  int32_t* rows = nullptr;
+  float* weight = nullptr;
+  float* const* x = nullptr;      // [queries]; may be the task's
+  float* const* share = nullptr;  // [queries]
+};
+// Returns how many.
+int32_t ListRows(const WeighRowsTask& task, const ListedRows& listed);
 
 // weight[i] = sum over j of factor[j] * shares[j][i], j ascending. above, above_weight: get the i with a weight above
-// `least`, or with the mark, in ascending order, and their weights; room for count + kWeighSharesRoom.
+// `least`, in ascending order, and their weights; room for count + kWeighSharesRoom.
 struct WeighSharesTask {
   const float* const* shares = nullptr;  // [queries] of [count]
   const float* factor = nullptr;         // [queries]
   int32_t queries = 0, count = 0;
   float least = 0;
-  const uint8_t* marks = nullptr;  // [count]; null: none
-  uint8_t mark = 0;
   float* weight = nullptr;  // [count]
   int32_t* above = nullptr;
   float* above_weight = nullptr;
@@ -67,7 +99,9 @@ void DotHalvesAt(const uint16_t* const* keys, int32_t count, int32_t head_dim, i
 
 struct RecallScanKernels {
   void (*score_k4)(const K4Task&);
-  void (*shares_of)(const float*, const uint8_t*, int32_t, float, float*, float*);
+  void (*shares_of)(const float*, const uint8_t*, int32_t, float, float*, ShareSums*);
+  void (*sum_weights)(const WeighRowsTask&, WeightSums*);
+  int32_t (*list_rows)(const WeighRowsTask&, const ListedRows&);
   int32_t (*weigh_shares)(const WeighSharesTask&);
   float (*correct_shares)(const float*, const float*, int32_t, float, float*);
   void (*dot_halves)(const HalfRows&, int32_t, const float* const*, float* const*);

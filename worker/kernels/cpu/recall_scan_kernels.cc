@@ -11,6 +11,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr int kSlots = 16;
 constexpr int kMaxHeadDim = 256;
 constexpr int kQueryTile = 4;  // queries that share one load of a code
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLeastPower = -120.0f, kMostPower = 60 * kLog2E;  // of 2, that a term is
 using D = hn::CappedTag<float, kSlots>;
 using V = hn::Vec<D>;
 
@@ -41,8 +43,13 @@ HWY_INLINE hn::Mask<D> Chosen(const uint8_t* which) {
   return hn::RebindMask(D(), hn::Ne(hn::PromoteTo(di, hn::LoadU(d8, which)), hn::Zero(di)));
 }
 
-void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, float* sums) {
-  constexpr float kLog2E = 1.44269504f;
+// 2^y for y = factor * x - maximum, in the range of TwoTo.
+HWY_INLINE V TermOf(V x, V factor, V maximum, V least, V cap) {
+  return TwoTo(hn::Min(hn::Max(hn::Sub(hn::Mul(x, factor), maximum), least), cap));
+}
+
+template <bool kKeep>
+void SumTerms(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
   constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
   const D d;
   const V factor = hn::Set(d, scale * kLog2E), lowest = hn::Set(d, -hwy::HighestValue<float>());
@@ -64,21 +71,20 @@ void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float sca
   for (int32_t i = 0; i < whole; i += kSlots) raise(x + i, which + i);
   raise(tail_x, tail_which);
   for (size_t part = 1; part < kParts; ++part) most[0] = hn::Max(most[0], most[part]);
-  const V maximum = hn::MaxOfLanes(d, most[0]), least = hn::Set(d, -120.0f), cap = hn::Set(d, 60 * kLog2E);
+  const V maximum = hn::MaxOfLanes(d, most[0]), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
 
   V chosen_sum[kParts], all_sum[kParts];
   for (size_t part = 0; part < kParts; ++part) chosen_sum[part] = all_sum[part] = hn::Zero(d);
   auto add = [&](const float* values, const uint8_t* chosen, float* out, V* all) HWY_ATTR {
     for (size_t part = 0; part < kParts; ++part) {
-      const V y = hn::Sub(hn::Mul(hn::LoadU(d, values + part * kLanes), factor), maximum);
-      const V e = TwoTo(hn::Min(hn::Max(y, least), cap));
+      const V e = TermOf(hn::LoadU(d, values + part * kLanes), factor, maximum, least, cap);
       const V share = hn::IfThenElseZero(Chosen(chosen + part * kLanes), e);
-      hn::StoreU(share, d, out + part * kLanes);
+      if constexpr (kKeep) hn::StoreU(share, d, out + part * kLanes);
       chosen_sum[part] = hn::Add(chosen_sum[part], share);
       all[part] = hn::Add(all[part], e);
     }
   };
-  for (int32_t i = 0; i < whole; i += kSlots) add(x + i, which + i, shares + i, all_sum);
+  for (int32_t i = 0; i < whole; i += kSlots) add(x + i, which + i, kKeep ? shares + i : nullptr, all_sum);
   V tail_e[kParts];
   for (V& of_part : tail_e) of_part = hn::Zero(d);
   add(tail_x, tail_which, tail_shares, tail_e);
@@ -89,20 +95,131 @@ void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float sca
     hn::Store(all_sum[part], d, all_lanes + part * kLanes);
   }
   for (int k = 0; k < count - whole; ++k) {
-    shares[whole + k] = tail_shares[k];
+    if (kKeep) shares[whole + k] = tail_shares[k];
     all_lanes[k] += e[k];
   }
-  sums[0] = SumOf16(chosen_lanes);
-  sums[1] = SumOf16(all_lanes);
+  sums->maximum = hn::GetLane(maximum);
+  sums->chosen = SumOf16(chosen_lanes);
+  sums->all = SumOf16(all_lanes);
+}
+
+void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
+  if (shares == nullptr) {
+    SumTerms<false>(x, which, count, scale, shares, sums);
+  } else {
+    SumTerms<true>(x, which, count, scale, shares, sums);
+  }
+}
+
+// The rows of a task, a vector of them at once: body(first row, the queries' x, their shares, weights, marks).
+// kQueries: theirs, so that they stay in registers; 0: any number.
+template <int kQueries, typename Body>
+HWY_INLINE void WeighRows(const WeighRowsTask& task, const Body& body) {
+  constexpr int kMost = kQueries > 0 ? kQueries : kMaxWeighQueries;
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const hn::Rebind<uint8_t, D> d8;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+  const int queries = kQueries > 0 ? kQueries : task.queries;
+  const V factor = hn::Set(d, task.scale * kLog2E), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
+  const auto mark = hn::Set(di, task.mark);
+  V maximum[kMost], factors[kMost];
+  for (int j = 0; j < queries; ++j) {
+    maximum[j] = hn::Set(d, task.maximum[j]);
+    factors[j] = hn::Set(d, task.factor[j]);
+  }
+  auto weigh = [&](int32_t first, int32_t at, const float* const* from, const uint8_t* which) HWY_ATTR {
+    V x[kMost], share[kMost];
+    const auto kind = hn::PromoteTo(di, hn::LoadU(d8, which + at));
+    const auto chosen = hn::RebindMask(d, hn::Ne(kind, hn::Zero(di)));
+    V weight = hn::Zero(d);
+    for (int j = 0; j < queries; ++j) {
+      x[j] = hn::LoadU(d, from[j] + at);
+      share[j] = hn::IfThenElseZero(chosen, TermOf(x[j], factor, maximum[j], least, cap));
+      weight = hn::Add(weight, hn::Mul(factors[j], share[j]));
+    }
+    body(first, x, share, weight, hn::RebindMask(d, hn::Eq(kind, mark)));
+  };
+  const float* from[kMost];
+  for (int j = 0; j < queries; ++j) from[j] = task.x[j];
+  int32_t i = 0;
+  for (; i + kLanes <= task.count; i += kLanes) weigh(i, i, from, task.which);
+  if (i == task.count) return;
+  HWY_ALIGN float tail[kMost][kLanes] = {};
+  HWY_ALIGN uint8_t tail_which[kLanes] = {};
+  for (int k = 0; k < task.count - i; ++k) {
+    for (int j = 0; j < queries; ++j) tail[j][k] = from[j][i + k];
+    tail_which[k] = task.which[i + k];
+  }
+  for (int j = 0; j < queries; ++j) from[j] = tail[j];
+  weigh(i, 0, from, tail_which);
+}
+
+template <int kQueries>
+void SumWeightsOf(const WeighRowsTask& task, WeightSums* sums) {
+  const D d;
+  const V limit = hn::Set(d, task.least);
+  V marked_sum = hn::Zero(d), above_sum = hn::Zero(d);
+  WeighRows<kQueries>(task, [&](int32_t, const V*, const V*, V weight, hn::Mask<D> marked) HWY_ATTR {
+    marked_sum = hn::Add(marked_sum, hn::IfThenElseZero(marked, weight));
+    above_sum = hn::Add(above_sum, hn::IfThenElseZero(hn::AndNot(marked, hn::Gt(weight, limit)), weight));
+  });
+  sums->marked = hn::GetLane(hn::SumOfLanes(d, marked_sum));
+  sums->above = hn::GetLane(hn::SumOfLanes(d, above_sum));
+}
+
+template <int kQueries>
+int32_t ListRowsOf(const WeighRowsTask& task, const ListedRows& listed) {
+  constexpr int kMost = kQueries > 0 ? kQueries : kMaxWeighQueries;
+  const D d;
+  const hn::RebindToSigned<D> di;
+  const int queries = kQueries > 0 ? kQueries : task.queries;
+  const V limit = hn::Set(d, task.least);
+  float *to_x[kMost], *to_share[kMost];
+  for (int j = 0; j < queries; ++j) {
+    to_x[j] = listed.x[j];
+    to_share[j] = listed.share[j];
+  }
+  int32_t found = 0;
+  WeighRows<kQueries>(task, [&](int32_t first, const V* x, const V* share, V weight, hn::Mask<D> marked) HWY_ATTR {
+    // Without a branch: which are listed is hard to guess. To registers first: to memory it is slow on some machines.
+    const auto is_listed = hn::Or(hn::Gt(weight, limit), marked);
+    hn::StoreU(hn::Compress(hn::Iota(di, first), hn::RebindMask(di, is_listed)), di, listed.rows + found);
+    hn::StoreU(hn::Compress(weight, is_listed), d, listed.weight + found);
+    for (int j = 0; j < queries; ++j) {
+      hn::StoreU(hn::Compress(x[j], is_listed), d, to_x[j] + found);
+      hn::StoreU(hn::Compress(share[j], is_listed), d, to_share[j] + found);
+    }
+    found += static_cast<int32_t>(hn::CountTrue(d, is_listed));
+  });
+  return found;
+}
+
+void SumWeightsImpl(const WeighRowsTask& task, WeightSums* sums) {
+  switch (task.queries) {
+    case 1: return SumWeightsOf<1>(task, sums);
+    case 2: return SumWeightsOf<2>(task, sums);
+    case 3: return SumWeightsOf<3>(task, sums);
+    case 4: return SumWeightsOf<4>(task, sums);
+    default: return SumWeightsOf<0>(task, sums);
+  }
+}
+
+int32_t ListRowsImpl(const WeighRowsTask& task, const ListedRows& listed) {
+  switch (task.queries) {
+    case 1: return ListRowsOf<1>(task, listed);
+    case 2: return ListRowsOf<2>(task, listed);
+    case 3: return ListRowsOf<3>(task, listed);
+    case 4: return ListRowsOf<4>(task, listed);
+    default: return ListRowsOf<0>(task, listed);
+  }
 }
 
 int32_t WeighSharesImpl(const WeighSharesTask& task) {
   const D d;
   const hn::RebindToSigned<D> di;
-  const hn::Rebind<uint8_t, D> d8;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const V limit = hn::Set(d, task.least);
-  const auto mark = hn::Set(di, task.mark);
   int32_t found = 0, i = 0;
   for (; i + lanes <= task.count; i += lanes) {
     V sum = hn::Zero(d);
@@ -110,11 +227,7 @@ int32_t WeighSharesImpl(const WeighSharesTask& task) {
       sum = hn::Add(sum, hn::Mul(hn::Set(d, task.factor[j]), hn::LoadU(d, task.shares[j] + i)));
     }
     hn::StoreU(sum, d, task.weight + i);
-    auto is_above = hn::Gt(sum, limit);
-    if (task.marks != nullptr) {
-      const auto marks = hn::PromoteTo(di, hn::LoadU(d8, task.marks + i));
-      is_above = hn::Or(is_above, hn::RebindMask(d, hn::Eq(marks, mark)));
-    }
+    const auto is_above = hn::Gt(sum, limit);
     // Without a branch: which are above is hard to guess. To registers first: to memory it is slow on some machines.
     hn::StoreU(hn::Compress(hn::Iota(di, i), hn::RebindMask(di, is_above)), di, task.above + found);
     hn::StoreU(hn::Compress(sum, is_above), d, task.above_weight + found);
@@ -124,7 +237,7 @@ int32_t WeighSharesImpl(const WeighSharesTask& task) {
     float sum = 0;
     for (int j = 0; j < task.queries; ++j) sum += task.factor[j] * task.shares[j][i];
     task.weight[i] = sum;
-    if (!(sum > task.least) && (task.marks == nullptr || task.marks[i] != task.mark)) continue;
+    if (!(sum > task.least)) continue;
     task.above[found] = i;
     task.above_weight[found++] = sum;
   }
@@ -132,10 +245,9 @@ int32_t WeighSharesImpl(const WeighSharesTask& task) {
 }
 
 float CorrectSharesImpl(const float* estimate, const float* exact, int32_t count, float scale, float* shares) {
-  constexpr float kLog2E = 1.44269504f;
   constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
   const D d;
-  const V factor = hn::Set(d, scale * kLog2E), least = hn::Set(d, -120.0f), cap = hn::Set(d, 60 * kLog2E);
+  const V factor = hn::Set(d, scale * kLog2E), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
   V sum[kParts];
   for (V& of_part : sum) of_part = hn::Zero(d);
   auto correct = [&](const float* from, const float* to, float* out) HWY_ATTR {
@@ -246,7 +358,7 @@ void DotHalvesAtImpl(const uint16_t* const* keys, int32_t count, int32_t head_di
 }  // namespace
 
 extern const RecallScanKernels kRecallScanKernels;
-const RecallScanKernels kRecallScanKernels = {ScoreK4Impl,       SharesOfImpl,  WeighSharesImpl,
-                                              CorrectSharesImpl, DotHalvesImpl, DotHalvesAtImpl};
+const RecallScanKernels kRecallScanKernels = {ScoreK4Impl,     SharesOfImpl,      SumWeightsImpl, ListRowsImpl,
+                                              WeighSharesImpl, CorrectSharesImpl, DotHalvesImpl,  DotHalvesAtImpl};
 
 }  // namespace tidepool::TIDEPOOL_ISA
