@@ -350,7 +350,10 @@ void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
   if (extra == 0) return;
   scores.SetWeights(-1);  // all are above
   const float least = waits ? 0.0f : LeastWanted(heads_[scan.index.head], scores);
-  if (!waits) scores.MeasureWorth(least);
+  if (!waits) {
+    scores.MeasureWorth(least);
+    if (!WorthChoosing(scores)) return;
+  }
   scores.Shortlist(kReach * least, slots_ + extra);
 }
 

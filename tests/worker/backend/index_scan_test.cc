@@ -114,7 +114,12 @@ class IndexScanTest : public testing::TestWithParam<RecallMode> {
       on_host_->Score(*rows_, *log_, layer, kv_head, queries[head], log_->tokens(), waits, on_host[head]);
       EXPECT_NEAR(on_device[head].mass, on_host[head].mass, 1e-4);
       ASSERT_EQ(on_device[head].shortlist, on_host[head].shortlist);
-      EXPECT_FALSE(on_host[head].shortlist.empty());
+      if (!waits) {
+        EXPECT_NEAR(on_device[head].held, on_host[head].held, 1e-4);
+        EXPECT_LE(on_device[head].worth, on_host[head].worth + 1e-4) << "of the rows found";
+      }
+      // A choice that could bring next to nothing compares nothing.
+      EXPECT_EQ(on_host[head].shortlist.empty(), !waits && !on_host_->WorthChoosing(on_host[head]));
       for (const int32_t position : on_host[head].shortlist) {
         const char* row = written_[{layer, kv_head}].data() + position * layout.row_bytes();
         on_host_->Compare(queries[head], {on_host[head].PlaceOf(position)}, {row}, on_host[head]);
