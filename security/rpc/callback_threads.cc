@@ -28,6 +28,8 @@ std::shared_ptr<grpc::Channel>* ChannelThatStays() {
 
 }  // namespace
 
-void KeepCallbackThreads() { [[maybe_unused]] static const auto* const channel = ChannelThatStays(); }
+void KeepCallbackThreads() {
+  [[gnu::used]] static const auto* const channel = ChannelThatStays();  // used: else it looks leaked
+}
 
 }  // namespace tidepool

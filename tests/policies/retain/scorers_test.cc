@@ -103,6 +103,21 @@ TEST(ScorersTest, CormSendsAwayWhatHasNotMatteredAndStepsCount) {
   EXPECT_THAT(scorer->Scores(WrittenHead(3), 3), ElementsAre(-1, 0, gone));
 }
 
+TEST(ScorersTest, KeyformerHasSumsOfRowsWhoseStepsItDidNotFollow) {
+  const CompressionSpec spec = *PresetSpec("keyformer");
+  const auto scorer = ScorerOf(spec);
+  scorer->OnPromptQueries(WrittenHead(5), 5, /*first=*/true);
+  const std::vector<float> of_prompt = scorer->Scores(WrittenHead(5), 5);
+  scorer->OnPrompt(WrittenHead(5));
+  EXPECT_EQ(scorer->Scores(WrittenHead(5), 5), of_prompt) << "nothing is new";
+  scorer->OnPrompt(WrittenHead(8));
+  const std::vector<float> all = scorer->Scores(WrittenHead(8), 8);
+  ASSERT_EQ(all.size(), 8u);
+  EXPECT_GT(all[6], 0);
+  scorer->Keep({0, 6, 7});
+  EXPECT_THAT(scorer->Scores(WrittenHead(3), 3), ElementsAre(all[0], all[6], all[7]));
+}
+
 TEST(ScorersTest, KeyformerAddsUpTheDisturbedAttentionOfEveryQuery) {
   CompressionSpec spec = *PresetSpec("keyformer");
   spec.score_options["seed"] = 9;
