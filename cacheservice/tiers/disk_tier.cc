@@ -375,10 +375,10 @@ absl::StatusOr<BlockValue> DiskTier::ReadOne(const BlockId& id, bool counted) {
     }
     at = *found;
   }
-  Database::ReadResult read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
-  while (read.ok() && !read->has_value() && MovedSince(id, at, &at)) {  // stored anew while we read
+  Database::ReadResult read = std::nullopt;
+  do {
     read = database_->Get(Family::kBlockValues, ValueKey(at.sequence, id));
-  }
+  } while (read.ok() && !read->has_value() && MovedSince(id, at, &at));  // stored anew while we read
   return Accept(id, at, std::move(read), counted);
 }
 

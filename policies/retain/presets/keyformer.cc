@@ -18,8 +18,8 @@ class KeyformerScorer final : public HeadScorer {
   explicit KeyformerScorer(uint64_t seed) : seed_(seed) {}
 
   void OnPromptQueries(const HeadView& view, int count, bool) override { Add(view, count, KeyformerTemperature(0)); }
-  // Rows that nobody has looked at: of steps that were not followed (Schedule::kPrefill). The last query
-  // stands for theirs.
+  // Rows that nobody has looked at: of steps that were not followed (Schedule::kPrefill). The last query stands for
+  // theirs.
   void OnPrompt(const HeadView& view) override {
     if (static_cast<int>(sums_.size()) < view.rows()) Add(view, 1, KeyformerTemperature(steps_));
   }
