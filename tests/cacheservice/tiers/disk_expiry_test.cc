@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "cacheservice/tiers/disk_tier.h"
 #include "cacheservice/tiers/tiered_store.h"
 #include "tests/cacheservice/rocksdb/faulty_disk.h"
+#include "tests/cacheservice/tiers/disk_tier_fixture.h"
 #include "tests/support/blocks.h"
 #include "tests/support/eventually.h"
 #include "tests/support/temp_dir.h"
@@ -24,40 +24,14 @@ namespace {
 
 using test::FaultyFileSystem;
 
-constexpr uint64_t kDiskBytes = uint64_t{16} << 20;
 constexpr absl::Duration kTtl = absl::Hours(24);
 constexpr absl::Duration kMoment = absl::Seconds(1);
 
 BlockId Id(int number) { return {test::NumberedKey(number), number % 3}; }
 std::string Value(int number) { return test::NumberedValue(number, number % 3); }
 
-// Moved by the test, read by any thread.
-class Clock {
- public:
-  absl::Time Now() const { return absl::FromUnixSeconds(seconds_); }
-  void Advance(absl::Duration by) { seconds_ += absl::ToInt64Seconds(by); }
-
- private:
-  std::atomic<int64_t> seconds_{1'800'000'000};
-};
-
-class DiskTierExpiryTest : public testing::Test {
+class DiskTierExpiryTest : public test::DiskTierFixture {
  protected:
-  DiskTierExpiryTest() { Open(); }
-  void Open() {
-    DatabaseOptions options;
-    options.data_dir = dir_.path();
-    options.write_buffer_bytes = DiskTier::WriteBufferBytes(kDiskBytes);
-    options.resume_interval = absl::ZeroDuration();
-    options.env = disk_.env();
-    database_ = *Database::Open(options);
-    tier_ = *DiskTier::Open(database_.get(), kDiskBytes, nullptr, nullptr, kNoTenant, [this] { return clock_.Now(); });
-  }
-  void Reopen() {
-    tier_.reset();
-    database_.reset();
-    Open();
-  }
   absl::Status Put(int number, bool durable = true) {
     const DiskPut put = {.id = Id(number), .value = std::make_shared<const std::string>(Value(number))};
     return tier_->Put({&put, 1}, durable)[0];
@@ -73,12 +47,7 @@ class DiskTierExpiryTest : public testing::Test {
     }
   }
 
-  const test::TempDir dir_;
-  const test::FaultyDisk disk_;
-  Clock clock_;
   absl::flat_hash_set<BlockId> in_use_;
-  std::unique_ptr<Database> database_;
-  std::unique_ptr<DiskTier> tier_;
 };
 
 TEST_F(DiskTierExpiryTest, WhatNobodyUsesLeavesWhenItsTimeIsOver) {
@@ -245,7 +214,7 @@ class StoreExpiryTest : public testing::Test {
   }
 
   const test::TempDir dir_;
-  Clock clock_;
+  test::MovedClock clock_;
   std::unique_ptr<Database> database_;
   std::unique_ptr<TieredStore> store_;
 };

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/cacheservice/rocksdb/faulty_disk.h"
+#include "tests/cacheservice/tiers/disk_tier_fixture.h"
 #include "tests/support/blocks.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
@@ -23,32 +24,13 @@ namespace {
 using test::FaultyFileSystem;
 using testing::HasSubstr;
 
-constexpr uint64_t kDiskBytes = uint64_t{16} << 20;
 constexpr int kLast = 1000;  // a number that no other put has
 
 BlockId Id(int number) { return {test::NumberedKey(number), number % 3}; }
 BlockValue Value(int number) { return std::make_shared<const std::string>(test::NumberedValue(number, number % 3)); }
 
-class DiskTierTest : public testing::Test {
+class DiskTierTest : public test::DiskTierFixture {
  protected:
-  DiskTierTest() { Open(); }
-  void Open() {
-    DatabaseOptions options;
-    options.data_dir = dir_.path();
-    options.write_buffer_bytes = DiskTier::WriteBufferBytes(kDiskBytes);
-    options.resume_interval = absl::ZeroDuration();
-    options.env = disk_.env();
-    database_ = *Database::Open(options);
-    tier_ = *DiskTier::Open(database_.get(), kDiskBytes);
-  }
-  void Reopen() {
-    Close();
-    Open();
-  }
-  void Close() {
-    tier_.reset();
-    database_.reset();
-  }
   absl::Status Put(int number, bool durable = true) {
     const DiskPut put = {.id = Id(number), .value = Value(number)};
     return tier_->Put({&put, 1}, durable)[0];
@@ -97,11 +79,6 @@ class DiskTierTest : public testing::Test {
     const Mutation mutation = {.family = Family::kBlockValues, .key = key, .value = value};
     ASSERT_TRUE(database_->Write({&mutation, 1}, Durability::kSynced).ok());
   }
-
-  const test::TempDir dir_;
-  const test::FaultyDisk disk_;
-  std::unique_ptr<Database> database_;
-  std::unique_ptr<DiskTier> tier_;
 };
 
 TEST_F(DiskTierTest, WhatWasPutIsReadBackAndCounted) {
