@@ -33,7 +33,8 @@ constexpr char kUsage[] = R"(quality_report [options]
                           pq16x4, pq8x8, exact, page8, page16; default off,sync,async
   --recall-rows=N         so many recall slots for each (layer, kv head) beyond the budget, instead of half of it
   --recall-options=LIST   NAME=NUMBER of recall's own: ema_margin, max_rows_per_step, budget_ms, staging, follow_rows,
-                          interval, turn, min_share, promote_after, or trigger=cosine; default: the engine's
+                          interval, turn, min_share, promote_after, or trigger=cosine, scope=layer, scope=filter; default:
+                          the engine's
   --index=PLACE           host, device or fit: where the recall index lies; fit: on the device, in its budget, where that
                           has room for it, else in host memory; default host
   --kv-precision=LIST     f16, int8, kivi4, kivi2: of the rows that stay, but the newest 128; default f16. With another

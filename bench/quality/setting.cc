@@ -56,6 +56,8 @@ absl::Status SetRecall(absl::string_view text, RecallSpec& recall) {
 absl::Status SetOption(const std::string& option, RecallSpec& recall) {
   const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(option, absl::MaxSplits('=', 1));
   if (option == "trigger=cosine") return recall.trigger = RecallTrigger::kCosine, absl::OkStatus();
+  if (option == "scope=layer") return recall.select_scope = SelectScope::kLayer, absl::OkStatus();
+  if (option == "scope=filter") return recall.select_scope = SelectScope::kFilter, absl::OkStatus();
   double value = 0;
   if (!absl::SimpleAtod(parts.second, &value)) {
     return absl::InvalidArgumentError(absl::StrCat("--recall-options: '", option, "' is not NAME=NUMBER"));
@@ -73,7 +75,7 @@ absl::Status SetOption(const std::string& option, RecallSpec& recall) {
   return absl::InvalidArgumentError(
       absl::StrCat("--recall-options: '", option,
                    "' is none of ema_margin, max_rows_per_step, budget_ms, staging, "
-                   "follow_rows, interval, turn, min_share, promote_after, trigger=cosine"));
+                   "follow_rows, interval, turn, min_share, promote_after, trigger=cosine, scope=layer, scope=filter"));
 }
 
 // Of a preset that evicts.

@@ -68,6 +68,12 @@ ABSL_FLAG(
     "a row that has held a recall slot for so many tokens is a candidate of the policy's next selection; 0: never");
 ABSL_FLAG(std::string, recall_trigger, "score",
           "async: which rows a step wants: score, by their weight; cosine, D2O's test, by their cosine to a query");
+ABSL_FLAG(
+    std::string, recall_scope, "head",
+    "whose queries choose what comes back: head, each kv head; layer, those of a layer together; filter, those of "
+    "--recall-filter-layers for the layers up to the next");
+ABSL_FLAG(std::vector<std::string>, recall_filter_layers, {},
+          "scope filter: indices of layers; empty: 2 and those a quarter and nine sixteenths of the way up");
 ABSL_FLAG(std::string, recall_index, "k4",
           "what rows are chosen by: k4, pq16x4, pq8x8 (a fifth of k4's bytes); to compare with: exact, page8, page16");
 ABSL_FLAG(std::string, index_placement, "host", "where the index counts: host, device (inside the device budget)");
@@ -137,6 +143,8 @@ constexpr Named<v1::IndexPlacement> kPlacements[] = {{"host", v1::INDEX_PLACEMEN
                                                      {"device", v1::INDEX_PLACEMENT_DEVICE}};
 constexpr Named<v1::RecallTrigger> kTriggers[] = {{"score", v1::RECALL_TRIGGER_SCORE},
                                                   {"cosine", v1::RECALL_TRIGGER_COSINE}};
+constexpr Named<v1::SelectScope> kScopes[] = {
+    {"head", v1::SELECT_SCOPE_HEAD}, {"layer", v1::SELECT_SCOPE_LAYER}, {"filter", v1::SELECT_SCOPE_FILTER}};
 constexpr Named<v1::OnRecallLoss> kOnLoss[] = {{"continue", v1::ON_RECALL_LOSS_CONTINUE},
                                                {"fail", v1::ON_RECALL_LOSS_FAIL},
                                                {"recompute", v1::ON_RECALL_LOSS_RECOMPUTE}};
@@ -212,6 +220,20 @@ absl::Status ReadStages(v1::CompressionParams& compression) {
   return absl::OkStatus();
 }
 
+absl::Status ReadRecallScope(v1::RecallParams& recall) {
+  v1::SelectScope scope = v1::SELECT_SCOPE_UNSPECIFIED;
+  TP_RETURN_IF_ERROR(Choose("recall-scope", kScopes, absl::GetFlag(FLAGS_recall_scope), scope));
+  if (scope != v1::SELECT_SCOPE_HEAD) recall.set_select_scope(scope);
+  for (const std::string& text : absl::GetFlag(FLAGS_recall_filter_layers)) {
+    int layer = 0;
+    if (!absl::SimpleAtoi(text, &layer)) {
+      return absl::InvalidArgumentError(absl::StrCat("--recall-filter-layers: '", text, "' is no layer's index"));
+    }
+    recall.add_filter_layers(layer);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadRecallIndex(v1::RecallParams& recall) {
   v1::RecallIndex index = v1::RECALL_INDEX_UNSPECIFIED;
   v1::IndexPlacement placement = v1::INDEX_PLACEMENT_UNSPECIFIED;
@@ -263,6 +285,7 @@ absl::Status ReadCompressionFlags(v1::CompressionParams& compression) {
   v1::RecallParams& recall = *compression.mutable_recall();
   recall.set_mode(mode);
   TP_RETURN_IF_ERROR(ReadRecallIndex(recall));
+  TP_RETURN_IF_ERROR(ReadRecallScope(recall));
   recall.set_share(absl::GetFlag(FLAGS_recall_share));
   if (const int rows = absl::GetFlag(FLAGS_recall_rows); rows != 0) recall.set_rows(rows);
   recall.set_budget_ms(absl::GetFlag(FLAGS_recall_budget_ms));

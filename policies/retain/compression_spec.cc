@@ -45,6 +45,13 @@ std::string LayerSet(std::vector<int> layers) {
   return absl::StrJoin(layers, ",");
 }
 
+absl::Status Layers(const char* field, const std::vector<int>& layers) {
+  TP_RETURN_IF_ERROR(InRange(absl::StrCat(field, ": count").c_str(), static_cast<int64_t>(layers.size()), int64_t{0},
+                             int64_t{kMaxLayers}));
+  for (int layer : layers) TP_RETURN_IF_ERROR(InRange(field, layer, 0, kMaxLayers - 1));
+  return absl::OkStatus();
+}
+
 absl::Status ValidateRecall(const CompressionSpec& spec) {
   const RecallSpec& recall = spec.recall;
   TP_RETURN_IF_ERROR(InEnum("recall.mode", recall.mode, RecallMode::kSync));
@@ -52,6 +59,7 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   TP_RETURN_IF_ERROR(InEnum("recall.placement", recall.placement, IndexPlacement::kHost));
   TP_RETURN_IF_ERROR(InEnum("recall.on_loss", recall.on_loss, OnRecallLoss::kRecompute));
   TP_RETURN_IF_ERROR(InEnum("recall.trigger", recall.trigger, RecallTrigger::kCosine));
+  TP_RETURN_IF_ERROR(InEnum("recall.select_scope", recall.select_scope, SelectScope::kFilter));
   if (recall.mode == RecallMode::kOff) return absl::OkStatus();
   if (spec.preset == "full") return Bad("recall.mode: preset full evicts nothing that could be recalled");
   TP_RETURN_IF_ERROR(InRange("recall.rows", recall.rows, 0, 1 << 20));
@@ -62,6 +70,13 @@ absl::Status ValidateRecall(const CompressionSpec& spec) {
   }
   if (recall.trigger == RecallTrigger::kCosine && recall.mode == RecallMode::kSync) {
     return Bad("recall.trigger: cosine needs recall.mode async: sync brings the best rows whatever the threshold");
+  }
+  TP_RETURN_IF_ERROR(Layers("recall.filter_layers", recall.filter_layers));
+  if (recall.select_scope != SelectScope::kHead && recall.trigger == RecallTrigger::kCosine) {
+    return Bad("recall.select_scope: layer and filter choose by weight, which recall.trigger cosine does not");
+  }
+  if (recall.select_scope != SelectScope::kFilter && !recall.filter_layers.empty()) {
+    return Bad("recall.filter_layers: are for recall.select_scope filter");
   }
   TP_RETURN_IF_ERROR(InRange("recall.ema_beta", recall.ema_beta, 0.0, 1.0));
   TP_RETURN_IF_ERROR(InRange("recall.ema_margin", recall.ema_margin, 1.0, 100.0));
@@ -84,13 +99,6 @@ absl::Status ValidatePrecision(const CompressionSpec& spec) {
 std::string PrecisionText(const CompressionSpec& spec) {
   if (spec.kv_precision == KvPrecision::kF16) return "";
   return absl::StrCat(":q", static_cast<int>(spec.kv_precision), ",", spec.residual_tokens);
-}
-
-absl::Status Layers(const char* field, const std::vector<int>& layers) {
-  TP_RETURN_IF_ERROR(InRange(absl::StrCat(field, ": count").c_str(), static_cast<int64_t>(layers.size()), int64_t{0},
-                             int64_t{kMaxLayers}));
-  for (int layer : layers) TP_RETURN_IF_ERROR(InRange(field, layer, 0, kMaxLayers - 1));
-  return absl::OkStatus();
 }
 
 absl::Status ValidateScore(const CompressionSpec& spec) {
@@ -259,6 +267,14 @@ int ShortlistRows(const RecallSpec& recall) {
   return recall.index == RecallIndex::kPq16x4 || recall.index == RecallIndex::kPq8x8 ? 192 : 0;
 }
 
+std::vector<int> FilterLayers(const RecallSpec& recall, int layers) {
+  std::vector<int> filters = recall.filter_layers;
+  if (filters.empty()) filters = {std::min(2, layers - 1), layers / 4, layers * 9 / 16};
+  std::sort(filters.begin(), filters.end());
+  filters.erase(std::unique(filters.begin(), filters.end()), filters.end());
+  return filters;
+}
+
 int LeastKeptRows(const CompressionSpec& spec) {
   const ScoreMethod* score = FindScore(spec.score);
   return score != nullptr ? score->LeastRows(spec) : 1;
@@ -357,6 +373,9 @@ std::string CompressionFingerprint(const CompressionSpec& spec) {
                   Exactly(recall.staging), ",", recall.follow_rows, ",", ShortlistRows(recall), ",", recall.interval,
                   ",", Exactly(recall.turn), ",", Exactly(recall.min_share), ",", recall.promote_after, ",",
                   static_cast<int>(recall.trigger));
+  if (recall.select_scope != SelectScope::kHead) {
+    absl::StrAppend(&text, ",s", static_cast<int>(recall.select_scope), LayerSet(recall.filter_layers));
+  }
   return text;
 }
 

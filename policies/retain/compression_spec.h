@@ -44,6 +44,9 @@ enum class OnRecallLoss { kContinue, kFail, kRecompute };
 // What an asynchronous step wants rows by: kScore, a weight above the running average of the k-th best; kCosine, D2O's
 // test, a cosine to a query above the running average of the best resident key's.
 enum class RecallTrigger { kScore, kCosine };
+// Whose queries choose what recall brings (recall.md section 5.3). kLayer: the kv heads of a layer together. kFilter:
+// so the filter layers, and the layers up to the next one want the same rows.
+enum class SelectScope { kHead, kLayer, kFilter };
 
 struct RecallSpec {
   RecallMode mode = RecallMode::kOff;
@@ -56,6 +59,8 @@ struct RecallSpec {
   double share = 0.5;  // of the budgeted rows that are recall slots, 0 to 0.75
   int rows = 0;        // recall slots per (layer, kv head), out of the budget; 0: share decides
   RecallTrigger trigger = RecallTrigger::kScore;
+  SelectScope select_scope = SelectScope::kHead;
+  std::vector<int> filter_layers;  // kFilter; empty: FilterLayers
   // theta' = beta * theta + (1 - beta) * kth, 0 to 1 (recall.md section 6); kCosine: beta * best + (1 - beta) * theta
   double ema_beta = 0.7;
   double ema_margin = 1.0;    // wanted when w > margin * theta, >= 1
@@ -150,6 +155,9 @@ absl::Status ValidateCompression(const CompressionSpec& spec);
 bool NeedsColumnSums(const CompressionSpec& spec);
 // recall.shortlist, or the index's own: 192 for product codes, else 0. The rows are held in host memory.
 int ShortlistRows(const RecallSpec& recall);
+// recall.filter_layers, ascending, or those of a model of so many layers: 2, and a quarter and nine sixteenths of the
+// way up (OmniKV's 2, 8 and 18 of 32).
+std::vector<int> FilterLayers(const RecallSpec& recall, int layers);
 // Rows that the policy never gives up and one more: a budget below it leaves nothing to decide.
 int LeastKeptRows(const CompressionSpec& spec);
 // A short stable text of everything that changes which KV is computed: part of the lineage of non-exact blocks.

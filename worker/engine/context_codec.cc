@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 8;
+constexpr uint32_t kVersion = 9;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -76,6 +76,8 @@ void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.Put(recall.promote_after);
   out.Put(recall.on_loss);
   out.Put(recall.trigger);
+  out.Put(recall.select_scope);
+  out.PutVector(std::vector<int32_t>(recall.filter_layers.begin(), recall.filter_layers.end()));
 }
 
 CompressionSpec GetSpec(ByteReader& in) {
@@ -141,6 +143,9 @@ CompressionSpec GetSpec(ByteReader& in) {
   recall.promote_after = in.Get<int>();
   recall.on_loss = in.Get<OnRecallLoss>();
   recall.trigger = in.Get<RecallTrigger>();
+  recall.select_scope = in.Get<SelectScope>();
+  const std::vector<int32_t> filters = in.GetVector<int32_t>();
+  recall.filter_layers.assign(filters.begin(), filters.end());
   return spec;
 }
 

@@ -106,6 +106,7 @@ absl::Status EngineLoop::Validate(GenerationRequest& request) const {
     };
     TP_RETURN_IF_ERROR(check_layers("dense_layers", request.compression.dense_layers));
     TP_RETURN_IF_ERROR(check_layers("lazy_layers", request.compression.lazy_layers));
+    TP_RETURN_IF_ERROR(check_layers("recall.filter_layers", request.compression.recall.filter_layers));
     if (request.compression.recall.mode != RecallMode::kOff && cache_ == nullptr) {
       return absl::FailedPreconditionError(
           "compression.recall.mode: this worker has no cache service to recall from (start it with --cache)");

@@ -27,6 +27,7 @@
 #include "cacheservice/api/block_cache.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
+#include "worker/kv/joint_choice.h"
 #include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/recall_meter.h"
@@ -81,6 +82,7 @@ class BatchRecall : public StepHook {
   struct Unit {
     int slice = 0, kv_head = 0;
     bool waits = false;
+    Chooser chooser = Chooser::kHead;
     // Else it has turned too little, or a choice could bring too little: what it chose before may have come.
     bool chooses = true;
     bool is_scored = false;
@@ -109,10 +111,14 @@ class BatchRecall : public StepHook {
   void Scan(int layer, absl::Span<Unit> units);
   // Chooses for the slices that wait.
   void Wait(int layer);
+  // Once the units of heads that choose together are scored: by what they choose.
+  void WeighTogether(int layer, absl::Span<Unit> units);
   // Fetches and compares what CompareNear left.
   void CompareFar(int layer, absl::Span<Unit> units);
   // The next six may run at once for different units.
   void Score(int layer, Unit& unit);
+  // And compares, for a slice that does not wait.
+  void ScorePassing(int layer, Unit& unit);
   // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
   void CompareNear(int layer, Unit& unit);
   // Chooses, installs what is local, and notes what is to be asked for and not waited for.
@@ -167,6 +173,7 @@ class BatchRecall : public StepHook {
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
   Units waiting_, passing_;          // of slices that wait for rows, and that do not
+  std::vector<JointShares> joint_;   // [slice]: of the last layer whose heads chose together in this step
   std::vector<IndexScan*> scans_;    // of a layer, kept for its memory
   std::vector<int32_t> passing_of_;  // [slice][kv_head] index into passing_, or -1
   RecallRequests requests_;

@@ -74,6 +74,7 @@ RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec)
       group_(group),
       spec_(spec),
       index_(MakeKeyIndex(spec.index, layout, group)),
+      choosers_(ChoosersOf(spec, layout.layers)),
       heads_(static_cast<size_t>(layout.layers) * layout.kv_heads),
       staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {}
 
@@ -202,6 +203,7 @@ bool RowRecall::FindCandidates(const SequenceRows& rows, const BlockLog& log, in
   const HeadRows& resident = rows.head(layer, kv_head);
   scores.state.assign(scores.positions, RecallState::kCandidate);
   scores.slots.clear();
+  scores.joint.clear();
   int32_t candidates = scores.positions;
   if (log.AnyLost()) {
     for (int32_t first = 0; first < scores.positions; first += kBlockTokens) {
@@ -357,6 +359,30 @@ void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
   scores.Shortlist(kReach * least, slots_ + extra);
 }
 
+void RowRecall::Follow(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
+                       absl::Span<const float> shares, RowScores& scores) const {
+  scores.positions = static_cast<int32_t>(shares.size());
+  scores.group = group_;
+  scores.mass = scores.worth = 0;
+  scores.is_listed = false;
+  scores.shortlist.clear();
+  if (!FindCandidates(rows, log, layer, kv_head, scores)) return;
+  FindSlots(rows, layer, kv_head, scores);
+  scores.mass = scores.worth = 1;  // weights and shares are the same, and worth it in the layer below
+  scores.weight.assign(shares.begin(), shares.end());
+  ChooseBy(shares, layer, kv_head, scores);
+}
+
+float RowRecall::Near(int layer, int kv_head) const {
+  const EmaThreshold& threshold = heads_[layer * layout_.kv_heads + kv_head].threshold;
+  return threshold.started && spec_.trigger == RecallTrigger::kScore ? kNear * threshold.theta : 0.0f;
+}
+
+void RowRecall::Weigh(int layer, int kv_head, RowScores& scores) const {
+  scores.Correct();
+  scores.SetWeights(scores.is_listed ? -1.0f : Near(layer, kv_head));  // of those listed, all are above
+}
+
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
                           std::vector<float*>& of_query) const {
   const int head_dim = layout_.head_dim;
@@ -432,7 +458,7 @@ void RowRecall::Average(HeadState& state, RowScores& scores) const {
   const float beta = static_cast<float>(spec_.ema_beta);
   auto before = state.average.begin();
   for (SlotRow& row : scores.slots) {
-    const float weight = scores.weight[row.position];
+    const float weight = scores.chosen_by()[row.position];
     while (before != state.average.end() && before->position < row.position) ++before;
     const bool known = before != state.average.end() && before->position == row.position;
     row.average = known ? beta * before->average + (1 - beta) * weight : weight;
@@ -447,14 +473,12 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   HeadState& state = head(layer, kv_head);
   state.expected.clear();
   if (!scores.any()) return choice;
-  scores.Correct();
   const bool by_cosine = spec_.trigger == RecallTrigger::kCosine;
   const float beta = static_cast<float>(spec_.ema_beta);
-  const float theta = state.threshold.started && !by_cosine ? state.threshold.theta : 0.0f;
-  float near = kNear * theta;
-  scores.SetWeights(scores.is_listed ? -1.0f : near);  // of those listed, all are above
+  float near = Near(layer, kv_head);
+  if (scores.joint.empty()) Weigh(layer, kv_head, scores);
   Average(state, scores);
-  const RecallRows rows{scores.weight, scores.state};
+  const RecallRows rows{scores.chosen_by(), scores.state};
   const auto rows_above = static_cast<size_t>(scores.rows_above);
   const WeighedRows above{{scores.above.data(), rows_above}, {scores.above_weight.data(), rows_above}};
   RecallChoice chosen;
@@ -468,10 +492,10 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
     }
     chosen = ChooseBest(rows, scores.slots, best);
     const bool full = best.size() == static_cast<size_t>(slots_) && slots_ > 0;
-    if (!by_cosine) state.threshold.Update(full ? scores.weight[best.back()] : 0.0f, beta);
+    if (!by_cosine) state.threshold.Update(full ? rows.weight[best.back()] : 0.0f, beta);
   } else {
     TopRows& top = scores.top;
-    const RecallRows ranked{by_cosine ? scores.nearness : scores.weight, scores.state};
+    const RecallRows ranked{by_cosine ? scores.nearness : scores.chosen_by(), scores.state};
     if (scores.is_listed && above.positions.size() < static_cast<size_t>(slots_)) {
       top.rows = above;  // the others are not for slots
       top.kth = 0;

@@ -19,6 +19,7 @@
 #include "policies/retain/compression_spec.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
+#include "worker/kv/joint_choice.h"
 #include "worker/kv/key_index.h"
 #include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
@@ -90,6 +91,15 @@ class RowRecall {
   bool PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, int32_t positions, RowScores& scores, IndexScan& scan) const;
   void TakeScan(IndexScan& scan, bool waits, RowScores& scores) const;
+  Chooser ChooserOf(int layer) const { return choosers_[layer]; }
+  // Scores of a layer that wants what a layer below has chosen: by the attention that rows have there.
+  void Follow(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, absl::Span<const float> shares,
+              RowScores& scores) const;
+  // Where heads choose together, before the second half: sets weights; then what all heads make of them decides.
+  void Weigh(int layer, int kv_head, RowScores& scores) const;
+  void ChooseBy(absl::Span<const float> shares, int layer, int kv_head, RowScores& scores) const {
+    scores.SetJoint(shares, scores.is_listed ? 0.0f : Near(layer, kv_head));
+  }
   // async, once scored: whether a choice could bring anything to speak of. Else the second half chooses nothing.
   bool WorthChoosing(const RowScores& scores) const;
   // q.k of rows by their own keys: out[group][rows].
@@ -152,6 +162,8 @@ class RowRecall {
 
   HeadState& head(int layer, int kv_head) { return heads_[layer * layout_.kv_heads + kv_head]; }
   void MeasureKeys(HeadState& state, absl::Span<const float> keys) const;
+  // Rows with less are no runners-up; 0 where the threshold has no part.
+  float Near(int layer, int kv_head) const;
   // async: what a row must weigh more than to be wanted.
   float LeastWanted(const HeadState& state, const RowScores& scores) const;
   // Fills state; false when nothing can be chosen.
@@ -172,6 +184,7 @@ class RowRecall {
   const int group_;
   const RecallSpec spec_;
   const std::unique_ptr<KeyIndex> index_;
+  const std::vector<Chooser> choosers_;  // of each layer
   int32_t slots_ = 0;
   std::vector<HeadState> heads_;
   RowStaging staging_;

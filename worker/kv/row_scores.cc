@@ -100,6 +100,18 @@ void RowScores::SetWeights(float least) {
   for (int32_t i = 0; i < rows_above; ++i) above[i] = listed[above[i]];
 }
 
+void RowScores::SetJoint(absl::Span<const float> shares, float least) {
+  MakeRoomAbove(*this);
+  joint.resize(positions);
+  rows_above = 0;
+  for (int32_t i = 0; i < positions; ++i) {  // without a branch: which are above is hard to guess
+    joint[i] = shares[i] / mass;
+    above[rows_above] = i;
+    above_weight[rows_above] = joint[i];
+    rows_above += static_cast<int>(state[i] != RecallState::kOut) & static_cast<int>(joint[i] > least);
+  }
+}
+
 void RowScores::SumShares(float* shares) {
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(state.data());

@@ -36,6 +36,8 @@ struct RowScores {
   std::vector<float> above_weight;
   int32_t rows_above = 0;
   TopRows top;
+  // Heads that choose together do so by this instead of `weight`, on the same scale; by position, else empty.
+  std::vector<float> joint;
   // Trigger cosine: by position, 1 + the largest cosine of a query, by the index; the largest cosine of a resident
   // row.
   std::vector<float> nearness;
@@ -57,12 +59,16 @@ struct RowScores {
   int compared = 0;
 
   bool any() const { return mass > 0; }
+  const std::vector<float>& chosen_by() const { return joint.empty() ? weight : joint; }
   size_t places() const { return is_listed ? listed.size() : static_cast<size_t>(positions); }
   int32_t PlaceOf(int32_t position) const;
   int32_t PositionAt(int32_t place) const { return is_listed ? listed[place] : place; }
 
   // Fills weight, and above with the rows that weigh more than `least` and their weights.
   void SetWeights(float least);
+  // Fills joint from the attention that rows have in all heads that choose together, and above with candidates whose
+  // joint weight is more than `least`.
+  void SetJoint(absl::Span<const float> shares, float least);
   // Fills sum, maximum and mass from the estimates. shares: gets the shares, may be the estimates; null: they are not
   // kept.
   void SumShares(float* shares);

@@ -45,6 +45,9 @@ constexpr Meaning<v1::OnRecallLoss, OnRecallLoss> kOnLoss[] = {
     {v1::ON_RECALL_LOSS_RECOMPUTE, OnRecallLoss::kRecompute}};
 constexpr Meaning<v1::RecallTrigger, RecallTrigger> kTriggers[] = {{v1::RECALL_TRIGGER_SCORE, RecallTrigger::kScore},
                                                                    {v1::RECALL_TRIGGER_COSINE, RecallTrigger::kCosine}};
+constexpr Meaning<v1::SelectScope, SelectScope> kSelectScopes[] = {{v1::SELECT_SCOPE_HEAD, SelectScope::kHead},
+                                                                   {v1::SELECT_SCOPE_LAYER, SelectScope::kLayer},
+                                                                   {v1::SELECT_SCOPE_FILTER, SelectScope::kFilter}};
 constexpr Meaning<v1::DecodeBudget, DecodeBudget> kDecodeBudgets[] = {
     {v1::DECODE_BUDGET_HELD, DecodeBudget::kHeld}, {v1::DECODE_BUDGET_PUBLISHED, DecodeBudget::kPublished}};
 constexpr Meaning<v1::PrefillMode, PrefillMode> kPrefillModes[] = {{v1::PREFILL_MODE_WHOLE, PrefillMode::kWhole},
@@ -150,6 +153,8 @@ absl::StatusOr<CompressionSpec> CompressionFrom(const v1::CompressionParams& par
   TP_RETURN_IF_ERROR(Choose("recall.index_placement", kPlacements, recall.index_placement(), spec.recall.placement));
   TP_RETURN_IF_ERROR(Choose("recall.on_loss", kOnLoss, recall.on_loss(), spec.recall.on_loss));
   TP_RETURN_IF_ERROR(Choose("recall.trigger", kTriggers, recall.trigger(), spec.recall.trigger));
+  TP_RETURN_IF_ERROR(Choose("recall.select_scope", kSelectScopes, recall.select_scope(), spec.recall.select_scope));
+  spec.recall.filter_layers.assign(recall.filter_layers().begin(), recall.filter_layers().end());
   if (recall.has_shortlist()) {
     if (recall.shortlist() < 0) {
       return absl::InvalidArgumentError(

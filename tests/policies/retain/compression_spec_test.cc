@@ -155,6 +155,15 @@ TEST(CompressionSpecTest, EachFieldOutOfItsRangeIsRefusedByName) {
       {"recall.on_loss", "d2o", [](auto& s) { s.recall.on_loss = static_cast<OnRecallLoss>(3); }},
       {"recall.trigger", "d2o", [](auto& s) { s.recall.trigger = static_cast<RecallTrigger>(2); }},
       {"recall.trigger", "d2o", [=](auto& s) { sync(s), s.recall.trigger = RecallTrigger::kCosine; }},
+      {"recall.select_scope", "d2o", [](auto& s) { s.recall.select_scope = static_cast<SelectScope>(3); }},
+      {"recall.select_scope", "d2o",
+       [=](auto& s) {
+         sync(s), s.recall.mode = RecallMode::kAsync, s.recall.trigger = RecallTrigger::kCosine;
+         s.recall.select_scope = SelectScope::kLayer;
+       }},
+      {"recall.filter_layers", "d2o", [=](auto& s) { sync(s), s.recall.filter_layers = {2}; }},
+      {"recall.filter_layers", "d2o",
+       [=](auto& s) { sync(s), s.recall.select_scope = SelectScope::kFilter, s.recall.filter_layers = {1024}; }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = 0.76; }},
       {"recall.share", "d2o", [=](auto& s) { sync(s), s.recall.share = -0.1; }},
       {"recall.rows", "d2o", [=](auto& s) { sync(s), s.recall.rows = -1; }},
@@ -360,6 +369,11 @@ TEST(CompressionSpecTest, WhateverChangesTheKeptRowsChangesTheFingerprint) {
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.min_share = 0.01; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.promote_after = 32; },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.trigger = RecallTrigger::kCosine; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.select_scope = SelectScope::kLayer; },
+      [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.select_scope = SelectScope::kFilter; },
+      [](auto& s) {
+        s.recall.mode = RecallMode::kAsync, s.recall.select_scope = SelectScope::kFilter, s.recall.filter_layers = {3};
+      },
       [](auto& s) { s.recall.mode = RecallMode::kAsync, s.recall.placement = IndexPlacement::kDevice; },
   };
   for (const auto& change : changes) {

@@ -175,6 +175,7 @@ CompressionSpec WithRandomNumbers(CompressionSpec spec, std::mt19937& random) {
     spec.recall.share = 0.25 + 0.25 * below(3);
     if (below(3) == 0) spec.recall.rows = 1 + below(10);
     if (below(3) == 0) spec.recall.placement = IndexPlacement::kDevice;
+    spec.recall.select_scope = static_cast<SelectScope>(below(3));
   }
   if (below(3) == 0) {
     spec.prefill = PrefillMode::kChunked;

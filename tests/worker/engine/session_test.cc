@@ -115,6 +115,7 @@ struct Mode {
   PrefillMode prefill = PrefillMode::kWhole;
   RecallIndex index = RecallIndex::kK4;
   KvPrecision precision = KvPrecision::kF16;
+  SelectScope scope = SelectScope::kHead;
 };
 
 TEST(SessionTurnTest, TheContinuationReplacesThePromptOnceThereIsAnAnswer) {
@@ -374,6 +375,7 @@ TEST_P(SessionTest, AResumedSessionGoesOnBitForBit) {
   spec.recall.index = GetParam().index;
   spec.recall.shortlist = GetParam().index == RecallIndex::kK4 ? -1 : 20;
   spec.kv_precision = GetParam().precision;
+  spec.recall.select_scope = GetParam().scope;
   const bool packs = spec.kv_precision != KvPrecision::kF16;
   if (packs) {
     spec.budget_fraction = 0.6;
@@ -422,6 +424,9 @@ std::vector<Mode> Modes() {
   modes.push_back({"snapkv", RecallMode::kSync, PrefillMode::kChunked, RecallIndex::kPq16x4});
   modes.push_back({"h2o", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPq8x8});
   modes.push_back({"streaming", RecallMode::kSync, PrefillMode::kWhole, RecallIndex::kPage16});
+  modes.push_back({.preset = "snapkv", .recall = RecallMode::kSync, .scope = SelectScope::kLayer});
+  modes.push_back(
+      {.preset = "h2o", .recall = RecallMode::kSync, .index = RecallIndex::kPq16x4, .scope = SelectScope::kFilter});
   for (KvPrecision precision : {KvPrecision::kInt8, KvPrecision::kKivi4, KvPrecision::kKivi2}) {
     modes.push_back({"full", RecallMode::kOff, PrefillMode::kWhole, RecallIndex::kK4, precision});
     modes.push_back({"snapkv", RecallMode::kOff, PrefillMode::kChunked, RecallIndex::kK4, precision});
@@ -451,12 +456,17 @@ std::string IndexName(RecallIndex index) {
   }
 }
 
+std::string ScopeName(SelectScope scope) {
+  return scope == SelectScope::kHead ? "" : scope == SelectScope::kLayer ? "_layer" : "_filter";
+}
+
 INSTANTIATE_TEST_SUITE_P(Presets, SessionTest, testing::ValuesIn(Modes()),
                          [](const testing::TestParamInfo<Mode>& info) {
                            std::string name = info.param.preset +
                                               (info.param.recall == RecallMode::kOff ? "" : "_sync") +
                                               (info.param.prefill == PrefillMode::kWhole ? "" : "_chunked") +
-                                              IndexName(info.param.index) + PrecisionName(info.param.precision);
+                                              IndexName(info.param.index) + PrecisionName(info.param.precision) +
+                                              ScopeName(info.param.scope);
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });

@@ -1,5 +1,6 @@
 #include "worker/kv/row_recall.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,6 +18,8 @@
 
 namespace tidepool {
 namespace {
+
+using testing::ElementsAre;
 
 KvLayout Layout() {
   KvLayout layout;
@@ -470,6 +473,50 @@ TEST_F(RowRecallTest, ByCosineRowsAreWantedThatAreAsNearAQueryAsTheBestResidentO
     Install(choice, 100);
   }
   EXPECT_GT(wanted, 5u);
+}
+
+// Shares of the attention by which heads choose together: the further on, the more.
+std::vector<float> RisingShares(int tokens) {
+  std::vector<float> shares(tokens);
+  for (int i = 0; i < tokens; ++i) shares[i] = 1e-4f * static_cast<float>(i + 1);
+  return shares;
+}
+
+TEST_F(RowRecallTest, HeadsThatChooseTogetherDoSoByWhatAllMakeOfARow) {
+  for (const bool exact : {true, false}) {
+    RecallSpec spec = Spec(exact ? RecallMode::kSync : RecallMode::kAsync);
+    spec.max_rows_per_step = 16;
+    RowRecall recall(Layout(), kGroup, spec);
+    recall.set_slots(8);
+    const auto log = MakeLog(recall);
+    RowScores scores;
+    recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/exact, scores);
+    recall.Weigh(0, 0, scores);
+    recall.ChooseBy(RisingShares(kTokens), 0, 0, scores);
+    const RowChoice choice = recall.Choose(0, 0, scores, exact);
+    EXPECT_THAT(choice.wanted, ElementsAre(179, 178, 177, 176, 175, 174, 173, 172)) << "the last 20 are kept";
+  }
+}
+
+TEST_F(RowRecallTest, AHeadThatFollowsNeedsNoQueries) {
+  for (const bool exact : {true, false}) {
+    RowRecall recall(Layout(), kGroup, Spec(exact ? RecallMode::kSync : RecallMode::kAsync));
+    recall.set_slots(4);
+    const auto log = MakeLog(recall);
+    rows_.head(0, 0).Add(pool_, 100, RowKind::kRecalled);
+    RowScores scores;
+    recall.Follow(rows_, *log, 0, 0, RisingShares(kTokens), scores);
+    const RowChoice choice = recall.Choose(0, 0, scores, exact);
+    rows_.head(0, 0).Remove(rows_.head(0, 0).Find(100));
+    ASSERT_GE(choice.wanted.size(), 2u);
+    EXPECT_EQ(choice.wanted[0], 179);
+    EXPECT_EQ(choice.wanted[1], 178);
+    if (exact) {
+      EXPECT_THAT(choice.victims, ElementsAre(100));
+    }
+    recall.Follow(rows_, *log, 0, 0, {}, scores);
+    EXPECT_TRUE(recall.Choose(0, 0, scores, exact).wanted.empty()) << "the layer below has chosen nothing";
+  }
 }
 
 TEST_F(RowRecallTest, RowsThatKeepTheirSlotsBecomeThePolicys) {

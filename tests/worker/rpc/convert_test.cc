@@ -147,6 +147,9 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   params.mutable_recall()->set_min_share(0.01);
   params.mutable_recall()->set_promote_after(48);
   params.mutable_recall()->set_trigger(v1::RECALL_TRIGGER_COSINE);
+  params.mutable_recall()->set_select_scope(v1::SELECT_SCOPE_FILTER);
+  params.mutable_recall()->add_filter_layers(2);
+  params.mutable_recall()->add_filter_layers(9);
   params.mutable_recall()->set_index(v1::RECALL_INDEX_PQ8X8);
   params.mutable_recall()->set_index_placement(v1::INDEX_PLACEMENT_DEVICE);
   params.mutable_recall()->set_shortlist(77);
@@ -188,6 +191,8 @@ TEST(ConvertTest, CompressionIsThePresetWithWhatWasSet) {
   expected.recall.min_share = 0.01;
   expected.recall.promote_after = 48;
   expected.recall.trigger = RecallTrigger::kCosine;
+  expected.recall.select_scope = SelectScope::kFilter;
+  expected.recall.filter_layers = {2, 9};
   expected.recall.index = RecallIndex::kPq8x8;
   expected.recall.placement = IndexPlacement::kDevice;
   expected.recall.shortlist = 77;

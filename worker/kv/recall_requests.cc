@@ -1,0 +1,202 @@
+// What BatchRecall asks the cache service for, and what comes of it.
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "worker/kv/batch_recall.h"
+#include "worker/kv/recall_mailbox.h"
+
+namespace tidepool {
+namespace {
+
+// Asynchronous requests of a sequence in a step. A second one would bring early layers' rows sooner, but each wakes
+// threads here and in the service, which costs a small model's step more than it gains.
+constexpr int kSendsPerStep = 1;
+
+// Rows that are fetched ahead, and those that matter little, are asked for when so many have come together or so many
+// steps have passed: what a request costs beside its rows is as much as a hundred of them.
+constexpr int64_t kManyRows = 512;
+constexpr int kPatientSteps = 4;
+
+// After the service has let a deadline pass: how long it is not asked.
+constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30);
+
+// Asynchronous requests in a row that come to nothing, before the service is left alone, and for how long then.
+constexpr int kMostUnanswered = 8;
+constexpr absl::Duration kShortestRest = absl::Seconds(1), kLongestRest = absl::Seconds(8);
+
+void CountAnswer(const std::optional<absl::StatusOr<RecalledRows>>& answer, RecallMailbox& mailbox,
+                 RecallRequests::Mode& requests) {
+  if (!answer.has_value() || absl::IsDeadlineExceeded(answer->status())) {
+    ++requests.late;
+  } else if (!answer->ok()) {
+    ++requests.failed;
+  } else {
+    ++requests.answered;
+    requests.seconds.Observe(absl::ToDoubleSeconds(mailbox.took()));
+  }
+}
+
+}  // namespace
+
+struct RowRecall::Inflight {
+  std::shared_ptr<RecallMailbox> mailbox = std::make_shared<RecallMailbox>();
+  absl::Time deadline;
+  std::vector<MissingRows> groups;
+};
+
+std::vector<RowSelection> BatchRecall::SelectionsOf(absl::Span<const MissingRows> groups) const {
+  std::vector<RowSelection> selections;
+  selections.reserve(groups.size());
+  for (const MissingRows& group : groups) {
+    selections.push_back({{slices_[group.slice].log->keys()[group.block], group.layer}, group.kv_head, group.rows});
+  }
+  return selections;
+}
+
+void BatchRecall::Miss(RecallSlice& slice, const MissingRows& of, int32_t position, const absl::Status& why,
+                       bool waited) const {
+  RowRecall& recall = *slice.recall;
+  RecallMeter::Group* meter = Meter(slice, of.layer);
+  if (absl::IsNotFound(why) || absl::IsDataLoss(why)) slice.log->MarkLost(of.block, of.layer);  // not asked for again
+  if ((of.wanted & MissingRows::Bit(position)) == 0) return;
+  if (!waited && absl::IsDeadlineExceeded(why)) {
+    ++recall.counters().late_rows;
+    if (meter != nullptr) ++meter->late_rows;
+    return;
+  }
+  ++recall.counters().lost_rows;
+  if (meter != nullptr) ++meter->lost_rows;
+  if (recall.spec().on_loss != OnRecallLoss::kContinue && recall.failure().ok()) {
+    recall.set_failure(absl::UnavailableError(
+        absl::StrCat("recall: position ", position, " of layer ", of.layer, " is lost: ", why.message())));
+  }
+}
+
+void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
+                        absl::FunctionRef<void(const MissingRows& of, int32_t position, const char* bytes)> take) {
+  std::optional<absl::StatusOr<RecalledRows>> came;
+  if (!silent_) {
+    auto mailbox = std::make_shared<RecallMailbox>();
+    cache_->Recall(SelectionsOf(missing), step_deadline_,
+                   [mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+    came = mailbox->TakeBy(step_deadline_ + absl::Seconds(1));
+    CountAnswer(came, *mailbox, requests_.sync);
+    const bool late = !came.has_value() || absl::IsDeadlineExceeded(came->status());
+    pause_ = late ? std::clamp(2 * pause_, kShortestPause, kLongestPause) : absl::ZeroDuration();
+    if (late) {
+      silent_ = true;
+      ask_again_ = absl::Now() + pause_;
+      TP_LOG(Warning, "recall", "the cache service does not answer in time; asked again in ",
+             absl::FormatDuration(pause_));
+    }
+  }
+  const MissingAnswer answer(came.has_value() ? &*came : nullptr, missing, backend_->layout().row_bytes());
+  for (size_t g = 0; g < missing.size(); ++g) {
+    const MissingRows& of = missing[g];
+    RecallSlice& slice = slices_[of.slice];
+    answer.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
+      if (bytes == nullptr) return Miss(slice, of, position, why, /*waited=*/true);
+      take(of, position, bytes);
+      slice.recall->staging().Put(HeadIndex(of.layer, of.kv_head), position, bytes);
+      slice.recall->counters().recalled_bytes += static_cast<int64_t>(backend_->layout().row_bytes());
+    });
+  }
+}
+
+void BatchRecall::SendSome(int layer) {
+  const int layers = backend_->layout().layers;
+  if ((layer + 1) % ((layers + kSendsPerStep - 1) / kSendsPerStep) != 0) return;
+  for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
+}
+
+void BatchRecall::Send(int slice) {
+  if (slices_[slice].recall == nullptr || left_alone_) return;
+  RowRecall& recall = *slices_[slice].recall;
+  RowRecall::Unsent& unsent = recall.unsent;
+  if (unsent.groups.empty()) return;
+  if (!unsent.urgent && unsent.rows < kManyRows && unsent.steps + 1 < kPatientSteps) return;
+  auto inflight = std::make_shared<RowRecall::Inflight>();
+  inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
+  inflight->groups = std::exchange(unsent, {}).groups;
+  MergeMissing(inflight->groups);
+  for (MissingRows& rows : inflight->groups) rows.slice = slice;
+  cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
+                 [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+  recall.inflight.push_back(std::move(inflight));
+}
+
+void BatchRecall::StageArrived(RecallSlice& slice) {
+  std::erase_if(slice.recall->inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
+    const std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
+    if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
+    CountAnswer(came, *inflight->mailbox, requests_.async);
+    NoteAnswer(came.has_value() && came->ok());
+    Stage(slice, MissingAnswer(came.has_value() ? &*came : nullptr, inflight->groups, backend_->layout().row_bytes()),
+          inflight->groups);
+    return true;
+  });
+}
+
+void BatchRecall::NoteAnswer(bool answered) {
+  if (answered) {
+    unanswered_ = 0;
+    rest_ = absl::ZeroDuration();
+    rested_ = absl::InfinitePast();
+    return;
+  }
+  if (++unanswered_ < kMostUnanswered || left_alone_) return;
+  unanswered_ = kMostUnanswered - 1;  // one more is enough
+  rest_ = std::clamp(2 * rest_, kShortestRest, kLongestRest);
+  rested_ = absl::Now() + rest_;
+  left_alone_ = true;
+  TP_LOG(Warning, "recall", "asynchronous requests go unanswered; the cache service is asked again in ",
+         absl::FormatDuration(rest_));
+}
+
+void BatchRecall::Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups) {
+  // Heads side by side: the rows of one lie together.
+  std::vector<size_t> first;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (g == 0 || groups[g].layer != groups[g - 1].layer || groups[g].kv_head != groups[g - 1].kv_head) {
+      first.push_back(g);
+    }
+  }
+  struct Missed {
+    size_t group;
+    int32_t position;
+    absl::Status why;
+  };
+  struct Came {
+    int64_t rows = 0;
+    std::vector<Missed> missed;
+  };
+  std::vector<Came> came(first.size());
+  RowStaging& staging = slice.recall->staging();
+  backend_->ParallelFor(static_cast<int64_t>(first.size()), [&](int64_t i) {
+    const size_t end = i + 1 < static_cast<int64_t>(first.size()) ? first[i + 1] : groups.size();
+    for (size_t g = first[i]; g < end; ++g) {
+      const int head = HeadIndex(groups[g].layer, groups[g].kv_head);
+      answer.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
+        if (bytes == nullptr) {
+          staging.Forget(head, position);
+          came[i].missed.push_back({g, position, why});
+        } else {
+          staging.Put(head, position, bytes);
+          ++came[i].rows;
+        }
+      });
+    }
+  });
+  for (const Came& of_head : came) {
+    slice.recall->counters().recalled_bytes += of_head.rows * static_cast<int64_t>(backend_->layout().row_bytes());
+    for (const Missed& row : of_head.missed) Miss(slice, groups[row.group], row.position, row.why, /*waited=*/false);
+  }
+}
+
+}  // namespace tidepool
