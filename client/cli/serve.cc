@@ -8,6 +8,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "cacheservice/embedded/embedded_cache.h"
@@ -24,6 +25,10 @@ ABSL_FLAG(std::string, data_dir, "", "directory of the cache; made if absent, on
 ABSL_FLAG(std::string, memory_bytes, "1GiB", "block values in memory: 256KiB to 16TiB");
 ABSL_FLAG(std::string, memory_policy, "chain", "which value leaves memory next: chain, lru or sieve");
 ABSL_FLAG(std::string, disk_bytes, "8GiB", "block values on disk: 16MiB to 1024TiB");
+ABSL_FLAG(
+    absl::Duration, disk_ttl, absl::ZeroDuration(),
+    "block values on disk that nobody has written or read for so long leave it, 1s to 87600h; 0: they leave only to "
+    "make room");
 
 namespace tidepool::cli {
 namespace {
@@ -59,6 +64,7 @@ absl::StatusOr<CacheOptions> ReadCacheOptions() {
   TP_ASSIGN_OR_RETURN(options.memory_bytes, ReadSize("--memory-bytes", absl::GetFlag(FLAGS_memory_bytes)));
   options.memory_policy = absl::GetFlag(FLAGS_memory_policy);
   TP_ASSIGN_OR_RETURN(options.disk_bytes, ReadSize("--disk-bytes", absl::GetFlag(FLAGS_disk_bytes)));
+  options.disk_ttl = absl::GetFlag(FLAGS_disk_ttl);
   TP_RETURN_IF_ERROR(options.Validate());
   return options;
 }

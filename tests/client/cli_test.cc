@@ -111,6 +111,7 @@ TEST(CliUsageTest, MistakesAreNamedAndExitWith2) {
       {{"serve", "--data-dir=x"}, "--model"},
       {{"serve", "--data-dir=x", "--memory-bytes=lots"}, "--memory-bytes"},
       {{"serve", "--data-dir=x", "--memory-policy=best"}, "'best'"},
+      {{"serve", "--data-dir=x", "--disk-ttl=10ms"}, "disk_ttl 10ms is not 0 or in 1s to 87600h"},
       {{"health", "a:1", "b:1"}, "health"},
       {{"model"}, "model info"},
       {{"help", "everything"}, "'everything'"},
