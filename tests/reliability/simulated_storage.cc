@@ -14,6 +14,9 @@ namespace tidepool::test {
 namespace {
 
 constexpr uint64_t kDiskBytes = uint64_t{16} << 20;
+// So long that the thread which looks for what is due, once in a minute of real time, does not come to it: the
+// simulation says when.
+constexpr int64_t kTtlMs = int64_t{70} * 60 * 1000;
 constexpr int kOpenAttempts = 5;  // on a disk that fails; then it works
 
 BlockId Id(int number) { return {NumberedKey(number), 0}; }
@@ -52,6 +55,7 @@ void History::Violation(const std::string& what) {
 SimulatedStorage::SimulatedStorage(uint64_t seed, const int64_t* now_ms, History* history)
     : now_ms_(now_ms),
       history_(history),
+      ttl_ms_(seed % 5 == 0 ? kTtlMs : 0),
       disk_faults_(DiskOf(seed)),
       disk_(std::make_shared<SimulatedDisk>(seed, DiskFaults())),
       env_(disk_) {}
@@ -67,9 +71,10 @@ absl::Status SimulatedStorage::Open() {
   cache.data_dir = dir_.path();
   cache.memory_bytes = 512 << 10;
   cache.disk_bytes = kDiskBytes;
-  TP_ASSIGN_OR_RETURN(store_, TieredStore::Open(cache, database_.get()));
-  TP_ASSIGN_OR_RETURN(manifests_, DiskManifestStore::Open(database_.get(), uint64_t{64} << 20,
-                                                          [this] { return absl::FromUnixMillis(*now_ms_); }));
+  cache.disk_ttl = absl::Milliseconds(ttl_ms_);
+  const auto clock = [this] { return absl::FromUnixMillis(*now_ms_); };
+  TP_ASSIGN_OR_RETURN(store_, TieredStore::Open(cache, database_.get(), clock));
+  TP_ASSIGN_OR_RETURN(manifests_, DiskManifestStore::Open(database_.get(), uint64_t{64} << 20, clock));
   return absl::OkStatus();
 }
 
@@ -123,6 +128,26 @@ void SimulatedStorage::Restart(End end) {
   Stop();
   disk_->PowerOn(/*synced_only=*/end == End::kPowerLoss);
   blocks_.OnlyDurableIsSure();
+  blocks_.UsesAreForgotten();
+}
+
+void SimulatedStorage::Expire() {
+  CallBegins();
+  const uint64_t before = store_->Stats().disk.expired;
+  store_->ExpireUnused();
+  Settle();
+  const auto expired = static_cast<int64_t>(stats_.disk.expired - before);
+  expired_ += expired;
+  history_->Note(absl::StrCat("expire: ", expired));
+  if (WriteFailed()) blocks_.OnlyDurableIsSure();
+  blocks_.Expired(DiskFailed(), *now_ms_);
+  CheckLimits();
+}
+
+void SimulatedStorage::CheckAllExpire() {
+  Expire();
+  Expect(stats_.disk.objects == 0,
+         absl::StrCat(stats_.disk.objects, " values are on disk that nobody has used for longer than they stay"));
 }
 
 void SimulatedStorage::Heal() {
@@ -175,9 +200,9 @@ void SimulatedStorage::Put(const Message& message) {
   history_->Note(absl::StrCat("put ", message.number, message.durable ? " durable: " : ": ",
                               tier.ok() ? absl::StrCat("tier ", static_cast<int>(*tier)) : "refused"));
   ExpectOkUnlessDiskFailed(tier.status(), absl::StrCat("put ", message.number));
-  if (!tier.ok()) return blocks_.PutFailed(message.number);
+  if (!tier.ok()) return blocks_.PutFailed(message.number, *now_ms_);
   Expect(!message.durable || *tier == Tier::kDisk, "a durable value is not on disk");
-  blocks_.Stored(message.number, message.durable);
+  blocks_.Stored(message.number, message.durable, *now_ms_);
 }
 
 void SimulatedStorage::Get(const Message& message) {
@@ -190,10 +215,11 @@ void SimulatedStorage::Get(const Message& message) {
   if (!value.ok()) return;
   ++checked_blocks_;
   const bool hit = *value != nullptr;
+  const bool must_be_there = blocks_.MustBeThere(message.number, *now_ms_);
+  if (hit) blocks_.Used(message.number, *now_ms_);
   Expect(!hit || **value == ValueOf(message.number), absl::StrCat("wrong bytes of block ", message.number));
   Expect(!hit || blocks_.MayBeThere(message.number), absl::StrCat("block ", message.number, " was never put"));
-  Expect(hit || !blocks_.MustBeThere(message.number),
-         absl::StrCat("block ", message.number, " was acknowledged and is lost"));
+  Expect(hit || !must_be_there, absl::StrCat("block ", message.number, " was acknowledged and is lost"));
   const bool leased =
       std::any_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.first == message.number; });
   Expect(hit || !leased, absl::StrCat("block ", message.number, " is leased and is lost"));
@@ -210,10 +236,11 @@ void SimulatedStorage::Gather(const Message& message) {
   if (!rows.ok()) return;
   ++checked_blocks_;
   if (rows->found[0] == 0) {
-    Expect(!blocks_.MustBeThere(message.number),
+    Expect(!blocks_.MustBeThere(message.number, *now_ms_),
            absl::StrCat("block ", message.number, " was acknowledged and has no rows"));
     return;
   }
+  blocks_.Used(message.number, *now_ms_);
   const BlockView view = *BlockView::Parse(ValueOf(message.number));
   std::string expected;
   for (int token = 0; token < kBlockTokens; ++token) {
@@ -229,7 +256,8 @@ void SimulatedStorage::Lookup(const Message& message) {
   const int found = store_->LookupPrefix(chain, /*layers=*/1).blocks;
   history_->Note(absl::StrCat("lookup: ", found));
   int at_least = 0;
-  while (at_least < static_cast<int>(chain.size()) && blocks_.MustBeThere(message.chain[at_least])) ++at_least;
+  while (at_least < static_cast<int>(chain.size()) && blocks_.MustBeThere(message.chain[at_least], *now_ms_))
+    ++at_least;
   Expect(found >= at_least, absl::StrCat("a lookup finds ", found, " of ", at_least, " acknowledged blocks"));
   for (int i = 0; i < found; ++i) {
     Expect(blocks_.MayBeThere(message.chain[i]),
@@ -312,7 +340,7 @@ void SimulatedStorage::DrainToDisk() {
   history_->Note(absl::StrCat("drain: ", absl::StatusCodeToString(drained.code())));
   ExpectOkUnlessDiskFailed(drained, "drain");
   if (WriteFailed()) blocks_.OnlyDurableIsSure();
-  if (drained.ok()) blocks_.AllDurable();
+  if (drained.ok()) blocks_.AllDurable(*now_ms_);
 }
 
 void SimulatedStorage::CheckLimits() {
@@ -332,6 +360,7 @@ void SimulatedStorage::Count(SimulationCounts* counts) const {
   counts->failed_writes = static_cast<int64_t>(disk_->failures()) - counts->failed_reads;
   counts->blocks = checked_blocks_;
   counts->manifests = checked_manifests_;
+  counts->expired = expired_;
 }
 
 void SimulatedStorage::CheckAll() {
@@ -342,7 +371,7 @@ void SimulatedStorage::CheckAll() {
   absl::StatusOr<Tier> tier = absl::UnknownError("not tried");
   for (int attempt = 0; attempt < 3 && !tier.ok(); ++attempt) tier = store_->Put(Id(0), ValueOf(0), /*durable=*/true);
   Expect(tier.ok(), absl::StrCat("the disk works and writes are refused: ", tier.status().ToString()));
-  if (tier.ok()) blocks_.Stored(0, /*durable=*/true);
+  if (tier.ok()) blocks_.Stored(0, /*durable=*/true, *now_ms_);
   CallBegins();
   for (message.number = 0; message.number < kBlocks; ++message.number) Get(message);
   for (int session = 0; session < kSessions; ++session) GetManifest(absl::StrCat("s", session));

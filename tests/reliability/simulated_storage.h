@@ -94,6 +94,14 @@ class SimulatedStorage {
   // With a disk that works from now on: everything is as it must be.
   void Heal();
   void CheckAll();
+  // How long blocks stay on disk that nobody uses; 0: until there is no room. Of every fifth seed.
+  int64_t ttl_ms() const { return ttl_ms_; }
+  // Calls of the disk fail now and then.
+  bool disk_fails() const { return disk_faults_.read_error > 0 || disk_faults_.sync_error > 0; }
+  // Takes from the disk what is due by now.
+  void Expire();
+  // Nobody has used anything for more than that.
+  void CheckAllExpire();
 
   // What a client is told of a session.
   const std::optional<SessionManifest>& sure(const std::string& session) { return sessions_.sure(session); }
@@ -124,6 +132,7 @@ class SimulatedStorage {
 
   const int64_t* const now_ms_;
   History* const history_;
+  const int64_t ttl_ms_;
   DiskFaults disk_faults_;
   TempDir dir_;
   const std::shared_ptr<SimulatedDisk> disk_;
@@ -139,9 +148,9 @@ class SimulatedStorage {
   bool failed_behind_ = false;  // a job in the background has failed, and the first write after it is to be told
   uint64_t lost_before_ = 0;    // on their way from memory to disk
   bool writable_before_ = true;
-  BlockModel blocks_{kBlocks};
+  BlockModel blocks_{kBlocks, ttl_ms_};
   ManifestModel sessions_;
-  int64_t checked_blocks_ = 0, checked_manifests_ = 0;
+  int64_t checked_blocks_ = 0, checked_manifests_ = 0, expired_ = 0;
 };
 
 }  // namespace tidepool::test

@@ -18,6 +18,7 @@ namespace {
 constexpr int kClients = 4;
 constexpr int kOperations = 120;     // of all clients together; repeated messages come on top
 constexpr int kMostSends = 4;        // of one message, then its client gives up
+constexpr int kExpiries = 8;         // where blocks have a time to live
 constexpr int64_t kTimeoutMs = 900;  // of a client, simulated as all times are
 
 struct NetworkFaults {
@@ -38,7 +39,8 @@ class Simulation {
         random_(seed),
         network_(NetworkOf(seed)),
         history_(seed, &now_ms_, shown),
-        storage_(seed, &now_ms_, &history_) {}
+        storage_(seed, &now_ms_, &history_),
+        hours_pass_(storage_.ttl_ms() > 0) {}
   SimulationReport Run();
 
  private:
@@ -53,6 +55,13 @@ class Simulation {
 
   void At(int64_t in_ms, std::function<void()> job) { events_.push({now_ms_ + in_ms, next_order_++, std::move(job)}); }
   int64_t Random(int64_t below) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(below)); }
+  // Where blocks have a time to live hours pass, else some seconds. Of a client between operations:
+  int64_t Pause() { return hours_pass_ ? Random(150'000) : Random(100); }
+  // More where hours pass, so that blocks are used again that would have left by then; not where calls of the disk
+  // fail, too: so many of them take all blocks that are not durable.
+  int Operations() const { return hours_pass_ && !storage_.disk_fails() ? 4 * kOperations : kOperations; }
+  // When something happens that is not a client's.
+  int64_t Sometime(int64_t from_ms, int64_t below_ms) { return (from_ms + Random(below_ms)) * (hours_pass_ ? 600 : 1); }
   bool Chance(int percent) { return Random(100) < percent; }
 
   void NextOperation(int client);
@@ -61,6 +70,7 @@ class Simulation {
   void Answered(const Message& message, const std::optional<SessionManifest>& manifest);
   void Start();
   void Restart(SimulatedStorage::End end);
+  void Expire();
 
   const uint64_t seed_;
   std::mt19937_64 random_;
@@ -72,6 +82,7 @@ class Simulation {
   std::set<uint64_t> closed_;  // messages answered or given up
   History history_;
   SimulatedStorage storage_;
+  const bool hours_pass_;
   SimulationCounts counts_;
 };
 
@@ -79,13 +90,14 @@ SimulationReport Simulation::Run() {
   Start();
   for (int client = 0; client < kClients; ++client) At(Random(50), [this, client] { NextOperation(client); });
   for (int i = 0; i < 3; ++i) {
-    At(200 + Random(15'000), [this] { Restart(static_cast<SimulatedStorage::End>(Random(3))); });
+    At(Sometime(200, 15'000), [this] { Restart(static_cast<SimulatedStorage::End>(Random(3))); });
   }
   if (seed_ % 6 == 3 || seed_ % 6 == 5) {
-    const int64_t from = 500 + Random(8000);
+    const int64_t from = Sometime(500, 8000);
     At(from, [this] { storage_.set_full(true); });
-    At(from + 500 + Random(4000), [this] { storage_.set_full(false); });
+    At(from + Sometime(500, 4000), [this] { storage_.set_full(false); });
   }
+  for (int i = 0; hours_pass_ && i < kExpiries; ++i) At(Sometime(200, 15'000), [this] { Expire(); });
   while (!events_.empty() && !history_.failed()) {
     Event event = events_.top();
     events_.pop();
@@ -98,6 +110,10 @@ SimulationReport Simulation::Run() {
     if (!storage_.running()) history_.Expect(storage_.Start(), "it does not start on a disk that works");
     if (!history_.failed()) storage_.CheckAll();
     if (round == 0) storage_.Restart(SimulatedStorage::End::kPowerLoss);
+  }
+  if (hours_pass_ && !history_.failed()) {
+    now_ms_ += 2 * storage_.ttl_ms();
+    storage_.CheckAllExpire();
   }
   counts_.digest = history_.digest();
   storage_.Count(&counts_);
@@ -117,8 +133,14 @@ void Simulation::Restart(SimulatedStorage::End end) {
   At(50 + Random(1500), [this] { Start(); });
 }
 
+void Simulation::Expire() {
+  if (!storage_.running()) return;
+  storage_.Expire();
+  if (!storage_.powered()) Restart(SimulatedStorage::End::kPowerLoss);
+}
+
 void Simulation::NextOperation(int client) {
-  if (started_ >= kOperations) return;
+  if (started_ >= Operations()) return;
   ++started_;
   auto message = std::make_shared<Message>();
   message->id = next_id_++;
@@ -159,7 +181,7 @@ void Simulation::Send(const std::shared_ptr<Message>& message, int sends) {
   if (closed_.contains(message->id)) return;
   if (sends == kMostSends) {
     closed_.insert(message->id);
-    At(Random(100), [this, client = message->client] { NextOperation(client); });
+    At(Pause(), [this, client = message->client] { NextOperation(client); });
     return;
   }
   const int copies = Chance(network_.lost_percent) ? 0 : Chance(network_.repeated_percent) ? 2 : 1;
@@ -192,7 +214,7 @@ void Simulation::Deliver(const std::shared_ptr<Message>& message) {
 void Simulation::Answered(const Message& message, const std::optional<SessionManifest>& manifest) {
   if (!closed_.insert(message.id).second) return;
   if (message.kind != Message::Kind::kGetManifest) {
-    At(Random(100), [this, client = message.client] { NextOperation(client); });
+    At(Pause(), [this, client = message.client] { NextOperation(client); });
     return;
   }
   // The next turn of what was read. By the time it arrives others may have written.
@@ -229,6 +251,7 @@ SimulationCounts& SimulationCounts::operator+=(const SimulationCounts& other) {
   failed_reads += other.failed_reads;
   blocks += other.blocks;
   manifests += other.manifests;
+  expired += other.expired;
   return *this;
 }
 
@@ -236,7 +259,8 @@ std::string SimulationCounts::ToString() const {
   return absl::StrCat(operations, " operations (", repeated, " repeated), ", lost_messages, " messages lost, ",
                       power_losses, " power losses, ", kills, " kills, ", orderly_restarts, " orderly restarts, ",
                       failed_writes, " failed writes and ", failed_reads, " failed reads of the disk; ", blocks,
-                      " blocks and ", manifests, " manifests compared; digest ", absl::Hex(digest, absl::kZeroPad16));
+                      " blocks and ", manifests, " manifests compared, ", expired, " values expired; digest ",
+                      absl::Hex(digest, absl::kZeroPad16));
 }
 
 SimulationReport Simulate(uint64_t seed, size_t shown) { return Simulation(seed, shown).Run(); }

@@ -20,6 +20,7 @@ struct SimulationCounts {
   int64_t power_losses = 0, kills = 0, orderly_restarts = 0;
   int64_t failed_writes = 0, failed_reads = 0;  // of the disk; writes: everything but reads
   int64_t blocks = 0, manifests = 0;            // compared
+  int64_t expired = 0;                          // values that left the disk because nobody used them
 
   SimulationCounts& operator+=(const SimulationCounts& other);
   std::string ToString() const;

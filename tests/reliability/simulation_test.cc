@@ -116,6 +116,7 @@ TEST(SimulationTest, NothingThatWasAcknowledgedIsLostAndNothingIsReadThatWasNotW
   EXPECT_GT(sum.orderly_restarts, count / 4);
   EXPECT_GT(sum.failed_writes, count);
   EXPECT_GT(sum.failed_reads, count / 4);
+  EXPECT_GT(sum.expired, count);
 }
 
 // But for one in a hundred or so, in which two threads of the tiers meet (docs/reliability.md).
