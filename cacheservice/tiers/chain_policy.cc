@@ -1,7 +1,6 @@
 #include "cacheservice/tiers/chain_policy.h"
 
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -81,7 +80,8 @@ void ChainPolicy::Advance(uint64_t references) {
 
 void ChainPolicy::Refer(absl::Span<const ChainPlace> chain, uint32_t new_blocks) {
   Advance(chain.size());
-  for (const ChainPlace& place : chain) {
+  for (uint32_t depth = 0; depth < chain.size(); ++depth) {
+    const ChainPlace& place = chain[depth];
     uint32_t at = Find(place.block);
     if (at == kNone) {
       at = Add(place, new_blocks);
@@ -93,6 +93,7 @@ void ChainPolicy::Refer(absl::Span<const ChainPlace> chain, uint32_t new_blocks)
       }
       if (blocks_[at].is_ghost) UnlinkGhost(at);  // to become the newest
     }
+    blocks_[at].depth = depth;
     blocks_[at].is_awaited = !IsHeld(blocks_[at]);
     if (IsHeld(blocks_[at])) Link(at);
     Place(at);
@@ -255,15 +256,15 @@ std::optional<uint32_t> ChainPolicy::Victim(absl::FunctionRef<bool(uint32_t)> ma
   for (size_t i = 0; i < kSample && !candidates_.empty(); ++i) {
     shortlist_.push_back(candidates_[NextRandom() % candidates_.size()]);
   }
-  std::vector<std::tuple<int, uint64_t, uint32_t>> ranked;  // rank, last reference, block
+  std::vector<std::pair<Order, uint32_t>> ranked;  // of blocks
   for (const uint32_t at : shortlist_) {
-    if (blocks_[at].candidate != kNone) ranked.emplace_back(RankOf(blocks_[at]), blocks_[at].last, at);
+    if (blocks_[at].candidate != kNone) ranked.emplace_back(OrderOf(blocks_[at]), at);
   }
   std::sort(ranked.begin(), ranked.end());
   ranked.erase(std::unique(ranked.begin(), ranked.end()), ranked.end());
   shortlist_.clear();
   uint32_t victim = kNone;
-  for (const auto& [rank, last, at] : ranked) {
+  for (const auto& [order, at] : ranked) {
     if (shortlist_.size() == kShortlist) break;
     const uint32_t slot = SlotThatMayLeave(blocks_[at], may_leave);
     if (slot == kNone) continue;
@@ -282,16 +283,16 @@ std::optional<uint32_t> ChainPolicy::SearchAll(absl::FunctionRef<bool(uint32_t)>
   // Leaves first; where what is pinned follows everything else, the rest.
   for (const bool leaves : {true, false}) {
     uint32_t victim = kNone;
-    std::pair<int, uint64_t> least;  // rank, last reference
+    Order least;
     for (uint32_t at = 0; at < blocks_.size(); ++at) {
       const Block& block = blocks_[at];
       if (!IsHeld(block) || leaves != (block.children <= 0)) continue;
-      const std::pair<int, uint64_t> rank(RankOf(block), block.last);
-      if (victim != kNone && rank >= least) continue;
+      const Order order = OrderOf(block);
+      if (victim != kNone && order >= least) continue;
       const uint32_t slot = SlotThatMayLeave(block, may_leave);
       if (slot == kNone) continue;
       victim = slot;
-      least = rank;
+      least = order;
     }
     if (victim != kNone) return victim;
   }

@@ -1,6 +1,6 @@
 // The memory tier's default (docs/decisions/0011-replacement.md): the block leaves that is worth the least (ReuseModel)
-// among those that no held block follows, so that a chain is given up from its tail. A new block worth less than all
-// others is not kept at all.
+// among those that no held block follows, so that a chain is given up from its tail; of equals, the furthest from its
+// head. A new block worth less than all others is not kept at all.
 //
 // What it knows of a block outlives its values as a ghost, up to a limit, so that returns are seen that a small tier
 // could not wait for. The values of a block, one for each layer, come and go by slot and count as one.
@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -59,6 +60,7 @@ class ChainPolicy final : public ReplacementPolicy {
     uint64_t counted = 0;  // clock up to which the model has heard of the time waited
     uint32_t references = 0;
     uint32_t new_blocks = 0;                // that the last request for it brought
+    uint32_t depth = 0;                     // its place in the last request's chain, as far as that is known
     int32_t children = 0;                   // held blocks that follow it; links that cross may make it -1 for a while
     uint32_t first_slot = kNone;            // its values; none: it is not held
     uint32_t candidate = kNone;             // place among those that may leave
@@ -92,7 +94,12 @@ class ChainPolicy final : public ReplacementPolicy {
   void UnlinkGhost(uint32_t block);
   void Forget(uint32_t block);
 
-  int RankOf(const Block& block) const { return model_.Rank(block.cls, clock_ - block.last); }
+  // Who leaves first: rank, last reference, and the place from the end of a chain: the blocks of a request are alike,
+  // and without those before it none is of use.
+  using Order = std::tuple<int, uint64_t, uint32_t>;
+  Order OrderOf(const Block& block) const {
+    return {model_.Rank(block.cls, clock_ - block.last), block.last, ~block.depth};
+  }
   uint32_t SlotThatMayLeave(const Block& block, absl::FunctionRef<bool(uint32_t slot)> may_leave) const;
   std::optional<uint32_t> SearchAll(absl::FunctionRef<bool(uint32_t slot)> may_leave);
   uint64_t NextRandom();

@@ -135,6 +135,16 @@ TEST(ReplayTest, TheDefaultBeatsTheBestOfLruArcAndS3FifoAtEverySize) {
   }
 }
 
+TEST(ReplayTest, OfAPromptThatDoesNotFitTheDefaultKeepsTheHead) {
+  Trace trace;
+  std::vector<uint64_t> prompt(150);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = i;
+  for (int request = 0; request < 20; ++request) ASSERT_TRUE(trace.Add(prompt).ok());
+  for (const size_t blocks : {20, 100, 140}) {
+    EXPECT_EQ(Ratio(trace, "chain", blocks), Ratio(trace, "optimum", blocks)) << blocks;
+  }
+}
+
 TEST(ReplayTest, TheDefaultBeatsThemOnEachHalfOfTheTraceAndWithTheHalvesSwapped) {
   Trace first, second, swapped;
   const Trace& all = Conversations();

@@ -56,6 +56,24 @@ TEST(ChainPolicyTest, AChainIsGivenUpFromItsTail) {
   EXPECT_EQ(cache.policy.Victim(kAny), std::nullopt);
 }
 
+TEST(ChainPolicyTest, OfAChainThatDoesNotFitTheHeadStays) {
+  constexpr size_t kHeld = 40, kChain = 60;
+  Cache cache(100);
+  std::vector<uint64_t> chain(kChain);
+  for (size_t i = 0; i < kChain; ++i) chain[i] = i + 1;
+  std::set<uint64_t> held;
+  for (int request = 0; request < 5; ++request) {
+    cache.Refer(chain);
+    for (size_t i = 0; i < kChain; ++i) {
+      if (!held.insert(chain[i]).second) continue;
+      cache.Store(chain[i], i == 0 ? 0 : chain[i - 1]);
+      if (held.size() > kHeld) held.erase(cache.Evict());
+    }
+    ASSERT_EQ(held.size(), kHeld);
+    EXPECT_EQ(*held.rbegin(), kHeld) << "the first so many, after request " << request;
+  }
+}
+
 TEST(ChainPolicyTest, WhatSeveralChainsShareGoesLast) {
   Cache cache(100);
   cache.Request({1, 2, 3});
