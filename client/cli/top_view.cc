@@ -186,7 +186,7 @@ class Page {
 
 void AddTierLine(const char* name, const TierFacts& tier, Page* page) {
   const double share = tier.limit == 0 ? 0 : static_cast<double>(tier.bytes) / static_cast<double>(tier.limit);
-  page->Line("%-7s %s %5s of %-5s %8s %8s %6s %8s %7s", name, tier.limit == 0 ? std::string(18, ' ') : Bar(share),
+  page->Line("%-7s %s %5s of %-5s %7s %7s %6s %7s %7s", name, tier.limit == 0 ? std::string(18, ' ') : Bar(share),
              tier.limit == 0 ? "-" : ShortBytes(static_cast<double>(tier.bytes)), Quota(tier.limit),
              ShortNumber(static_cast<double>(tier.objects)), ShortNumber(tier.hits),
              Percent(Share(tier.hits, tier.misses)), ShortNumber(tier.evictions),
@@ -225,12 +225,12 @@ void AddPods(const Rates& rate, const TopLook& before, const TopLook& now, Page*
 void AddWorkers(const Rates& rate, const TopLook& before, const TopLook& now, Page* page) {
   if (now.workers.empty()) return;
   page->Line("");
-  page->Line("%-22s %4s %4s %5s %7s %7s %5s %8s %6s %6s", "WORKER", "RUN", "WAIT", "KV%", "READ/s", "GEN/s", "HIT%",
+  page->Line("%-21s %4s %4s %5s %6s %6s %5s %8s %6s %6s", "WORKER", "RUN", "WAIT", "KV%", "READ/s", "GEN/s", "HIT%",
              "RECALL/s", "LATE/s", "LOST/s");
   for (size_t i = 0; i < now.workers.size(); ++i) {
     const TopLook::Worker& worker = now.workers[i];
     if (!worker.status.ok()) {
-      page->Line("%-22s %s", Cell(worker.address, 22), Cell(std::string(worker.status.message()), 56));
+      page->Line("%-21s %s", Cell(worker.address, 21), Cell(std::string(worker.status.message()), 56));
       continue;
     }
     const v1::GetWorkerStatsResponse& stats = worker.stats;
@@ -240,7 +240,7 @@ void AddWorkers(const Rates& rate, const TopLook& before, const TopLook& now, Pa
     };
     const double read = change(then.prompt_tokens(), stats.prompt_tokens());
     const double cached = change(then.cached_prompt_tokens(), stats.cached_prompt_tokens());
-    page->Line("%-22s %4d %4d %5s %7s %7s %5s %8s %6s %6s", Cell(worker.address, 22), stats.running_sequences(),
+    page->Line("%-21s %4d %4d %5s %6s %6s %5s %8s %6s %6s", Cell(worker.address, 21), stats.running_sequences(),
                stats.waiting_requests(),
                Percent(Share(static_cast<double>(stats.used_pages()),
                              static_cast<double>(stats.total_pages() - stats.used_pages()))),
@@ -254,7 +254,7 @@ void AddWorkers(const Rates& rate, const TopLook& before, const TopLook& now, Pa
 void AddTenants(const Facts& facts, size_t most, Page* page) {
   if (facts.tenants.empty() || most == 0) return;
   page->Line("");
-  page->Line("%-24s %7s %7s %7s %7s %7s %7s %8s", "TENANT", "MEMORY", "QUOTA", "DISK", "QUOTA", "PINNED", "PUTS/s",
+  page->Line("%-23s %7s %7s %7s %7s %7s %7s %8s", "TENANT", "MEMORY", "QUOTA", "DISK", "QUOTA", "PINNED", "PUTS/s",
              "EVICT/s");
   std::vector<std::pair<std::string, TenantFacts>> tenants(facts.tenants.begin(), facts.tenants.end());
   std::stable_sort(tenants.begin(), tenants.end(), [](const auto& a, const auto& b) {
@@ -263,7 +263,7 @@ void AddTenants(const Facts& facts, size_t most, Page* page) {
   for (size_t i = 0; i < std::min(most, tenants.size()); ++i) {
     const TenantFacts& tenant = tenants[i].second;
     page->Line(
-        "%-24s %7s %7s %7s %7s %7s %7s %8s", tenants[i].first.empty() ? "(not known)" : Cell(tenants[i].first, 24),
+        "%-23s %7s %7s %7s %7s %7s %7s %8s", tenants[i].first.empty() ? "(not known)" : Cell(tenants[i].first, 23),
         ShortBytes(static_cast<double>(tenant.memory)), Quota(tenant.memory_quota),
         ShortBytes(static_cast<double>(tenant.disk)), Quota(tenant.disk_quota),
         ShortBytes(static_cast<double>(tenant.pinned)), ShortNumber(tenant.puts), ShortNumber(tenant.quota_evictions));
@@ -308,7 +308,7 @@ std::string TopPage(const TopLook& before, const TopLook& now, int height) {
   page.Line("");
   AddPods(rate, before, now, &page);
   page.Line("");
-  page.Line("%-7s %-18s %5s    %-5s %8s %8s %6s %8s %7s", "TIER", "", "USED", "LIMIT", "VALUES", "HITS/s", "HIT%",
+  page.Line("%-7s %-18s %5s    %-5s %7s %7s %6s %7s %7s", "TIER", "", "USED", "LIMIT", "VALUES", "HITS/s", "HIT%",
             "EVICT/s", "CORRUPT");
   AddTierLine("memory", facts.memory, &page);
   AddTierLine("disk", facts.disk, &page);

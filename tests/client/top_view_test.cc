@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -13,8 +14,11 @@ namespace tidepool::cli {
 namespace {
 
 using testing::AllOf;
+using testing::Contains;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
+using testing::StartsWith;
 
 TopLook LookAt(absl::Time time) {
   TopLook look;
@@ -104,6 +108,23 @@ TEST(TopViewTest, NoLineIsWiderThanATerminalWhateverTheNamesAre) {
   EXPECT_THAT(page, Not(HasSubstr("\x1b"))) << "names cannot move the cursor";
   EXPECT_THAT(page, AllOf(HasSubstr("DOWN"), HasSubstr("more"), HasSubstr("faster")));
   EXPECT_LE(LinesOf(TopPage(looks.before, looks.now, 24)).size(), 24u);
+}
+
+TEST(TopViewTest, NothingOfTheLastColumnsIsCutOff) {
+  Looks looks;
+  looks.now.pods[0].stats.mutable_memory()->set_corrupt(7);
+  looks.now.workers[0].stats.set_lost_rows(84);
+  for (TopLook* look : {&looks.before, &looks.now}) look->pods[0].stats.add_tenants()->set_tenant("acme");
+  looks.now.pods[0].stats.mutable_tenants(0)->set_quota_evictions(66);
+  const std::vector<std::string> lines = LinesOf(TopPage(looks.before, looks.now, 0));
+  for (const auto& [begin, end] : std::map<std::string, std::string>{{"TIER ", " CORRUPT"},
+                                                                     {"memory ", " 7"},
+                                                                     {"WORKER ", " LOST/s"},
+                                                                     {"10.0.0.2:7071 ", " 42"},
+                                                                     {"TENANT ", " EVICT/s"},
+                                                                     {"acme ", " 33"}}) {
+    EXPECT_THAT(lines, Contains(AllOf(StartsWith(begin), EndsWith(end))));
+  }
 }
 
 TEST(TopViewTest, TheSlowestStreamComesFirst) {
