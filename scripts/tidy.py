@@ -68,7 +68,7 @@ PACKAGES = {
              ("security/rpc/", "proto/", "cacheservice/wire/payload_", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/",
               "client/")),
     "protobuf": (re.compile(r"^google/|\.pb\.h$"),
-                 ("proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
+                 ("security/rpc/", "proto/", "cacheservice/wire/", "cacheservice/rpc/", "cacheservice/remote/", "worker/rpc/", "client/")),
     "RocksDB": (re.compile(r"^rocksdb/"), ("cacheservice/tiers/rocksdb_", "cacheservice/manifests/rocksdb_",
                                            "cacheservice/rocksdb/")),
     "hiredis": (re.compile(r"^hiredis/"), ("cacheservice/resp/",)),

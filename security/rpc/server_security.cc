@@ -1,5 +1,6 @@
 #include "security/rpc/server_security.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpcpp/grpcpp.h>
@@ -16,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/listen_address.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "security/audit.h"
 #include "security/pem_files.h"
@@ -112,6 +114,12 @@ class PlainCredentials : public grpc::ServerCredentials {
   const std::shared_ptr<Gate> gate_;
 };
 
+// protobuf writes a line for each message that it refuses, such as one whose text is no UTF-8: callers would fill the
+// log.
+void LogOnlyFatal(google::protobuf::LogLevel level, const char*, int, const std::string& message) {
+  if (level == google::protobuf::LOGLEVEL_FATAL) TP_LOG(Error, "rpc", message);
+}
+
 absl::Status CheckOptions(const ServerSecurityOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return absl::InvalidArgumentError("--tls-cert, --tls-key: only one of them is given, both are needed");
@@ -149,6 +157,7 @@ absl::StatusOr<std::unique_ptr<ServerSecurity>> ServerSecurity::Open(const Serve
   absl::StatusOr<std::unique_ptr<AccessControl>> access = AccessControl::Open(options.access_file);
   if (!access.ok()) return absl::InvalidArgumentError(absl::StrCat("--access-file: ", access.status().message()));
   const bool tls = !options.tls_cert.empty() && !absl::StartsWith(listen, "unix:");
+  google::protobuf::SetLogHandler(&LogOnlyFatal);
   return std::unique_ptr<ServerSecurity>(new ServerSecurity(options, tls, *std::move(access)));
 }
 

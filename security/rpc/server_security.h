@@ -30,7 +30,8 @@ struct ServerSecurityOptions {
 class ServerSecurity {
  public:
   // For a port on `listen` (host:port or unix:PATH). InvalidArgument naming the flag, or, when the address can be
-  // reached from other machines and callers are not authenticated over TLS, what to give.
+  // reached from other machines and callers are not authenticated over TLS, what to give. From the first one on
+  // messages that cannot be parsed are answered and not logged, in this process.
   static absl::StatusOr<std::unique_ptr<ServerSecurity>> Open(const ServerSecurityOptions& options,
                                                               const std::string& listen);
 

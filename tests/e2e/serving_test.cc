@@ -19,6 +19,7 @@ namespace tidepool {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 test::Cluster& Shared() {
   static test::Cluster cluster(
@@ -153,6 +154,21 @@ TEST(ServingTest, BadRequestsAreRefusedByFieldAndTheWorkerLivesOn) {
     EXPECT_THAT(reply.status.error_message(), HasSubstr(c.field));
   }
   EXPECT_TRUE(Shared().Generate(Request(5, 3, 1)).status.ok());
+}
+
+TEST(ServingTest, TextThatIsNoUtf8IsAnsweredAndNotLogged) {
+  v1::GenerateRequest request = Request(5, 3, 1);
+  request.set_text("tide \xff\xfe pool");
+  EXPECT_FALSE(Shared().Generate(request).status.ok());
+  const auto admin =
+      v1::CacheAdmin::NewStub(grpc::CreateChannel(Shared().cache_address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::DescribeSessionRequest session;
+  session.set_session_id("\xff\xfe");
+  v1::SessionDescription described;
+  EXPECT_FALSE(admin->DescribeSession(&context, session, &described).ok());
+  EXPECT_TRUE(Shared().Generate(Request(5, 3, 1)).status.ok());
+  EXPECT_THAT(Shared().worker().Stderr() + Shared().cache().Stderr(), Not(HasSubstr("UTF-8")));
 }
 
 // SIGTERM at the first token of a request.
