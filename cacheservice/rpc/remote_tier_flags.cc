@@ -1,16 +1,17 @@
 #include "cacheservice/rpc/remote_tier_flags.h"
 
 #include <cstdlib>
-#include <fstream>
 #include <optional>
 #include <string>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "cacheservice/resp/server_url.h"
+#include "security/file_stamp.h"
 
 ABSL_FLAG(
     std::string, remote_tier, "",
@@ -41,17 +42,13 @@ constexpr const char* kPasswordVariable = "TIDEPOOL_REMOTE_TIER_PASSWORD";
 constexpr size_t kMostPasswordBytes = 4096;
 
 absl::StatusOr<std::string> ReadPassword(const std::string& file) {
-  const auto wrong = [&file](const char* what) {
-    return absl::InvalidArgumentError(absl::StrCat("--remote-tier-password-file: '", file, "' ", what));
+  const auto wrong = [](absl::string_view what) {
+    return absl::InvalidArgumentError(absl::StrCat("--remote-tier-password-file: ", what));
   };
-  std::ifstream in(file, std::ios::binary);
-  std::string password(kMostPasswordBytes + 1, '\0');
-  in.read(password.data(), static_cast<std::streamsize>(password.size()));
-  if (!in.is_open() || in.bad()) return wrong("cannot be read");
-  password.resize(static_cast<size_t>(in.gcount()));
-  if (password.size() > kMostPasswordBytes) return wrong("is larger than 4096 bytes");
-  while (!password.empty() && (password.back() == '\n' || password.back() == '\r')) password.pop_back();
-  if (password.empty()) return wrong("is empty");
+  absl::StatusOr<std::string> password = ReadSmallFile(file, kMostPasswordBytes);
+  if (!password.ok()) return wrong(password.status().message());
+  while (!password->empty() && (password->back() == '\n' || password->back() == '\r')) password->pop_back();
+  if (password->empty()) return wrong(absl::StrCat(file, ": is empty"));
   return password;
 }
 

@@ -194,7 +194,7 @@ TEST(RemoteTierTest, MistakesInFlagsAreUsageErrors) {
       {"--remote-tier=http://h", "does not begin with redis://"},
       {"--remote-tier=redis://10.0.0.1:6379", "needs --insecure"},
       {"--remote-tier=redis://h:99999", "port '99999'"},
-      {"--remote-tier-password-file=/no/such/file", "--remote-tier-password-file: '/no/such/file' cannot be read"},
+      {"--remote-tier-password-file=/no/such/file", "--remote-tier-password-file: /no/such/file: cannot be read"},
       {"--remote-tier-piece-bytes=lots", "--remote-tier-piece-bytes: 'lots'"},
   };
   for (const auto& [flag, message] : mistakes) {

@@ -3,23 +3,21 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <memory>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "tests/support/process.h"
+#include "tests/support/raw_client.h"
 
 namespace tidepool {
 namespace {
 
+using test::RawClient;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
@@ -37,33 +35,11 @@ std::string Get(const MetricsServer& server, const std::string& path, std::vecto
   return test::RunProgram(argv).out;
 }
 
-// A connection that says what it likes.
-class Client {
- public:
-  explicit Client(const MetricsServer& server) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in to = {};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(static_cast<uint16_t>(std::stoi(server.address().substr(server.address().rfind(':') + 1))));
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) throw std::runtime_error("cannot connect");
-  }
-  ~Client() { close(fd_); }
-  // What a closed connection does not take is lost.
-  void Write(const std::string& bytes) const { send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
-  std::string ReadAll() const {
-    std::string all;
-    char buffer[4096];
-    for (ssize_t got; (got = recv(fd_, buffer, sizeof buffer, 0)) > 0;) all.append(buffer, static_cast<size_t>(got));
-    return all;
-  }
-
- private:
-  const int fd_;
-};
+int PortOf(const MetricsServer& server) { return std::stoi(server.address().substr(server.address().rfind(':') + 1)); }
 
 std::string Send(const MetricsServer& server, const std::string& bytes) {
-  const Client client(server);
-  client.Write(bytes);
+  RawClient client(PortOf(server));
+  client.Send(bytes);
   return client.ReadAll();
 }
 
@@ -106,10 +82,10 @@ TEST(MetricsServerTest, NoBytesEndTheServer) {
 
 TEST(MetricsServerTest, ThoseWhoNeverAskKeepNobodyAway) {
   const auto server = Serve({});
-  std::vector<std::unique_ptr<Client>> idle;
+  std::vector<std::unique_ptr<RawClient>> idle;
   for (int i = 0; i < 20; ++i) {
-    idle.push_back(std::make_unique<Client>(*server));
-    idle.back()->Write("GET /met");
+    idle.push_back(std::make_unique<RawClient>(PortOf(*server)));
+    idle.back()->Send("GET /met");
   }
   EXPECT_THAT(Get(*server, "/metrics"), StartsWith("HTTP/1.1 200"));
   EXPECT_EQ(idle.front()->ReadAll(), "") << "the oldest had to go";

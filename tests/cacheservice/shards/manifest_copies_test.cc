@@ -74,11 +74,11 @@ TEST(ManifestCopiesTest, TheNewestTurnWinsOverACopyThatSleptAndIsGivenToIt) {
   for (int session = 0; session < kSessions; ++session) EXPECT_EQ(RevisionOf(*cache, Name(session)), 3);
   // What pod 0 had of old is brought up to date, behind the answers.
   for (int session = 0; session < kSessions; ++session) {
-    test::WaitUntil([&] {
+    EXPECT_TRUE(test::Eventually([&] {
       const int64_t revision = RevisionOn(pods, 0, Name(session));
       if (revision != 0 && revision != 3) RevisionOf(*cache, Name(session));
       return revision == 0 || revision == 3;
-    });
+    }));
   }
   EXPECT_GT(cache->Stats().repaired_manifests, 0);
   PutAll(*cache, 4);
@@ -131,7 +131,7 @@ TEST(ManifestCopiesTest, OneCopyIsAcknowledgedAndCountedWhereThereIsOnlyOnePod) 
   WaitForState(*cache, 1, State::kUp);
   // The next read gives it to the other pod.
   EXPECT_EQ(RevisionOf(*cache, Name(0)), 1);
-  test::WaitUntil([&] { return RevisionOn(pods, 1, Name(0)) == 1; });
+  EXPECT_TRUE(test::Eventually([&] { return RevisionOn(pods, 1, Name(0)) == 1; }));
 }
 
 TEST(ManifestCopiesTest, WhereBothPodsOfASessionAreAwayNoOlderTurnIsGivenOut) {

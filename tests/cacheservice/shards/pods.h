@@ -4,12 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <functional>
 #include <future>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,20 +15,12 @@
 #include "cacheservice/rpc/cache_server.h"
 #include "cacheservice/shards/sharded_cache.h"
 #include "tests/support/blocks.h"
+#include "tests/support/eventually.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool::test {
 
 inline absl::Time Soon() { return absl::Now() + absl::Seconds(60); }
-
-// Returns when `condition` holds; the test fails when that takes minutes.
-inline void WaitUntil(const std::function<bool()>& condition) {
-  const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(2);
-  while (!condition()) {
-    ASSERT_LT(std::chrono::steady_clock::now(), until);
-    std::this_thread::yield();
-  }
-}
 
 class Pods {
  public:
@@ -106,7 +95,7 @@ inline CachePodStats PodStats(const ShardedCache& cache, int pod) {
 }
 
 inline void WaitForState(const ShardedCache& cache, int pod, CachePodStats::State state) {
-  WaitUntil([&] { return PodStats(cache, pod).state == state; });
+  ASSERT_TRUE(Eventually([&] { return PodStats(cache, pod).state == state; }));
 }
 
 inline std::future<absl::Status> Offload(BlockCache& cache, int number, int layer, bool durable = false) {

@@ -14,9 +14,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/http/http_server.h"
-#include "tests/client/http/raw_client.h"
 #include "tests/client/http/tiny_worker.h"
 #include "tests/support/eventually.h"
+#include "tests/support/raw_client.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool::http {

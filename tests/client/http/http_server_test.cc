@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/mutex.h"
-#include "tests/client/http/raw_client.h"
 #include "tests/support/eventually.h"
+#include "tests/support/raw_client.h"
 #include "tests/support/temp_dir.h"
 
 namespace tidepool::http {

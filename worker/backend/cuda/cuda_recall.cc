@@ -1,7 +1,8 @@
 // Recall's choice of rows on the device.
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <utility>
 
 #include "worker/backend/cuda/cuda_backend.h"
@@ -25,24 +26,16 @@ size_t AnswerOf(const IndexScan& scan) {
 // From the answer, what was found and held in one order.
 void TakeAnswer(const uint32_t* answer, IndexScan& scan) {
   const size_t queries = scan.queries.size(), told = scan.count + scan.held.size();
-  const auto floats = [](const uint32_t* from, size_t count) {
-    std::vector<float> values(count);
-    std::memcpy(values.data(), from, count * sizeof(float));
-    return values;
-  };
-  const std::vector<float> sums = floats(answer, queries * RecallJob::kSums);
-  answer += queries * RecallJob::kSums;
-  const auto found = static_cast<size_t>(answer[0]);
-  const std::vector<int32_t> best(answer + 1, answer + 1 + found);
-  answer += 1 + scan.count;
-  const std::vector<float> estimate = floats(answer, queries * told),
-                           share = floats(answer + queries * told, queries * told);
+  const uint32_t *sums = answer, *best = sums + queries * RecallJob::kSums + 1;
+  const uint32_t *estimate = best + scan.count, *share = estimate + queries * told;
+  const auto found = static_cast<size_t>(best[-1]);
   std::vector<size_t> from;  // places of `rows`
   scan.rows.clear();
   for (size_t f = 0, h = 0; f < found || h < scan.held.size();) {
-    const bool is_held = f == found || (h < scan.held.size() && scan.held[h] < best[f]);
-    if (!is_held && h < scan.held.size() && scan.held[h] == best[f]) ++h;
-    scan.rows.push_back(is_held ? scan.held[h] : best[f]);
+    const int32_t next = f < found ? static_cast<int32_t>(best[f]) : INT32_MAX;
+    const bool is_held = h < scan.held.size() && scan.held[h] < next;
+    if (!is_held && h < scan.held.size() && scan.held[h] == next) ++h;
+    scan.rows.push_back(is_held ? scan.held[h] : next);
     from.push_back(is_held ? scan.count + h++ : f++);
   }
   scan.estimate.clear();
@@ -52,12 +45,13 @@ void TakeAnswer(const uint32_t* answer, IndexScan& scan) {
   scan.all.clear();
   for (size_t i = 0; i < queries; ++i) {
     for (const size_t place : from) {
-      scan.estimate.push_back(estimate[i * told + place]);
-      scan.share.push_back(share[i * told + place]);
+      scan.estimate.push_back(std::bit_cast<float>(estimate[i * told + place]));
+      scan.share.push_back(std::bit_cast<float>(share[i * told + place]));
     }
-    scan.sum.push_back(sums[i * RecallJob::kSums + RecallJob::kCandidates]);
-    scan.all.push_back(sums[i * RecallJob::kSums + RecallJob::kAll]);
-    scan.rest.push_back(sums[i * RecallJob::kSums + RecallJob::kRest]);
+    const auto sum = [&](size_t which) { return std::bit_cast<float>(sums[i * RecallJob::kSums + which]); };
+    scan.sum.push_back(sum(RecallJob::kCandidates));
+    scan.all.push_back(sum(RecallJob::kAll));
+    scan.rest.push_back(sum(RecallJob::kRest));
   }
 }
 

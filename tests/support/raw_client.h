@@ -1,6 +1,6 @@
 // A client of bytes: what it sends and when is up to the test. Every wait ends with the event or the connection.
-#ifndef TIDEPOOL_TESTS_CLIENT_HTTP_RAW_CLIENT_H_
-#define TIDEPOOL_TESTS_CLIENT_HTTP_RAW_CLIENT_H_
+#ifndef TIDEPOOL_TESTS_SUPPORT_RAW_CLIENT_H_
+#define TIDEPOOL_TESTS_SUPPORT_RAW_CLIENT_H_
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -96,6 +96,12 @@ class RawClient {
     if (response.head.size() > 12) response.status = std::atoi(response.head.c_str() + 9);
     return response;
   }
+  // To the end of the connection.
+  std::string ReadAll() {
+    while (Receive()) {
+    }
+    return Take(received_.size());
+  }
   // A chunk's bytes; empty: the last one.
   std::string ReadChunk() {
     const size_t size = std::stoul(absl::StrCat("0", ReadUntil("\r\n")), nullptr, 16);
@@ -137,4 +143,4 @@ class RawClient {
 
 }  // namespace tidepool::test
 
-#endif  // TIDEPOOL_TESTS_CLIENT_HTTP_RAW_CLIENT_H_
+#endif  // TIDEPOOL_TESTS_SUPPORT_RAW_CLIENT_H_
