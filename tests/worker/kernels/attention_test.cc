@@ -141,7 +141,9 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   const Memory partials = Floats((PartsOf(head.rows) + 1) * part_floats);
   const Memory weights = Floats(int64_t{queries} * PartsOf(head.rows) * kPartRows);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
-    of_type.attend_part(task, part, scores.get(), weights.get(), partials.get() + part * part_floats, scratch.get());
+    const int32_t next = (part + 1) * (kPartRows / kPageSlots);
+    of_type.attend_part(task, part, next, scores.get(), weights.get(), partials.get() + part * part_floats,
+                        scratch.get());
   }
   kernels.merge_parts(task, partials.get(), weights.get(), partials.get() + PartsOf(head.rows) * part_floats);
   return result;

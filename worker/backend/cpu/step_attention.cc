@@ -161,7 +161,13 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
   float* sums = partials + head.units * part_floats;
   float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
-  AttendPart(layout_.type, head.task, unit, scratch_.Floats(0) + head.scratch, weights, partials + unit * part_floats,
+  // Threads take parts in turn.
+  const int32_t later = unit + team_.size();
+  const int32_t next = head.task.order == nullptr ? later * (kPartRows / kPageSlots)
+                       : later < head.units       ? head.needed[later] * kScorePages
+                                                  : head.task.slots / kPageSlots;
+  AttendPart(layout_.type, head.task, unit, next, scratch_.Floats(0) + head.scratch, weights,
+             partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;
   MergeParts(head.task, partials, weights, sums);

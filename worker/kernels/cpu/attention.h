@@ -99,8 +99,9 @@ static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
 // With an order, first: scores[query][SlotFloats] of pages [first, end), of all that PagesNeeded says before a part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order. weights: [queries][parts *
-// kPartRows], of which it fills its part, where column sums or probabilities are wanted; else null.
-void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* weights,
+// kPartRows], of which it fills its part, where column sums or probabilities are wanted; else null. next: the page
+// whose keys this thread will probably read then, and those behind it; they are asked for meanwhile.
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
 // Of all parts [parts][queries][PartialFloats] the task's results. sums: [queries][PartialFloats] to work in.
 void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* sums);
@@ -116,7 +117,7 @@ struct AttentionKernels {
   struct OfType {
     void (*attend)(const AttentionTask&, float*);
     void (*score_pages)(const AttentionTask&, int32_t, int32_t, float*, float*);
-    void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*, float*);
+    void (*attend_part)(const AttentionTask&, int32_t, int32_t, const float*, float*, float*, float*);
   };
   OfType f16, f32;
   void (*merge_parts)(const AttentionTask&, const float*, const float*, float*);

@@ -108,27 +108,6 @@ class PackedValues {
   float scale_[kMaxHeadDim / 16 + 3], minimum_[kMaxHeadDim / 16 + 3];
 };
 
-// All of the rows from `first` on lie in packed pages.
-inline bool AllPacked(const AttentionTask& task, int32_t first, int32_t rows) {
-  if (task.order == nullptr) return false;
-  for (int32_t i = first; i < first + rows; ++i) {
-    if (task.halves[task.order[i] / kSlots] == 0) return false;
-  }
-  return true;
-}
-
-// The codes of a row's values in an int8 page, and what they are multiplied by.
-inline void FindInt8Values(const AttentionTask& task, int32_t slot, const uint8_t** codes, float* scale) {
-  const PackedPage& layout = *task.packed_layout;
-  const auto* page = static_cast<const uint8_t*>(task.pages[slot / kSlots]);
-  const int row = (task.halves[slot / kSlots] - 1) * kSlots + slot % kSlots;
-  HWY_ALIGN float scales[4];
-  LoadHalves(page + layout.value_scales + int64_t{row} * layout.value_groups * 2, 1, scales);
-  *codes = page + layout.value_codes + int64_t{row} * task.head_dim;
-  __builtin_prefetch(*codes);
-  *scale = scales[0];
-}
-
 }  // namespace
 }  // namespace tidepool::TIDEPOOL_ISA
 

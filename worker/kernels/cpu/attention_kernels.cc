@@ -5,70 +5,11 @@
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
+#include "worker/kernels/cpu/attention_scores.h"
 #include "worker/kernels/cpu/half_float.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
-
-constexpr int kQueryTile = 4;  // queries that share one load of a key or value
-// Vectors that are worked on together, so that each of kQueryTile queries has sums that do not wait for each other, as
-// many as there are registers for.
-constexpr int kTogether = kLanes == kSlots ? 4 : 2;
-constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
-
-// Scores of kTile queries for kVectors vectors of slots. load(v, c): channel c of the v-th.
-template <int kTile, int kVectors, typename Load>
-HWY_INLINE void SlotScores(const Load& load, int head_dim, const float* const* q, float scale, float* const* scores) {
-  const D d;
-  V sum[kTile][kVectors];
-  for (int j = 0; j < kTile; ++j) {
-    for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
-  }
-  for (int c = 0; c < head_dim; ++c) {
-    V keys[kVectors];
-    for (int v = 0; v < kVectors; ++v) keys[v] = load(v, c);
-    for (int j = 0; j < kTile; ++j) {
-      const V query = hn::Set(d, q[j][c]);
-      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(query, keys[v], sum[j][v]);
-    }
-  }
-  for (int j = 0; j < kTile; ++j) {
-    for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(hn::Mul(sum[j][v], hn::Set(d, scale)), d, scores[j] + v * kLanes);
-    }
-  }
-}
-
-template <int kVectors, typename Load>
-HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, float* scores, int64_t stride) {
-  for (int j = 0; j < task.queries; j += kQueryTile) {
-    float* to[kQueryTile];
-    for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
-    switch (task.queries - j) {
-      case 1: SlotScores<1, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      case 2: SlotScores<2, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      case 3: SlotScores<3, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      default: SlotScores<4, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-    }
-  }
-}
-
-// Of whole pages, their keys one after the other in `pages`.
-template <int kPages, typename K>
-HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, float* scores, int64_t stride) {
-  const D d;
-  if constexpr (kLanes == kSlots) {
-    SlotScoresOfAll<kPages>(
-        task, [&](int v, int c) { return LoadElements(d, pages[v] + c * kSlots); }, scores, stride);
-  } else {
-    static_assert(kPages == 1);
-    for (int part = 0; part < kSlots; part += kTogether * kLanes) {
-      const K* key = pages[0] + part;
-      SlotScoresOfAll<kTogether>(
-          task, [&](int v, int c) { return LoadElements(d, key + v * kLanes + c * kSlots); }, scores + part, stride);
-    }
-  }
-}
 
 float MaximumOf(const float* x, int32_t count) {
   const D d;
@@ -89,14 +30,16 @@ float SumOf16(const float* partial) {
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-// x[i] = exp(x[i] - most); the sum of them.
-float ExpAndSumFrom(float* x, int32_t count, float most) {
+// x[i] = exp(x[i] - most); the sum of them. meanwhile(i): called before the i-th kSlots of them.
+template <typename Meanwhile>
+HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most, const Meanwhile& meanwhile) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const V maximum = hn::Set(d, most);
   HWY_ALIGN float partial[kSlots] = {};
   int32_t i = 0;
   for (; i + kSlots <= count; i += kSlots) {
+    meanwhile(i / kSlots);
     for (int part = 0; part < kSlots; part += lanes) {
       const V e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i + part), maximum));
       hn::StoreU(e, d, x + i + part);
@@ -118,23 +61,8 @@ float ExpAndSumFrom(float* x, int32_t count, float most) {
   return SumOf16(partial);
 }
 
-float ExpAndSumImpl(float* x, int32_t count) { return ExpAndSumFrom(x, count, MaximumOf(x, count)); }
-
-// Of halves of int8 pages: a vector holds a half's slots.
-template <int kHalves>
-HWY_INLINE void Int8PageScores(const AttentionTask& task, const void* const* pages, const uint8_t* halves,
-                               float* scores, int64_t stride) {
-  const D d;
-  const uint8_t* codes[kHalves];
-  V scale[kHalves];
-  for (int v = 0; v < kHalves; ++v) {
-    const auto* page = static_cast<const uint8_t*>(pages[v]);
-    const int half = halves[v] - 1;
-    codes[v] = page + task.packed_layout->key_codes + int64_t{half} * task.head_dim * kSlots;
-    scale[v] = LoadElements(d, reinterpret_cast<const hwy::float16_t*>(page) + half * kSlots);
-  }
-  SlotScoresOfAll<kHalves>(
-      task, [&](int v, int c) { return hn::Mul(LoadCodes<8>(codes[v] + c * kSlots, 0), scale[v]); }, scores, stride);
+float ExpAndSumImpl(float* x, int32_t count) {
+  return ExpAndSumFrom(x, count, MaximumOf(x, count), [](int32_t) {});
 }
 
 // kTile queries' sums over the rows of weight * value, in their order. load(i, channel): values of row i from a channel
@@ -168,184 +96,174 @@ HWY_INLINE void WeightedValues(int32_t rows, int head_dim, const float* weight, 
   for (; first < head_dim; first += kLanes) columns(first, std::integral_constant<int, 1>());
 }
 
+// scale: of each row's values, where they are codes; null: they are numbers.
 template <typename Load>
 HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, const float* weights, int64_t stride,
-                                    const Load& load, float* partial) {
+                                    const float* scale, const Load& load, float* partial) {
+  const D d;
+  HWY_ALIGN float scaled[kQueryTile * kPartRows];
   for (int j = 0; j < task.queries; j += kQueryTile) {
+    const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
     float* to[kQueryTile];
-    for (int k = 0; k < kQueryTile; ++k) to[k] = partial + (j + k) * PartialFloats(task.head_dim);
+    for (int k = 0; k < queries; ++k) to[k] = partial + (j + k) * PartialFloats(task.head_dim);
     const float* weight = weights + j * stride;
-    switch (task.queries - j) {
-      case 1: WeightedValues<1>(rows, task.head_dim, weight, stride, load, to); break;
-      case 2: WeightedValues<2>(rows, task.head_dim, weight, stride, load, to); break;
-      case 3: WeightedValues<3>(rows, task.head_dim, weight, stride, load, to); break;
-      default: WeightedValues<4>(rows, task.head_dim, weight, stride, load, to); break;
+    int64_t weight_stride = stride;
+    if (scale != nullptr) {
+      for (int k = 0; k < queries; ++k) {
+        for (int32_t i = 0; i < rows; i += kLanes) {
+          hn::Store(hn::Mul(hn::LoadU(d, weight + k * stride + i), hn::Load(d, scale + i)), d,
+                    scaled + k * kPartRows + i);
+        }
+      }
+      weight = scaled;
+      weight_stride = kPartRows;
+    }
+    switch (queries) {
+      case 1: WeightedValues<1>(rows, task.head_dim, weight, weight_stride, load, to); break;
+      case 2: WeightedValues<2>(rows, task.head_dim, weight, weight_stride, load, to); break;
+      case 3: WeightedValues<3>(rows, task.head_dim, weight, weight_stride, load, to); break;
+      default: WeightedValues<4>(rows, task.head_dim, weight, weight_stride, load, to); break;
     }
   }
 }
 
-// Starts the machine's own reading ahead in a page.
-HWY_INLINE void PrefetchBeginning(const void* page) {
-  for (int line = 0; line < 4; ++line) __builtin_prefetch(static_cast<const char*>(page) + line * 64);
-}
+// Where the values of a part's rows lie, and after them what is read next.
+struct PartRows {
+  const char* at[kPartRows + kRowsAhead];
+  HWY_ALIGN float scale[kPartRows + kSlots];  // of int8 codes; 1 of numbers
+  bool packed[kPartRows];
+};
 
+// Of rows first .. first + count; next: the page whose keys come then.
 template <typename T, int kBits>
-void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* keys) {
-  const D d;
-  constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
-  const bool few = task.queries < kConvertQueries;
-  const bool convert = !std::is_same_v<T, float> && !few;
-  const bool direct = kBits == 8 && kLanes == kSlots && few;  // codes need not be expanded in memory
-  const int64_t elements = int64_t{task.head_dim} * kSlots;
-  auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
-  auto prefetch = [&](int32_t p) {
-    if (task.pages[p] == nullptr) return;
-    const auto* page = static_cast<const uint8_t*>(task.pages[p]);
-    if (packed(p)) page += task.packed_layout->key_codes + int64_t{task.halves[p] - 1} * task.head_dim * kSlots;
-    PrefetchBeginning(page);
-  };
-  // With an order, values are read here and there; so they are brought near as their keys pass, page by page.
-  const bool values_too = task.order != nullptr && task.out != nullptr;
-  auto prefetch_values = [&](int32_t p) {
-    const auto* page = static_cast<const char*>(task.pages[p]) + elements * sizeof(T);
-    for (size_t line = 0; line < elements * sizeof(T); line += 64) __builtin_prefetch(page + line, 0, 2);
-  };
-  for (int32_t p = first; p < end;) {
-    if (task.pages[p] == nullptr) {
-      ++p;
-      continue;
+HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count, int32_t next, PartRows& rows) {
+  for (int32_t i = 0; i < count;) {
+    const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
+    const int32_t row = slot % kSlots;
+    int32_t run = 1;  // rows that lie side by side
+    while (row + run < kSlots && i + run < count &&
+           (task.order == nullptr || task.order[first + i + run] == slot + run)) {
+      ++run;
     }
-    float* to = scores + int64_t{p - first} * kSlots;
-    int together = 0;
-    const bool of_packed = packed(p);
-    while (together < kPages && p + together < end && task.pages[p + together] != nullptr &&
-           packed(p + together) == of_packed) {
-      ++together;
-    }
-    if (together < kPages || (of_packed && !direct)) together = 1;
-    p += together;
-    const void* const* pages = task.pages + (p - together);
-    if constexpr (kBits == 8 && kLanes == kSlots) {
-      if (of_packed && direct) {
-        for (int32_t next = p; next < end && next < p + kPages; ++next) {
-          if (task.pages[next] == nullptr) continue;
-          const auto* page = static_cast<const uint8_t*>(task.pages[next]);
-          if (packed(next))
-            page += task.packed_layout->key_codes + int64_t{task.halves[next] - 1} * task.head_dim * kSlots;
-          for (int line = 0; line < task.head_dim * kSlots; line += 64) __builtin_prefetch(page + line);
-        }
-        const uint8_t* halves = task.halves + (p - together);
-        if (together == kPages) {
-          Int8PageScores<kPages>(task, pages, halves, to, stride);
-        } else {
-          Int8PageScores<1>(task, pages, halves, to, stride);
-        }
-        continue;
-      }
-    }
-    auto score = [&](auto keys_of) {
-      if (together == kPages) {
-        PageScores<kPages>(task, keys_of, to, stride);
-      } else {
-        PageScores<1>(task, keys_of, to, stride);
-      }
-    };
-    if (values_too && !of_packed) {
-      for (int32_t k = p - together; k < p; ++k) prefetch_values(k);
-    }
-    const float* converted[kPages];
-    if (convert || of_packed) {
-      for (int k = 0; k < together; ++k) {
-        float* expanded = keys + k * elements;
-        converted[k] = expanded;
-        if (of_packed) {
-          UnpackKeys<kBits == 0 ? 8 : kBits>(task, static_cast<const uint8_t*>(pages[0]), task.halves[p - 1] - 1, keys);
-        } else {
-          const T* page = static_cast<const T*>(pages[k]);
-          for (int64_t i = 0; i < elements; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
+    const auto* page = static_cast<const char*>(task.pages[slot / kSlots]);
+    const int half = kBits != 0 ? task.halves[slot / kSlots] : 0;
+    int64_t row_bytes = task.head_dim * sizeof(T);
+    const char* values = page + (kSlots + row) * row_bytes;
+    if constexpr (kBits != 0) {
+      if (half != 0) {
+        const int in_page = (half - 1) * kSlots + row;
+        row_bytes = task.head_dim * kBits / 8;
+        values = page + task.packed_layout->value_codes + in_page * row_bytes;
+        if constexpr (kBits == 8) {
+          LoadHalves(reinterpret_cast<const uint8_t*>(page) + task.packed_layout->value_scales + in_page * 2, run,
+                     rows.scale + i);
         }
       }
-      score(static_cast<const float* const*>(converted));
-      continue;
     }
-    for (int32_t next = p; next < end && next < p + kPages; ++next) prefetch(next);
-    const T* keys_of[kPages];
-    for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
-    score(static_cast<const T* const*>(keys_of));
+    for (int32_t k = 0; k < run; ++k) {
+      rows.at[i + k] = values + k * row_bytes;
+      if constexpr (kBits != 0) rows.packed[i + k] = half != 0;
+      if (kBits == 8 && half == 0) rows.scale[i + k] = 1;
+    }
+    i += run;
+  }
+  if constexpr (kBits == 8) {
+    for (int32_t i = count; i < kPartRows; ++i) rows.scale[i] = 1;
+  }
+  const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+  for (int32_t i = 0; i < kRowsAhead; i += kSlots) {
+    const int32_t page = next + i / kSlots;
+    const char* keys = page < pages ? KeysOf<kBits>(task, page) : nullptr;
+    int64_t row_bytes =
+        task.head_dim * (kBits != 0 && keys != nullptr && task.halves[page] != 0 ? kBits / 8.0 : sizeof(T));
+    if (keys == nullptr) {
+      keys = rows.at[count - 1];
+      row_bytes = 0;
+    }
+    for (int k = 0; k < kSlots; ++k) rows.at[count + i + k] = keys + k * row_bytes;
   }
 }
 
 // Scores in the places of the part's weights [queries][stride] become weights exp(score - maximum), their sums and
 // maxima and the weighted values go to `partial`.
 template <typename T, int kBits>
-void FoldPart(const AttentionTask& task, int32_t part, float* weights, int64_t stride, float* values, float* partial) {
+void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weights, int64_t stride, float* values,
+              float* partial) {
   const D d;
   const int head_dim = task.head_dim;
   const int32_t first = part * kPartRows;
   const int32_t rows = task.rows - first < kPartRows ? task.rows - first : kPartRows;
+  auto seen = [&](int j) {
+    const int32_t visible = task.visible[j] - first;
+    return visible < 0 ? 0 : visible > rows ? rows : visible;
+  };
   int32_t most = 0;  // rows that some query sees
+  for (int j = 0; j < task.queries; ++j) most = seen(j) > most ? seen(j) : most;
+  PartRows place;
+  if (most > 0 && task.out != nullptr) FindRows<T, kBits>(task, first, most, next, place);
+  const bool few = task.queries < kConvertQueries;
+  const int64_t row_bytes = kBits == 0 ? head_dim * sizeof(T) : head_dim * kBits / 8;
+  int32_t asked = few && task.out != nullptr ? 0 : kRowsAhead;  // rows
+  const int32_t ask = (kRowsAhead + task.queries * kSlots - 1) / (task.queries * kSlots);
+  auto meanwhile = [&](int32_t) {
+    for (const int32_t end = asked + ask; asked < end && asked < most && asked < kRowsAhead; ++asked) {
+      PrefetchLines(place.at[asked], row_bytes);
+    }
+  };
   for (int j = 0; j < task.queries; ++j) {
     float* weight = weights + j * stride;
-    int32_t visible = task.visible[j] - first;
-    visible = visible < 0 ? 0 : visible > rows ? rows : visible;
-    most = visible > most ? visible : most;
+    const int32_t visible = seen(j);
     float* ends = partial + j * PartialFloats(head_dim) + head_dim;
     ends[0] = visible > 0 ? MaximumOf(weight, visible) : -hwy::HighestValue<float>();
-    ends[1] = visible > 0 ? ExpAndSumFrom(weight, visible, ends[0]) : 0.0f;
+    ends[1] = visible > 0 ? ExpAndSumFrom(weight, visible, ends[0], meanwhile) : 0.0f;
     for (int32_t i = visible; i < rows; ++i) weight[i] = 0;  // a zero weight leaves a sum as it is, bit for bit
   }
   if (task.out == nullptr) return;
 
-  constexpr int kAhead = 8;  // rows on their way from memory
-  const T* row[kPartRows + kAhead];
-  auto find = [&](int32_t i) {
-    const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
-    return static_cast<const T*>(task.pages[slot / kSlots]) + static_cast<int64_t>(kSlots + slot % kSlots) * head_dim;
-  };
-  if (kBits == 0 && (std::is_same_v<T, float> || task.queries < kConvertQueries)) {
-    for (int32_t i = 0; i < most; ++i) row[i] = find(i);
-    if (task.order == nullptr || most == 0) {
-      WeightedValuesOfAll(
-          task, most, weights, stride, [&](int32_t i, int c) { return LoadElements(D(), row[i] + c); }, partial);
-      return;
-    }
-    // Rows lie here and there, and the machine reads nothing ahead by itself.
-    for (int i = 0; i < kAhead; ++i) row[most + i] = row[most - 1];
+  const float* scale = kBits == 8 ? place.scale : nullptr;
+  auto numbers = [&](int32_t i, int c) { return LoadElements(d, reinterpret_cast<const T*>(place.at[i]) + c); };
+  if (few && (kBits == 0 || kBits == 8)) {
+    constexpr int kOfLine = kLine / sizeof(T);
     auto load = [&](int32_t i, int c) {
-      __builtin_prefetch(row[i + kAhead] + c);
-      return LoadElements(D(), row[i] + c);
+      if constexpr (kBits == 8) {
+        if (place.packed[i]) {
+          if (c % kLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c);
+          return LoadCodes<8>(reinterpret_cast<const uint8_t*>(place.at[i]) + c, 0);
+        }
+      }
+      if (c % kOfLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c * sizeof(T));
+      return numbers(i, c);
     };
-    WeightedValuesOfAll(task, most, weights, stride, load, partial);
+    WeightedValuesOfAll(task, most, weights, stride, scale, load, partial);
     return;
   }
-  if constexpr (kBits == 8) {
-    if (task.queries < kConvertQueries && AllPacked(task, first, most)) {
-      const uint8_t* codes[kPartRows];
-      float scale[kPartRows];
-      for (int32_t i = 0; i < most; ++i) FindInt8Values(task, task.order[first + i], &codes[i], &scale[i]);
-      WeightedValuesOfAll(
-          task, most, weights, stride,
-          [&](int32_t i, int c) { return hn::Mul(LoadCodes<8>(codes[i] + c, 0), hn::Set(D(), scale[i])); }, partial);
-      return;
-    }
+  if (kBits == 0 && std::is_same_v<T, float>) {
+    WeightedValuesOfAll(task, most, weights, stride, scale, numbers, partial);
+    return;
   }
   for (int32_t i = 0; i < most; ++i) {
+    if (few) PrefetchLines(place.at[i + kRowsAhead], row_bytes);
     float* to = values + int64_t{i} * head_dim;
-    if constexpr (kBits != 0) {
-      const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
-      if (const int half = task.halves[slot / kSlots]; half != 0) {
+    if constexpr (kBits == 8) {
+      if (place.packed[i]) {
+        const auto* codes = reinterpret_cast<const uint8_t*>(place.at[i]);
+        for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(LoadCodes<8>(codes + c, 0), d, to + c);
+        continue;
+      }
+    } else if constexpr (kBits != 0) {
+      if (place.packed[i]) {
+        const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
         const PackedValues<kBits> packed(task, static_cast<const uint8_t*>(task.pages[slot / kSlots]),
-                                         (half - 1) * kSlots + slot % kSlots);
+                                         (task.halves[slot / kSlots] - 1) * kSlots + slot % kSlots);
         for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(packed.Load(c), d, to + c);
         continue;
       }
     }
-    const T* from = find(i);
-    for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(LoadElements(d, from + c), d, to + c);
+    for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(numbers(i, c), d, to + c);
   }
   WeightedValuesOfAll(
-      task, most, weights, stride, [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i} * head_dim + c); },
-      partial);
+      task, most, weights, stride, scale,
+      [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i} * head_dim + c); }, partial);
 }
 
 // One more part into the sums of what came before it.
@@ -383,20 +301,26 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
+// order[0 .. kSlots) are slots side by side.
+HWY_INLINE bool Beside(const int32_t* order) {
+  const hn::RebindToSigned<D> di;
+  bool beside = true;
+  for (int part = 0; part < kSlots && beside; part += kLanes) {
+    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
+  }
+  return beside;
+}
+
 // Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
 // Most rows lie beside their neighbours.
 template <int kQueries>
 void AddToColumns(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
                   int32_t end, float* const* columns) {
   const D d;
-  const hn::RebindToSigned<D> di;
   for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
     const int32_t count = end - k < kSlots ? end - k : kSlots;
     const int32_t slot = order != nullptr ? order[k] : k;
-    bool beside = count == kSlots;
-    for (int part = 0; part < kSlots && beside && order != nullptr; part += kLanes) {
-      beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + k + part), hn::Iota(di, slot + part)));
-    }
+    const bool beside = count == kSlots && (order == nullptr || Beside(order + k));
     for (int j = 0; j < kQueries; ++j) {
       const float* weight = weights + j * stride;
       float* column = columns[j];
@@ -456,10 +380,10 @@ void MergePartsImpl(const AttentionTask& task, const float* partials, const floa
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
-// `rows`: kPartRows * head_dim floats.
+// next: the page whose keys are read after this. `rows`: kPartRows * head_dim floats.
 template <typename T, int kBits>
-void AttendPart(const AttentionTask& task, int32_t part, const float* scores, float* weights, int64_t stride,
-                float* rows, float* partial) {
+void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
+                int64_t stride, float* rows, float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
   if (task.column_sums != nullptr && task.queries <= kQueryTile) {  // they are far, and needed when all parts are done
     for (int j = 0; j < task.queries; ++j) {
@@ -469,21 +393,28 @@ void AttendPart(const AttentionTask& task, int32_t part, const float* scores, fl
     }
   }
   if (task.order == nullptr) {
-    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, weights, stride, rows);
+    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, rows);
+    next += kPagesAhead;
   } else {
-    for (int j = 0; j < task.queries; ++j) {
-      const float* from = scores + j * SlotFloats(task.slots);
-      const int32_t* order = task.order + first;
-      float* to = weights + j * stride;
-      const D d;
-      const hn::RebindToSigned<D> di;
-      int32_t i = 0;
-      for (; i + kLanes <= end - first; i += kLanes)
-        hn::StoreU(hn::GatherIndex(d, from, hn::LoadU(di, order + i)), d, to + i);
-      for (; i < end - first; ++i) to[i] = from[order[i]];
+    const D d;
+    const hn::RebindToSigned<D> di;
+    const int64_t slots = SlotFloats(task.slots);
+    for (int32_t i = first; i < end; i += kSlots) {
+      const int32_t* order = task.order + i;
+      const int32_t count = end - i < kSlots ? end - i : kSlots;
+      const bool whole = count == kSlots, beside = whole && Beside(order);
+      for (int j = 0; j < task.queries; ++j) {
+        const float* from = scores + j * slots;
+        float* to = weights + j * stride + i - first;
+        for (int k = 0; k < kSlots && whole; k += kLanes) {
+          hn::StoreU(beside ? hn::LoadU(d, from + order[0] + k) : hn::GatherIndex(d, from, hn::LoadU(di, order + k)), d,
+                     to + k);
+        }
+        for (int k = 0; k < count && !whole; ++k) to[k] = from[order[k]];
+      }
     }
   }
-  FoldPart<T, kBits>(task, part, weights, stride, rows, partial);
+  FoldPart<T, kBits>(task, part, next, weights, stride, rows, partial);
 }
 
 template <typename T, int kBits>
@@ -502,14 +433,15 @@ void AttendAll(const AttentionTask& task, float* scratch) {
       const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
       const int32_t end = needed < pages ? needed : pages;
       if (end > scored) {
-        ScorePages<T, kBits>(task, scored, end, scratch + at.scores + int64_t{scored} * kSlots, SlotFloats(task.slots),
-                             scratch + at.rows);
+        ScorePages<T, kBits>(task, scored, end, end, scratch + at.scores + int64_t{scored} * kSlots,
+                             SlotFloats(task.slots), scratch + at.rows);
         scored = end;
       }
     }
     // Weights that nobody wants, and sums that are merged at once, stay in one place.
     float* partial = partials + (keep ? part * floats : 0);
-    AttendPart<T, kBits>(task, part, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0),
+    const int32_t next = task.order != nullptr ? scored + kPagesAhead : (part + 1) * (kPartRows / kSlots);
+    AttendPart<T, kBits>(task, part, next, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0),
                          keep ? int64_t{parts} * kPartRows : kPartRows, scratch + at.rows, partial);
     MergePart(task, part == 0, partial, sums);
   }
@@ -537,17 +469,17 @@ void AttendImpl(const AttentionTask& task, float* scratch) {
 template <typename T>
 void ScorePagesImpl(const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
   WithBits(task, [&](auto bits) {
-    ScorePages<T, bits>(task, first, end, scores + int64_t{first} * kSlots, SlotFloats(task.slots), scratch);
+    ScorePages<T, bits>(task, first, end, end, scores + int64_t{first} * kSlots, SlotFloats(task.slots), scratch);
   });
 }
 
 template <typename T>
-void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores, float* weights, float* partial,
-                    float* scratch) {
+void AttendPartImpl(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
+                    float* partial, float* scratch) {
   float* rows = scratch + int64_t{task.queries} * kPartRows;
   const int64_t stride = weights == nullptr ? kPartRows : int64_t{PartsOf(task.rows)} * kPartRows;
   weights = weights == nullptr ? scratch : weights + int64_t{part} * kPartRows;
-  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, weights, stride, rows, partial); });
+  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, next, scores, weights, stride, rows, partial); });
 }
 
 }  // namespace

@@ -1,0 +1,203 @@
+// Scores of pages' keys. Included by attention_kernels.cc only, compiled with TIDEPOOL_ISA.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SCORES_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SCORES_H_
+
+#include <cstdint>
+#include <type_traits>
+
+#include "hwy/highway.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/attention_elements.h"
+
+namespace tidepool::TIDEPOOL_ISA {
+namespace {
+
+constexpr int kQueryTile = 4;  // queries that share one load of a key or value
+// Vectors that are worked on together, so that each of kQueryTile queries has sums that do not wait for each other, as
+// many as there are registers for.
+constexpr int kTogether = kLanes == kSlots ? 4 : 2;
+constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
+
+// Memory is slower than what is done with it, and the machine reads ahead too late, and only within a page. So with
+// each line that is worked on one is asked for that is needed so much later, never many at once, which would have to
+// wait.
+constexpr int kPagesAhead = 4;
+constexpr int kRowsAhead = kPagesAhead * kSlots;
+constexpr int kLine = 64;  // bytes
+
+HWY_INLINE void PrefetchLines(const char* from, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(from + line);
+}
+
+// Scores of kTile queries for kVectors vectors of slots. load(v, c): channel c of the v-th.
+template <int kTile, int kVectors, typename Load>
+HWY_INLINE void SlotScores(const Load& load, int head_dim, const float* const* q, float scale, float* const* scores) {
+  const D d;
+  V sum[kTile][kVectors];
+  for (int j = 0; j < kTile; ++j) {
+    for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
+  }
+  for (int c = 0; c < head_dim; ++c) {
+    V keys[kVectors];
+    for (int v = 0; v < kVectors; ++v) keys[v] = load(v, c);
+    for (int j = 0; j < kTile; ++j) {
+      const V query = hn::Set(d, q[j][c]);
+      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(query, keys[v], sum[j][v]);
+    }
+  }
+  for (int j = 0; j < kTile; ++j) {
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(hn::Mul(sum[j][v], hn::Set(d, scale)), d, scores[j] + v * kLanes);
+    }
+  }
+}
+
+template <int kVectors, typename Load>
+HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, float* scores, int64_t stride) {
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    float* to[kQueryTile];
+    for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
+    switch (task.queries - j) {
+      case 1: SlotScores<1, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      case 2: SlotScores<2, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      case 3: SlotScores<3, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      default: SlotScores<4, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+    }
+  }
+}
+
+// Of whole pages. ahead: the keys that are asked for while these are worked on, as many; null without kAhead.
+template <int kPages, bool kAhead, typename K>
+HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, const char* const* ahead, float* scores,
+                           int64_t stride) {
+  const D d;
+  constexpr int kChannels = kLine / (kSlots * sizeof(K));  // of a line
+  if constexpr (kLanes == kSlots) {
+    auto load = [&](int v, int c) {
+      if (kAhead && c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
+      return LoadElements(d, pages[v] + c * kSlots);
+    };
+    SlotScoresOfAll<kPages>(task, load, scores, stride);
+  } else {
+    static_assert(kPages == 1);
+    for (int part = 0; part < kSlots; part += kTogether * kLanes) {
+      const K* key = pages[0] + part;
+      auto load = [&](int v, int c) {
+        if (kAhead && v == 0 && part == 0 && c % kChannels == 0) __builtin_prefetch(ahead[0] + c / kChannels * kLine);
+        return LoadElements(d, key + v * kLanes + c * kSlots);
+      };
+      SlotScoresOfAll<kTogether>(task, load, scores + part, stride);
+    }
+  }
+}
+
+// Of halves of int8 pages: a vector holds a half's slots.
+template <int kHalves>
+HWY_INLINE void Int8PageScores(const AttentionTask& task, const void* const* pages, const uint8_t* halves,
+                               const char* const* ahead, float* scores, int64_t stride) {
+  const D d;
+  const uint8_t* codes[kHalves];
+  V scale[kHalves];
+  for (int v = 0; v < kHalves; ++v) {
+    const auto* page = static_cast<const uint8_t*>(pages[v]);
+    const int half = halves[v] - 1;
+    codes[v] = page + task.packed_layout->key_codes + int64_t{half} * task.head_dim * kSlots;
+    scale[v] = LoadElements(d, reinterpret_cast<const hwy::float16_t*>(page) + half * kSlots);
+  }
+  constexpr int kChannels = kLine / kSlots;  // of a line
+  auto load = [&](int v, int c) {
+    if (c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
+    return hn::Mul(LoadCodes<8>(codes[v] + c * kSlots, 0), scale[v]);
+  };
+  SlotScoresOfAll<kHalves>(task, load, scores, stride);
+}
+
+// The keys of a page, or of half of a packed page; null: no row lies there.
+template <int kBits>
+HWY_INLINE const char* KeysOf(const AttentionTask& task, int32_t page) {
+  const auto* keys = static_cast<const char*>(task.pages[page]);
+  if (kBits == 0 || keys == nullptr || task.halves[page] == 0) return keys;
+  return keys + task.packed_layout->key_codes + int64_t{task.halves[page] - 1} * task.head_dim * 2 * kBits;
+}
+
+// Of pages [first, end). next: the page whose keys are read after those.
+template <typename T, int kBits>
+void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t next, float* scores, int64_t stride,
+                float* keys) {
+  const D d;
+  constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
+  const bool few = task.queries < kConvertQueries;
+  const bool convert = !std::is_same_v<T, float> && !few;
+  const bool direct = kBits == 8 && kLanes == kSlots && few;  // codes need not be expanded in memory
+  const int64_t elements = int64_t{task.head_dim} * kSlots;
+  const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+  auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
+  // The keys that are read kPagesAhead pages after those of p; there may be none.
+  auto ahead_of = [&](int32_t p) {
+    const int32_t later = p + kPagesAhead < end ? p + kPagesAhead : p + kPagesAhead - end + next;
+    const char* ahead = later < pages_end ? KeysOf<kBits>(task, later) : nullptr;
+    return ahead != nullptr ? ahead : KeysOf<kBits>(task, p);
+  };
+  for (int32_t p = first; p < end;) {
+    if (task.pages[p] == nullptr) {
+      ++p;
+      continue;
+    }
+    float* to = scores + int64_t{p - first} * kSlots;
+    int together = 0;
+    const bool of_packed = packed(p);
+    while (together < kPages && p + together < end && task.pages[p + together] != nullptr &&
+           packed(p + together) == of_packed) {
+      ++together;
+    }
+    if (together < kPages || (of_packed && !direct)) together = 1;
+    const char* ahead[kPages];
+    for (int k = 0; k < together; ++k) ahead[k] = ahead_of(p + k);
+    p += together;
+    const void* const* pages = task.pages + (p - together);
+    if constexpr (kBits == 8 && kLanes == kSlots) {
+      if (of_packed && direct) {
+        const uint8_t* halves = task.halves + (p - together);
+        if (together == kPages) {
+          Int8PageScores<kPages>(task, pages, halves, ahead, to, stride);
+        } else {
+          Int8PageScores<1>(task, pages, halves, ahead, to, stride);
+        }
+        continue;
+      }
+    }
+    if (convert || of_packed) {
+      const float* converted[kPages];
+      for (int k = 0; k < together; ++k) {
+        float* expanded = keys + k * elements;
+        converted[k] = expanded;
+        if (of_packed) {
+          const auto* page = static_cast<const uint8_t*>(pages[0]);
+          if (few) PrefetchLines(ahead[0], elements * CodeBits(task.packed) / 8);
+          UnpackKeys<kBits == 0 ? 8 : kBits>(task, page, task.halves[p - 1] - 1, keys);
+        } else {
+          const T* page = static_cast<const T*>(pages[k]);
+          for (int64_t i = 0; i < elements; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
+        }
+      }
+      if (together == kPages) {
+        PageScores<kPages, false>(task, converted, nullptr, to, stride);
+      } else {
+        PageScores<1, false>(task, converted, nullptr, to, stride);
+      }
+      continue;
+    }
+    const T* keys_of[kPages];
+    for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
+    if (together == kPages) {
+      PageScores<kPages, true>(task, keys_of, ahead, to, stride);
+    } else {
+      PageScores<1, true>(task, keys_of, ahead, to, stride);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tidepool::TIDEPOOL_ISA
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SCORES_H_
