@@ -68,6 +68,8 @@ class StepHook {
   // A slice of one token has attended with a kv head, whose rows may still be near: on whichever thread that was, for
   // different heads at once, before AfterAttention. Not every backend calls it.
   virtual void AfterHead(int layer, int slice, int kv_head) {}
+  // AfterHead of that slice may come later, beside the layers to come, before the step is over.
+  virtual bool AfterHeadMayBeLate(int slice) const { return false; }
 
   // It is called in its place: this step's attention shall see what it does. Else a backend may call BeforeAttention,
   // BeforeHead of the busy heads and AfterAttention of all layers, in their order, after the step.

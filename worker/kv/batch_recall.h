@@ -63,6 +63,8 @@ class BatchRecall : public StepHook {
   bool Busy(int slice, int kv_head) const override { return PassingUnit(slice, kv_head) >= 0; }
   void AfterAttention(int layer) override;
   void AfterHead(int layer, int slice, int kv_head) override;
+  // Nobody else changes the rows of a slice without recall.
+  bool AfterHeadMayBeLate(int slice) const override { return slices_[slice].recall == nullptr; }
   bool ActsInStep() const override;
   int QueriesRead(int slice) const override;
   // After it.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -73,6 +74,34 @@ TEST(ThreadTeamTest, AnotherThreadComesWhenThereIsTime) {
       while (!came) std::this_thread::yield();
     });
     EXPECT_TRUE(came);
+  }
+}
+
+TEST(ThreadTeamTest, AThreadThatWaitsDoesWhatIsLeft) {
+  ThreadTeam team(2);
+  std::atomic<bool> done{false};
+  const std::function<void(int64_t)> job = [&](int64_t argument) { done = argument == 7; };
+  team.Leave(job, 7);
+  // A thread that waits for its first region may sleep: it comes for this one, and does the job after it.
+  team.Run([](int) {});
+  while (!done) std::this_thread::yield();
+  team.FinishLeft();
+}
+
+TEST(ThreadTeamTest, WhatIsLeftIsDoneOnceBeforeFinishLeftReturns) {
+  for (int threads : {1, 2, 4}) {
+    ThreadTeam team(threads);
+    for (int round = 0; round < 200; ++round) {
+      int calls[8] = {};  // not atomic: FinishLeft orders them before what follows
+      const std::function<void(int64_t)> job = [&](int64_t argument) { ++calls[argument]; };
+      for (int i = 0; i < 8; ++i) {
+        team.ForEach(threads, 1, [&](int64_t begin, int64_t) {
+          if (begin == 0) team.Leave(job, i);
+        });
+      }
+      team.FinishLeft();
+      for (int i = 0; i < 8; ++i) EXPECT_EQ(calls[i], 1) << threads << " threads, job " << i;
+    }
   }
 }
 

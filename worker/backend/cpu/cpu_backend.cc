@@ -196,6 +196,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
   };
   auto bias = [](const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); };
 
+  attention_.Begin(slices, hook);
   for (int layer = 0; layer < config_.layers; ++layer) {
     const CpuLayerWeights& w = weights_.layers[layer];
     norm_rows(x, w.attention_norm);
@@ -206,7 +207,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     Rotate(layer, tokens);
     StoreNewRows(slices, layer);
     if (hook != nullptr) hook->BeforeAttention(layer, queries);
-    attention_.Run(slices, layer, q, attended, hook);
+    attention_.Run(layer, q, attended);
     if (hook != nullptr) hook->AfterAttention(layer);
     activations_.Set(attended, tokens, q_width, !w.output.is_float(), team_);
     const MatMulTask output[] = {{&w.output, nullptr, normed, width}};
@@ -225,6 +226,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     add_rows(normed);
   }
   Logits(slices);
+  attention_.Finish();
 }
 
 void CpuBackend::Logits(absl::Span<const StepSlice> slices) {

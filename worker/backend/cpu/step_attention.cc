@@ -35,29 +35,41 @@ StepAttention::StepAttention(const KvLayout& layout, int heads, const PageMemory
       scale_(1.0f / std::sqrt(static_cast<float>(layout.head_dim))),
       memory_(memory),
       layouts_(layouts),
-      team_(team) {
+      team_(team),
+      after_head_([this](int64_t head) {
+        const auto of_layer = static_cast<int64_t>(slices_.size()) * layout_.kv_heads;
+        hook_->AfterHead(static_cast<int>(head / of_layer), static_cast<int>(head % of_layer / layout_.kv_heads),
+                         static_cast<int>(head % layout_.kv_heads));
+      }) {
   for (int i = 0; i < team.size(); ++i) thread_scratch_.push_back(std::make_unique<FloatBuffer>());
 }
 
 int StepAttention::TileTokens() const { return std::clamp(kMostQueries / group_, 1, 16); }
 
-void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, StepHook* hook) {
+void StepAttention::Begin(absl::Span<const StepSlice> slices, StepHook* hook) {
+  slices_ = slices;
+  hook_ = hook;
+}
+
+void StepAttention::FindHeads(int layer) {
   now_.clear();
   prepare_.clear();
   next_prepare_ = 0;
+  int to_attend = 0;
   int64_t first_row = 0;
-  for (size_t i = 0; i < slices.size(); ++i) {
-    const auto count = static_cast<int64_t>(slices[i].tokens.size());
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    const auto count = static_cast<int64_t>(slices_[i].tokens.size());
     for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
       if (now_.size() == all_.size()) all_.push_back(std::make_unique<Head>());
       Head& head = *all_[now_.size()];
-      head.slice = &slices[i];
-      head.rows = &slices[i].rows->head(layer, kv_head);
+      head.slice = &slices_[i];
+      head.rows = &slices_[i].rows->head(layer, kv_head);
       head.slice_index = static_cast<int>(i);
       head.kv_head = kv_head;
       head.first_row = first_row;
-      head.busy = hook != nullptr && hook->Busy(head.slice_index, kv_head);
+      head.busy = hook_ != nullptr && hook_->Busy(head.slice_index, kv_head);
       head.split = count * group_ <= kMostQueries;
+      to_attend += count == 1;
       head.prepared.store(false, std::memory_order_relaxed);
       head.score_units = head.units = 0;
       head.next_score.store(0, std::memory_order_relaxed);
@@ -68,6 +80,7 @@ void StepAttention::FindHeads(absl::Span<const StepSlice> slices, int layer, Ste
     }
     first_row += count;
   }
+  to_attend_.store(to_attend, std::memory_order_relaxed);
   // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
   for (const bool busy : {true, false}) {
     for (Head* head : now_) {
@@ -174,8 +187,16 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   return true;
 }
 
-void StepAttention::Attended(const Head& head, int layer, StepHook* hook) {
-  if (hook != nullptr && head.slice->tokens.size() == 1) hook->AfterHead(layer, head.slice_index, head.kv_head);
+void StepAttention::Attended(const Head& head, int layer) {
+  if (hook_ == nullptr || head.slice->tokens.size() != 1) return;
+  // After the last head other threads would only wait.
+  const bool last = to_attend_.fetch_sub(1, std::memory_order_relaxed) == 1;
+  if (last && team_.size() > 1 && hook_->AfterHeadMayBeLate(head.slice_index)) {
+    const auto slices = static_cast<int64_t>(slices_.size());
+    team_.Leave(after_head_, (layer * slices + head.slice_index) * layout_.kv_heads + head.kv_head);
+  } else {
+    hook_->AfterHead(layer, head.slice_index, head.kv_head);
+  }
 }
 
 void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, float* out) {
@@ -218,10 +239,10 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
   }
 }
 
-void StepAttention::Work(int layer, int thread, const float* q, float* out, StepHook* hook) {
+void StepAttention::Work(int layer, int thread, const float* q, float* out) {
   for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
     Head& head = *prepare_[i];
-    if (hook != nullptr) hook->BeforeHead(layer, head.slice_index, head.kv_head);
+    if (hook_ != nullptr) hook_->BeforeHead(layer, head.slice_index, head.kv_head);
     Prepare(head, q, out);
     head.prepared.store(true, std::memory_order_release);
   }
@@ -231,13 +252,13 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out, Step
     if (head->whole) {
       const AttentionTask& task = head->task;
       Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(task).end));
-      Attended(*head, layer, hook);
+      Attended(*head, layer);
       continue;
     }
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
       if (head->split) {
         if (head->score_units > 0) ScoreFor(*head, unit, thread);
-        if (Part(*head, unit, thread)) Attended(*head, layer, hook);
+        if (Part(*head, unit, thread)) Attended(*head, layer);
       } else {
         Tile(*head, unit, thread, q, out);
       }
@@ -245,9 +266,9 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out, Step
   }
 }
 
-void StepAttention::Run(absl::Span<const StepSlice> slices, int layer, const float* q, float* out, StepHook* hook) {
-  FindHeads(slices, layer, hook);
-  team_.Run([&](int thread) { Work(layer, thread, q, out, hook); });
+void StepAttention::Run(int layer, const float* q, float* out) {
+  FindHeads(layer);
+  team_.Run([&](int thread) { Work(layer, thread, q, out); });
 }
 
 }  // namespace tidepool

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -27,8 +28,12 @@ class StepAttention {
   StepAttention(const KvLayout& layout, int heads, const PageMemory& memory, const std::vector<PackedPage>& layouts,
                 ThreadTeam& team);
 
-  // q, out: [tokens of all slices][heads][head_dim]. hook: may be null.
-  void Run(absl::Span<const StepSlice> slices, int layer, const float* q, float* out, StepHook* hook);
+  // Before a step's first layer. What is given must outlive the step; hook: may be null.
+  void Begin(absl::Span<const StepSlice> slices, StepHook* hook);
+  // q, out: [tokens of all slices][heads][head_dim].
+  void Run(int layer, const float* q, float* out);
+  // After a step's last layer: what the hook had to do after layers' last heads, and was left to threads that wait.
+  void Finish() { team_.FinishLeft(); }
 
  private:
   // Queries that go through rows together: of a tile, or of a head that is split by its rows.
@@ -61,15 +66,15 @@ class StepAttention {
     std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};
   };
 
-  void FindHeads(absl::Span<const StepSlice> slices, int layer, StepHook* hook);
-  void Work(int layer, int thread, const float* q, float* out, StepHook* hook);
+  void FindHeads(int layer);
+  void Work(int layer, int thread, const float* q, float* out);
   void Prepare(Head& head, const float* q, float* out);
   void Score(Head& head, int32_t unit, int thread);
   // What a part of an out-of-order head needs; waits for what others score.
   void ScoreFor(Head& head, int32_t part, int thread);
   // True: it was the head's last.
   bool Part(Head& head, int32_t unit, int thread);
-  static void Attended(const Head& head, int layer, StepHook* hook);
+  void Attended(const Head& head, int layer);
   void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
   int TileTokens() const;
 
@@ -82,9 +87,14 @@ class StepAttention {
   const std::vector<PackedPage>& layouts_;
   ThreadTeam& team_;
 
+  absl::Span<const StepSlice> slices_;
+  StepHook* hook_ = nullptr;
   std::vector<std::unique_ptr<Head>> all_;  // kept from layer to layer for their memory
   std::vector<Head*> now_, prepare_;        // this layer's: in the order of their work, of their preparation
   std::atomic<size_t> next_prepare_{0};
+  std::atomic<int> to_attend_{0};  // heads of one token
+  // What is left to the team: the hook's AfterHead, of a head by its number among those of all layers and slices.
+  const std::function<void(int64_t)> after_head_;
   FloatBuffer scratch_;
   std::vector<std::unique_ptr<FloatBuffer>> thread_scratch_;
 };

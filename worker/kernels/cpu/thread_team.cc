@@ -1,6 +1,7 @@
 #include "worker/kernels/cpu/thread_team.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/check.h"
 
@@ -9,6 +10,17 @@ namespace {
 
 // Some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice.
 constexpr int kSpins = 4000;
+
+template <typename Condition>
+void SpinUntil(const Condition& condition) {
+  for (int spins = 0; !condition(); ++spins) {
+    if (spins < kSpins) {
+      ThreadTeam::Pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
 
 }  // namespace
 
@@ -40,13 +52,7 @@ void ThreadTeam::Run(absl::FunctionRef<void(int)> body) {
     Member& member = members_[thread];
     uint64_t before = region - 1;
     if (member.settled.compare_exchange_strong(before, region)) continue;  // it has not come
-    for (int spins = 0; member.done.load(std::memory_order_acquire) != region; ++spins) {
-      if (spins < kSpins) {
-        Pause();
-      } else {
-        std::this_thread::yield();
-      }
-    }
+    SpinUntil([&] { return member.done.load(std::memory_order_acquire) == region; });
   }
 }
 
@@ -80,12 +86,41 @@ void ThreadTeam::ForEachInRuns(int64_t count, int64_t grain, absl::FunctionRef<v
   });
 }
 
+void ThreadTeam::Leave(absl::FunctionRef<void(int64_t)> job, int64_t argument) {
+  MutexLock lock(&left_mutex_);
+  left_.push_back({job, argument});
+  left_count_.store(static_cast<int32_t>(left_.size()), std::memory_order_release);
+}
+
+bool ThreadTeam::DoLeft() {
+  if (left_count_.load(std::memory_order_acquire) == 0) return false;
+  std::optional<LeftJob> next;
+  {
+    MutexLock lock(&left_mutex_);
+    if (left_.empty()) return false;
+    next.emplace(left_.back());  // what it is about is nearest
+    left_.pop_back();
+    left_running_.fetch_add(1, std::memory_order_relaxed);
+    left_count_.store(static_cast<int32_t>(left_.size()), std::memory_order_release);
+  }
+  next->job(next->argument);
+  left_running_.fetch_sub(1, std::memory_order_release);
+  return true;
+}
+
+void ThreadTeam::FinishLeft() {
+  while (DoLeft()) {
+  }
+  SpinUntil([&] { return left_running_.load(std::memory_order_acquire) == 0; });
+}
+
 void ThreadTeam::Work(int thread) {
   Member& me = members_[thread];
   uint64_t seen = 0;
   for (;;) {
     int spins = 0;
     while (region_.load() == seen) {
+      if (DoLeft()) continue;
       if (++spins < kSpins) {
         Pause();
         continue;

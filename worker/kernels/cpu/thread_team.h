@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "base/mutex.h"
 
@@ -35,6 +36,12 @@ class ThreadTeam {
   // from its beginning, and then helps with the others'.
   void ForEachInRuns(int64_t count, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body);
 
+  // Leaves job(argument) to a thread that waits for a region: the regions to come go on meanwhile, with the threads
+  // that are free. `job` must live until FinishLeft. From any thread.
+  void Leave(absl::FunctionRef<void(int64_t)> job, int64_t argument);
+  // Does what nobody has begun, and waits for the rest. By the caller of Run, between regions.
+  void FinishLeft();
+
   // A moment of a thread that waits for another.
   static void Pause() {
 #if defined(__x86_64__)
@@ -50,7 +57,13 @@ class ThreadTeam {
     std::atomic<uint64_t> done{0};  // the newest region whose body it has called
     std::atomic<int64_t> next{0};   // ForEachInRuns: of its share, what is handed out next
   };
+  struct LeftJob {
+    absl::FunctionRef<void(int64_t)> job;
+    int64_t argument;
+  };
   void Work(int thread);
+  // Does a job that was left; false: there is none.
+  bool DoLeft();
 
   const int size_;
   std::atomic<uint64_t> region_{0};  // the newest one's number
@@ -59,8 +72,12 @@ class ThreadTeam {
   const absl::FunctionRef<void(int)>* body_ = nullptr;  // of the region; for those who have joined it
   Mutex mutex_;
   CondVar wake_;
-  std::vector<Member> members_;       // by thread
-  std::vector<std::thread> threads_;  // but the caller
+  Mutex left_mutex_;
+  std::vector<LeftJob> left_ ABSL_GUARDED_BY(left_mutex_);
+  std::atomic<int32_t> left_count_{0};    // of left_; a job is counted as running before it is off
+  std::atomic<int32_t> left_running_{0};  // taken from it and not done
+  std::vector<Member> members_;           // by thread
+  std::vector<std::thread> threads_;      // but the caller
 };
 
 }  // namespace tidepool
