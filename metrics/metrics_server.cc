@@ -9,11 +9,16 @@
 
 namespace tidepool {
 
-absl::Status CheckMetricsAddress(const std::string& address) {
+absl::Status CheckMetricsAddress(const std::string& address, bool elsewhere) {
   if (address.empty()) return absl::OkStatus();
-  if (address.rfind("unix:", 0) != 0 && CheckListenAddress(address, /*insecure=*/true).ok()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("metrics_address: '", address, "' is not host:port with a port of 0 to 65535"));
+  if (address.rfind("unix:", 0) == 0 || !CheckListenAddress(address, /*elsewhere=*/true).ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics_address: '", address, "' is not host:port with a port of 0 to 65535"));
+  }
+  if (CheckListenAddress(address, elsewhere).ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("metrics_address: '", address,
+                                                 "' is not a loopback address, and whoever reaches it may read the "
+                                                 "metrics: give --metrics-insecure, or --insecure"));
 }
 
 MetricsServer::MetricsServer(std::unique_ptr<PageServer> server) : server_(std::move(server)) {}
@@ -21,7 +26,7 @@ MetricsServer::~MetricsServer() = default;
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& address,
                                                                     std::vector<MetricsSource> sources) {
-  TP_RETURN_IF_ERROR(CheckMetricsAddress(address));
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(address, /*elsewhere=*/true));
   if (address.empty()) return absl::InvalidArgumentError("metrics_address: is empty");
   const auto text = [sources = std::move(sources)] {
     MetricsPage page;

@@ -14,13 +14,14 @@ namespace tidepool {
 
 class PageServer;  // metrics/page_server.h
 
-// host:port with port 0 to 65535; empty is fine, too: no metrics. InvalidArgument naming metrics_address.
-absl::Status CheckMetricsAddress(const std::string& address);
+// host:port with port 0 to 65535; empty is fine, too: no metrics. Whoever reaches it may read them: `elsewhere` says
+// that other machines may. InvalidArgument naming metrics_address and what to give.
+absl::Status CheckMetricsAddress(const std::string& address, bool elsewhere);
 
 class MetricsServer {
  public:
-  // Port 0: any free one. What `sources` use outlives the server; its thread calls them. InvalidArgument as
-  // CheckMetricsAddress, Unavailable when it cannot listen there.
+  // Port 0: any free one; of any address. What `sources` use outlives the server; its thread calls them.
+  // InvalidArgument as CheckMetricsAddress, Unavailable when it cannot listen there.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& address,
                                                               std::vector<MetricsSource> sources);
   // Connections are closed as they are.

@@ -30,6 +30,8 @@ ABSL_FLAG(absl::Duration, slow_tier_retry, absl::Seconds(5),
 ABSL_FLAG(int, threads, 4, "threads that may wait for the disk: 1 to 64");
 ABSL_FLAG(std::string, metrics_address, "",
           "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(bool, metrics_insecure, false,
+          "--metrics-address may be one that other machines reach: whoever does may read the metrics");
 ABSL_FLAG(std::string, flags_file, "", "file of flags, one --name=value a line, # begins a comment; later flags win");
 ABSL_FLAG(
     bool, validate_config, false,
@@ -90,6 +92,7 @@ int main(int argc, char** argv) {
   options.security = tidepool::ServerSecurityFromFlags();
   options.threads = absl::GetFlag(FLAGS_threads);
   options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  options.metrics_insecure = absl::GetFlag(FLAGS_metrics_insecure);
   options.pod_name = absl::GetFlag(FLAGS_pod_name);
   if (const std::string peers = absl::GetFlag(FLAGS_peers); !peers.empty()) {
     absl::StatusOr<tidepool::PodList> list = tidepool::ParsePodList("--peers", peers);

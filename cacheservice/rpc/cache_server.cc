@@ -50,7 +50,8 @@ absl::Status CheckOptions(const CacheServerOptions& options) {
   if (options.staging_bytes < (int64_t{1} << 20)) {
     return absl::InvalidArgumentError(absl::StrCat("staging_bytes: ", options.staging_bytes, ", at least 1 MiB"));
   }
-  TP_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
+  TP_RETURN_IF_ERROR(
+      CheckMetricsAddress(options.metrics_address, options.metrics_insecure || options.security.insecure));
   return options.cache.Validate();
 }
 

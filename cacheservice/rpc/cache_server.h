@@ -23,8 +23,9 @@ struct CacheServerOptions {
   std::string pod_name;  // among several; empty: one that belongs to the data directory
   PodList peers;         // where Drain copies to, this pod itself may be among them; empty: nowhere
   CacheOptions cache;
-  std::string metrics_address;   // as MetricsServer::Start; empty: no metrics
-  std::vector<FlagFacts> flags;  // what GetConfig shows
+  std::string metrics_address;    // as MetricsServer::Start; empty: no metrics
+  bool metrics_insecure = false;  // it may be reached from other machines, as with security.insecure
+  std::vector<FlagFacts> flags;   // what GetConfig shows
 };
 
 // What Start checks before it touches the data directory. InvalidArgument naming the option.

@@ -109,6 +109,18 @@ TEST(MetricsServerTest, ABadAddressIsRefusedByName) {
   }
 }
 
+TEST(MetricsServerTest, AnAddressThatOthersReachIsRefusedUnlessItIsAskedFor) {
+  for (const char* address : {"0.0.0.0:9464", "[::]:9464", "10.0.0.1:0", "host:1"}) {
+    EXPECT_THAT(std::string(CheckMetricsAddress(address, /*elsewhere=*/false).message()),
+                HasSubstr("--metrics-insecure"))
+        << address;
+    EXPECT_TRUE(CheckMetricsAddress(address, /*elsewhere=*/true).ok()) << address;
+  }
+  for (const char* address : {"", "127.0.0.1:0", "localhost:9464", "[::1]:9464"}) {
+    EXPECT_TRUE(CheckMetricsAddress(address, /*elsewhere=*/false).ok()) << address;
+  }
+}
+
 TEST(MetricsServerTest, AnAddressThatIsTakenIsUnavailable) {
   const auto server = Serve({});
   const absl::Status status = MetricsServer::Start(server->address(), {}).status();

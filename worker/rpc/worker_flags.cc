@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/status_macros.h"
 #include "metrics/metrics_server.h"
+#include "security/rpc/server_flags.h"
 #include "worker/rpc/worker_page.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required");
@@ -40,6 +41,8 @@ ABSL_FLAG(std::string, policies, "",
           "JSON file of named combinations of policy stages, offered beside the presets: docs/policies.md");
 ABSL_FLAG(std::string, metrics_address, "",
           "host:port of GET /metrics for Prometheus, plain HTTP (port 0: any free one); empty: none");
+ABSL_FLAG(bool, metrics_insecure, false,
+          "--metrics-address may be one that other machines reach: whoever does may read the metrics");
 ABSL_FLAG(std::string, page_address, "",
           "loopback host:port of a web page that shows what the worker does (port 0: any free one); empty: none");
 ABSL_FLAG(
@@ -59,7 +62,8 @@ ABSL_FLAG(std::string, port_file, "", "file that gets the port, in decimal, when
 namespace tidepool {
 
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
-  TP_RETURN_IF_ERROR(CheckMetricsAddress(absl::GetFlag(FLAGS_metrics_address)));
+  TP_RETURN_IF_ERROR(CheckMetricsAddress(absl::GetFlag(FLAGS_metrics_address),
+                                         absl::GetFlag(FLAGS_metrics_insecure) || ServerSecurityFromFlags().insecure));
   TP_RETURN_IF_ERROR(CheckPageAddress(absl::GetFlag(FLAGS_page_address)));
   if (const int seconds = absl::GetFlag(FLAGS_drain_time); seconds < 0 || seconds > 86'400) {
     return absl::InvalidArgumentError(absl::StrCat("--drain-time: ", seconds, " is not in 0 to 86400"));
