@@ -174,7 +174,7 @@ Explanation Explain(const v1::ListBlockKeysResponse& keys, const Answers& answer
       broken = "missing";
     }
   }
-  if (keys.compute_seconds() > 0 && keys.load_seconds() > 0) {
+  if (result.hit_tokens > 0 && keys.compute_seconds() > 0 && keys.load_seconds() > 0) {
     result.loading = absl::StrFormat(
         "of the usable blocks takes the worker %.3g s lately, computing them %.3g s: %s", keys.load_seconds(),
         keys.compute_seconds(), keys.loads() ? "they are loaded" : "they are COMPUTED, and loading tried again later");

@@ -26,7 +26,8 @@ struct Explanation {
   int64_t prompt_tokens = 0;
   int64_t hit_tokens = 0;
   std::string closest;  // about the session that begins alike; empty: there is none
-  std::string loading;  // of what would hit: what computing and loading would take; empty: the worker does not say
+  std::string
+      loading;  // of what would hit: what computing and loading would take; empty: nothing, or the worker does not say
 };
 
 // `answers`: of each pod that was asked, by address. `piece`: the text of a token, for people.

@@ -104,7 +104,8 @@ TEST(ExplainViewTest, AWorkerThatLeavesStoredPrefixesAloneSaysSo) {
   keys.set_compute_seconds(1.5);
   keys.set_load_seconds(0.25);
   keys.set_loads(true);
-  const auto explain = [&] { return Explain(keys, {{"a:7070", Answer()}}, [](int32_t) { return std::string(); }); };
+  v1::ExplainResponse answer = Answer();
+  const auto explain = [&] { return Explain(keys, {{"a:7070", answer}}, [](int32_t) { return std::string(); }); };
   EXPECT_EQ(explain().hit_tokens, 256);
   EXPECT_THAT(explain().loading,
               AllOf(HasSubstr("takes the worker 0.25 s lately, computing them 1.5 s"), HasSubstr("they are loaded")));
@@ -112,6 +113,8 @@ TEST(ExplainViewTest, AWorkerThatLeavesStoredPrefixesAloneSaysSo) {
   keys.set_loads(false);
   EXPECT_EQ(explain().hit_tokens, 0);
   EXPECT_THAT(explain().loading, HasSubstr("they are COMPUTED"));
+  Miss(answer.mutable_blocks(0));
+  EXPECT_THAT(explain().loading, IsEmpty()) << "there is nothing to load";
 }
 
 TEST(ExplainViewTest, AMissSaysWhatBecameOfTheBlock) {
