@@ -8,14 +8,16 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
+#include "tests/e2e/fleet.h"
+#include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_dir.h"
@@ -35,48 +37,28 @@ struct Answer {
 
 class ShardCluster {
  public:
-  static constexpr int kPods = 3;
+  explicit ShardCluster(std::vector<std::string> worker_flags = {}) : fleet_(OptionsOf(std::move(worker_flags))) {}
 
-  explicit ShardCluster(std::vector<std::string> worker_flags = {}) : worker_flags_(std::move(worker_flags)) {
-    for (int pod = 0; pod < kPods; ++pod) StartPod(pod, /*peers=*/"");
-    // Now that the ports are known each is told of the others.
-    for (int pod = 0; pod < kPods; ++pod) {
-      pods_[pod].process->Kill();
-      StartPod(pod, Addresses());
-    }
-    StartWorker();
-  }
-
-  void StartPod(int pod) { StartPod(pod, Addresses()); }
-  test::ChildProcess& pod(int pod) { return *pods_[pod].process; }
-  std::string address(int pod) const { return absl::StrCat("127.0.0.1:", pods_[pod].port); }
-  std::string Addresses() const { return absl::StrCat(address(0), ",", address(1), ",", address(2)); }
-  const std::string& worker_address() const { return worker_address_; }
-
-  void StartWorker() {
-    const std::string port_file = dir_.File("worker.port");
-    std::remove(port_file.c_str());
-    std::vector<std::string> argv = {test::BinaryPath("tidepool-worker"),
-                                     "--model=" + test::ModelPath("lookup.gguf"),
-                                     "--listen=127.0.0.1:0",
-                                     "--cache=" + Addresses(),
-                                     "--cache-slow-start=0s",
-                                     "--port-file=" + port_file};
-    argv.insert(argv.end(), worker_flags_.begin(), worker_flags_.end());
-    worker_ = std::make_unique<test::ChildProcess>(argv);
-    worker_address_ = absl::StrCat("127.0.0.1:", worker_->WaitForPortFile(port_file));
-    generation_ = v1::Generation::NewStub(grpc::CreateChannel(worker_address_, grpc::InsecureChannelCredentials()));
-  }
+  void StartPod(int pod) { fleet_.StartPod(pod); }
+  test::ChildProcess& pod(int pod) { return fleet_.pod(pod); }
+  std::string address(int pod) const { return fleet_.pod_address(pod); }
+  std::string worker_address() const { return fleet_.worker_address(0); }
   // What is resident is gone: sessions are loaded from the pods.
   void RestartWorker() {
-    worker_->Kill();
-    StartWorker();
+    fleet_.worker(0).Kill();
+    fleet_.StartWorker(0);
+    // The connection to the one before may be used once more, and found closed.
+    EXPECT_TRUE(test::Eventually([&] {
+      grpc::ClientContext context;
+      v1::GetWorkerStatsResponse response;
+      return fleet_.generation(0).GetWorkerStats(&context, {}, &response).ok();
+    }));
   }
 
   Answer Generate(const v1::GenerateRequest& request) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + test::kProcessTimeout);
-    auto stream = generation_->Generate(&context, request);
+    auto stream = fleet_.generation(0).Generate(&context, request);
     Answer answer;
     v1::GenerateResponse response;
     while (stream->Read(&response)) {
@@ -87,12 +69,7 @@ class ShardCluster {
     return answer;
   }
 
-  v1::GetWorkerStatsResponse Stats() {
-    grpc::ClientContext context;
-    v1::GetWorkerStatsResponse response;
-    EXPECT_TRUE(generation_->GetWorkerStats(&context, {}, &response).ok());
-    return response;
-  }
+  v1::GetWorkerStatsResponse Stats() { return fleet_.WorkerStats(0); }
   v1::CachePodStats PodStats(int pod) {
     const v1::GetWorkerStatsResponse all = Stats();
     std::vector<v1::CachePodStats> found;
@@ -103,36 +80,16 @@ class ShardCluster {
     return found.empty() ? v1::CachePodStats() : found.front();
   }
   void WaitForPod(int pod, v1::CachePodStats::State state) {
-    const auto until = std::chrono::steady_clock::now() + test::kProcessTimeout;
-    while (PodStats(pod).state() != state && std::chrono::steady_clock::now() < until) std::this_thread::yield();
-    EXPECT_EQ(PodStats(pod).state(), state) << "pod " << pod;
+    EXPECT_TRUE(test::Eventually([&] { return PodStats(pod).state() == state; })) << "pod " << pod;
   }
 
  private:
-  struct Pod {
-    int port = 0;
-    std::unique_ptr<test::ChildProcess> process;
-  };
-  void StartPod(int pod, const std::string& peers) {
-    const std::string port_file = dir_.File(absl::StrCat("pod", pod, ".port"));
-    std::remove(port_file.c_str());
-    std::vector<std::string> argv = {test::BinaryPath("tidepool-cache"),
-                                     "--listen=" + address(pod),
-                                     "--data-dir=" + dir_.File(absl::StrCat("pod", pod)),
-                                     absl::StrCat("--pod-name=pod-", pod),
-                                     "--memory-bytes=16MiB",
-                                     "--port-file=" + port_file};
-    if (!peers.empty()) argv.push_back("--peers=" + peers);
-    pods_[pod].process = std::make_unique<test::ChildProcess>(argv);
-    pods_[pod].port = pods_[pod].process->WaitForPortFile(port_file);
+  static test::Fleet::Options OptionsOf(std::vector<std::string> worker_flags) {
+    worker_flags.push_back("--cache-slow-start=0s");
+    return {.model = test::ModelPath("lookup.gguf"), .worker_flags = std::move(worker_flags)};
   }
 
-  const std::vector<std::string> worker_flags_;
-  test::TempDir dir_;
-  Pod pods_[kPods];
-  std::unique_ptr<test::ChildProcess> worker_;
-  std::string worker_address_;
-  std::unique_ptr<v1::Generation::Stub> generation_;
+  test::Fleet fleet_;
 };
 
 struct Case {
