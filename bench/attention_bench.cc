@@ -123,7 +123,9 @@ void BM_Attention(benchmark::State& state, KvPrecision precision) {
       benchmark::DoNotOptimize(sum);
     });
     const absl::Time began = absl::Now();
-    for (int layer = 0; layer < kLayers; ++layer) attention.Run(slices, layer, q.data(), out.data(), nullptr);
+    attention.Begin(slices, /*hook=*/nullptr);
+    for (int layer = 0; layer < kLayers; ++layer) attention.Run(layer, q.data(), out.data());
+    attention.Finish();
     seconds.push_back(absl::ToDoubleSeconds(absl::Now() - began));
     state.SetIterationTime(seconds.back());
   }
