@@ -266,6 +266,60 @@ BENCHMARK_CAPTURE(BM_DecodePolicy, ada_snapkv_int8, "ada-snapkv", KvPrecision::k
     ->UseRealTime()
     ->Iterations(160);
 
+// Sequences that decode side by side at 2,048 tokens: with 820 rows of each, or all of them (`full`).
+void BM_DecodePolicyBatch(benchmark::State& state, const char* preset) {
+  constexpr int kTokens = 2048, kRows = 820, kSequences = 8;
+  Setup& s = Shared();
+  const ModelConfig& config = s.model->config();
+  std::vector<std::unique_ptr<Context>> contexts;
+  BatchRecall recall(s.backend.get(), nullptr, config.heads, absl::Milliseconds(100));
+  std::vector<float> logits(kSequences * int64_t{config.vocabulary});
+  auto step = [&](absl::Span<const std::unique_ptr<Context>> of, int count, bool prompt) {
+    std::vector<StepSlice> slices;
+    std::vector<RecallSlice> recalls;
+    for (const std::unique_ptr<Context>& context : of) {
+      context->BeginStep(count);
+      slices.push_back({.rows = &context->rows(),
+                        .tokens = context->StepTokens(count),
+                        .first_position = context->step_position(),
+                        .logits_rows = 1,
+                        .logits = logits.data() + slices.size() * int64_t{config.vocabulary}});
+      recalls.push_back({&context->rows(), &context->log(), nullptr, context->step_ring(), context->step_position(),
+                         count, prompt, nullptr, prompt ? nullptr : context->step_compressor()});
+    }
+    recall.Begin(std::move(recalls));
+    s.backend->Step(slices, &recall);
+    recall.End();
+    for (const std::unique_ptr<Context>& context : of) context->EndStep(count, prompt);
+  };
+  for (int i = 0; i < kSequences; ++i) {
+    ContextOptions options;
+    options.spec = *PresetSpec(preset);
+    options.spec.budget_tokens = kRows;
+    options.query_heads = config.heads;
+    contexts.push_back(std::make_unique<Context>(s.backend.get(), nullptr, std::move(options)));
+    Context& context = *contexts.back();
+    context.AddTokens(absl::MakeConstSpan(s.text).subspan(i, kTokens));
+    while (context.uncomputed() > 0) {
+      step(absl::MakeConstSpan(contexts).last(1), std::min(kChunk, context.uncomputed()), true);
+    }
+    context.EndPrefill();
+  }
+  for (auto _ : state) {
+    for (const std::unique_ptr<Context>& context : contexts) {
+      context->AddTokens({s.text[context->computed() % s.text.size()]});
+    }
+    step(contexts, 1, false);
+  }
+  state.SetItemsProcessed(state.iterations() * kSequences);
+}
+BENCHMARK_CAPTURE(BM_DecodePolicyBatch, full, "full")->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(64);
+BENCHMARK_CAPTURE(BM_DecodePolicyBatch, d2o, "d2o")->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(64);
+BENCHMARK_CAPTURE(BM_DecodePolicyBatch, ada_snapkv, "ada-snapkv")
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime()
+    ->Iterations(128);
+
 }  // namespace
 }  // namespace tidepool
 

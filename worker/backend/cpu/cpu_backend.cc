@@ -127,31 +127,39 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
   const int64_t stride = int64_t{config_.kv_heads} * head_dim;
   const float* k = k_.Floats(0);
   const float* v = v_.Floats(0);
-  int64_t first = 0;
-  for (const StepSlice& slice : slices) {
-    const int64_t count = static_cast<int64_t>(slice.tokens.size());
-    team_.ForEach(count, 16, [&](int64_t begin, int64_t end) {
-      alignas(64) char row[2 * kMaxHeadDim * sizeof(float)];
-      for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
-        const HeadRows& head = slice.rows->head(layer, kv_head);
-        for (int64_t i = begin; i < end; ++i) {
-          const float* key = k + (first + i) * stride + int64_t{kv_head} * head_dim;
-          const float* value = v + (first + i) * stride + int64_t{kv_head} * head_dim;
-          if (layout_.type == KvType::kF16) {
-            uint16_t* halves = reinterpret_cast<uint16_t*>(row);
-            FloatToHalf(key, head_dim, halves);
-            FloatToHalf(value, head_dim, halves + head_dim);
-          } else {
-            std::memcpy(row, key, head_dim * sizeof(float));
-            std::memcpy(row + head_dim * sizeof(float), value, head_dim * sizeof(float));
-          }
-          const int32_t slot = head.order()[head.rows() - count + i];
-          memory_->Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots, row);
+  // Of a slice whose tokens are those from `first` on, the rows of tokens [begin, end).
+  auto store = [&](const StepSlice& slice, int64_t first, int64_t begin, int64_t end) {
+    alignas(64) char row[2 * kMaxHeadDim * sizeof(float)];
+    const auto count = static_cast<int64_t>(slice.tokens.size());
+    for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
+      const HeadRows& head = slice.rows->head(layer, kv_head);
+      for (int64_t token = begin; token < end; ++token) {
+        const float* key = k + token * stride + int64_t{kv_head} * head_dim;
+        const float* value = v + token * stride + int64_t{kv_head} * head_dim;
+        if (layout_.type == KvType::kF16) {
+          uint16_t* halves = reinterpret_cast<uint16_t*>(row);
+          FloatToHalf(key, head_dim, halves);
+          FloatToHalf(value, head_dim, halves + head_dim);
+        } else {
+          std::memcpy(row, key, head_dim * sizeof(float));
+          std::memcpy(row + head_dim * sizeof(float), value, head_dim * sizeof(float));
         }
+        const int32_t slot = head.order()[head.rows() - count + token - first];
+        memory_->Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots, row);
       }
-    });
-    first += count;
-  }
+    }
+  };
+  const int64_t tokens = TotalTokens(slices);
+  // A key's numbers lie on many lines: the tokens of a few sequences are worth sharing, those of a prompt lie together.
+  constexpr int64_t kFew = 32;
+  team_.ForEach(tokens, tokens <= kFew ? 2 : 16, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;
+    for (const StepSlice& slice : slices) {
+      const int64_t last = first + static_cast<int64_t>(slice.tokens.size());
+      store(slice, first, std::max(begin, first), std::min(end, last));
+      first = last;
+    }
+  });
 }
 
 void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
@@ -236,17 +244,25 @@ void CpuBackend::Logits(absl::Span<const StepSlice> slices) {
   if (wanted == 0) return;
   const float* x = x_.Floats(0);
   float* normed = normed_.Floats(0);  // wanted <= tokens
-  float* logits = logits_.Floats(wanted * vocabulary);
+  // Where they are wanted one after the other, they are computed there.
+  float* wanted_at = nullptr;
+  bool together = true;
   int64_t end_of_slice = 0, row = 0;
   for (const StepSlice& slice : slices) {
+    if (slice.logits_rows > 0) {
+      if (wanted_at == nullptr) wanted_at = slice.logits;
+      together = together && slice.logits == wanted_at + row * vocabulary;
+    }
     end_of_slice += static_cast<int64_t>(slice.tokens.size());
     for (int64_t i = end_of_slice - slice.logits_rows; i < end_of_slice; ++i, ++row) {
       RmsNorm(x + i * width, weights_.output_norm.data(), config_.rms_epsilon, width, normed + row * width);
     }
   }
+  float* logits = together ? wanted_at : logits_.Floats(wanted * vocabulary);
   activations_.Set(normed, wanted, width, !weights_.output.is_float(), team_);
   const MatMulTask task[] = {{&weights_.output, nullptr, logits, vocabulary}};
   MatMul(task, activations_, team_);
+  if (together) return;
   for (const StepSlice& slice : slices) {
     std::memcpy(slice.logits, logits, slice.logits_rows * vocabulary * sizeof(float));
     logits += slice.logits_rows * vocabulary;
@@ -472,13 +488,15 @@ void CpuBackend::Probabilities(const SequenceRows& rows, int layer, int kv_head,
   HeadPages pages;
   pages.Find(*memory_, packed_layouts_, head);
   FloatBuffer scratch;
-  constexpr int kAtOnce = 16;  // bounds the scratch
-  for (size_t first = 0; first < queries.size(); first += kAtOnce) {
+  // Keys are converted once for those that go together; what they leave stays near.
+  constexpr size_t kLeast = 16, kMost = 48, kScores = 1 << 16;
+  const size_t at_once = std::clamp(kScores / std::max<size_t>(head.rows(), 1), kLeast, kMost);
+  for (size_t first = 0; first < queries.size(); first += at_once) {
     AttentionTask task;
     pages.SetIn(head, task);
     task.head_dim = config_.head_dim;
     task.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-    task.queries = static_cast<int32_t>(std::min<size_t>(kAtOnce, queries.size() - first));
+    task.queries = static_cast<int32_t>(std::min(at_once, queries.size() - first));
     task.q = queries.data() + first;
     task.visible = visible.data() + first;
     task.probabilities = out + first * head.rows();
