@@ -18,6 +18,7 @@
 #include "worker/backend/cpu/page_memory.h"
 #include "worker/backend/cpu/step_attention.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/huge_memory.h"
 #include "worker/kernels/cpu/thread_team.h"
 
 namespace tidepool {
@@ -114,10 +115,13 @@ void BM_Attention(benchmark::State& state, KvPrecision precision) {
   }
   const std::vector<float> q = RandomNumbers(sequences * kHeads * kHeadDim);
   std::vector<float> out(q.size());
-  const std::vector<uint64_t> weights(kWeightsBytes / sizeof(uint64_t), 1);
+  HugeMemory memory_of_weights;
+  constexpr auto kNumbers = static_cast<int64_t>(kWeightsBytes / sizeof(uint64_t));
+  auto* const weights = reinterpret_cast<uint64_t*>(memory_of_weights.Take(kWeightsBytes));
+  std::fill_n(weights, kNumbers, 1);
   std::vector<double> seconds;
   for (auto _ : state) {
-    team.ForEachInRuns(static_cast<int64_t>(weights.size()), 1 << 15, [&](int64_t first, int64_t last) {
+    team.ForEachInRuns(kNumbers, 1 << 15, [&](int64_t first, int64_t last) {
       uint64_t sum = 0;
       for (int64_t i = first; i < last; ++i) sum += weights[i];
       benchmark::DoNotOptimize(sum);

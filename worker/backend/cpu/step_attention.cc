@@ -134,7 +134,9 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
   task.out = head.out;
   if (head.rows->keeps_column_sums()) task.column_sums = head.column_sums;
   head.units = PartsOf(task.rows);
-  if (task.order != nullptr) {
+  head.local = task.order != nullptr;
+  for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
+  if (task.order != nullptr && !head.local) {
     const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kPageSlots);
     head.score_units = (pages + kScorePages - 1) / kScorePages;
     if (head.score_units > head.scored_size) {
@@ -142,10 +144,6 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
       head.scored = std::make_unique<std::atomic<bool>[]>(head.scored_size);
     }
     for (int32_t unit = 0; unit < head.score_units; ++unit) head.scored[unit].store(false, std::memory_order_relaxed);
-    head.needed.clear();
-    for (int32_t part = 0; part < head.units; ++part) {
-      head.needed.push_back((PagesNeeded(task, part) + kScorePages - 1) / kScorePages);
-    }
   }
 }
 
@@ -157,7 +155,7 @@ void StepAttention::Score(Head& head, int32_t unit, int thread) {
 }
 
 void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
-  const int32_t needed = head.needed[part];
+  const int32_t needed = (PagesNeeded(head.task, part) + kScorePages - 1) / kScorePages;
   while (head.next_score.load(std::memory_order_relaxed) < needed) {
     const int32_t unit = head.next_score.fetch_add(1);
     if (unit >= head.score_units) break;
@@ -174,13 +172,14 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
   float* sums = partials + head.units * part_floats;
   float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
-  // Threads take parts in turn.
-  const int32_t later = unit + team_.size();
-  const int32_t next = head.task.order == nullptr ? later * (kPartRows / kPageSlots)
-                       : later < head.units       ? head.needed[later] * kScorePages
-                                                  : head.task.slots / kPageSlots;
-  AttendPart(layout_.type, head.task, unit, next, scratch_.Floats(0) + head.scratch, weights,
-             partials + unit * part_floats,
+  // Threads take parts, and pages to score, in turn.
+  const AttentionTask& task = head.task;
+  const int32_t later = (unit + team_.size()) * kPartRows;
+  int32_t next = later / kPageSlots;
+  if (head.local) next = later < task.rows ? task.order[later] / kPageSlots : task.slots / kPageSlots;
+  if (head.score_units > 0) next = head.next_score.load(std::memory_order_relaxed) * kScorePages;
+  const float* scores = head.score_units > 0 ? scratch_.Floats(0) + head.scratch : nullptr;
+  AttendPart(layout_.type, task, unit, next, scores, weights, partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;
   MergeParts(head.task, partials, weights, sums);

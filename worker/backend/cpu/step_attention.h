@@ -57,10 +57,10 @@ class StepAttention {
     float* out[kMostQueries];
     float* column_sums[kMostQueries];
     int32_t visible[kMostQueries];
+    bool local = false;  // all parts score their own pages; else those of an out-of-order head are scored first
     int32_t score_units = 0, units = 0;
     int64_t scratch = 0;                          // of scratch_: scores, partials, sums, weights
     std::atomic<bool> taken{false};               // whole
-    std::vector<int32_t> needed;                  // by unit: how many leading score units come before it
     std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
     int32_t scored_size = 0;
     std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};

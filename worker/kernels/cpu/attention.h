@@ -62,6 +62,18 @@ static inline int32_t PagesNeeded(const AttentionTask& task, int32_t part) {
   for (int32_t i = first; i < end; ++i) last = last > task.order[i] ? last : task.order[i];
   return last / kPageSlots + 1;
 }
+// With an order: a part of few queries whose rows lie on few pages scores these itself, so that no thread waits for
+// another. A page on which rows of two parts lie is scored twice.
+inline constexpr int kLocalQueries = 7;
+inline constexpr int32_t kLocalPages = kPartRows / kPageSlots * 3 / 2;
+static inline bool IsLocal(const AttentionTask& task, int32_t part) {
+  const int32_t first = part * kPartRows, end = first + kPartRows < task.rows ? first + kPartRows : task.rows;
+  auto page = [&](int32_t i) { return static_cast<uint32_t>(task.order[i]) / kPageSlots; };
+  int32_t pages = 1;
+  for (int32_t i = first + 1; i < end; ++i) pages += page(i) != page(i - 1) ? 1 : 0;
+  return task.queries <= kLocalQueries && pages <= kLocalPages;
+}
+
 // Of one query in a part: [head_dim] sums of weight * value, the maximum that the weights are relative to, and their
 // sum.
 static constexpr int64_t PartialFloats(int head_dim) { return head_dim + 16; }
@@ -98,9 +110,10 @@ static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
 }
 // With an order, first: scores[query][SlotFloats] of pages [first, end), of all that PagesNeeded says before a part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
-// A part's sums, to partial[queries][PartialFloats]. scores: null without an order. weights: [queries][parts *
-// kPartRows], of which it fills its part, where column sums or probabilities are wanted; else null. next: the page
-// whose keys this thread will probably read then, and those behind it; they are asked for meanwhile.
+// A part's sums, to partial[queries][PartialFloats]. scores: null without an order, and for a part that IsLocal.
+// weights: [queries][parts * kPartRows], of which it fills its part, where column sums or probabilities are wanted;
+// else null. next: the page whose keys this thread will probably read then, and those behind it; they are asked for
+// meanwhile.
 void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
 // Of all parts [parts][queries][PartialFloats] the task's results. sums: [queries][PartialFloats] to work in.

@@ -380,6 +380,55 @@ void MergePartsImpl(const AttentionTask& task, const float* partials, const floa
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
+// weights[j * stride + i] = scores[j * scores_stride + order[i]].
+void GatherScores(int queries, const int32_t* order, int32_t count, const float* scores, int64_t scores_stride,
+                  float* weights, int64_t stride) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  for (int32_t i = 0; i < count; i += kSlots, order += kSlots) {
+    const bool whole = count - i >= kSlots, beside = whole && Beside(order);
+    for (int j = 0; j < queries; ++j) {
+      const float* from = scores + j * scores_stride;
+      float* to = weights + j * stride + i;
+      for (int k = 0; k < kSlots && whole; k += kLanes) {
+        const V of_order =
+            beside ? hn::LoadU(d, from + order[0] + k) : hn::GatherIndex(d, from, hn::LoadU(di, order + k));
+        hn::StoreU(of_order, d, to + k);
+      }
+      for (int k = 0; k < count - i && !whole; ++k) to[k] = from[order[k]];
+    }
+  }
+}
+
+// The scores of a part that IsLocal, from its own pages only.
+template <typename T, int kBits>
+void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count, int32_t next, float* weights,
+                  int64_t stride, float* rows) {
+  const void* pages[kLocalPages + kPagesAhead];
+  uint8_t halves[kLocalPages + kPagesAhead];
+  int32_t places[kPartRows];  // in scores of these pages
+  int32_t found = 0;
+  auto add = [&](int32_t page) {
+    pages[found] = task.pages[page];
+    halves[found++] = kBits != 0 ? task.halves[page] : 0;
+  };
+  for (int32_t i = 0; i < count; ++i) {
+    if (i == 0 || order[i] / kSlots != order[i - 1] / kSlots) add(order[i] / kSlots);
+    places[i] = (found - 1) * kSlots + order[i] % kSlots;
+  }
+  const int32_t own = found;
+  const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+  for (int32_t page = next; page < pages_end && page < next + kPagesAhead; ++page) add(page);
+  AttentionTask local = task;
+  local.pages = pages;
+  local.halves = task.halves != nullptr ? halves : nullptr;
+  local.slots = found * kSlots;
+  constexpr int64_t kStride = int64_t{kLocalPages} * kSlots;
+  float* scores = rows + int64_t{kTogether} * kSlots * task.head_dim;  // behind what is expanded
+  ScorePages<T, kBits>(local, 0, own, own, scores, kStride, rows);
+  GatherScores(task.queries, places, count, scores, kStride, weights, stride);
+}
+
 // next: the page whose keys are read after this. `rows`: kPartRows * head_dim floats.
 template <typename T, int kBits>
 void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
@@ -395,24 +444,11 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
   if (task.order == nullptr) {
     ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, rows);
     next += kPagesAhead;
+  } else if (scores == nullptr) {
+    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, stride, rows);
+    next += kPagesAhead;
   } else {
-    const D d;
-    const hn::RebindToSigned<D> di;
-    const int64_t slots = SlotFloats(task.slots);
-    for (int32_t i = first; i < end; i += kSlots) {
-      const int32_t* order = task.order + i;
-      const int32_t count = end - i < kSlots ? end - i : kSlots;
-      const bool whole = count == kSlots, beside = whole && Beside(order);
-      for (int j = 0; j < task.queries; ++j) {
-        const float* from = scores + j * slots;
-        float* to = weights + j * stride + i - first;
-        for (int k = 0; k < kSlots && whole; k += kLanes) {
-          hn::StoreU(beside ? hn::LoadU(d, from + order[0] + k) : hn::GatherIndex(d, from, hn::LoadU(di, order + k)), d,
-                     to + k);
-        }
-        for (int k = 0; k < count && !whole; ++k) to[k] = from[order[k]];
-      }
-    }
+    GatherScores(task.queries, task.order + first, end - first, scores, SlotFloats(task.slots), weights, stride);
   }
   FoldPart<T, kBits>(task, part, next, weights, stride, rows, partial);
 }

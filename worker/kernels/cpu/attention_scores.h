@@ -8,6 +8,7 @@
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
+#include "worker/kernels/cpu/attention_int8.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -91,27 +92,6 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
   }
 }
 
-// Of halves of int8 pages: a vector holds a half's slots.
-template <int kHalves>
-HWY_INLINE void Int8PageScores(const AttentionTask& task, const void* const* pages, const uint8_t* halves,
-                               const char* const* ahead, float* scores, int64_t stride) {
-  const D d;
-  const uint8_t* codes[kHalves];
-  V scale[kHalves];
-  for (int v = 0; v < kHalves; ++v) {
-    const auto* page = static_cast<const uint8_t*>(pages[v]);
-    const int half = halves[v] - 1;
-    codes[v] = page + task.packed_layout->key_codes + int64_t{half} * task.head_dim * kSlots;
-    scale[v] = LoadElements(d, reinterpret_cast<const hwy::float16_t*>(page) + half * kSlots);
-  }
-  constexpr int kChannels = kLine / kSlots;  // of a line
-  auto load = [&](int v, int c) {
-    if (c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
-    return hn::Mul(LoadCodes<8>(codes[v] + c * kSlots, 0), scale[v]);
-  };
-  SlotScoresOfAll<kHalves>(task, load, scores, stride);
-}
-
 // The keys of a page, or of half of a packed page; null: no row lies there.
 template <int kBits>
 HWY_INLINE const char* KeysOf(const AttentionTask& task, int32_t page) {
@@ -128,7 +108,19 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
   constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
   const bool few = task.queries < kConvertQueries;
   const bool convert = !std::is_same_v<T, float> && !few;
-  const bool direct = kBits == 8 && kLanes == kSlots && few;  // codes need not be expanded in memory
+#if TIDEPOOL_INT8_DOTS
+  if (kBits == 8 && task.queries > kRoundedQueries) {
+    for (int32_t j = 0; j < task.queries; j += kRoundedQueries) {
+      AttentionTask some = task;
+      some.q += j;
+      some.queries = task.queries - j < kRoundedQueries ? task.queries - j : kRoundedQueries;
+      ScorePages<T, kBits>(some, first, end, next, scores + j * stride, stride, keys);
+    }
+    return;
+  }
+  RoundedQueries rounded;  // once a page is packed
+  bool is_rounded = false;
+#endif
   const int64_t elements = int64_t{task.head_dim} * kSlots;
   const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
   auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
@@ -150,22 +142,25 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
            packed(p + together) == of_packed) {
       ++together;
     }
-    if (together < kPages || (of_packed && !direct)) together = 1;
+    constexpr int kPacked = kBits == 8 && TIDEPOOL_INT8_DOTS ? 2 : 1;  // halves together
+    together = of_packed ? together < kPacked ? 1 : kPacked : together < kPages ? 1 : kPages;
     const char* ahead[kPages];
     for (int k = 0; k < together; ++k) ahead[k] = ahead_of(p + k);
     p += together;
     const void* const* pages = task.pages + (p - together);
-    if constexpr (kBits == 8 && kLanes == kSlots) {
-      if (of_packed && direct) {
-        const uint8_t* halves = task.halves + (p - together);
-        if (together == kPages) {
-          Int8PageScores<kPages>(task, pages, halves, ahead, to, stride);
-        } else {
-          Int8PageScores<1>(task, pages, halves, ahead, to, stride);
-        }
-        continue;
+#if TIDEPOOL_INT8_DOTS
+    if (kBits == 8 && of_packed) {
+      if (!is_rounded) RoundQueries(task, rounded);
+      is_rounded = true;
+      const uint8_t* halves = task.halves + (p - together);
+      if (together == kPacked) {
+        Int8PageScores<kPacked>(task, rounded, pages, halves, ahead, to, stride);
+      } else {
+        Int8PageScores<1>(task, rounded, pages, halves, ahead, to, stride);
       }
+      continue;
     }
+#endif
     if (convert || of_packed) {
       const float* converted[kPages];
       for (int k = 0; k < together; ++k) {
