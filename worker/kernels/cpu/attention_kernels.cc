@@ -174,6 +174,7 @@ HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count
   for (int32_t i = 0; i < kRowsAhead; i += kSlots) {
     const int32_t page = next + i / kSlots;
     const char* keys = page < pages ? KeysOf<kBits>(task, page) : nullptr;
+    if (keys != nullptr) PrefetchRanges<kBits>(task, page);
     int64_t row_bytes =
         task.head_dim * (kBits != 0 && keys != nullptr && task.halves[page] != 0 ? kBits / 8.0 : sizeof(T));
     if (keys == nullptr) {

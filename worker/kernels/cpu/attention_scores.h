@@ -100,6 +100,13 @@ HWY_INLINE const char* KeysOf(const AttentionTask& task, int32_t page) {
   return keys + task.packed_layout->key_codes + int64_t{task.halves[page] - 1} * task.head_dim * 2 * kBits;
 }
 
+// Of a packed page, what comes before its codes, with its first half.
+template <int kBits>
+HWY_INLINE void PrefetchRanges(const AttentionTask& task, int32_t page) {
+  if (kBits == 0 || task.halves[page] != 1) return;
+  PrefetchLines(static_cast<const char*>(task.pages[page]), static_cast<int64_t>(task.packed_layout->key_codes));
+}
+
 // Of pages [first, end). next: the page whose keys are read after those.
 template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t next, float* scores, int64_t stride,
@@ -128,7 +135,9 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
   auto ahead_of = [&](int32_t p) {
     const int32_t later = p + kPagesAhead < end ? p + kPagesAhead : p + kPagesAhead - end + next;
     const char* ahead = later < pages_end ? KeysOf<kBits>(task, later) : nullptr;
-    return ahead != nullptr ? ahead : KeysOf<kBits>(task, p);
+    if (ahead == nullptr) return KeysOf<kBits>(task, p);
+    if (few) PrefetchRanges<kBits>(task, later);
+    return ahead;
   };
   for (int32_t p = first; p < end;) {
     if (task.pages[p] == nullptr) {
