@@ -44,6 +44,11 @@ size_t BlockValueBytes(const KvLayout& layout, int tokens) {
   return kBlockHeaderBytes + static_cast<size_t>(layout.kv_heads) * tokens * (sizeof(uint32_t) + layout.row_bytes());
 }
 
+const char* RowsInBlock(const KvLayout& layout, int tokens, const char* value, int kv_head) {
+  const size_t rows = static_cast<size_t>(layout.kv_heads) * tokens, before = static_cast<size_t>(kv_head) * tokens;
+  return value + kBlockHeaderBytes + rows * sizeof(uint32_t) + before * layout.row_bytes();
+}
+
 BlockBuilder::BlockBuilder(const KvLayout& layout, int layer, int32_t first_position, int tokens)
     : layout_(layout), tokens_(tokens), value_(BlockValueBytes(layout, tokens), '\0') {
   TIDEPOOL_CHECK(tokens >= 1 && tokens <= kBlockTokens);
@@ -62,9 +67,8 @@ BlockBuilder::BlockBuilder(const KvLayout& layout, int layer, int32_t first_posi
 
 char* BlockBuilder::MutableRow(int kv_head, int token) {
   TIDEPOOL_CHECK(kv_head >= 0 && kv_head < layout_.kv_heads && token >= 0 && token < tokens_);
-  const size_t rows = static_cast<size_t>(layout_.kv_heads) * tokens_;
-  const size_t row = static_cast<size_t>(kv_head) * tokens_ + token;
-  return value_.data() + kBlockHeaderBytes + rows * sizeof(uint32_t) + row * layout_.row_bytes();
+  const auto first = RowsInBlock(layout_, tokens_, value_.data(), kv_head) - value_.data();
+  return value_.data() + first + token * layout_.row_bytes();
 }
 
 std::string BlockBuilder::Finish() && {

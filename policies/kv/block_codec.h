@@ -33,6 +33,10 @@ inline constexpr size_t kBlockHeaderBytes = 24;
 
 size_t BlockValueBytes(const KvLayout& layout, int tokens);
 
+// Where a kv head's rows begin in a value of the layout, as BlockBuilder makes it: one after the other. Nothing of the
+// value is read or checked.
+const char* RowsInBlock(const KvLayout& layout, int tokens, const char* value, int kv_head);
+
 // Fills a block value in place. Rows may be written in any order; Finish computes the checksums of all of them.
 class BlockBuilder {
  public:

@@ -49,10 +49,17 @@ int Nearest(const float* centroids, const float* half_norms, int count, int widt
     const float* row = centroids + static_cast<size_t>(i) * count;
     for (int c = 0; c < count; ++c) distance[c] -= x * row[c];
   }
-  int best = 0;
-  for (int c = 1; c < count; ++c) {
-    if (distance[c] < distance[best]) best = c;
+  // Without a branch for each, which would be guessed wrong every other time.
+  constexpr int kLanes = 4;
+  float low[kLanes];
+  std::fill_n(low, kLanes, std::numeric_limits<float>::infinity());
+  for (int c = 0; c < count; c += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane)
+      low[lane] = distance[c + lane] < low[lane] ? distance[c + lane] : low[lane];
   }
+  const float least = std::min(std::min(low[0], low[1]), std::min(low[2], low[3]));
+  int best = 0;
+  for (int c = count - 1; c >= 0; --c) best = distance[c] == least ? c : best;
   return best;
 }
 

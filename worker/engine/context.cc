@@ -36,6 +36,8 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
       packer_(options_.spec) {
   const KvLayout& layout = backend->layout();
   const int group = options_.query_heads / layout.kv_heads;
+  log_.set_parallel_for(
+      [backend](int64_t count, absl::FunctionRef<void(int64_t)> body) { backend->ParallelFor(count, body); });
   compressor_.set_classes({.of_vocabulary = options_.token_classes, .token_ids = &token_ids_});
   if (compressor_.keeps_column_sums()) {
     for (int layer = 0; layer < layout.layers; ++layer) {

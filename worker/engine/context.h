@@ -62,6 +62,8 @@ class Context {
   RowRecall* step_recall() { return repeating() ? nullptr : recall(); }
   // And what looks on in a decoding step.
   Compressor* step_compressor() { return compressor_.BeginStep(step_position() + 1) ? &compressor_ : nullptr; }
+  // Once it has begun with one token: whether the policy will select among all rows at its end.
+  bool step_selects() const { return compressor_.SelectsAfterStep(rows_, step_position() + 1); }
   QueryRing* step_ring() { return repeating() ? &*repetition_ring_ : ring(); }
 
   // How many of the waiting tokens the next step takes: `limit`, or 1 where every token's own queries choose what to

@@ -316,7 +316,8 @@ bool EngineLoop::Step() {
     const bool prompt = generations[i]->phase == Generation::Phase::kPrefill;
     recall_slices.push_back({&context.rows(), &context.log(), context.step_recall(), context.step_ring(),
                              slices[i].first_position, static_cast<int32_t>(slices[i].tokens.size()), prompt,
-                             meter_.RecallOf(*generations[i]), prompt ? nullptr : context.step_compressor()});
+                             meter_.RecallOf(*generations[i]), prompt ? nullptr : context.step_compressor(),
+                             !prompt && context.step_selects()});
     observed.Add({context.repeating() ? nullptr : context.observer(), &context.rows(), slices[i].first_position,
                   static_cast<int32_t>(slices[i].tokens.size()), context.compressor().compressed()});
   }

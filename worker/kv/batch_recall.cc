@@ -13,6 +13,11 @@ namespace {
 // What more of a head's attention is on is asked for in the step that misses it, though few rows have come together.
 constexpr float kUrgentShare = 0.05f;
 
+// In a step this part of all heads may choose, or a few where there are few, besides those that miss kUrgentShare:
+// eleven of ninety do on average, but in some steps forty, which then took twice as long. Not in the first steps of an
+// answer: what a question wants is to be there at once. In a step that is long anyway no others do.
+constexpr int kHeadsForTurn = 4, kLeastTurns = 8, kFirstSteps = 2;
+
 // How long a service is waited for that has let a deadline pass.
 constexpr absl::Duration kProbe = absl::Seconds(1);
 
@@ -44,8 +49,13 @@ void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
   joint_.resize(slices_.size());
   for (JointShares& shares : joint_) shares.Clear();
-  for (const RecallSlice& slice : slices_) {
-    if (slice.recall != nullptr && !slice.recall->unsent.groups.empty()) ++slice.recall->unsent.steps;
+  turns_ = std::make_unique<std::atomic<int>[]>(slices_.size());
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    RowRecall* const recall = slices_[i].recall;
+    if (recall == nullptr) continue;
+    if (!recall->unsent.groups.empty()) ++recall->unsent.steps;
+    recall->BeginStep(slices_[i].prompt, slices_[i].selects);
+    turns_[i].store(recall->owed_heads(), std::memory_order_relaxed);
   }
   const absl::Time now = absl::Now();
   silent_ = now < ask_again_;
@@ -97,10 +107,12 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.waits = waits;
       unit.chooser = chooser;
       unit.chooses = due || waits;
+      unit.owed = due && slice.recall->TakeOwed(layer, kv_head);
       unit.is_scored = false;
       if (!unit.chooses) unit.choice = std::move(come);
       unit.scanned = false;
       unit.queries = of_group;
+      unit.local.Begin(*slice.log, layer, kv_head);
     }
   }
 }
@@ -179,8 +191,19 @@ void BatchRecall::Score(int layer, Unit& unit) {
                         unit.scores);
   }
   unit.is_scored = true;
-  unit.chooses = unit.waits || slice.recall->WorthChoosing(unit.scores);
+  unit.chooses = unit.waits || (slice.recall->WorthChoosing(unit.scores) && TakeTurn(layer, unit));
   if (unit.chooses) CompareNear(layer, unit);
+}
+
+bool BatchRecall::TakeTurn(int layer, const Unit& unit) {
+  RowRecall& recall = *slices_[unit.slice].recall;
+  if (unit.chooser != Chooser::kHead || !recall.MeasuresWorth() || recall.answered_steps() <= kFirstSteps) return true;
+  if (unit.owed || unit.scores.worth >= kUrgentShare) return true;
+  const KvLayout& layout = backend_->layout();
+  const int most = std::max(layout.layers * layout.kv_heads / kHeadsForTurn, kLeastTurns);
+  if (!recall.rests() && turns_[unit.slice].fetch_add(1, std::memory_order_relaxed) < most) return true;
+  recall.Owe(layer, unit.kv_head);
+  return false;
 }
 
 void BatchRecall::ScorePassing(int layer, Unit& unit) {
@@ -283,7 +306,7 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
   size_t near = 0;
   for (size_t i = 0; i < others; ++i) {
     const int32_t place = places[i];
-    if (const char* row = staging.Find(index, scores.PositionAt(place)); row != nullptr) {
+    if (const char* row = LocalRow(unit, index, scores.PositionAt(place)); row != nullptr) {
       for (size_t at = 0; at < row_bytes / 2; at += 64) __builtin_prefetch(row + at);
       places[near] = place;
       rows[near++] = row;
@@ -293,23 +316,15 @@ void BatchRecall::CompareNear(int layer, Unit& unit) {
   }
   places.resize(near);
   rows.resize(near);
-  std::string copy;
   unit.own_scores.resize(scores.group * scores.slots.size());
   if (!backend_->KeyScores(*slice.rows, layer, unit.kv_head, unit.queries, scores.slot, unit.own_scores.data())) {
-    copy.resize(scores.slot.size() * row_bytes);
+    std::string copy(scores.slot.size() * row_bytes, '\0');
     backend_->ReadRows(*slice.rows, layer, unit.kv_head, scores.slot, copy.data());  // together: a device is asked once
     std::vector<const char*> of_slots(scores.slot.size());
     for (size_t i = 0; i < of_slots.size(); ++i) of_slots[i] = copy.data() + i * row_bytes;
     slice.recall->OwnScores(unit.queries, of_slots, unit.own_scores.data());
   }
   scores.SetExactOfSlots(unit.own_scores);
-  copy.resize(row_bytes);
-  std::erase_if(unit.far, [&](int32_t place) {
-    // A row is taken where it is found: acknowledged a moment later, it would be local no more.
-    if (!slice.log->CopyLocalRow(scores.PositionAt(place), layer, unit.kv_head, copy.data())) return false;
-    slice.recall->Compare(unit.queries, {place}, {copy.data()}, scores);
-    return true;
-  });
   slice.recall->Compare(unit.queries, places, rows, scores);
 }
 
@@ -347,13 +362,13 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
   unit.missed = 0;
   if (unit.choice.wanted.empty()) return;
   const size_t row_bytes = backend_->layout().row_bytes();
+  const int index = HeadIndex(layer, unit.kv_head);
   for (int32_t position : unit.choice.wanted) {
-    const char* row = slice.recall->staging().Find(HeadIndex(layer, unit.kv_head), position);
+    const char* row = LocalRow(unit, index, position);
     for (size_t at = 0; row != nullptr && at < row_bytes; at += 64) __builtin_prefetch(row + at);
   }
-  std::string copy(row_bytes, '\0');
   for (int32_t position : unit.choice.wanted) {
-    const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data());
+    const char* row = LocalRow(unit, index, position);
     if (row == nullptr) {
       unit.missing.push_back({position, /*wanted=*/true});
       if (unit.chooses) unit.missed += unit.scores.mass * unit.scores.weight[position];
@@ -398,14 +413,14 @@ void BatchRecall::Ask(int layer, Unit& unit) {
 void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missing) {
   const RecallSlice& slice = slices_[unit.slice];
   std::vector<MissingPosition> gone;
-  std::string copy(unit.new_slot.empty() ? 0 : backend_->layout().row_bytes(), '\0');
   for (int32_t position : unit.new_slot) {
-    if (const char* row = LocalRow(slice, layer, unit.kv_head, position, copy.data()); row != nullptr) {
+    if (const char* row = LocalRow(unit, HeadIndex(layer, unit.kv_head), position); row != nullptr) {
       Install(layer, unit, position, row);
     } else {
       gone.push_back({position, /*wanted=*/true});
     }
   }
+  unit.local.Clear();
   const MissingRows head = {.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head};
   RowRecall::Unsent& unsent = slice.recall->unsent;
   unsent.groups.insert(unsent.groups.end(), unit.groups.begin(), unit.groups.end());
@@ -424,11 +439,9 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
   AppendMissing(head, gone, &unsent.groups);
 }
 
-const char* BatchRecall::LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const {
-  if (const char* staged = slice.recall->staging().Find(HeadIndex(layer, kv_head), position); staged != nullptr) {
-    return staged;
-  }
-  return slice.log->CopyLocalRow(position, layer, kv_head, row) ? row : nullptr;
+const char* BatchRecall::LocalRow(Unit& unit, int head, int32_t position) const {
+  const char* staged = slices_[unit.slice].recall->staging().Find(head, position);
+  return staged != nullptr ? staged : unit.local.Find(position);
 }
 
 void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* row) {

@@ -8,15 +8,18 @@
 // ready in host memory (RowStaging); the others, and what the next token may want, are asked for together, every few
 // steps or at once where a step misses much without them, and staged when they come. What takes longer than budget_ms
 // is late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
-// later. The tokens of a later turn's prompt are recalled synchronously, so that the first token of the answer sees
-// what the question asks for.
+// later. In a step heads that miss much choose, and some others, the rest in the next one; in a step that is long
+// because the policy selects only those that miss much. The tokens of a later turn's prompt are recalled synchronously,
+// so that the first token of the answer sees what the question asks for.
 //
 // While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.
 // Asynchronous heads do not choose meanwhile, so decoding has the pace that it has without recall.
 #ifndef TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +31,7 @@
 #include "worker/backend/backend.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/joint_choice.h"
+#include "worker/kv/local_rows.h"
 #include "worker/kv/missing_rows.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/recall_meter.h"
@@ -49,6 +53,7 @@ struct RecallSlice {
   bool prompt = false;               // tokens of a prompt
   RecallMeter* meter = nullptr;      // counts for the sequence's policy; null: nobody counts
   Compressor* compressor = nullptr;  // acts on heads that have attended; null: not in this step
+  bool selects = false;              // the policy selects among all rows after this step, which takes long
 };
 
 class BatchRecall : public StepHook {
@@ -87,6 +92,7 @@ class BatchRecall : public StepHook {
     Chooser chooser = Chooser::kHead;
     // Else it has turned too little, or a choice could bring too little: what it chose before may have come.
     bool chooses = true;
+    bool owed = false;  // it had no turn in the last step
     bool is_scored = false;
     std::vector<const float*> queries;  // the group's that choose
     bool scanned = false;               // on the device
@@ -97,6 +103,7 @@ class BatchRecall : public StepHook {
     std::vector<int32_t> near_places;
     std::vector<const char*> near_rows;
     std::vector<float> own_scores;
+    LocalRows local;  // until it is finished
     RowChoice choice;
     std::vector<MissingPosition> missing;  // of the wanted: not local
     std::vector<int32_t> new_slot;         // of the wanted: local, for a slot that was never used
@@ -119,6 +126,8 @@ class BatchRecall : public StepHook {
   void CompareFar(int layer, absl::Span<Unit> units);
   // The next six may run at once for different units.
   void Score(int layer, Unit& unit);
+  // Scored, it is worth choosing: whether it may in this step.
+  bool TakeTurn(int layer, const Unit& unit);
   // And compares, for a slice that does not wait.
   void ScorePassing(int layer, Unit& unit);
   // Compares the rows of the shortlist that are local or in slots; the others are left in `far`.
@@ -143,9 +152,8 @@ class BatchRecall : public StepHook {
   std::vector<RowSelection> SelectionsOf(absl::Span<const MissingRows> groups) const;
   // Puts a row into a recall slot, taking the first victim's when all are in use, or back in place of its mixture.
   void Install(int layer, Unit& unit, int32_t position, const char* row);
-  // The row if it need not be fetched: staged, or not acknowledged by the service yet. `row`: where it may be copied
-  // to.
-  const char* LocalRow(const RecallSlice& slice, int layer, int kv_head, int32_t position, char* row) const;
+  // The row if it need not be fetched: staged, or not acknowledged by the service yet. head: HeadIndex.
+  const char* LocalRow(Unit& unit, int head, int32_t position) const;
   // Stages what asynchronous requests have brought by now.
   void StageArrived(RecallSlice& slice);
   // After some layers: asks for what slices have collected, so that it travels while later layers compute.
@@ -174,10 +182,11 @@ class BatchRecall : public StepHook {
     }
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
-  Units waiting_, passing_;          // of slices that wait for rows, and that do not
-  std::vector<JointShares> joint_;   // [slice]: of the last layer whose heads chose together in this step
-  std::vector<IndexScan*> scans_;    // of a layer, kept for its memory
-  std::vector<int32_t> passing_of_;  // [slice][kv_head] index into passing_, or -1
+  Units waiting_, passing_;                    // of slices that wait for rows, and that do not
+  std::unique_ptr<std::atomic<int>[]> turns_;  // [slice]: heads that choose in this step, those that are owed it first
+  std::vector<JointShares> joint_;             // [slice]: of the last layer whose heads chose together in this step
+  std::vector<IndexScan*> scans_;              // of a layer, kept for its memory
+  std::vector<int32_t> passing_of_;            // [slice][kv_head] index into passing_, or -1
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.

@@ -64,16 +64,26 @@ void BlockLog::Append(absl::Span<const int32_t> token_ids, bool exact,
 
   const int32_t block = full_blocks();
   const BlockKey key = TailKey();
-  for (int layer = 0; layer < layout_.layers; ++layer) {
-    if (on_full_) {
-      for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-        on_full_(block, layer, kv_head, tail_.data() + TailOffset(layer, kv_head, 0));
-      }
-    }
-    if (cache_ != nullptr) Store(key, block, layer, BuildValue(layer, block * kBlockTokens, kBlockTokens));
+  if (on_full_) {
+    ParallelFor(int64_t{layout_.layers} * layout_.kv_heads, [&](int64_t head) {
+      const int layer = static_cast<int>(head) / layout_.kv_heads, kv_head = static_cast<int>(head) % layout_.kv_heads;
+      on_full_(block, layer, kv_head, tail_.data() + TailOffset(layer, kv_head, 0));
+    });
+  }
+  if (cache_ != nullptr) {
+    std::vector<std::string> values(layout_.layers);
+    ParallelFor(layout_.layers, [&](int64_t layer) {
+      values[layer] = BuildValue(static_cast<int>(layer), block * kBlockTokens, kBlockTokens);
+    });
+    for (int layer = 0; layer < layout_.layers; ++layer) Store(key, block, layer, std::move(values[layer]));
   }
   keys_.push_back(key);
   tail_ids_.clear();
+}
+
+void BlockLog::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) const {
+  if (parallel_for_) return parallel_for_(count, body);
+  for (int64_t i = 0; i < count; ++i) body(i);
 }
 
 BlockKey BlockLog::TailKey() const {
@@ -135,26 +145,15 @@ void BlockLog::Store(const BlockKey& key, int32_t block, int layer, std::string 
                   });
 }
 
-bool BlockLog::CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const {
-  const int32_t block = position / kBlockTokens;
-  const int token = position % kBlockTokens;
-  if (block == full_blocks()) {
-    if (token >= tail_tokens()) return false;
-    std::memcpy(row, tail_.data() + TailOffset(layer, kv_head, token), layout_.row_bytes());
-    return true;
-  }
-  std::shared_ptr<const std::string> value;
-  {
-    MutexLock lock(&shared_->mutex);
-    auto at = shared_->waiting.find({block, layer});
-    if (at == shared_->waiting.end()) return false;
-    value = at->second;
-  }
-  absl::StatusOr<BlockView> view = BlockView::Parse(*value);
-  if (!view.ok() || token >= view->tokens()) return false;
-  const std::string_view bytes = view->Row(kv_head, token);
-  std::memcpy(row, bytes.data(), bytes.size());
-  return true;
+std::shared_ptr<const std::string> BlockLog::Waiting(int32_t block, int layer) const {
+  MutexLock lock(&shared_->mutex);
+  const auto at = shared_->waiting.find({block, layer});
+  return at != shared_->waiting.end() ? at->second : nullptr;
+}
+
+bool BlockLog::AnyWaiting() const {
+  MutexLock lock(&shared_->mutex);
+  return !shared_->waiting.empty();
 }
 
 bool BlockLog::IsLost(int32_t block, int layer) const {

@@ -36,6 +36,7 @@ class BlockLog {
   BlockLog(const BlockLog&) = delete;
   BlockLog& operator=(const BlockLog&) = delete;
 
+  const KvLayout& layout() const { return layout_; }
   int32_t tokens() const { return tokens_; }  // whose rows are in the log
   int32_t full_blocks() const { return static_cast<int32_t>(keys_.size()); }
   int32_t tail_tokens() const { return tokens_ % kBlockTokens; }
@@ -53,6 +54,10 @@ class BlockLog {
               absl::FunctionRef<void(int layer, int kv_head, char* out)> fill);
   using FullBlockObserver = std::function<void(int32_t block, int layer, int kv_head, const char* rows)>;
   void set_on_full(FullBlockObserver observer) { on_full_ = std::move(observer); }
+  // Runs body(0 .. count-1) in any order, at once for different numbers: on_full for each (layer, kv head), and what a
+  // full block costs. A step waits for it.
+  using ParallelRun = std::function<void(int64_t count, absl::FunctionRef<void(int64_t)> body)>;
+  void set_parallel_for(ParallelRun run) { parallel_for_ = std::move(run); }
 
   // Whether a block may wait for room in a write-behind buffer that is full: not beside sequences that decode.
   void set_may_wait(bool may_wait) { may_wait_ = may_wait; }
@@ -64,8 +69,9 @@ class BlockLog {
   // Rows of the tail for a layer and kv head: tail_tokens() of them.
   const char* TailRows(int layer, int kv_head) const;
 
-  // The row when it is in host memory still.
-  bool CopyLocalRow(int32_t position, int layer, int kv_head, char* row) const;
+  // A full block's value of a layer while it is in host memory still; null: it was acknowledged, or refused.
+  std::shared_ptr<const std::string> Waiting(int32_t block, int layer) const;
+  bool AnyWaiting() const;
   // The block's rows of this layer were refused or lost: they cannot be recalled.
   bool IsLost(int32_t block, int layer) const;
   bool AnyLost() const;
@@ -88,6 +94,7 @@ class BlockLog {
 
   size_t TailOffset(int layer, int kv_head, int token) const;
   std::string BuildValue(int layer, int32_t first_position, int tokens) const;
+  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> body) const;
   void Store(const BlockKey& key, int32_t block, int layer, std::string value);
   std::string_view Lineage() const;
 
@@ -101,6 +108,7 @@ class BlockLog {
   std::vector<int32_t> tail_ids_;
   std::string tail_;  // [layer][kv_head][kBlockTokens][row_bytes]
   FullBlockObserver on_full_;
+  ParallelRun parallel_for_;
   std::shared_ptr<Shared> shared_;
 };
 

@@ -260,7 +260,7 @@ void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing
   CompressLayers(backend, rows, ring, Moment::kStep, held());
   found_.clear();
   if (!held()) return;
-  if (!evicts_each_step() && !Fits(rows, tokens + 1, 1)) {
+  if (SelectsAfterStep(rows, tokens)) {
     CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
   } else if (evicts_each_step()) {
     TidyPages(backend, rows, 1, Moment::kStep);

@@ -80,6 +80,10 @@ class Compressor {
   // budget. DecodeBudget::kHeld: budgets grow with the tokens seen, and before another step would exceed the budget the
   // others select again by the same rule.
   void AfterStep(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens);
+  // AfterStep of a step with these rows will select among all of them, seldom and at length.
+  bool SelectsAfterStep(const SequenceRows& rows, int32_t tokens) const {
+    return !budgets_.empty() && held() && !evicts_each_step() && !Fits(rows, tokens + 1, 1);
+  }
 
   // The recall index on the device is other than the shape said (tables have been learnt): the next selection knows.
   void set_index_bytes(double fixed, double per_token) {

@@ -152,6 +152,7 @@ void RowRecall::Rest() {
   for (HeadState& state : heads_) {
     state.query.clear();
     state.age = 0;
+    state.owed = false;
     state.expected.clear();
   }
 }
@@ -173,9 +174,10 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
   return true;
 }
 
+bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0; }
+
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
-  const bool is_measured = spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0;
-  return scores.any() && (!is_measured || scores.worth >= kLeastWorth);
+  return scores.any() && (!MeasuresWorth() || scores.worth >= kLeastWorth);
 }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,

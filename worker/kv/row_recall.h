@@ -4,9 +4,11 @@
 #ifndef TIDEPOOL_WORKER_KV_ROW_RECALL_H_
 #define TIDEPOOL_WORKER_KV_ROW_RECALL_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -71,8 +73,26 @@ class RowRecall {
   // Rows and keys that lie ready in host memory.
   int64_t staged_bytes() const { return staging_.bytes() + index_->held_bytes(); }
 
+  // Before any head of a step chooses. prompt: of one, else it decodes. selects: the policy will, after this step.
+  void BeginStep(bool prompt, bool selects) {
+    answered_steps_ = prompt ? 0 : answered_steps_ + 1;
+    rests_ = selects && !rests_;  // not in two in a row: a policy may select at every step
+  }
+  // Decoding steps since the prompt, the one that has begun included.
+  int answered_steps() const { return answered_steps_; }
+  // async: only heads that miss much choose in this step.
+  bool rests() const { return rests_; }
   // async: whether a (layer, kv head) chooses in this step (RecallSpec::interval, turn). Once a step, before Score.
   bool Due(int layer, int kv_head, absl::Span<const float* const> queries);
+  // There was no turn for it in this step: it is due in the next one, and goes first.
+  void Owe(int layer, int kv_head) {
+    head(layer, kv_head).query.clear();
+    head(layer, kv_head).owed = true;
+  }
+  bool TakeOwed(int layer, int kv_head) { return std::exchange(head(layer, kv_head).owed, false); }
+  int owed_heads() const {
+    return static_cast<int>(std::count_if(heads_.begin(), heads_.end(), [](const HeadState& at) { return at.owed; }));
+  }
   // It has asked for these, which it wants. Unless it chooses anew before, they are for the slots of `victims`, in this
   // order, or for free ones, when they have come.
   void Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted, absl::Span<const int32_t> victims);
@@ -102,6 +122,7 @@ class RowRecall {
   }
   // async, once scored: whether a choice could bring anything to speak of. Else the second half chooses nothing.
   bool WorthChoosing(const RowScores& scores) const;
+  bool MeasuresWorth() const;
   // q.k of rows by their own keys: out[group][rows].
   void OwnScores(absl::Span<const float* const> queries, absl::Span<const char* const> rows, float* out) const;
   // Between them, for rows of the shortlist that can be had, once each and in any order: the scores of the rows' own
@@ -152,6 +173,7 @@ class RowRecall {
     // async: the queries [group][head_dim] that chose last, and the steps since.
     std::vector<float> query;
     int age = 0;
+    bool owed = false;
     std::vector<int32_t> expected, victims;  // async: wanted and under way, and whose slots they are for
     std::vector<float> key_lengths;          // trigger cosine: of all blocks' keys, by position
     // Of all blocks' keys, by channel: sums and sums of squares [2][head_dim], and their variance.
@@ -186,6 +208,8 @@ class RowRecall {
   const std::unique_ptr<KeyIndex> index_;
   const std::vector<Chooser> choosers_;  // of each layer
   int32_t slots_ = 0;
+  int answered_steps_ = 0;
+  bool rests_ = false;
   std::vector<HeadState> heads_;
   RowStaging staging_;
   RecallCounters counters_;

@@ -91,18 +91,6 @@ TEST_F(BlockLogTest, StoresEveryBlockInEveryLayerAndTheTailWhenAsked) {
   }
 }
 
-TEST_F(BlockLogTest, RowsOfTheTailAreAtHand) {
-  auto log = MakeLog();
-  Append(*log, 70, true);
-  WaitUntilIdle(*log);
-  std::string row(test::SmallLayout().row_bytes(), '\0'), expected = row;
-  EXPECT_TRUE(log->CopyLocalRow(66, 2, 1, row.data()));
-  FillRow(2, 1, 66, expected.data());
-  EXPECT_EQ(row, expected);
-  EXPECT_FALSE(log->CopyLocalRow(70, 2, 1, row.data())) << "not there yet";
-  EXPECT_FALSE(log->CopyLocalRow(3, 2, 1, row.data())) << "stored and acknowledged";
-}
-
 TEST_F(BlockLogTest, ExactBlocksAreSharedAndOthersAreTheSessionsOwn) {
   auto a = MakeLog();
   auto b = MakeLog();

@@ -1,0 +1,56 @@
+// When heads choose, beside their queries: turns that are owed, and steps in which few do.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/support/blocks.h"
+#include "worker/kv/row_recall.h"
+
+namespace tidepool {
+namespace {
+
+RecallSpec Async() {
+  RecallSpec spec;
+  spec.mode = RecallMode::kAsync;
+  return spec;
+}
+
+TEST(RecallTurnsTest, AHeadWithoutATurnIsDueInTheNextStepAndGoesFirst) {
+  const KvLayout layout = test::SmallLayout();
+  RowRecall recall(layout, /*group=*/1, Async());
+  const std::vector<char> rows(kBlockTokens * layout.row_bytes(), 1);
+  recall.AddBlock(0, 1, 0, rows.data(), /*prompt=*/true);
+  const std::vector<float> query(layout.head_dim, 1.0f);
+  const std::vector<const float*> queries = {query.data()};
+  EXPECT_TRUE(recall.Due(1, 0, queries)) << "nothing has chosen yet";
+  EXPECT_FALSE(recall.Due(1, 0, queries));
+  EXPECT_EQ(recall.owed_heads(), 0);
+  recall.Owe(1, 0);
+  EXPECT_EQ(recall.owed_heads(), 1);
+  EXPECT_TRUE(recall.Due(1, 0, queries)) << "though its queries have not turned";
+  EXPECT_TRUE(recall.TakeOwed(1, 0));
+  EXPECT_FALSE(recall.TakeOwed(1, 0)) << "one turn";
+  EXPECT_EQ(recall.owed_heads(), 0);
+  recall.Owe(1, 0);
+  recall.Rest();
+  EXPECT_EQ(recall.owed_heads(), 0) << "the next turn's prompt is recalled for anew";
+}
+
+TEST(RecallTurnsTest, HeadsRestWhereThePolicySelectsButNotInEveryStep) {
+  RowRecall recall(test::SmallLayout(), /*group=*/1, Async());
+  recall.BeginStep(/*prompt=*/true, /*selects=*/false);
+  EXPECT_EQ(recall.answered_steps(), 0);
+  recall.BeginStep(/*prompt=*/false, /*selects=*/false);
+  EXPECT_EQ(recall.answered_steps(), 1);
+  EXPECT_FALSE(recall.rests());
+  std::vector<bool> rests;
+  for (int step = 0; step < 4; ++step) {
+    recall.BeginStep(/*prompt=*/false, /*selects=*/true);
+    rests.push_back(recall.rests());
+  }
+  EXPECT_EQ(rests, (std::vector<bool>{true, false, true, false}));
+  EXPECT_EQ(recall.answered_steps(), 5);
+}
+
+}  // namespace
+}  // namespace tidepool
