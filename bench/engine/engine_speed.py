@@ -120,9 +120,9 @@ def show_pace(ours):
     gaps = [(b, b - a) for a, b in zip(times, times[1:])]
     beside = [gap for at, gap in gaps if 1.5 < at < 1.5 + took]
     idle = [gap for at, gap in gaps if at < 1.4 or at > 1.6 + took]
-    p99 = [sorted(some)[int(0.99 * len(some))] * 1000 for some in (idle, beside)]
+    p50, p99 = ([sorted(some)[int(part * len(some))] * 1000 for some in (idle, beside)] for part in (0.5, 0.99))
     print(f"pace: between tokens, 99th percentile: alone {p99[0]:.1f} ms, while a prompt of {prompt['usage']['promptTokens']:.0f} tokens is "
-          f"read {p99[1]:.1f} ms, {p99[1] / p99[0]:.2f} times as long; the prompt took {took:.2f} s")
+          f"read {p99[1]:.1f} ms, {p99[1] / p99[0]:.2f} times as long (in the middle {p50[1] / p50[0]:.2f}); the prompt took {took:.2f} s")
 
 
 def show_start(rounds):

@@ -8,9 +8,16 @@ namespace {
 // A prompt has to end some time.
 constexpr int kLeastTokens = 2;
 
-void Average(double& average, double value) {
-  constexpr double kNew = 0.2;
-  average = average == 0 ? value : (1 - kNew) * average + kNew * value;
+// Until it has been seen: what a token of a small piece takes, in those of a large one.
+constexpr double kSmallPiece = 2;
+
+constexpr double kNew = 0.2;
+// Of a step that was slower than others: what comes with a prompt, such as the tokens of its text, slows the steps
+// before it, and they would set the pace of the whole prompt.
+constexpr double kNewSlower = 0.03;
+
+void Average(double& average, double value, double share = kNew) {
+  average = average == 0 ? value : (1 - share) * average + share * value;
 }
 
 }  // namespace
@@ -25,14 +32,15 @@ int PromptShare(int room, size_t prompts, size_t index) {
 
 int StepPace::PromptTokens(int decoding) const {
   if (decoding == 0 || pace_ == 0 || decode_step_ == 0 || prompt_token_ == 0) return most_tokens_;
-  const double tokens = std::min<double>((pace_ - 1) * decode_step_ / prompt_token_, most_tokens_);
+  const double token = beside_token_ > 0 ? beside_token_ : kSmallPiece * prompt_token_;
+  const double tokens = std::min<double>((pace_ - 1) * decode_step_ / token, most_tokens_);
   return std::clamp(static_cast<int>(tokens), std::min(kLeastTokens, most_tokens_), most_tokens_);
 }
 
 absl::Duration StepPace::Observe(int decoding, int prompt_tokens, absl::Duration took) {
   const double seconds = absl::ToDoubleSeconds(took);
   if (prompt_tokens == 0) {
-    if (decoding > 0) Average(decode_step_, seconds);
+    if (decoding > 0) Average(decode_step_, seconds, seconds > decode_step_ ? kNewSlower : kNew);
     return absl::ZeroDuration();
   }
   // A session's turn with recall goes token by token, and waits: nothing to plan by.
@@ -41,6 +49,7 @@ absl::Duration StepPace::Observe(int decoding, int prompt_tokens, absl::Duration
   const double prompts = seconds - (decoding > 0 ? decode_step_ : 0);
   if (prompts <= 0) return absl::ZeroDuration();
   Average(prompt_token_, prompts / prompt_tokens);
+  if (decoding > 0) Average(beside_token_, prompts / prompt_tokens);
   return absl::Seconds(prompts / prompt_tokens);
 }
 

@@ -32,7 +32,9 @@ class StepPace {
   const double pace_;
   const int most_tokens_;
   // Seconds, running averages; 0: not seen yet.
-  double decode_step_ = 0, prompt_token_ = 0;
+  double decode_step_ = 0;   // without prompt tokens, as long as nothing else slows it
+  double prompt_token_ = 0;  // of all prompts
+  double beside_token_ = 0;  // beside decoding sequences: of small pieces, each token takes longer
 };
 
 }  // namespace tidepool

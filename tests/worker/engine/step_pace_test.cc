@@ -19,8 +19,23 @@ TEST(StepPaceTest, AStepTakesSoManyTimesWhatDecodingTakes) {
   StepPace pace(3, 256);
   pace.Observe(4, 0, absl::Milliseconds(4));
   pace.Observe(0, 256, absl::Milliseconds(64));  // a quarter of a millisecond for each token
-  EXPECT_EQ(pace.PromptTokens(4), 32) << "8 ms of prompts beside 4 ms of decoding";
-  for (int i = 0; i < 100; ++i) pace.Observe(4, 32, absl::Milliseconds(20));  // few at once cost more: half of one
+  EXPECT_EQ(pace.PromptTokens(4), 16)
+      << "8 ms of prompts beside 4 ms of decoding, where few at once cost twice as much";
+  for (int i = 0; i < 100; ++i) pace.Observe(4, 16, absl::Milliseconds(8));  // no, they do not
+  EXPECT_NEAR(pace.PromptTokens(4), 32, 1);
+  pace.Observe(0, 256, absl::Milliseconds(16));
+  EXPECT_NEAR(pace.PromptTokens(4), 32, 1) << "large pieces say nothing about small ones";
+}
+
+TEST(StepPaceTest, StepsThatAPromptSlowsAsItComesDoNotSetItsPace) {
+  StepPace pace(3, 256);
+  for (int i = 0; i < 100; ++i) pace.Observe(4, 0, absl::Milliseconds(4));
+  pace.Observe(0, 256, absl::Milliseconds(64));
+  for (int i = 0; i < 4; ++i) pace.Observe(4, 0, absl::Milliseconds(12));
+  EXPECT_NEAR(pace.PromptTokens(4), 16, 4);
+  for (int i = 0; i < 200; ++i) pace.Observe(4, 0, absl::Milliseconds(12));
+  EXPECT_NEAR(pace.PromptTokens(4), 48, 1) << "longer answers do";
+  for (int i = 0; i < 20; ++i) pace.Observe(4, 0, absl::Milliseconds(4));
   EXPECT_NEAR(pace.PromptTokens(4), 16, 1);
 }
 
@@ -40,7 +55,7 @@ TEST(StepPaceTest, TurnsWithRecallSayNothingAboutPrompts) {
   pace.Observe(4, 0, absl::Milliseconds(4));
   pace.Observe(0, 256, absl::Milliseconds(64));
   for (int i = 0; i < 100; ++i) pace.Observe(4, 1, absl::Milliseconds(200));
-  EXPECT_EQ(pace.PromptTokens(4), 32);
+  EXPECT_EQ(pace.PromptTokens(4), 16);
 }
 
 TEST(StepPaceTest, ZeroHoldsNothingBack) {
