@@ -127,6 +127,21 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, con
   }
 }
 
+// order[0 .. kSlots) are slots side by side.
+HWY_INLINE bool Beside(const int32_t* order) {
+  const hn::RebindToSigned<D> di;
+  bool beside = true;
+  for (int part = 0; part < kSlots && beside; part += kLanes) {
+    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
+  }
+  return beside;
+}
+
+// Likewise, and all of one page. rows: how many there are.
+HWY_INLINE bool IsPage(const int32_t* order, int32_t rows) {
+  return rows >= kSlots && order[0] % kSlots == 0 && Beside(order);
+}
+
 // Where the values of a part's rows lie, and after them what is read next.
 struct PartRows {
   const char* at[kPartRows + kRowsAhead];
@@ -141,9 +156,12 @@ HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count
     const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
     const int32_t row = slot % kSlots;
     int32_t run = 1;  // rows that lie side by side
-    while (row + run < kSlots && i + run < count &&
-           (task.order == nullptr || task.order[first + i + run] == slot + run)) {
-      ++run;
+    if (task.order == nullptr) {
+      run = count - i < kSlots ? count - i : kSlots;
+    } else if (IsPage(task.order + first + i, count - i)) {
+      run = kSlots;
+    } else {
+      while (row + run < kSlots && i + run < count && task.order[first + i + run] == slot + run) ++run;
     }
     const auto* page = static_cast<const char*>(task.pages[slot / kSlots]);
     const int half = kBits != 0 ? task.halves[slot / kSlots] : 0;
@@ -302,16 +320,6 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-// order[0 .. kSlots) are slots side by side.
-HWY_INLINE bool Beside(const int32_t* order) {
-  const hn::RebindToSigned<D> di;
-  bool beside = true;
-  for (int part = 0; part < kSlots && beside; part += kLanes) {
-    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
-  }
-  return beside;
-}
-
 // Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
 // Most rows lie beside their neighbours.
 template <int kQueries>
@@ -413,9 +421,18 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
     pages[found] = task.pages[page];
     halves[found++] = kBits != 0 ? task.halves[page] : 0;
   };
-  for (int32_t i = 0; i < count; ++i) {
-    if (i == 0 || order[i] / kSlots != order[i - 1] / kSlots) add(order[i] / kSlots);
-    places[i] = (found - 1) * kSlots + order[i] % kSlots;
+  uint32_t last = UINT32_MAX;
+  for (int32_t i = 0; i < count;) {
+    const auto slot = static_cast<uint32_t>(order[i]);
+    if (slot / kSlots != last) add(static_cast<int32_t>(last = slot / kSlots));
+    const int32_t first = (found - 1) * kSlots + static_cast<int32_t>(slot % kSlots);
+    if (IsPage(order + i, count - i)) {
+      const hn::RebindToSigned<D> di;
+      for (int k = 0; k < kSlots; k += kLanes) hn::StoreU(hn::Iota(di, first + k), di, places + i + k);
+      i += kSlots;
+    } else {
+      places[i++] = first;
+    }
   }
   const int32_t own = found;
   const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
