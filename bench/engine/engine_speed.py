@@ -220,6 +220,7 @@ def cells_of(best):
     cells.append(Cell("decode 7900, ada-snapkv 20 %, int8", decode(7900, 1, "--preset=ada-snapkv", fifth, "--kv-precision=int8"),
                       peer_decode(7900, 1)))
     cells.append(Cell("bound: decode 1580, nothing evicted", decode(1580, 1, "--preset=full"), peer_decode(7900, 1)))
+    cells.append(Cell("decode 4096 batch 8, ada-snapkv 20 %", decode(4096, 8, "--preset=ada-snapkv", fifth), peer_decode(4096, 8)))
     recall = ("--preset=ada-snapkv", fifth, "--recall=async", "--recall-index=pq16x4")
     cells.append(Cell("decode 4096 batch 8, ada-snapkv 20 %, async", decode(4096, 8, *recall, recall=True), peer_decode(4096, 8), 10))
     cells.append(Cell("bound: decode 819 batch 8, nothing evicted", decode(819, 8, "--preset=full"), peer_decode(4096, 8)))
