@@ -5,13 +5,9 @@
 //
 //   scripts/bench cache --only disk, or
 //   disk_speed [--rounds=5] [--mib=512] [--kib=256] [--directory=DIR] [--json=FILE]
-#include <fcntl.h>
-#include <rocksdb/db.h>
-#include <rocksdb/utilities/options_util.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -27,6 +23,8 @@
 #include "base/check.h"
 #include "base/flags.h"
 #include "base/freed_memory.h"
+#include "bench/cache/bare_rocksdb.h"
+#include "bench/cache/disk_files.h"
 #include "bench/cache/items.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/disk_tier.h"
@@ -46,30 +44,6 @@ constexpr uint64_t kDiskBytes = uint64_t{64} << 30;
 constexpr uint64_t kWriteBufferBytes = uint64_t{32} << 20;
 
 using Measured = std::map<std::string, std::vector<double>>;  // by what it is: MB/s, or bytes for each byte
-
-double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-// Bytes that this process has had written to files.
-double WrittenBytes() {
-  std::ifstream io("/proc/self/io");
-  std::string name;
-  for (double value = 0; io >> name >> value;) {
-    if (name == "write_bytes:") return value;
-  }
-  return 0;
-}
-
-// The next reads come from the disk.
-void ForgetPages(const std::string& directory) {
-  for (const auto& file : std::filesystem::recursive_directory_iterator(directory)) {
-    if (!file.is_regular_file()) continue;
-    const int fd = open(file.path().c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) continue;
-    fdatasync(fd);
-    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    close(fd);
-  }
-}
 
 class DiskSide {
  public:
@@ -108,62 +82,15 @@ class OurSide final : public DiskSide {
   std::unique_ptr<DiskTier> tier_;
 };
 
-// RocksDB itself, opened with the options that our database left in its directory.
 class BareSide final : public DiskSide {
  public:
-  BareSide(const std::string& directory, const std::string& options_of) {
-    rocksdb::DBOptions options;
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    rocksdb::ConfigOptions config;
-    config.ignore_unknown_options = true;
-    TIDEPOOL_CHECK(rocksdb::LoadLatestOptions(config, options_of + "/db", &options, &families).ok());
-    options.create_if_missing = true;
-    options.create_missing_column_families = true;
-    rocksdb::DB* db = nullptr;
-    TIDEPOOL_CHECK(rocksdb::DB::Open(options, directory, families, &families_, &db).ok());
-    db_.reset(db);
-    for (rocksdb::ColumnFamilyHandle* family : families_) {
-      if (family->GetName() == "block_values") values_ = family;
-    }
-    TIDEPOOL_CHECK(values_ != nullptr);
-  }
-  ~BareSide() override {
-    for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
-  }
-  void Put(absl::Span<const Item> items) override {
-    rocksdb::WriteBatch batch;
-    for (const Item& item : items) {
-      keys_[item.id] = Key(next_++);
-      TIDEPOOL_CHECK(batch.Put(values_, keys_[item.id], *item.value).ok());
-    }
-    rocksdb::WriteOptions options;
-    options.disableWAL = true;
-    TIDEPOOL_CHECK(db_->Write(options, &batch).ok());
-  }
-  void Flush() override { TIDEPOOL_CHECK(db_->Flush(rocksdb::FlushOptions(), families_).ok()); }
-  void GetAndCompare(absl::Span<const Item> items) override {
-    rocksdb::ReadOptions options;
-    options.fill_cache = false;
-    for (const Item& item : items) {
-      rocksdb::PinnableSlice value;
-      TIDEPOOL_CHECK(db_->Get(options, values_, keys_.at(item.id), &value).ok());
-      TIDEPOOL_CHECK(value == *item.value);
-    }
-  }
+  BareSide(const std::string& directory, const std::string& options_of) : database_(directory, options_of, {}) {}
+  void Put(absl::Span<const Item> items) override { database_.Put(items, /*durable=*/false); }
+  void Flush() override { database_.Flush(); }
+  void GetAndCompare(absl::Span<const Item> items) override { database_.GetAndCompare(items); }
 
  private:
-  // Ascending, as ours.
-  static std::string Key(uint64_t number) {
-    std::string key(28, '\0');
-    for (int i = 0; i < 8; ++i) key[i] = static_cast<char>(number >> (56 - 8 * i));
-    return key;
-  }
-
-  std::vector<rocksdb::ColumnFamilyHandle*> families_;
-  std::unique_ptr<rocksdb::DB> db_;
-  rocksdb::ColumnFamilyHandle* values_ = nullptr;
-  absl::flat_hash_map<BlockId, std::string> keys_;
-  uint64_t next_ = 0;
+  BareRocksDb database_;
 };
 
 void TakeTurn(DiskSide* side, const std::string& directory, absl::Span<const Item> items, const std::string& name,
@@ -186,11 +113,6 @@ void TakeTurn(DiskSide* side, const std::string& directory, absl::Span<const Ite
     }
     (*measured)[name + what].push_back(bytes / 1e6 / (Seconds() - start));
   }
-}
-
-double MedianOf(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 void Print(const Measured& measured) {

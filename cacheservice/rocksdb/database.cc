@@ -77,6 +77,7 @@ rocksdb::DBOptions MakeDbOptions(const DatabaseOptions& options, rocksdb::Env* e
   // A crash loses unlogged writes of all families or of none, so index and values agree.
   db.atomic_flush = true;
   db.max_total_wal_size = 4 * options.write_buffer_bytes;
+  db.bytes_per_sync = uint64_t{1} << 20;  // files go to the disk as they are written, not all of them at their end
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;  // the end of the log may be torn by a crash
   db.max_log_file_size = kInfoLogBytes;
   db.keep_log_file_num = kInfoLogs;
