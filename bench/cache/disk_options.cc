@@ -1,36 +1,28 @@
 // What RocksDB's options are worth for the disk tier's values: each is changed alone, beside the options as the tier
 // has them, in turns, on a bare loop: sustained puts (in batches, until all is in files), puts that are durable, gets
-// in random order with the files in the page cache and without, and the bytes that went to files for each byte put.
+// in random order with the files in the page cache and without, and the bytes that went to files for each byte put. A
+// quarter of the values is put again, to be durable.
 //
-//   disk_options [--rounds=5] [--mib=256] [--kib=256] [--directory=DIR]
-#include <unistd.h>
-
+//   disk_options [--rounds=5] [--mib=512] [--kib=256] [--directory=DIR]
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "absl/flags/flag.h"
 #include "base/check.h"
-#include "base/flags.h"
 #include "base/freed_memory.h"
 #include "bench/cache/bare_rocksdb.h"
 #include "bench/cache/disk_files.h"
+#include "bench/cache/disk_load.h"
 #include "bench/cache/items.h"
 #include "cacheservice/rocksdb/database.h"
 
-ABSL_FLAG(int, rounds, 5, "turns of each setting: 1 to 1000");
-ABSL_FLAG(int, mib, 256, "MiB put and read in a turn: 16 to 65536; a quarter of it is put again, to be durable");
-ABSL_FLAG(int, kib, 256, "size of a value: a multiple of 32 up to 4096");
-ABSL_FLAG(std::string, directory, "/tmp", "where the databases are made, and removed");
-
 namespace tidepool::bench {
 namespace {
-
-constexpr size_t kBatch = 16;  // values written at a time: 4 MiB at 256 KiB, what demotion writes
 
 struct Setting {
   const char* name;
@@ -118,27 +110,20 @@ void Print(const std::vector<Measured>& measured) {
 
 int Main(int argc, char** argv) {
   KeepFreedMemory();  // as tidepool-cache
-  const auto rest = ParseFlags(argc, argv);
-  const int rounds = absl::GetFlag(FLAGS_rounds), mib = absl::GetFlag(FLAGS_mib), kib = absl::GetFlag(FLAGS_kib);
-  if (!rest.ok() || !rest->empty() || rounds < 1 || rounds > 1000 || mib < 16 || mib > 65'536 || kib < 32 ||
-      kib > 4096 || kib % 32 != 0) {
-    std::fprintf(stderr, "usage: disk_options [flags]\n%s", FlagHelp({"disk_options"}).c_str());
-    return 2;
-  }
-  const std::string root = absl::GetFlag(FLAGS_directory) + "/tidepool-disk-options-" + std::to_string(getpid());
-  const int kv_heads = kib / 32;
-  const std::vector<Item> items = MakeItems(kv_heads, ItemsIn(kv_heads, static_cast<size_t>(mib) << 20), 0);
+  const std::optional<DiskLoad> load = ParseDiskLoad(argc, argv, "disk_options");
+  if (!load.has_value()) return 2;
+  const std::string& root = load->directory;
   std::filesystem::create_directories(root);
   TIDEPOOL_CHECK(Database::Open({.data_dir = root + "/tier"}).ok());  // leaves its options there
   std::vector<Measured> measured(Settings().size());
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0; round < load->rounds; ++round) {
     // Each round begins elsewhere.
     for (size_t turn = 0; turn < Settings().size(); ++turn) {
       const size_t i = (turn + static_cast<size_t>(round) * 4) % Settings().size();
       const std::string directory = root + "/bare";
       {
         BareRocksDb database(directory, root + "/tier", Settings()[i].changes);
-        TakeTurn(database, directory, items, static_cast<unsigned>(round), measured[i]);
+        TakeTurn(database, directory, load->items, static_cast<unsigned>(round), measured[i]);
       }
       std::filesystem::remove_all(directory);
     }

@@ -5,8 +5,6 @@
 //
 //   scripts/bench cache --only disk, or
 //   disk_speed [--rounds=5] [--mib=512] [--kib=256] [--directory=DIR] [--json=FILE]
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -14,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -21,24 +20,19 @@
 
 #include "absl/flags/flag.h"
 #include "base/check.h"
-#include "base/flags.h"
 #include "base/freed_memory.h"
 #include "bench/cache/bare_rocksdb.h"
 #include "bench/cache/disk_files.h"
+#include "bench/cache/disk_load.h"
 #include "bench/cache/items.h"
 #include "cacheservice/rocksdb/database.h"
 #include "cacheservice/tiers/disk_tier.h"
 
-ABSL_FLAG(int, rounds, 5, "turns of each side: 1 to 1000");
-ABSL_FLAG(int, mib, 512, "MiB put and read in a turn: 16 to 65536");
-ABSL_FLAG(int, kib, 256, "size of a value: a multiple of 32 up to 4096");
-ABSL_FLAG(std::string, directory, "/tmp", "where the databases are made, and removed");
 ABSL_FLAG(std::string, json, "", "file for all that was measured");
 
 namespace tidepool::bench {
 namespace {
 
-constexpr size_t kBatch = 16;  // values written at a time: 4 MiB at 256 KiB, what demotion writes
 constexpr size_t kAtOnce = 4;  // values asked for at a time
 constexpr uint64_t kDiskBytes = uint64_t{64} << 30;
 constexpr uint64_t kWriteBufferBytes = uint64_t{32} << 20;
@@ -132,18 +126,11 @@ void Print(const Measured& measured) {
 
 int Main(int argc, char** argv) {
   KeepFreedMemory();  // as tidepool-cache
-  const auto rest = ParseFlags(argc, argv);
-  const int rounds = absl::GetFlag(FLAGS_rounds), mib = absl::GetFlag(FLAGS_mib), kib = absl::GetFlag(FLAGS_kib);
-  if (!rest.ok() || !rest->empty() || rounds < 1 || rounds > 1000 || mib < 16 || mib > 65'536 || kib < 32 ||
-      kib > 4096 || kib % 32 != 0) {
-    std::fprintf(stderr, "usage: disk_speed [flags]\n%s", FlagHelp({"disk_speed"}).c_str());
-    return 2;
-  }
-  const std::string root = absl::GetFlag(FLAGS_directory) + "/tidepool-disk-speed-" + std::to_string(getpid());
-  const int kv_heads = kib / 32;
-  const std::vector<Item> items = MakeItems(kv_heads, ItemsIn(kv_heads, static_cast<size_t>(mib) << 20), 0);
+  const std::optional<DiskLoad> load = ParseDiskLoad(argc, argv, "disk_speed");
+  if (!load.has_value()) return 2;
+  const std::string& root = load->directory;
   Measured measured;
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0; round < load->rounds; ++round) {
     const std::string ours = root + "/ours", bare = root + "/bare";
     {
       OurSide opened(ours);  // leaves its options there
@@ -153,11 +140,10 @@ int Main(int argc, char** argv) {
       const auto seed = static_cast<unsigned>(round);
       if (our_turn) {
         OurSide side(ours);
-        TakeTurn(&side, ours, items, "ours", seed, &measured);
+        TakeTurn(&side, ours, load->items, "ours", seed, &measured);
       } else {
-        std::filesystem::create_directories(bare);
         BareSide side(bare, ours);
-        TakeTurn(&side, bare, items, "bare", seed, &measured);
+        TakeTurn(&side, bare, load->items, "bare", seed, &measured);
       }
     }
     std::filesystem::remove_all(root);

@@ -14,6 +14,7 @@
 #include "tests/support/collector.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/engine/context.h"
 #include "worker/engine/engine.h"
 #include "worker/kv/batch_recall.h"
@@ -83,15 +84,7 @@ class BudgetTest : public testing::Test {
       context_.AddTokens(tokens);
     }
     void Step(int32_t count, bool prompt) {
-      context_.BeginStep(count);
-      StepSlice slice;
-      slice.rows = &context_.rows();
-      slice.first_position = context_.step_position();
-      slice.tokens = context_.StepTokens(count);
-      recall_.Begin({{&context_.rows(), &context_.log(), context_.step_recall(), context_.step_ring(),
-                      slice.first_position, count, prompt}});
-      test_.backend_->Step({slice}, &recall_);
-      recall_.End();
+      test::ComputeStep(*test_.backend_, recall_, context_, count, prompt);
       if (!prompt) Check("in a step", context_.computed() + count, 0);
       context_.EndStep(count, prompt);
       if (!prompt) Check("after a step", context_.computed(), 0);

@@ -10,6 +10,7 @@
 #include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/engine/context.h"
 #include "worker/engine/engine.h"
 #include "worker/kv/batch_recall.h"
@@ -67,15 +68,7 @@ class RecallScopeTest : public testing::Test {
       std::vector<int32_t> tokens(count);
       for (int32_t& token : tokens) token = static_cast<int32_t>(random_() % test_.model_->config().vocabulary);
       context_.AddTokens(tokens);
-      context_.BeginStep(count);
-      StepSlice slice;
-      slice.rows = &context_.rows();
-      slice.first_position = context_.step_position();
-      slice.tokens = context_.StepTokens(count);
-      recall_.Begin({{&context_.rows(), &context_.log(), context_.step_recall(), context_.step_ring(),
-                      slice.first_position, count, prompt}});
-      test_.backend_->Step({slice}, &recall_);
-      recall_.End();
+      test::ComputeStep(*test_.backend_, recall_, context_, count, prompt);
       context_.EndStep(count, prompt);
     }
 

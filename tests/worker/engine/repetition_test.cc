@@ -11,6 +11,7 @@
 #include "policies/retain/repetition_scores.h"
 #include "tests/support/collector.h"
 #include "tests/support/paths.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/engine/context.h"
 #include "worker/engine/engine.h"
 #include "worker/kv/batch_recall.h"
@@ -70,15 +71,7 @@ class Sequence {
 
  private:
   void Step(int32_t count) {
-    context_.BeginStep(count);
-    StepSlice slice;
-    slice.rows = &context_.rows();
-    slice.first_position = context_.step_position();
-    slice.tokens = context_.StepTokens(count);
-    recall_.Begin({{&context_.rows(), &context_.log(), context_.step_recall(), context_.step_ring(),
-                    slice.first_position, count, /*prompt=*/true}});
-    backend_.Step({slice}, &recall_);
-    recall_.End();
+    test::ComputeStep(backend_, recall_, context_, count, /*prompt=*/true);
     context_.EndStep(count, /*prompt=*/true);
   }
 
