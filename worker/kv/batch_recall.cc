@@ -49,7 +49,7 @@ void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   slices_ = std::move(slices);
   joint_.resize(slices_.size());
   for (JointShares& shares : joint_) shares.Clear();
-  turns_ = std::make_unique<std::atomic<int>[]>(slices_.size());
+  if (turns_.size() < slices_.size()) turns_ = std::vector<std::atomic<int>>(slices_.size());
   for (size_t i = 0; i < slices_.size(); ++i) {
     RowRecall* const recall = slices_[i].recall;
     if (recall == nullptr) continue;

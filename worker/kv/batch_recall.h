@@ -19,7 +19,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -182,11 +181,11 @@ class BatchRecall : public StepHook {
     }
     absl::Span<Unit> now() { return absl::MakeSpan(all).subspan(0, count); }
   };
-  Units waiting_, passing_;                    // of slices that wait for rows, and that do not
-  std::unique_ptr<std::atomic<int>[]> turns_;  // [slice]: heads that choose in this step, those that are owed it first
-  std::vector<JointShares> joint_;             // [slice]: of the last layer whose heads chose together in this step
-  std::vector<IndexScan*> scans_;              // of a layer, kept for its memory
-  std::vector<int32_t> passing_of_;            // [slice][kv_head] index into passing_, or -1
+  Units waiting_, passing_;              // of slices that wait for rows, and that do not
+  std::vector<std::atomic<int>> turns_;  // [slice]: heads that choose in this step, those that are owed it first
+  std::vector<JointShares> joint_;       // [slice]: of the last layer whose heads chose together in this step
+  std::vector<IndexScan*> scans_;        // of a layer, kept for its memory
+  std::vector<int32_t> passing_of_;      // [slice][kv_head] index into passing_, or -1
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.
