@@ -226,7 +226,8 @@ void BM_DecodePolicy(benchmark::State& state, const char* preset, KvPrecision pr
                              .tokens = context.StepTokens(count),
                              .first_position = context.step_position(),
                              .logits_rows = 1,
-                             .logits = logits.data()};
+                             .logits = logits.data(),
+                             .decodes = !prompt};
     recall.Begin({{&rows, &context.log(), nullptr, context.step_ring(), slice.first_position, count, prompt, nullptr,
                    prompt ? nullptr : context.step_compressor()}});
     s.backend->Step({&slice, 1}, &recall);
@@ -246,7 +247,7 @@ void BM_DecodePolicy(benchmark::State& state, const char* preset, KvPrecision pr
   const absl::Duration with = (absl::Now() - began) / state.iterations();
   state.counters["rows"] = static_cast<double>(rows.total_rows()) / (config.layers * config.kv_heads);
   for (int i = 0; i < config.layers * config.kv_heads; ++i) {
-    rows.head(i / config.kv_heads, i % config.kv_heads).column_sums().clear();
+    rows.head(i / config.kv_heads, i % config.kv_heads).KeepColumnSums(0, false);
   }
   began = absl::Now();
   for (int i = 0; i < kPlain; ++i) Prefill(rows, context.computed() + i, 1, &logits);
@@ -283,7 +284,8 @@ void BM_DecodePolicyBatch(benchmark::State& state, const char* preset) {
                         .tokens = context->StepTokens(count),
                         .first_position = context->step_position(),
                         .logits_rows = 1,
-                        .logits = logits.data() + slices.size() * int64_t{config.vocabulary}});
+                        .logits = logits.data() + slices.size() * int64_t{config.vocabulary},
+                        .decodes = !prompt});
       recalls.push_back({&context->rows(), &context->log(), nullptr, context->step_ring(), context->step_position(),
                          count, prompt, nullptr, prompt ? nullptr : context->step_compressor()});
     }

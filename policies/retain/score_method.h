@@ -60,6 +60,9 @@ class HeadView {
   AttentionRows Attention(int last) const {
     return Attention(last, [](int32_t) { return 1.0f; });
   }
+  // Attention that each row has received from the last `last` queries, of all query heads of the group together,
+  // [rows]; empty where it was not summed up as it was computed (ScoreMethod::SummedQueries): then Attention knows.
+  virtual std::vector<float> SummedAttention(int last) const { return {}; }
   // Attention that each row has received from all queries so far, [rows], reduced over the group. Only for methods that
   // need_column_sums.
   virtual std::vector<float> ColumnSums(GroupReduce reduce) const = 0;
@@ -111,6 +114,8 @@ class ScoreMethod {
 
   // Last queries that must be remembered.
   virtual int Queries(const CompressionSpec&) const { return 0; }
+  // Its scorers ask for SummedAttention of so many: it should be there when rows are selected again.
+  virtual int SummedQueries(const CompressionSpec&) const { return 0; }
   virtual bool needs_column_sums() const { return false; }
   // Its scores are the column sums, reduced over the group, and nothing else.
   virtual bool is_column_sums() const { return false; }

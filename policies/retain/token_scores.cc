@@ -12,15 +12,21 @@ std::vector<float> PoolScores(absl::Span<const float> scores, int kernel, Poolin
   std::vector<float> out(scores.begin(), scores.end());
   if (pooling == Pooling::kNone || kernel == 1) return out;
   const int size = static_cast<int>(scores.size()), half = kernel / 2;
+  if (pooling == Pooling::kMax) {
+    // One neighbour of all scores after the other, from the first on.
+    for (int i = 0; i < size; ++i) out[i] = scores[std::max(0, i - half)];
+    for (int shift = 1 - half; shift <= half; ++shift) {
+      for (int i = std::max(0, -shift); i < std::min(size, size - shift); ++i) {
+        out[i] = out[i] < scores[i + shift] ? scores[i + shift] : out[i];
+      }
+    }
+    return out;
+  }
   for (int i = 0; i < size; ++i) {
     const int first = std::max(0, i - half), last = std::min(size - 1, i + half);
-    if (pooling == Pooling::kMax) {
-      out[i] = *std::max_element(scores.begin() + first, scores.begin() + last + 1);
-    } else {
-      double sum = 0;
-      for (int j = first; j <= last; ++j) sum += scores[j];
-      out[i] = static_cast<float>(sum / kernel);
-    }
+    double sum = 0;
+    for (int j = first; j <= last; ++j) sum += scores[j];
+    out[i] = static_cast<float>(sum / kernel);
   }
   return out;
 }
@@ -54,6 +60,15 @@ std::vector<float> WindowScores(absl::Span<const float> probabilities, int group
     for (int i = 0; i < past; ++i) scores[static_cast<size_t>(g) * past + i] = static_cast<float>(sum[i] / window_rows);
   }
   return PoolScores(ReduceGroup(scores, group, reduce), kernel, pooling);
+}
+
+std::vector<float> WindowScoresOfSums(absl::Span<const float> sums, int group, int queries, int past,
+                                      GroupReduce reduce, int kernel, Pooling pooling) {
+  TIDEPOOL_CHECK(past <= static_cast<int>(sums.size()) && reduce != GroupReduce::kMax);
+  std::vector<float> scores(sums.begin(), sums.begin() + past);
+  const auto divisor = static_cast<float>(reduce == GroupReduce::kMean ? queries * group : queries);
+  for (float& score : scores) score /= divisor;
+  return PoolScores(scores, kernel, pooling);
 }
 
 std::vector<float> LastRowScores(absl::Span<const float> probabilities, int query_heads) {

@@ -25,6 +25,10 @@ std::vector<float> ReduceGroup(absl::Span<const float> scores, int group, GroupR
 std::vector<float> WindowScores(absl::Span<const float> probabilities, int group, int window_rows, int keys, int past,
                                 GroupReduce reduce, int kernel, Pooling pooling);
 
+// The same from sums [keys] over all `queries` of the window, those of each query head, with reduce other than kMax.
+std::vector<float> WindowScoresOfSums(absl::Span<const float> sums, int group, int queries, int past,
+                                      GroupReduce reduce, int kernel, Pooling pooling);
+
 // TOVA (arXiv 2401.06104): probabilities [query heads][keys] of the newest query of a layer; their mean over all query
 // heads, one score for each row of the layer. The newest row is scored like the others. Returns [keys].
 std::vector<float> LastRowScores(absl::Span<const float> probabilities, int query_heads);

@@ -41,6 +41,8 @@ struct StepSlice {
   // place of `logits`: higher first, of equal ones the lower token; fewer where others are NaN or -inf.
   int32_t best = 0;
   std::vector<TokenLogit>* best_logits = nullptr;
+  // A decoding step of one token: what its queries attend to goes where HeadRows::KeepColumnSums and KeepStepSums say.
+  bool decodes = false;
 };
 
 // Rotated queries of one slice in one layer, on the host: those of its tokens from `first` on.
@@ -100,6 +102,8 @@ class Backend {
   virtual bool finds_best() const { return false; }
   // A hook that acts in the step makes the device wait in every layer: what can be done after it should be.
   virtual bool waits_for_hooks() const { return false; }
+  // What a step's queries attend to is summed up at little cost (HeadRows::KeepStepSums).
+  virtual bool sums_steps() const { return false; }
 
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;

@@ -39,11 +39,7 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
   log_.set_parallel_for(
       [backend](int64_t count, absl::FunctionRef<void(int64_t)> body) { backend->ParallelFor(count, body); });
   compressor_.set_classes({.of_vocabulary = options_.token_classes, .token_ids = &token_ids_});
-  if (compressor_.keeps_column_sums()) {
-    for (int layer = 0; layer < layout.layers; ++layer) {
-      for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) rows_.head(layer, kv_head).KeepColumnSums(group);
-    }
-  }
+  compressor_.KeepSums(rows_);
   if (options_.spec.recall.mode != RecallMode::kOff && compressor_.compresses() && cache != nullptr) {
     recall_.emplace(layout, group, options_.spec.recall);
     log_.set_on_full([this](int32_t block, int layer, int kv_head, const char* rows) {

@@ -13,7 +13,7 @@
 namespace tidepool {
 namespace {
 
-constexpr uint32_t kVersion = 9;
+constexpr uint32_t kVersion = 10;
 
 void PutSpec(ByteWriter& out, const CompressionSpec& spec) {
   out.PutBytes(spec.preset);
@@ -176,6 +176,7 @@ void SaveHead(const Context& context, Backend& backend, int layer, int kv_head, 
     out.Put(head.kind(slot));
     out.Put<uint8_t>((merged ? kMergedRow : 0) | (head.is_packed(slot) ? kPackedRow : 0));
     for (const std::vector<float>& sums : head.column_sums()) out.Put(sums[slot]);
+    if (context.compressor().keeps_step_sums(layer)) out.Put(head.step_sums()[slot]);
     if (merged) {
       backend.ReadRows(context.rows(), layer, kv_head, {slot}, row.data());
       out.PutBytes(row);
@@ -215,13 +216,18 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
   const int32_t count = in.Get<int32_t>();
   if (!in.ok() || count < 0 || count > computed) return "row count";
   std::vector<int32_t> packed;                  // positions
-  std::vector<std::vector<float>> packed_sums;  // one for each query head
+  std::vector<std::vector<float>> packed_sums;  // one for each query head, and that of the steps
+  const bool step_sums = context.compressor().keeps_step_sums(layer);
+  auto set_sums = [&](int32_t slot, const std::vector<float>& sums) {
+    for (size_t g = 0; g < head.column_sums().size(); ++g) head.column_sums()[g][slot] = sums[g];
+    if (step_sums) head.step_sums()[slot] = sums.back();
+  };
   int32_t last = -1;
   for (int32_t i = 0; i < count; ++i) {
     const int32_t position = in.Get<int32_t>();
     const RowKind kind = in.Get<RowKind>();
     const uint8_t flags = in.Get<uint8_t>();
-    std::vector<float> sums(head.column_sums().size());
+    std::vector<float> sums(head.column_sums().size() + (step_sums ? 1 : 0));
     for (float& sum : sums) sum = in.Get<float>();
     if (!in.ok() || position <= last || position >= computed ||
         (kind != RowKind::kKept && kind != RowKind::kRecalled) || flags > kPackedRow) {
@@ -235,7 +241,7 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
       continue;
     }
     const int32_t slot = head.Add(pool, position, kind);
-    for (size_t g = 0; g < sums.size(); ++g) head.column_sums()[g][slot] = sums[g];
+    set_sums(slot, sums);
     if (flags != kMergedRow) continue;
     head.merged()[slot] = 1;
     const std::string_view row = in.GetBytes();
@@ -252,7 +258,7 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
   for (size_t i = 0; i < packed.size(); ++i) {
     const int32_t slot = head.Find(packed[i]);
     if (slot < 0) return "packed rows";
-    for (size_t g = 0; g < packed_sums[i].size(); ++g) head.column_sums()[g][slot] = packed_sums[i][g];
+    set_sums(slot, packed_sums[i]);
   }
   return nullptr;
 }

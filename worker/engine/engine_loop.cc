@@ -279,7 +279,9 @@ bool EngineLoop::Step() {
   };
   const absl::Time start = absl::Now();
   for (std::unique_ptr<Generation>& generation : active_) {
-    if (generation->phase == Generation::Phase::kDecode) add(*generation, 1);
+    if (generation->phase != Generation::Phase::kDecode) continue;
+    add(*generation, 1);
+    slices.back().decodes = true;
   }
   const auto decoding = static_cast<int>(slices.size());
   // However many decode, a prompt goes on.

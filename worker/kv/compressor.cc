@@ -153,17 +153,20 @@ bool Compressor::TakesRowsAfterStep() const {
 void Compressor::AtPrefillEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens) {
   if (!compresses()) return;
   in_prompt_ = false;
+  StopWindow(rows);
   const Horizon horizon = HorizonFrom(tokens);
   if (spec_.schedule == Schedule::kFirstStep && (!held() || Fits(rows, tokens + 1, 1))) {
     first_step_due_ = budgets_.empty();
   } else {
     CompressAll(backend, rows, ring, tokens, horizon, Moment::kPrompt);
+    StartWindow(backend, rows, tokens);
   }
 }
 
 void Compressor::AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens,
                             int32_t prompt_tokens) {
   if (!compresses()) return;
+  StopWindow(rows);
   Horizon horizon = HorizonFrom(prompt_tokens);
   horizon.binds = true;
   if (spec_.schedule == Schedule::kFirstStep && Fits(rows, horizon.tokens, 0)) return;
@@ -262,9 +265,11 @@ void Compressor::AfterStep(Backend& backend, SequenceRows& rows, const QueryRing
   if (!held()) return;
   if (SelectsAfterStep(rows, tokens)) {
     CompressAll(backend, rows, ring, tokens, HorizonFrom(tokens), Moment::kAgain);
+    StopWindow(rows);
   } else if (evicts_each_step()) {
     TidyPages(backend, rows, 1, Moment::kStep);
   }
+  StartWindow(backend, rows, tokens);
 }
 
 void Compressor::TidyPages(Backend& backend, SequenceRows& rows, int32_t growth, Moment moment) const {

@@ -44,8 +44,10 @@ class Compressor {
   bool TakesRowsAfterStep() const;
   // Rows have been evicted: what is computed from now on depends on it.
   bool compressed() const { return compressed_; }
-  // Attention sums over all rows are, to be gathered from the first token on.
-  bool keeps_column_sums() const { return NeedsColumnSums(spec_); }
+  // Has new rows gather the attention sums that the policy needs, from the first token on.
+  void KeepSums(SequenceRows& rows) const;
+  // Those of decoding steps are gathered as long as the rows of that layer live.
+  bool keeps_step_sums(int layer) const;
   // Last queries to remember; 0: none.
   int query_window() const { return QueryWindow(spec_); }
 
@@ -136,6 +138,10 @@ class Compressor {
   Horizon HorizonFrom(int32_t tokens) const;
   // Whether `growth` more rows in every head are within the budget of `tokens`.
   bool Fits(const SequenceRows& rows, int32_t tokens, int32_t growth) const;
+  // The attention of the window before the next selection while decoding is summed up as it is computed, where it is
+  // known when that will be: once it is as many steps away, `tokens` have been seen.
+  void StartWindow(const Backend& backend, SequenceRows& rows, int32_t tokens);
+  void StopWindow(SequenceRows& rows);
   // Sets budgets_ and recall_slots_; `seen` tokens are in.
   void SetBudgets(const Horizon& horizon, int32_t seen, absl::Span<const int> lazy_layers);
   // Sets budgets_ from the whole sequence and brings all layers within them.
@@ -200,6 +206,7 @@ class Compressor {
   bool in_prompt_ = false;       // some of the prompt has been seen
   bool first_step_due_ = false;  // kFirstStep: the next decoding step compresses
   bool compressed_ = false;
+  bool in_window_ = false;  // StartWindow
   CompressionCounters counters_;
 };
 

@@ -29,6 +29,10 @@ std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> 
       result[i] = reduce == GroupReduce::kMax ? std::max(result[i], sum) : result[i] + sum;
     }
   }
+  if (head.keeps_step_sums()) {
+    TIDEPOOL_CHECK(reduce != GroupReduce::kMax);
+    for (size_t i = 0; i < slots.size(); ++i) result[i] += head.step_sums()[slots[i]];
+  }
   if (reduce == GroupReduce::kMean) {
     for (float& sum : result) sum /= static_cast<float>(head.column_sums().size());
   }
@@ -40,10 +44,14 @@ int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots,
   absl::InlinedVector<const float*, 16> sums;
   for (const std::vector<float>& of_query_head : head.column_sums()) sums.push_back(of_query_head.data());
   LeastSumTask task;
+  task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(sums.size()) : 1.0f;
+  task.largest = reduce == GroupReduce::kMax;
+  if (head.keeps_step_sums()) {
+    TIDEPOOL_CHECK(!task.largest);
+    sums.push_back(head.step_sums().data());
+  }
   task.sums = sums.data();
   task.arrays = static_cast<int32_t>(sums.size());
-  task.largest = reduce == GroupReduce::kMax;
-  task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(sums.size()) : 1.0f;
   task.order = slots.data();
   task.rows = static_cast<int32_t>(slots.size());
   return slots[LeastSumRow(task)];
@@ -61,6 +69,14 @@ AttentionRows ResidentHeadView::Attention(int last, absl::FunctionRef<float(int3
   TIDEPOOL_CHECK(sequence_.ring != nullptr);
   return AttentionOfLast(*sequence_.backend, *sequence_.rows, layer_, kv_head_, sequence_.group, *sequence_.ring, last,
                          scale);
+}
+
+std::vector<float> ResidentHeadView::SummedAttention(int last) const {
+  std::vector<float> sums;
+  if (!head_->keeps_step_sums() || head_->summed_steps() != last) return sums;
+  sums.reserve(slots_.size());
+  for (int32_t slot : slots_) sums.push_back(head_->step_sums()[slot]);
+  return sums;
 }
 
 std::vector<float> ResidentHeadView::ColumnSums(GroupReduce reduce) const {

@@ -16,7 +16,7 @@ namespace tidepool {
 
 // Slots of the rows that the policy keeps, by ascending position.
 std::vector<int32_t> KeptSlots(const HeadRows& head);
-// Column sums of some of its slots, reduced over the group.
+// Column sums of some of its slots, reduced over the group, those of decoding steps included.
 std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
 // Of such slots, at least one, the one with the lowest score; of equal ones the last.
 int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
@@ -44,6 +44,7 @@ class ResidentHeadView final : public HeadView {
 
   using HeadView::Attention;
   AttentionRows Attention(int last, absl::FunctionRef<float(int32_t position)> scale) const override;
+  std::vector<float> SummedAttention(int last) const override;
   std::vector<float> ColumnSums(GroupReduce reduce) const override;
   std::vector<float> Keys(int first, int count) const override;
   std::vector<float> Values(int first, int count) const override;

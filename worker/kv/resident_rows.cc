@@ -29,7 +29,7 @@ int32_t HeadRows::AppendSlots(const SlotPage& page) {
   position_.resize(first + kPageSlots, -1);
   kind_.resize(first + kPageSlots, RowKind::kFree);
   merged_.resize(first + kPageSlots, 0);
-  for (std::vector<float>& sums : column_sums_) sums.resize(first + kPageSlots, 0.0f);
+  for (std::vector<float>& sums : sums_) sums.resize(first + kPageSlots, 0.0f);
   return first;
 }
 
@@ -38,7 +38,7 @@ void HeadRows::Place(int32_t slot, int32_t position, RowKind kind) {
   kind_[slot] = kind;
   merged_[slot] = 0;
   recalled_ += kind == RowKind::kRecalled;
-  for (std::vector<float>& sums : column_sums_) sums[slot] = 0;
+  for (std::vector<float>& sums : sums_) sums[slot] = 0;
 }
 
 void HeadRows::NeedFreeSlot(PagePool& pool) {
@@ -121,6 +121,20 @@ void HeadRows::RemoveAll(absl::Span<const int32_t> slots) {
   in_order_ = false;
 }
 
+void HeadRows::KeepColumnSums(int query_heads, bool steps) {
+  sums_.assign(query_heads, std::vector<float>(position_.size(), 0.0f));
+  query_heads_ = query_heads;
+  steps_in_columns_ = steps;
+}
+
+void HeadRows::KeepStepSums() {
+  DropStepSums();
+  sums_.emplace_back(position_.size(), 0.0f);
+  summed_steps_ = 0;
+}
+
+void HeadRows::DropStepSums() { sums_.resize(query_heads_); }
+
 void HeadRows::set_kind(int32_t slot, RowKind kind) {
   recalled_ += (kind == RowKind::kRecalled) - (kind_[slot] == RowKind::kRecalled);
   kind_[slot] = kind;
@@ -177,7 +191,7 @@ void HeadRows::Renumber(PagePool& pool) {
   move(position_, int32_t{-1});
   move(kind_, RowKind::kFree);
   move(merged_, uint8_t{0});
-  for (std::vector<float>& sums : column_sums_) move(sums, 0.0f);
+  for (std::vector<float>& sums : sums_) move(sums, 0.0f);
   for (int32_t& slot : order_) slot = new_slot[slot];
   pages_ = std::move(pages);
   hollow_pages_ = 0;
@@ -192,7 +206,7 @@ void HeadRows::TakeForGroups(absl::Span<const int32_t> slots) {
   for (int32_t slot : slots) {
     TIDEPOOL_CHECK(kind_[slot] == RowKind::kKept && merged_[slot] == 0 && !is_packed(slot));
     PendingRow& row = pending_.emplace_back(PendingRow{.position = position_[slot]});
-    for (const std::vector<float>& sums : column_sums_) row.sums.push_back(sums[slot]);
+    for (const std::vector<float>& sums : sums_) row.sums.push_back(sums[slot]);
     kind_[slot] = RowKind::kFree;
     position_[slot] = -1;
     free_.push_back(slot);
@@ -219,7 +233,7 @@ std::vector<int32_t> HeadRows::AddGroups(PagePool& pool, KvPrecision precision) 
     for (int i = 0; i < kGroupTokens; ++i) {
       const PendingRow& row = pending_[begin + i];
       Place(first + i, row.position, RowKind::kKept);
-      for (size_t g = 0; g < column_sums_.size(); ++g) column_sums_[g][first + i] = row.sums[g];
+      for (size_t g = 0; g < sums_.size(); ++g) sums_[g][first + i] = row.sums[g];
       order_.push_back(first + i);
     }
     groups_.back().rows = kGroupTokens;
@@ -255,10 +269,10 @@ int32_t HeadRows::MoveToPlain(PagePool& pool, int32_t slot) {
   TIDEPOOL_CHECK(is_packed(slot));
   const int32_t position = position_[slot];
   std::vector<float> sums;
-  for (const std::vector<float>& of_head : column_sums_) sums.push_back(of_head[slot]);
+  for (const std::vector<float>& array : sums_) sums.push_back(array[slot]);
   Remove(slot);
   const int32_t moved = Add(pool, position, RowKind::kKept);
-  for (size_t g = 0; g < sums.size(); ++g) column_sums_[g][moved] = sums[g];
+  for (size_t g = 0; g < sums.size(); ++g) sums_[g][moved] = sums[g];
   merged_[moved] = 1;
   return moved;
 }
@@ -269,14 +283,14 @@ std::vector<int32_t> HeadRows::DissolveGroup(PagePool& pool, size_t group) {
   for (int32_t slot = first; slot < first + kGroupTokens; ++slot) {
     if (kind_[slot] == RowKind::kFree) continue;
     PendingRow& row = rows.emplace_back(PendingRow{.position = position_[slot]});
-    for (const std::vector<float>& sums : column_sums_) row.sums.push_back(sums[slot]);
+    for (const std::vector<float>& sums : sums_) row.sums.push_back(sums[slot]);
     Remove(slot);
   }
   FreeEmptyGroups(pool);
   std::vector<int32_t> slots;
   for (const PendingRow& row : rows) {
     const int32_t slot = Add(pool, row.position, RowKind::kKept);
-    for (size_t g = 0; g < row.sums.size(); ++g) column_sums_[g][slot] = row.sums[g];
+    for (size_t g = 0; g < row.sums.size(); ++g) sums_[g][slot] = row.sums[g];
     merged_[slot] = 1;
     slots.push_back(slot);
   }
@@ -289,7 +303,7 @@ void HeadRows::MovePacked(int32_t from, int32_t to) {
   position_[to] = std::exchange(position_[from], -1);
   kind_[to] = std::exchange(kind_[from], RowKind::kFree);
   merged_[to] = merged_[from];
-  for (std::vector<float>& sums : column_sums_) sums[to] = sums[from];
+  for (std::vector<float>& sums : sums_) sums[to] = sums[from];
   *std::find(order_.begin(), order_.end(), from) = to;
   for (RowGroup& group : groups_) {
     if (from >= group.first_slot && from < group.first_slot + kGroupTokens) {

@@ -104,11 +104,23 @@ class HeadRows {
   // Slot of `position`, or -1.
   int32_t Find(int32_t position) const;
 
-  // Attention received by each slot's row, one array per query head of the group; empty unless KeepColumnSums.
-  void KeepColumnSums(int query_heads) { column_sums_.assign(query_heads, std::vector<float>(position_.size(), 0.0f)); }
-  bool keeps_column_sums() const { return !column_sums_.empty(); }
-  std::vector<std::vector<float>>& column_sums() { return column_sums_; }
-  const std::vector<std::vector<float>>& column_sums() const { return column_sums_; }
+  // Attention received by each slot's row, one array per query head of the group; empty unless KeepColumnSums. What the
+  // queries of decoding steps give is added only with `steps`.
+  void KeepColumnSums(int query_heads, bool steps);
+  bool keeps_column_sums() const { return query_heads_ > 0; }
+  bool adds_steps_to_column_sums() const { return keeps_column_sums() && steps_in_columns_; }
+  absl::Span<std::vector<float>> column_sums() { return absl::MakeSpan(sums_).first(query_heads_); }
+  absl::Span<const std::vector<float>> column_sums() const { return absl::MakeConstSpan(sums_).first(query_heads_); }
+  // Attention that each slot's row receives from the queries of decoding steps from now on, of all query heads of the
+  // group together.
+  void KeepStepSums();
+  void DropStepSums();
+  bool keeps_step_sums() const { return sums_.size() > query_heads_; }
+  std::vector<float>& step_sums() { return sums_.back(); }
+  const std::vector<float>& step_sums() const { return sums_.back(); }
+  // Steps whose queries are in it.
+  int32_t summed_steps() const { return summed_steps_; }
+  void CountSummedStep() { ++summed_steps_; }
 
   // Slots whose row is a mixture (D2O merged others into it): not to be rebuilt from a stored block.
   std::vector<uint8_t>& merged() { return merged_; }
@@ -117,7 +129,7 @@ class HeadRows {
  private:
   struct PendingRow {
     int32_t position;
-    std::vector<float> sums;  // one for each query head
+    std::vector<float> sums;  // of each array
   };
 
   // The first place in order_ of a row at `position` or after it.
@@ -139,7 +151,10 @@ class HeadRows {
   std::vector<uint8_t> merged_;    // by slot
   std::vector<int32_t> free_;      // free plain slots, the lowest at the back
   std::vector<int32_t> order_;
-  std::vector<std::vector<float>> column_sums_;
+  std::vector<std::vector<float>> sums_;  // by slot: column sums, then step sums
+  size_t query_heads_ = 0;                // that have column sums
+  bool steps_in_columns_ = true;
+  int32_t summed_steps_ = 0;
   int32_t recalled_ = 0;
   int32_t packed_rows_ = 0;
   int32_t hollow_pages_ = 0;  // entries of pages_ whose packed page was freed

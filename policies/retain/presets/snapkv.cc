@@ -11,6 +11,12 @@ class WindowScorer final : public HeadScorer {
  public:
   explicit WindowScorer(const CompressionSpec& spec) : spec_(spec) {}
   std::vector<float> Scores(const HeadView& view, int past) override {
+    const std::vector<float> sums =
+        spec_.group_reduce == GroupReduce::kMax ? std::vector<float>() : view.SummedAttention(spec_.window_tokens);
+    if (!sums.empty()) {
+      return WindowScoresOfSums(sums, view.group(), spec_.window_tokens, past, spec_.group_reduce, spec_.pool_kernel,
+                                spec_.pooling);
+    }
     const AttentionRows attention = view.Attention(spec_.window_tokens);
     return WindowScores(attention.probabilities, view.group(), attention.queries, attention.keys, past,
                         spec_.group_reduce, spec_.pool_kernel, spec_.pooling);
@@ -24,6 +30,9 @@ class WindowScore final : public ScoreMethod {
  public:
   std::string_view name() const override { return "window"; }
   int Queries(const CompressionSpec& spec) const override { return spec.window_tokens; }
+  int SummedQueries(const CompressionSpec& spec) const override {
+    return spec.group_reduce == GroupReduce::kMax ? 0 : spec.window_tokens;
+  }
   int Window(const CompressionSpec& spec) const override { return spec.window_tokens; }
   std::string_view least_fields() const override { return "window_tokens + 1"; }
   bool each_step() const override { return false; }

@@ -25,6 +25,18 @@ TEST(TokenScoresTest, MaxPoolingIgnoresPadding) {
   EXPECT_THAT(PoolScores({-2}, 7, Pooling::kMax), ElementsAre(-2));
 }
 
+TEST(TokenScoresTest, MaxPoolingTakesTheLargestOfAllNeighbours) {
+  std::vector<float> scores;
+  for (int i = 0; i < 100; ++i) scores.push_back(static_cast<float>(i * 37 % 101));
+  for (const int kernel : {3, 7, 99, 255}) {
+    const std::vector<float> pooled = PoolScores(scores, kernel, Pooling::kMax);
+    for (int i = 0; i < 100; ++i) {
+      const int first = std::max(0, i - kernel / 2), end = std::min(100, i + kernel / 2 + 1);
+      ASSERT_EQ(pooled[i], *std::max_element(scores.begin() + first, scores.begin() + end)) << kernel << " " << i;
+    }
+  }
+}
+
 TEST(TokenScoresTest, WithoutPoolingScoresStay) {
   EXPECT_THAT(PoolScores({1, 5, 2}, 3, Pooling::kNone), ElementsAre(1, 5, 2));
   EXPECT_THAT(PoolScores({1, 5, 2}, 1, Pooling::kAvg), ElementsAre(1, 5, 2));
@@ -37,6 +49,21 @@ TEST(TokenScoresTest, GroupsReduceByMeanMaxAndSum) {
   EXPECT_THAT(ReduceGroup(scores, 3, GroupReduce::kMean), ElementsAre(3, 4));
   EXPECT_THAT(ReduceGroup(scores, 3, GroupReduce::kMax), ElementsAre(5, 10));
   EXPECT_THAT(ReduceGroup(scores, 1, GroupReduce::kMean), ElementsAre(1, 2, 5, 0, 3, 10));
+}
+
+TEST(TokenScoresTest, WindowScoresOfSumsAreThoseOfTheProbabilities) {
+  constexpr int kGroup = 3, kQueries = 4, kKeys = 30, kPast = 26;
+  std::vector<float> probabilities, sums(kKeys);
+  for (int i = 0; i < kGroup * kQueries * kKeys; ++i) {
+    probabilities.push_back(static_cast<float>(i * 7919 % 1000) / 1000);
+    sums[i % kKeys] += probabilities.back();
+  }
+  for (const GroupReduce reduce : {GroupReduce::kMean, GroupReduce::kSum}) {
+    const std::vector<float> expected =
+        WindowScores(probabilities, kGroup, kQueries, kKeys, kPast, reduce, 5, Pooling::kMax);
+    const std::vector<float> got = WindowScoresOfSums(sums, kGroup, kQueries, kPast, reduce, 5, Pooling::kMax);
+    EXPECT_THAT(got, testing::Pointwise(testing::FloatNear(1e-6), expected));
+  }
 }
 
 TEST(TokenScoresTest, WindowScoresAreMeansOverTheWindowOfThePastOnly) {

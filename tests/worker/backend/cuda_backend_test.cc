@@ -110,6 +110,7 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
         for (int t = 0; t < counts[i]; ++t) tokens[i].push_back(static_cast<int32_t>(random_() % config().vocabulary));
         rows_[i]->Extend(positions_[i], counts[i]);
         slices.push_back({rows_[i].get(), tokens[i], positions_[i], counts[i], to});
+        slices.back().decodes = decodes && counts[i] == 1;
         to += static_cast<size_t>(counts[i]) * config().vocabulary;
         positions_[i] += counts[i];
       }
@@ -119,6 +120,7 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
     QueryLog Log(bool acts, std::vector<int> tokens, int last) const {
       return QueryLog(acts, config().heads, config().head_dim, std::move(tokens), last);
     }
+    bool decodes = false;  // a step of one token is one of decoding
     std::vector<float> Row(int sequence, int layer, int kv_head, int32_t slot) {
       std::vector<uint16_t> row(2 * config().head_dim);
       backend_->ReadRows(rows(sequence), layer, kv_head, {slot}, reinterpret_cast<char*>(row.data()));
@@ -228,9 +230,12 @@ TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
   for (Machine* machine : {&cpu_, &cuda_}) {
     for (int layer = 0; layer < machine->config().layers; ++layer) {
       for (int kv_head = 0; kv_head < machine->config().kv_heads; ++kv_head) {
-        machine->rows(0).head(layer, kv_head).KeepColumnSums(machine->config().heads / machine->config().kv_heads);
+        HeadRows& head = machine->rows(0).head(layer, kv_head);
+        head.KeepColumnSums(machine->config().heads / machine->config().kv_heads, /*steps=*/layer != 0);
+        if (layer == 0 && kv_head == 0) head.KeepStepSums();
       }
     }
+    machine->decodes = true;
     for (int count : {30, 1, 1, 4}) machine->Step({count, 1});
   }
   const ModelConfig& config = cpu_.config();
@@ -243,6 +248,7 @@ TEST_P(CudaBackendTest, PoliciesSeeTheSameAttention) {
       for (size_t g = 0; g < on_cpu.column_sums().size(); ++g) {
         ExpectNear(on_cuda.column_sums()[g], on_cpu.column_sums()[g], GetParam().tolerance);
       }
+      if (on_cpu.keeps_step_sums()) ExpectNear(on_cuda.step_sums(), on_cpu.step_sums(), GetParam().tolerance);
       std::vector<std::vector<float>> queries(5, std::vector<float>(config.head_dim));
       std::vector<const float*> pointers;
       std::vector<int32_t> visible;

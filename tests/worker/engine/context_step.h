@@ -17,6 +17,7 @@ inline void ComputeStep(Backend& backend, BatchRecall& recall, Context& context,
   slice.rows = &context.rows();
   slice.first_position = context.step_position();
   slice.tokens = context.StepTokens(count);
+  slice.decodes = !prompt;
   recall.Begin({{&context.rows(), &context.log(), context.step_recall(), context.step_ring(), slice.first_position,
                  count, prompt}});
   backend.Step({slice}, &recall);

@@ -47,7 +47,8 @@ Outcome Decode(const std::string& preset, DecodeBudget budget, bool in_step) {
                              .tokens = context.StepTokens(count),
                              .first_position = context.step_position(),
                              .logits_rows = 1,
-                             .logits = logits.data()};
+                             .logits = logits.data(),
+                             .decodes = !prompt};
     Compressor* compressor = prompt || !in_step ? nullptr : context.step_compressor();
     outcome.asked = outcome.asked || compressor != nullptr;
     recall.Begin({{&context.rows(), &context.log(), nullptr, context.step_ring(), slice.first_position, count, prompt,

@@ -85,7 +85,7 @@ struct Head {
 
 struct Result {
   std::vector<float> out, probabilities;
-  std::vector<float> column_sums;  // by slot
+  std::vector<float> column_sums, sums;  // by slot
 };
 
 using Memory = std::unique_ptr<float, decltype(&std::free)>;
@@ -105,6 +105,7 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   result.out.resize(q.size());
   result.probabilities.resize(static_cast<size_t>(queries) * head.rows);
   result.column_sums.assign(head.pages.size() * kPageSlots, 0.0f);
+  result.sums = result.column_sums;
   std::vector<const float*> q_rows;
   std::vector<float*> out_rows, sums(queries, result.column_sums.data());
   for (int i = 0; i < queries; ++i) {
@@ -123,6 +124,7 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.visible = visible.data();
   task.out = out_rows.data();
   task.column_sums = sums.data();
+  task.sums = result.sums.data();
   task.probabilities = result.probabilities.data();
   task.probability_stride = head.rows;
   const AttentionKernels::OfType& of_type = head.half ? kernels.f16 : kernels.f32;
@@ -187,6 +189,7 @@ TEST_P(AttentionTest, EqualsSoftmaxInDoublePrecision) {
         float total = 0;
         for (float s : got.column_sums) total += s;
         ASSERT_NEAR(total, 5.0f, 1e-4);
+        ASSERT_EQ(got.sums, got.column_sums);
       }
     }
   }
@@ -207,6 +210,8 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
       EXPECT_EQ(straight.out, parts.out);
       EXPECT_EQ(straight.probabilities, parts.probabilities);
       EXPECT_EQ(straight.column_sums, parts.column_sums);
+      EXPECT_EQ(straight.sums, straight.column_sums);
+      EXPECT_EQ(straight.sums, parts.sums);
       for (unsigned seed = 0; seed < 3; ++seed) {
         head.Place(Shuffled(rows, rows + 24, seed), rows + 24);
         const Result shuffled = RunKernel(kernels, head, q, visible);

@@ -95,7 +95,7 @@ TEST(HeadRowsTest, ReplacingIsRemovingAndAddingInTheSameSlot) {
 TEST(HeadRowsTest, RenumberingPutsRowsInOrderAndFreesPages) {
   PagePool pool(8, 1024);
   HeadRows head;
-  head.KeepColumnSums(2);
+  head.KeepColumnSums(2, true);
   for (int32_t position = 0; position < 60; ++position) {
     const int32_t slot = head.Add(pool, position, RowKind::kKept);
     head.column_sums()[0][slot] = static_cast<float>(position);
@@ -114,6 +114,38 @@ TEST(HeadRowsTest, RenumberingPutsRowsInOrderAndFreesPages) {
     EXPECT_EQ(head.column_sums()[0][i], static_cast<float>(4 * i + 1));
     EXPECT_EQ(head.column_sums()[1][i], static_cast<float>(3 * (4 * i + 1)));
   }
+  head.Clear(pool);
+}
+
+TEST(HeadRowsTest, StepSumsStayWithTheirRowsBesideColumnSums) {
+  PagePool pool(8, 1024);
+  HeadRows head;
+  head.KeepColumnSums(1, false);
+  for (int32_t position = 0; position < 40; ++position) head.Add(pool, position, RowKind::kKept);
+  EXPECT_FALSE(head.adds_steps_to_column_sums());
+  EXPECT_FALSE(head.keeps_step_sums());
+  head.KeepStepSums();
+  head.CountSummedStep();
+  for (int32_t slot : head.order()) {
+    head.column_sums()[0][slot] = static_cast<float>(head.position(slot));
+    head.step_sums()[slot] = 0.5f * static_cast<float>(head.position(slot));
+  }
+  head.RemoveAll({0, 3, 4, 10, 20, 39});
+  head.Renumber(pool);
+  for (int32_t slot : head.order()) {
+    EXPECT_EQ(head.column_sums()[0][slot], static_cast<float>(head.position(slot)));
+    EXPECT_EQ(head.step_sums()[slot], 0.5f * static_cast<float>(head.position(slot)));
+  }
+  head.Remove(head.Find(30));
+  EXPECT_EQ(head.step_sums()[head.Add(pool, 40, RowKind::kKept)], 0);  // of a slot used again
+  EXPECT_EQ(head.summed_steps(), 1);
+  head.KeepStepSums();
+  EXPECT_EQ(head.summed_steps(), 0);
+  EXPECT_EQ(head.step_sums()[head.Find(38)], 0);
+  head.DropStepSums();
+  EXPECT_FALSE(head.keeps_step_sums());
+  EXPECT_EQ(head.column_sums().size(), 1u);
+  EXPECT_EQ(head.column_sums()[0][head.Find(38)], 38);
   head.Clear(pool);
 }
 
@@ -163,7 +195,7 @@ std::vector<int32_t> SlotsOf(const HeadRows& head, int32_t first, int32_t count)
 TEST(HeadRowsTest, PackedRowsKeepTheirPositionsAndTakeTheirOwnBytes) {
   PagePool pool(16, kBytes);
   HeadRows head;
-  head.KeepColumnSums(2);
+  head.KeepColumnSums(2, true);
   for (int32_t position = 0; position < 100; ++position) {
     head.column_sums()[1][head.Add(pool, position, RowKind::kKept)] = static_cast<float>(position);
   }
@@ -237,7 +269,7 @@ TEST(HeadRowsTest, ADissolvedGroupIsPlainRowsThatCountAsMixtures) {
 TEST(HeadRowsTest, AGroupIsRestoredWithTheRowsThatAreLeft) {
   PagePool pool(16, kBytes);
   HeadRows head;
-  head.KeepColumnSums(1);
+  head.KeepColumnSums(1, true);
   head.Add(pool, 50, RowKind::kRecalled);
   std::vector<int32_t> founders;
   for (int32_t i = 0; i < kGroupTokens; ++i) founders.push_back(2 * i);

@@ -67,6 +67,9 @@ void StepAttention::FindHeads(int layer) {
       head.slice_index = static_cast<int>(i);
       head.kv_head = kv_head;
       head.first_row = first_row;
+      const bool decodes = slices_[i].decodes;
+      head.sums_columns = decodes ? head.rows->adds_steps_to_column_sums() : head.rows->keeps_column_sums();
+      head.sums_steps = decodes && head.rows->keeps_step_sums();
       head.busy = hook_ != nullptr && hook_->Busy(head.slice_index, kv_head);
       head.split = count * group_ <= kMostQueries;
       to_attend += count == 1;
@@ -102,7 +105,7 @@ void StepAttention::FindHeads(int layer) {
     const int64_t slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;  // a hook takes no pages
     const int64_t parts = PartsOf(static_cast<int32_t>(slots));
     scratch += queries * (slots + (parts + 1) * PartialFloats(layout_.head_dim));
-    if (head.rows->keeps_column_sums()) scratch += queries * parts * kPartRows;
+    if (head.sums_columns || head.sums_steps) scratch += queries * parts * kPartRows;
   }
   scratch_.Floats(scratch);
 }
@@ -111,7 +114,7 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
   head.pages.Find(memory_, layouts_, *head.rows);
   const int count = static_cast<int>(head.slice->tokens.size());
   if (!head.split) {
-    head.units = head.rows->keeps_column_sums() ? group_ : (count + TileTokens() - 1) / TileTokens();
+    head.units = head.sums_columns ? group_ : (count + TileTokens() - 1) / TileTokens();
     return;
   }
   AttentionTask& task = head.task;
@@ -125,14 +128,18 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
       const int64_t at = ((head.first_row + i) * heads_ + int64_t{head.kv_head} * group_ + g) * layout_.head_dim;
       head.query[task.queries] = q + at;
       head.out[task.queries] = out + at;
-      if (head.rows->keeps_column_sums()) head.column_sums[task.queries] = head.rows->column_sums()[g].data();
+      if (head.sums_columns) head.column_sums[task.queries] = head.rows->column_sums()[g].data();
       head.visible[task.queries++] = task.rows - count + i + 1;
     }
   }
   task.q = head.query;
   task.visible = head.visible;
   task.out = head.out;
-  if (head.rows->keeps_column_sums()) task.column_sums = head.column_sums;
+  if (head.sums_columns) task.column_sums = head.column_sums;
+  if (head.sums_steps) {
+    task.sums = head.rows->step_sums().data();
+    head.rows->CountSummedStep();
+  }
   head.units = PartsOf(task.rows);
   head.local = task.order != nullptr;
   for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
@@ -171,7 +178,7 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   float* partials = scratch_.Floats(0) + PartialsAt(head);
   const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
   float* sums = partials + head.units * part_floats;
-  float* weights = head.task.column_sums != nullptr ? sums + part_floats : nullptr;
+  float* weights = head.task.keeps_weights() ? sums + part_floats : nullptr;
   // Threads take parts, and pages to score, in turn.
   const AttentionTask& task = head.task;
   const int32_t later = (unit + team_.size()) * kPartRows;
@@ -200,7 +207,7 @@ void StepAttention::Attended(const Head& head, int layer) {
 
 void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, float* out) {
   const int count = static_cast<int>(head.slice->tokens.size());
-  const bool sums = head.rows->keeps_column_sums();
+  const bool sums = head.sums_columns;
   // Where column sums are kept, one unit sees all tokens of one query head in order, so that they add up in one order.
   const int first_head = sums ? unit : 0, heads = sums ? 1 : group_;
   const int at_once = std::clamp(kMostQueries / heads, 1, sums ? kMostQueries : TileTokens());

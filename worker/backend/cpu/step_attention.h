@@ -44,6 +44,8 @@ class StepAttention {
     const StepSlice* slice = nullptr;
     HeadRows* rows = nullptr;
     int slice_index = 0, kv_head = 0;
+    // Probabilities are added to the sums of each query head, and to those of all of them.
+    bool sums_columns = false, sums_steps = false;
     int64_t first_row = 0;  // of the slice in q
     bool busy = false;      // its hook has work
     bool split = false;

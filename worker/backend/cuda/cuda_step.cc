@@ -16,6 +16,12 @@ namespace {
 constexpr int kCtasOfMultiprocessor = 4;
 constexpr int kLeastPagesOfSplit = 4;  // one for each warp
 
+// What the slice's queries attend to is added to sums of the head (AddColumnSums).
+bool SumsAttention(const StepSlice& slice, int layer, int kv_head) {
+  const HeadRows& head = slice.rows->head(layer, kv_head);
+  return head.keeps_column_sums() && (!slice.decodes || head.keeps_step_sums() || head.adds_steps_to_column_sums());
+}
+
 // For the least of 1, 2, 4, 8 that is not below `count`, at most 8.
 template <class With>
 void ForCount(int count, With&& with) {
@@ -357,7 +363,7 @@ void CudaBackend::AttendSingles(Plan& plan, int layer) {
   std::vector<ScoreJob> jobs;
   for (int rank = 0; rank < plan.singles; ++rank) {
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-      if (!plan.slice(rank).rows->head(layer, kv_head).keeps_column_sums()) continue;
+      if (!SumsAttention(plan.slice(rank), layer, kv_head)) continue;
       const HeadPages& head = heads[rank * kv_heads + kv_head];
       ScoreJob job;
       job.head = head;
@@ -419,7 +425,7 @@ void CudaBackend::AttendSlice(Plan& plan, int layer, int rank) {
       device_->Launch<Kernel>(grid, args);
     }
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-      if (!plan.slice(rank).rows->head(layer, kv_head).keeps_column_sums()) continue;
+      if (!SumsAttention(plan.slice(rank), layer, kv_head)) continue;
       const int32_t pages = heads[kv_head].pages;
       float* sums = TakeSums(rank, layer, kv_head, pages * kSlotsOfPage);
       device_->Launch<FlashColumnSums<kLanes>>({pages, group}, {args, kv_head, sums});
@@ -431,12 +437,12 @@ void CudaBackend::ReserveSums(const Plan& plan) {
   size_t floats = 0;
   const int group = config_.heads / config_.kv_heads;
   for (size_t rank = 0; rank < plan.by_rank.size(); ++rank) {
-    const SequenceRows& rows = *plan.slice(static_cast<int>(rank)).rows;
+    const StepSlice& slice = plan.slice(static_cast<int>(rank));
     for (int layer = 0; layer < config_.layers; ++layer) {
       for (int kv_head = 0; kv_head < config_.kv_heads; ++kv_head) {
-        const HeadRows& head = rows.head(layer, kv_head);
+        if (!SumsAttention(slice, layer, kv_head)) continue;
         // A hook may still add pages: room for as many again.
-        if (head.keeps_column_sums()) floats += static_cast<size_t>(group) * head.slots() * 2;
+        floats += static_cast<size_t>(group) * slice.rows->head(layer, kv_head).slots() * 2;
       }
     }
   }
@@ -462,7 +468,11 @@ void CudaBackend::AddColumnSums(const Plan& plan) {
     for (int64_t i = begin; i < end; ++i) {
       const SumsOfHead& of = pending_sums_[i];
       const float* from = host + of.at;
-      for (std::vector<float>& sums : plan.slice(of.rank).rows->head(of.layer, of.kv_head).column_sums()) {
+      const StepSlice& slice = plan.slice(of.rank);
+      HeadRows& head = slice.rows->head(of.layer, of.kv_head);
+      const bool together = slice.decodes && head.keeps_step_sums();
+      for (std::vector<float>& of_head : head.column_sums()) {
+        std::vector<float>& sums = together ? head.step_sums() : of_head;
         for (int32_t slot = 0; slot < of.slots; ++slot) sums[slot] += from[slot];
         from += of.slots;
       }

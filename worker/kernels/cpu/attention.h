@@ -41,9 +41,12 @@ struct AttentionTask {
   float* const* out = nullptr;       // [queries] of [head_dim]; null: probabilities only
   // The probabilities of query i are added to column_sums[i][slot], query after query.
   float* const* column_sums = nullptr;  // [queries] arrays indexed by slot, may repeat; null: none
+  float* sums = nullptr;                // those of all queries to one array, likewise; null: none
   // [queries][probability_stride] in ascending position, entries past `visible` are 0; null: none.
   float* probabilities = nullptr;
   int64_t probability_stride = 0;
+  // Weights of all parts are wanted.
+  bool keeps_weights() const { return column_sums != nullptr || sums != nullptr || probabilities != nullptr; }
 };
 
 inline constexpr int kMaxHeadDim = 256;
@@ -90,8 +93,7 @@ struct AttentionScratch {
 
 // What is as large for any number of rows comes first: memory that a short context has used serves a long one.
 static inline AttentionScratch ScratchOf(const AttentionTask& task) {
-  const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
-  const int64_t queries = task.queries, parts = keep ? PartsOf(task.rows) : 1;
+  const int64_t queries = task.queries, parts = task.keeps_weights() ? PartsOf(task.rows) : 1;
   AttentionScratch at{};
   at.sums = at.rows + int64_t{kPartRows} * task.head_dim;
   at.weights = at.sums + queries * PartialFloats(task.head_dim);
@@ -111,9 +113,8 @@ static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
 // With an order, first: scores[query][SlotFloats] of pages [first, end), of all that PagesNeeded says before a part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order, and for a part that IsLocal.
-// weights: [queries][parts * kPartRows], of which it fills its part, where column sums or probabilities are wanted;
-// else null. next: the page whose keys this thread will probably read then, and those behind it; they are asked for
-// meanwhile.
+// weights: [queries][parts * kPartRows], of which it fills its part, where the task keeps_weights; else null. next: the
+// page whose keys this thread will probably read then, and those behind it; they are asked for meanwhile.
 void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
 // Of all parts [parts][queries][PartialFloats] the task's results. sums: [queries][PartialFloats] to work in.

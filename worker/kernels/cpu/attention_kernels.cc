@@ -345,6 +345,31 @@ void AddToColumns(const float* weights, int64_t stride, const float* factors, co
   }
 }
 
+// The same into one array: sums[slot of row k] += weights[j * stride + k - first] * factors[j], query after query.
+template <int kQueries>
+void AddToSums(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
+               int32_t end, float* sums) {
+  const D d;
+  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
+    const int32_t count = end - k < kSlots ? end - k : kSlots;
+    const int32_t slot = order != nullptr ? order[k] : k;
+    if (count == kSlots && (order == nullptr || Beside(order + k))) {
+      for (int part = 0; part < kSlots; part += kLanes) {
+        V sum = hn::LoadU(d, sums + slot + part);
+        for (int j = 0; j < kQueries; ++j) {
+          sum = hn::Add(sum, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
+        }
+        hn::StoreU(sum, d, sums + slot + part);
+      }
+      continue;
+    }
+    for (int32_t i = 0; i < count; ++i) {
+      float& sum = sums[order != nullptr ? order[k + i] : k + i];
+      for (int j = 0; j < kQueries; ++j) sum += weights[j * stride + i] * factors[j];
+    }
+  }
+}
+
 // What the policies want of the attention, from each part's weights and the maximum that they are relative to.
 void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
   const D d;
@@ -368,6 +393,14 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
         case 2: AddToColumns<2>(of_part, stride, factors, task.order, first, end, columns); break;
         case 3: AddToColumns<3>(of_part, stride, factors, task.order, first, end, columns); break;
         default: AddToColumns<4>(of_part, stride, factors, task.order, first, end, columns); break;
+      }
+    }
+    if (task.sums != nullptr) {
+      switch (queries) {
+        case 1: AddToSums<1>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        case 2: AddToSums<2>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        case 3: AddToSums<3>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        default: AddToSums<4>(of_part, stride, factors, task.order, first, end, task.sums); break;
       }
     }
     if (task.probabilities == nullptr) return;
@@ -452,13 +485,15 @@ template <typename T, int kBits>
 void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 int64_t stride, float* rows, float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
-  if (task.column_sums != nullptr && task.queries <= kQueryTile) {  // they are far, and needed when all parts are done
-    for (int j = 0; j < task.queries; ++j) {
-      for (int32_t k = first; k < end; k += kSlots) {
-        __builtin_prefetch(task.column_sums[j] + (task.order != nullptr ? task.order[k] : k));
-      }
+  auto prefetch = [&](const float* by_slot) {  // they are far, and needed when all parts are done
+    for (int32_t k = first; k < end; k += kSlots) {
+      __builtin_prefetch(by_slot + (task.order != nullptr ? task.order[k] : k));
     }
+  };
+  for (int j = 0; j < task.queries && task.column_sums != nullptr && task.queries <= kQueryTile; ++j) {
+    prefetch(task.column_sums[j]);
   }
+  if (task.sums != nullptr) prefetch(task.sums);
   if (task.order == nullptr) {
     ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, rows);
     next += kPagesAhead;
@@ -473,7 +508,7 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
 
 template <typename T, int kBits>
 void AttendAll(const AttentionTask& task, float* scratch) {
-  const bool keep = task.column_sums != nullptr || task.probabilities != nullptr;
+  const bool keep = task.keeps_weights();
   const int32_t parts = PartsOf(task.rows);
   const AttentionScratch at = ScratchOf(task);
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
