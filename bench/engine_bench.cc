@@ -81,6 +81,32 @@ void BM_Prefill(benchmark::State& state) {
 }
 BENCHMARK(BM_Prefill)->Arg(512)->Arg(2048)->Unit(benchmark::kMillisecond)->UseRealTime();
 
+// Eight prompts side by side, a share of each in every step.
+void BM_PrefillTogether(benchmark::State& state) {
+  constexpr int kPrompts = 8, kShare = kChunk / kPrompts;
+  Setup& s = Shared();
+  const ModelConfig& config = s.model->config();
+  const int tokens = static_cast<int>(state.range(0));
+  for (auto _ : state) {
+    std::vector<std::unique_ptr<SequenceRows>> all;
+    for (int i = 0; i < kPrompts; ++i) {
+      all.push_back(std::make_unique<SequenceRows>(&s.backend->pool(), config.layers, config.kv_heads));
+    }
+    for (int done = 0; done < tokens; done += kShare) {
+      std::vector<StepSlice> slices;
+      for (int i = 0; i < kPrompts; ++i) {
+        all[i]->Extend(done, kShare);
+        slices.push_back({.rows = all[i].get(),
+                          .tokens = absl::MakeConstSpan(s.text).subspan(done + i, kShare),
+                          .first_position = done});
+      }
+      s.backend->Step(slices, nullptr);
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * kPrompts * tokens);
+}
+BENCHMARK(BM_PrefillTogether)->Arg(1024)->Unit(benchmark::kMillisecond)->UseRealTime();
+
 void BM_Decode(benchmark::State& state) {
   Setup& s = Shared();
   const ModelConfig& config = s.model->config();

@@ -124,7 +124,7 @@ void Register() {
   }
   for (const Shape& shape : {Shape{TensorType::kQ4_1, 576, 576}, Shape{TensorType::kQ4_1, 1536, 576},
                              Shape{TensorType::kQ4_1, 576, 1536}, Shape{TensorType::kQ8_0, 49152, 576}}) {
-    for (int64_t count : {1, 8, 64}) {
+    for (int64_t count : {1, 8, 64, 256}) {
       const std::string name = std::string(TensorTypeName(shape.type)) + "/" + std::to_string(shape.rows) + "x" +
                                std::to_string(shape.columns) + "/batch:" + std::to_string(count);
       benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {

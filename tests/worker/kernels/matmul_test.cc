@@ -69,7 +69,7 @@ std::vector<double> SeenActivations(const float* x, int64_t columns, bool quanti
   std::vector<double> seen;
   for (int64_t b = 0; b < columns / kBlockInputs; ++b) {
     const ActivationBlock& block = activations.data().blocks[b];
-    for (int8_t value : block.values) seen.push_back(double{block.scale} * value);
+    for (int i = 0; i < kBlockInputs; ++i) seen.push_back(double{block.scale[0]} * block.values[i / 4][0][i % 4]);
   }
   return seen;
 }
@@ -226,21 +226,50 @@ TEST_P(MatMulTest, ActivationsAreRoundedToNearestAndScaledByTheirLargest) {
   std::vector<float> x = RandomRows(3, 64, 51);
   for (int i = 0; i < 32; ++i) x[i] = 0;
   std::vector<ActivationBlock> blocks(6);
-  MatMulKernelsOf(GetParam()).quantize(x.data(), 6, blocks.data());
-  for (int b = 0; b < 6; ++b) {
+  MatMulKernelsOf(GetParam()).quantize(x.data(), 3, 64, blocks.data());
+  // A panel of two rows, then one of one.
+  auto expect_is = [&](const auto& block, int row, const float* values) {
     float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::abs(x[b * 32 + i]));
-    EXPECT_EQ(blocks[b].scale, largest / 127.0f);
+    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::abs(values[i]));
+    EXPECT_EQ(block.scale[row], largest / 127.0f);
     int half[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {
       const float inverse = largest == 0 ? 0.0f : 127.0f / largest;
-      EXPECT_EQ(blocks[b].values[i], std::nearbyint(x[b * 32 + i] * inverse));
-      half[i / 16] += blocks[b].values[i];
+      const int8_t value = block.values[i / 4][row][i % 4];
+      EXPECT_EQ(value, std::nearbyint(values[i] * inverse));
+      half[i / 16] += value;
     }
-    EXPECT_EQ(blocks[b].negative_half[0], -half[0]);
-    EXPECT_EQ(blocks[b].negative_half[1], -half[1]);
-    EXPECT_EQ(blocks[b].negative_sum, -half[0] - half[1]);
-    EXPECT_EQ(blocks[b].scaled_sum, blocks[b].scale * static_cast<float>(half[0] + half[1]));
+    EXPECT_EQ(block.negative_half[0][row], -half[0]);
+    EXPECT_EQ(block.negative_half[1][row], -half[1]);
+    EXPECT_EQ(block.negative_sum[row], -half[0] - half[1]);
+    EXPECT_EQ(block.scaled_sum[row], block.scale[row] * static_cast<float>(half[0] + half[1]));
+  };
+  const auto* pair = reinterpret_cast<const PanelBlock<2>*>(blocks.data());
+  for (int b = 0; b < 2; ++b) {
+    for (int row = 0; row < 2; ++row) expect_is(pair[b], row, &x[row * 64 + b * 32]);
+    expect_is(blocks[4 + b], 0, &x[2 * 64 + b * 32]);
+  }
+}
+
+TEST_P(MatMulTest, RowsAreFilledBeforeTheyAreRounded) {
+  HugeMemory memory;
+  for (TensorType type : {TensorType::kQ4_1, TensorType::kF16}) {
+    for (int threads : {1, 3}) {
+      ThreadTeam team(threads);
+      const OwnedTensor tensor = RandomTensor(type, 20, 256, 55);
+      const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
+      for (int64_t count : {1, 6, 50}) {
+        const std::vector<float> x = RandomRows(count, 256, 56);
+        std::vector<float> filled(x.size()), out(count * 20);
+        Activations activations;
+        activations.Set(filled.data(), count, 256, !matrix.is_float(), team, [&](int64_t first, int64_t last) {
+          std::copy(x.begin() + first * 256, x.begin() + last * 256, filled.begin() + first * 256);
+        });
+        const MatMulTask task[] = {{&matrix, nullptr, out.data(), 20}};
+        MatMulWith(MatMulKernelsOf(GetParam()), task, activations, team);
+        EXPECT_EQ(Bits(out), Bits(Product(GetParam(), matrix, x.data(), count, 1))) << count << " rows";
+      }
+    }
   }
 }
 

@@ -190,16 +190,14 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     }
   }
 
-  auto norm_rows = [&](const float* from, const std::vector<float>& weight) {
-    team_.ForEach(tokens, 8, [&](int64_t begin, int64_t end) {
+  // Rows are finished by the thread that rounds them, while they are near: x += what the last product put into
+  // `normed`, where there is one, and its norm.
+  auto set_normed = [&](const std::vector<float>& weight, bool add, bool quantized) {
+    activations_.Set(normed, tokens, width, quantized, team_, [&](int64_t begin, int64_t end) {
+      if (add) AddInPlace(x + begin * width, normed + begin * width, (end - begin) * width);
       for (int64_t i = begin; i < end; ++i) {
-        RmsNorm(from + i * width, weight.data(), config_.rms_epsilon, width, normed + i * width);
+        RmsNorm(x + i * width, weight.data(), config_.rms_epsilon, width, normed + i * width);
       }
-    });
-  };
-  auto add_rows = [&](const float* from) {
-    team_.ForEach(tokens, 32, [&](int64_t begin, int64_t end) {
-      AddInPlace(x + begin * width, from + begin * width, (end - begin) * width);
     });
   };
   auto bias = [](const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); };
@@ -207,8 +205,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
   attention_.Begin(slices, hook);
   for (int layer = 0; layer < config_.layers; ++layer) {
     const CpuLayerWeights& w = weights_.layers[layer];
-    norm_rows(x, w.attention_norm);
-    activations_.Set(normed, tokens, width, !w.q.is_float() || !w.k.is_float() || !w.v.is_float(), team_);
+    set_normed(w.attention_norm, /*add=*/layer > 0, !w.q.is_float() || !w.k.is_float() || !w.v.is_float());
     const MatMulTask qkv[] = {
         {&w.q, bias(w.q_bias), q, q_width}, {&w.k, bias(w.k_bias), k, kv_width}, {&w.v, bias(w.v_bias), v, kv_width}};
     MatMul(qkv, activations_, team_);
@@ -220,19 +217,18 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     activations_.Set(attended, tokens, q_width, !w.output.is_float(), team_);
     const MatMulTask output[] = {{&w.output, nullptr, normed, width}};
     MatMul(output, activations_, team_);
-    add_rows(normed);
-    norm_rows(x, w.ffn_norm);
-    activations_.Set(normed, tokens, width, !w.gate.is_float() || !w.up.is_float(), team_);
+    set_normed(w.ffn_norm, /*add=*/true, !w.gate.is_float() || !w.up.is_float());
     const MatMulTask gate_up[] = {{&w.gate, nullptr, gate, ffn}, {&w.up, nullptr, up, ffn}};
     MatMul(gate_up, activations_, team_);
-    team_.ForEach(tokens, 4, [&](int64_t begin, int64_t end) {
+    activations_.Set(gate, tokens, ffn, !w.down.is_float(), team_, [&](int64_t begin, int64_t end) {
       SiluMultiply(gate + begin * ffn, up + begin * ffn, (end - begin) * ffn);
     });
-    activations_.Set(gate, tokens, ffn, !w.down.is_float(), team_);
     const MatMulTask down[] = {{&w.down, nullptr, normed, width}};
     MatMul(down, activations_, team_);
-    add_rows(normed);
   }
+  team_.ForEach(tokens, 32, [&](int64_t begin, int64_t end) {
+    AddInPlace(x + begin * width, normed + begin * width, (end - begin) * width);
+  });
   Logits(slices);
   attention_.Finish();
 }

@@ -14,7 +14,7 @@ struct Activations::Data {
   const float* x = nullptr;  // [count][columns]
   int64_t count = 0, columns = 0;
   bool quantized = false;
-  std::vector<ActivationBlock> blocks;  // [count][columns / kBlockInputs], grows only
+  std::vector<ActivationBlock> blocks;  // [count][columns / kBlockInputs], in panels; grows only
 };
 
 }  // namespace tidepool

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "worker/kernels/cpu/huge_memory.h"
 #include "worker/kernels/cpu/thread_team.h"
@@ -47,7 +48,11 @@ class Activations {
   Activations();
   ~Activations();
   // x: [count][columns] float32, must stay alive and unchanged until the last product. Quantises when `quantized`.
+  // fill(first, last), where given, writes these rows of x, right before the same thread quantises them; any rows may
+  // be written at once.
   void Set(const float* x, int64_t count, int64_t columns, bool quantized, ThreadTeam& team);
+  void Set(const float* x, int64_t count, int64_t columns, bool quantized, ThreadTeam& team,
+           absl::FunctionRef<void(int64_t, int64_t)> fill);
 
   struct Data;
   const Data& data() const { return *data_; }

@@ -37,17 +37,26 @@ HWY_INLINE I32 TimesOffset(int32_t negative_sum) {
 }
 
 // Lane by lane, exactly: sum over kGroups groups of 4 inputs of (w - kOffset) * input, with 0 <= w <= kMaximum and
-// |input| <= 127. negative_sum = - sum of the inputs.
+// |input| <= 127. negative_sum = - sum of the inputs. Groups of inputs are kStride bytes apart.
 #if defined(__AVX512VNNI__)
 
-template <int kMaximum, int kOffset, int kGroups>
-HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
-  __m512i sum = TimesOffset<kOffset>(negative_sum).raw;
-  for (int g = 0; g < kGroups; ++g) sum = _mm512_dpbusd_epi32(sum, w[g].raw, BroadcastInputs(inputs + 4 * g).raw);
-  return I32{sum};
+// Of kColumns rows of inputs side by side: group by group, as each row's sum waits for the one before it.
+template <int kMaximum, int kOffset, int kGroups, int kStride, int kColumns, typename Sum>
+HWY_INLINE void DotColumns(const U8* HWY_RESTRICT w, const int8_t* inputs, const Sum* negative_sums, I32* dots) {
+  HWY_UNROLL(8)
+  for (int c = 0; c < kColumns; ++c) dots[c] = TimesOffset<kOffset>(negative_sums[c]);
+  HWY_UNROLL(8)
+  for (int g = 0; g < kGroups; ++g) {
+    HWY_UNROLL(8)
+    for (int c = 0; c < kColumns; ++c) {
+      dots[c].raw = _mm512_dpbusd_epi32(dots[c].raw, w[g].raw, BroadcastInputs(inputs + g * kStride + 4 * c).raw);
+    }
+  }
 }
 
-#elif defined(__SSSE3__)
+#else
+
+#if defined(__SSSE3__)
 
 #if defined(__AVX2__)
 using Raw = __m256i;
@@ -70,14 +79,14 @@ HWY_INLINE Raw FlipTopBits(Raw a) { return _mm_xor_si128(a, _mm_set1_epi8(-128))
 #endif
 
 // Sums of two products are formed in 16 bits with saturation, so as many are added there as stay below 2^15.
-template <int kMaximum, int kOffset, int kGroups>
+template <int kMaximum, int kOffset, int kGroups, int kStride>
 HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
   if constexpr (kMaximum > 127) {
     static_assert(kOffset == 128);  // w - 128 is w with the top bit flipped, read as signed; |w - 128| <= 128
     Raw sum = hn::Zero(DI32()).raw;
     for (int g = 0; g < kGroups; ++g) {
       const Raw value = FlipTopBits(w[g].raw);
-      const Raw signed_inputs = WithSignOf(BroadcastInputs(inputs + 4 * g).raw, value);
+      const Raw signed_inputs = WithSignOf(BroadcastInputs(inputs + g * kStride).raw, value);
       sum = Add32(sum, AddPairs(PairProducts(Magnitude(value), signed_inputs)));
     }
     return I32{sum};
@@ -87,9 +96,9 @@ HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t
     static_assert(kRun >= 1 && kGroups % kRun == 0);
     Raw sum = TimesOffset<kOffset>(negative_sum).raw;
     for (int first = 0; first < kGroups; first += kRun) {
-      Raw pairs = PairProducts(w[first].raw, BroadcastInputs(inputs + 4 * first).raw);
+      Raw pairs = PairProducts(w[first].raw, BroadcastInputs(inputs + first * kStride).raw);
       for (int g = first + 1; g < first + kRun; ++g) {
-        pairs = Add16(pairs, PairProducts(w[g].raw, BroadcastInputs(inputs + 4 * g).raw));
+        pairs = Add16(pairs, PairProducts(w[g].raw, BroadcastInputs(inputs + g * kStride).raw));
       }
       sum = Add32(sum, AddPairs(pairs));
     }
@@ -99,16 +108,25 @@ HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t
 
 #else
 
-template <int kMaximum, int kOffset, int kGroups>
+template <int kMaximum, int kOffset, int kGroups, int kStride>
 HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
   HWY_ALIGN int32_t sums[kLanes];
   hn::Store(TimesOffset<kOffset>(negative_sum), DI32(), sums);
   for (int g = 0; g < kGroups; ++g) {
     HWY_ALIGN uint8_t values[kLanes * 4];
     hn::Store(w[g], DU8(), values);
-    for (int i = 0; i < kLanes * 4; ++i) sums[i / 4] += values[i] * inputs[4 * g + i % 4];
+    for (int i = 0; i < kLanes * 4; ++i) sums[i / 4] += values[i] * inputs[g * kStride + i % 4];
   }
   return hn::Load(DI32(), sums);
+}
+
+#endif
+
+template <int kMaximum, int kOffset, int kGroups, int kStride, int kColumns, typename Sum>
+HWY_INLINE void DotColumns(const U8* HWY_RESTRICT w, const int8_t* inputs, const Sum* negative_sums, I32* dots) {
+  for (int c = 0; c < kColumns; ++c) {
+    dots[c] = DotGroups<kMaximum, kOffset, kGroups, kStride>(w, inputs + 4 * c, negative_sums[c]);
+  }
 }
 
 #endif

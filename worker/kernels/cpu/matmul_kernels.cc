@@ -12,7 +12,7 @@ namespace {
 // A tile in vectors of kLanes rows.
 constexpr int kParts = kTileRows / kLanes;
 // Activation rows that share one load of the weights: bounded by the accumulators that fit in registers.
-constexpr int kMaxColumns = kLanes == 16 ? 8 : 4;
+constexpr int kMostColumns = kLanes == 16 ? 8 : 4;
 // The first activation rows meet weights that come from memory; the hardware prefetcher stops at page ends.
 constexpr int kPrefetchBytes = 2048;
 
@@ -53,9 +53,9 @@ HWY_INLINE void StoreResults(F32 sum, const TileJob& job, int64_t row, float* ou
     out[row + i] = lanes[i] + (job.bias != nullptr ? job.bias[row + i] : 0.0f);
 }
 
-// One tile times kColumns activation rows from `column` on.
-template <PackedFormat kFormat, int kColumns>
-HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t column) {
+// One tile times kColumns activation rows: from the `first` on of the panel of kPanel rows that begins with `column`.
+template <PackedFormat kFormat, int kPanel, int kColumns>
+HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t column, int first) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   const DF32 d;
   const int64_t blocks = job.columns / kBlockInputs;
@@ -63,7 +63,7 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
     F32 sum[kColumns];
     for (int c = 0; c < kColumns; ++c) sum[c] = hn::Zero(d);
     const uint8_t* block = job.tiles + tile * job.tile_bytes;
-    const ActivationBlock* x = job.blocks + column * blocks;
+    const auto* x = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + column * blocks);
     for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
       if (column == 0) {
         for (size_t line = 0; line < kFacts.block_bytes(); line += 64) {
@@ -73,29 +73,35 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
       U8 w[kBlockGroups];
       LoadValues<kFacts.value_bits>(block, part, w);
       const uint8_t* scales = block + kFacts.values_bytes();
-      F32 scale[kFacts.scales];
+      constexpr int kGroups = kFacts.scales > 0 ? kBlockGroups / kFacts.scales : 0;
       for (int i = 0; i < kFacts.scales; ++i) {
-        scale[i] = LoadScales(scales + i * kFacts.scale_bytes(), part, kFacts.wide_scales);
-      }
-      F32 minimum = hn::Zero(d);
-      if constexpr (kFacts.has_minimum) {
-        minimum = LoadScales(scales + kFacts.scales * kFacts.scale_bytes(), part, kFacts.wide_scales);
-      }
-      for (int c = 0; c < kColumns; ++c) {
-        const ActivationBlock& a = x[c * blocks];
-        constexpr int kGroups = kFacts.scales > 0 ? kBlockGroups / kFacts.scales : 0;
-        for (int i = 0; i < kFacts.scales; ++i) {
-          const int32_t negative_sum = kFacts.scales == 1 ? a.negative_sum : a.negative_half[i];
-          const I32 dot = DotGroups<kFacts.maximum, kFacts.offset, kGroups>(w + i * kGroups, a.values + i * kGroups * 4,
-                                                                            negative_sum);
-          const F32 product = hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale[i]), hn::Set(d, a.scale));
+        I32 dot[kColumns];
+        auto multiply = [&](const auto* negative_sums) HWY_ATTR {
+          DotColumns<kFacts.maximum, kFacts.offset, kGroups, 4 * kPanel, kColumns>(
+              w + i * kGroups, x->values[i * kGroups][first], negative_sums, dot);
+        };
+        if constexpr (kFacts.scales == 1) {
+          multiply(x->negative_sum + first);
+        } else {
+          multiply(x->negative_half[i] + first);
+        }
+        const F32 scale = LoadScales(scales + i * kFacts.scale_bytes(), part, kFacts.wide_scales);
+        HWY_UNROLL(8)
+        for (int c = 0; c < kColumns; ++c) {
+          const F32 product = hn::Mul(hn::Mul(hn::ConvertTo(d, dot[c]), scale), hn::Set(d, x->scale[first + c]));
           sum[c] = hn::Add(sum[c], product);
         }
-        if constexpr (kFacts.has_minimum) sum[c] = hn::Add(sum[c], hn::Mul(minimum, hn::Set(d, a.scaled_sum)));
+      }
+      if constexpr (kFacts.has_minimum) {
+        const F32 minimum = LoadScales(scales + kFacts.scales * kFacts.scale_bytes(), part, kFacts.wide_scales);
+        HWY_UNROLL(8)
+        for (int c = 0; c < kColumns; ++c) {
+          sum[c] = hn::Add(sum[c], hn::Mul(minimum, hn::Set(d, x->scaled_sum[first + c])));
+        }
       }
     }
     for (int c = 0; c < kColumns; ++c) {
-      StoreResults(sum[c], job, tile * kTileRows + part * kLanes, job.out + (column + c) * job.out_stride);
+      StoreResults(sum[c], job, tile * kTileRows + part * kLanes, job.out + (column + first + c) * job.out_stride);
     }
   }
 }
@@ -136,16 +142,19 @@ HWY_INLINE void MultiplyFloatTiles(const TileJob& job, int64_t tile, int64_t col
 
 template <PackedFormat kFormat>
 struct IntegerTiles {
-  static constexpr int kMaxTiles = 1;
+  static constexpr int kMaxTiles = 1, kMaxColumns = kPanelRows;
   template <int kTiles, int kColumns>
   static HWY_INLINE void Multiply(const TileJob& job, int64_t tile, int64_t column) {
-    MultiplyIntegerTile<kFormat, kColumns>(job, tile, column);
+    constexpr int kTogether = kColumns < kMostColumns ? kColumns : kMostColumns;
+    for (int first = 0; first < kColumns; first += kTogether) {
+      MultiplyIntegerTile<kFormat, kColumns, kTogether>(job, tile, column, first);
+    }
   }
 };
 
 template <typename T>
 struct FloatTiles {
-  static constexpr int kMaxTiles = 4;
+  static constexpr int kMaxTiles = 4, kMaxColumns = kMostColumns;
   template <int kTiles, int kColumns>
   static HWY_INLINE void Multiply(const TileJob& job, int64_t tile, int64_t column) {
     MultiplyFloatTiles<T, kTiles, kColumns>(job, tile, column);
@@ -176,43 +185,105 @@ void MultiplyFrom(const TileJob& job, int64_t column) {
 
 template <class Tiles>
 void MultiplyAll(const TileJob& job) {
-  MultiplyFrom<Tiles, kMaxColumns>(job, 0);
+  MultiplyFrom<Tiles, Tiles::kMaxColumns>(job, 0);
 }
 
-void QuantizeBlock(const float* x, ActivationBlock* out) {
-  const DF32 d;
+using DF4 = hn::CappedTag<float, 4>;
+using DI4 = hn::RebindToSigned<DF4>;
+
+// Lane i: of all lanes of v[i]. `fold` takes two of them together, in any order.
+template <typename Fold>
+HWY_INLINE hn::Vec<DI4> FoldLanes(const I32* v, const Fold& fold) {
   const DI32 di;
-  // As integers, absolute values compare like floats, and NaN is above infinity.
-  const I32 magnitude_bits = hn::Set(di, 0x7fffffff);
-  I32 largest = hn::Zero(di);
-  for (int i = 0; i < kBlockInputs; i += kLanes) {
-    largest = hn::Max(largest, hn::And(hn::BitCast(di, hn::LoadU(d, x + i)), magnitude_bits));
-  }
-  const float maximum = hn::GetLane(hn::BitCast(d, hn::MaxOfLanes(di, largest)));
+  const hn::Repartition<int64_t, DI32> pairs;
+  const I32 low = fold(hn::InterleaveLower(di, v[0], v[1]), hn::InterleaveUpper(di, v[0], v[1]));
+  const I32 high = fold(hn::InterleaveLower(di, v[2], v[3]), hn::InterleaveUpper(di, v[2], v[3]));
+  const auto a = hn::BitCast(pairs, low), b = hn::BitCast(pairs, high);
+  HWY_ALIGN int32_t lanes[kLanes];
+  hn::Store(fold(hn::BitCast(di, hn::InterleaveLower(pairs, a, b)), hn::BitCast(di, hn::InterleaveUpper(pairs, a, b))),
+            di, lanes);
+  hn::Vec<DI4> folded = hn::Load(DI4(), lanes);
+  for (int i = 4; i < kLanes; i += 4) folded = fold(folded, hn::Load(DI4(), lanes + i));
+  return folded;
+}
+
+// Row `row` of a panel's blocks: four at a time, so that what is one number for each is computed together.
+template <int kRows>
+void QuantizeRow(const float* x, int64_t blocks, int row, PanelBlock<kRows>* out) {
+  constexpr int kTogether = 4;
   // Below this the inverse overflows and products with any weight are nothing.
   constexpr float kSmallest = 1e-35f, kLargest = 3.4028234e38f;
-  const bool finite = maximum <= kLargest;
-  const float inverse = maximum < kSmallest || !finite ? 0.0f : 127.0f / maximum;
-  const hn::Rebind<int8_t, DF32> bytes;
-  int32_t half[2];
-  for (int h = 0; h < 2; ++h) {
-    I32 sum = hn::Zero(di);
-    for (int i = h * kBlockInputs / 2; i < (h + 1) * kBlockInputs / 2; i += kLanes) {
-      const I32 values = finite ? hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse))) : hn::Zero(di);
-      hn::StoreU(hn::DemoteTo(bytes, values), bytes, out->values + i);
-      sum = hn::Add(sum, values);
+  const DF32 d;
+  const DI32 di;
+  const DF4 d4;
+  const DI4 di4;
+  for (int64_t first = 0; first < blocks; first += kTogether) {
+    const int count = blocks - first < kTogether ? static_cast<int>(blocks - first) : kTogether;
+    const float* from[kTogether];
+    for (int b = 0; b < kTogether; ++b) from[b] = x + (first + (b < count ? b : 0)) * kBlockInputs;
+    I32 of_block[kTogether];
+    // As integers, absolute values compare like floats, and NaN is above infinity.
+    for (int b = 0; b < kTogether; ++b) {
+      of_block[b] = hn::Zero(di);
+      for (int i = 0; i < kBlockInputs; i += kLanes) {
+        const I32 magnitude = hn::And(hn::BitCast(di, hn::LoadU(d, from[b] + i)), hn::Set(di, 0x7fffffff));
+        of_block[b] = hn::Max(of_block[b], magnitude);
+      }
     }
-    half[h] = hn::GetLane(hn::SumOfLanes(di, sum));
+    const auto maximum = hn::BitCast(d4, FoldLanes(of_block, [](auto a, auto b) HWY_ATTR { return hn::Max(a, b); }));
+    const auto finite = hn::Le(maximum, hn::Set(d4, kLargest)), seen = hn::Ge(maximum, hn::Set(d4, kSmallest));
+    const auto of_values = hn::Set(d4, 127.0f);
+    HWY_ALIGN float inverse[kTogether], scale[kTogether], scaled_sum[kTogether];
+    hn::Store(hn::IfThenElseZero(hn::And(finite, seen), hn::Div(of_values, maximum)), d4, inverse);
+    const auto scales = hn::IfThenElse(finite, hn::IfThenElseZero(seen, hn::Div(maximum, of_values)),
+                                       hn::Set(d4, __builtin_nanf("")));  // then the values do not matter
+    hn::Store(scales, d4, scale);
+    HWY_ALIGN int8_t values[kTogether][kBlockInputs];
+    for (int b = 0; b < kTogether; ++b) {
+      const hn::Rebind<int8_t, DF32> bytes;
+      of_block[b] = hn::Zero(di);  // sums of both halves, 16 bits apart
+      for (int i = 0; i < kBlockInputs; i += kLanes) {
+        const I32 rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, from[b] + i), hn::Set(d, inverse[b])));
+        hn::StoreU(hn::DemoteTo(bytes, rounded), bytes, values[b] + i);
+        of_block[b] = hn::Add(of_block[b], i < kBlockInputs / 2 ? rounded : hn::ShiftLeft<16>(rounded));
+      }
+    }
+    const auto both = FoldLanes(of_block, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
+    const auto low = hn::ShiftRight<16>(hn::ShiftLeft<16>(both)), high = hn::ShiftRight<16>(hn::Sub(both, low));
+    const auto sum = hn::Add(low, high);
+    HWY_ALIGN int32_t negative_sum[kTogether], negative_low[kTogether], negative_high[kTogether];
+    hn::Store(hn::Mul(scales, hn::ConvertTo(d4, sum)), d4, scaled_sum);
+    hn::Store(hn::Neg(sum), di4, negative_sum);
+    hn::Store(hn::Neg(low), di4, negative_low);
+    hn::Store(hn::Neg(high), di4, negative_high);
+    for (int b = 0; b < count; ++b) {
+      PanelBlock<kRows>& block = out[first + b];
+      for (int group = 0; group < kBlockGroups; ++group)
+        std::memcpy(block.values[group][row], values[b] + 4 * group, 4);
+      block.scale[row] = scale[b];
+      block.scaled_sum[row] = scaled_sum[b];
+      block.negative_sum[row] = negative_sum[b];
+      block.negative_half[0][row] = static_cast<int16_t>(negative_low[b]);
+      block.negative_half[1][row] = static_cast<int16_t>(negative_high[b]);
+    }
   }
-  out->scale = !finite ? __builtin_nanf("") : maximum < kSmallest ? 0.0f : maximum / 127.0f;
-  out->scaled_sum = out->scale * static_cast<float>(half[0] + half[1]);
-  out->negative_sum = -(half[0] + half[1]);
-  out->negative_half[0] = static_cast<int16_t>(-half[0]);
-  out->negative_half[1] = static_cast<int16_t>(-half[1]);
 }
 
-void Quantize(const float* x, int64_t blocks, ActivationBlock* out) {
-  for (int64_t i = 0; i < blocks; ++i) QuantizeBlock(x + i * kBlockInputs, out + i);
+// The rows from `row` on, in panels of kRows, the rest in panels of half as many.
+template <int kRows>
+void QuantizeFrom(const float* x, int64_t row, int64_t count, int64_t columns, ActivationBlock* out) {
+  const int64_t blocks = columns / kBlockInputs;
+  for (; row + kRows <= count; row += kRows) {
+    auto* panel = reinterpret_cast<PanelBlock<kRows>*>(out + row * blocks);
+    for (int r = 0; r < kRows; ++r) QuantizeRow(x + (row + r) * columns, blocks, r, panel);
+  }
+  if constexpr (kRows > 1) {
+    if (row < count) QuantizeFrom<kRows / 2>(x, row, count, columns, out);
+  }
+}
+
+void Quantize(const float* x, int64_t count, int64_t columns, ActivationBlock* out) {
+  QuantizeFrom<kPanelRows>(x, 0, count, columns, out);
 }
 
 }  // namespace

@@ -15,15 +15,21 @@
 
 namespace tidepool {
 
-// kBlockInputs activations: x[i] ~ scale * values[i], |values[i]| <= 127.
-struct ActivationBlock {
-  int8_t values[kBlockInputs];
-  float scale;
-  float scaled_sum;          // scale * sum of values
-  int32_t negative_sum;      // - sum of values
-  int16_t negative_half[2];  // - sum of values 0..15 and 16..31
+// A batch's activation rows lie in panels of kPanelRows, those that are left in panels of 4, 2 and 1, so that what a
+// block of weights meets together lies side by side. Row r begins its panel's blocks at r * (columns / kBlockInputs).
+inline constexpr int kPanelRows = 8;
+
+// kBlockInputs activations of each row of a panel: x[i] ~ scale * value, |value| <= 127.
+template <int kRows>
+struct PanelBlock {
+  int8_t values[kBlockGroups][kRows][4];
+  float scale[kRows];
+  float scaled_sum[kRows];          // scale * sum of values
+  int32_t negative_sum[kRows];      // - sum of values
+  int16_t negative_half[2][kRows];  // - sum of values 0..15 and 16..31
 };
-static_assert(sizeof(ActivationBlock) == 48);
+using ActivationBlock = PanelBlock<1>;
+static_assert(sizeof(ActivationBlock) == 48 && sizeof(PanelBlock<kPanelRows>) == 48 * kPanelRows);
 
 // Tiles times activation rows. Exactly one of `blocks` and `floats` is used, as the format is integer or float.
 struct TileJob {
@@ -31,7 +37,7 @@ struct TileJob {
   int64_t tile_bytes = 0;
   int64_t tile_count = 0;
   int64_t columns = 0;
-  const ActivationBlock* blocks = nullptr;  // [count][columns / kBlockInputs]
+  const ActivationBlock* blocks = nullptr;  // [count][columns / kBlockInputs], in panels
   const float* floats = nullptr;            // [count][columns]
   int64_t count = 0;
   int64_t rows = 0;             // outputs of these tiles: fewer than tile_count * kTileRows in the last of a matrix
@@ -41,8 +47,9 @@ struct TileJob {
 };
 
 struct MatMulKernels {
-  // x: [blocks * kBlockInputs]. Symmetric, to nearest even; a block with an infinity or NaN gives NaN results.
-  void (*quantize)(const float* x, int64_t blocks, ActivationBlock* out);
+  // x: [count][columns], out: their panels. Symmetric, to nearest even; a block with an infinity or NaN gives NaN
+  // results.
+  void (*quantize)(const float* x, int64_t count, int64_t columns, ActivationBlock* out);
   void (*multiply[kPackedFormats])(const TileJob& job);  // by PackedFormat
 };
 
