@@ -44,7 +44,13 @@ StepAttention::StepAttention(const KvLayout& layout, int heads, const PageMemory
   for (int i = 0; i < team.size(); ++i) thread_scratch_.push_back(std::make_unique<FloatBuffer>());
 }
 
-int StepAttention::TileTokens() const { return std::clamp(kMostQueries / group_, 1, 16); }
+int StepAttention::TileTokens(int count) const {
+  // Tiles alike, each a multiple of what the kernels take together.
+  constexpr int kMostTokens = 32, kTogether = 4;
+  const int most = std::clamp(kTileQueries / group_, 1, kMostTokens);
+  const int tiles = (count + most - 1) / most;
+  return std::min(most, ((count + tiles - 1) / tiles + kTogether - 1) / kTogether * kTogether);
+}
 
 void StepAttention::Begin(absl::Span<const StepSlice> slices, StepHook* hook) {
   slices_ = slices;
@@ -114,7 +120,8 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
   head.pages.Find(memory_, layouts_, *head.rows);
   const int count = static_cast<int>(head.slice->tokens.size());
   if (!head.split) {
-    head.units = head.sums_columns ? group_ : (count + TileTokens() - 1) / TileTokens();
+    const int tile = TileTokens(count);
+    head.units = head.sums_columns ? group_ : (count + tile - 1) / tile;
     return;
   }
   AttentionTask& task = head.task;
@@ -210,15 +217,14 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
   const bool sums = head.sums_columns;
   // Where column sums are kept, one unit sees all tokens of one query head in order, so that they add up in one order.
   const int first_head = sums ? unit : 0, heads = sums ? 1 : group_;
-  const int at_once = std::clamp(kMostQueries / heads, 1, sums ? kMostQueries : TileTokens());
+  const int at_once = sums ? kMostQueries : TileTokens(count);
   // The longest first: threads end together.
-  int end = sums ? count : count - unit * TileTokens();
-  int begin = sums ? 0 : std::max(0, end - TileTokens());
-  for (; begin < end; begin += at_once) {
-    const float* query[kMostQueries];
-    float* to[kMostQueries];
-    float* column_sums[kMostQueries];
-    int32_t visible[kMostQueries];
+  const int end = sums ? count : count - unit * at_once;
+  for (int begin = sums ? 0 : std::max(0, end - at_once); begin < end; begin += at_once) {
+    const float* query[kTileQueries];
+    float* to[kTileQueries];
+    float* column_sums[kTileQueries];
+    int32_t visible[kTileQueries];
     int queries = 0;
     for (int i = begin; i < std::min(end, begin + at_once); ++i) {
       for (int g = first_head; g < first_head + heads; ++g) {

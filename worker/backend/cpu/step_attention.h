@@ -36,8 +36,8 @@ class StepAttention {
   void Finish() { team_.FinishLeft(); }
 
  private:
-  // Queries that go through rows together: of a tile, or of a head that is split by its rows.
-  static constexpr int kMostQueries = 64;
+  // Queries that go through rows together: of a head that is split by its rows, of a prompt's tile.
+  static constexpr int kMostQueries = 64, kTileQueries = 96;
 
   // A (slice, kv head): its work, and how far it has come.
   struct Head {
@@ -78,7 +78,8 @@ class StepAttention {
   bool Part(Head& head, int32_t unit, int thread);
   void Attended(const Head& head, int layer);
   void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
-  int TileTokens() const;
+  // Of a prompt's `count` tokens.
+  int TileTokens(int count) const;
 
   int64_t PartialsAt(const Head& head) const { return head.scratch + head.task.queries * SlotFloats(head.task.slots); }
 

@@ -65,19 +65,23 @@ float ExpAndSumImpl(float* x, int32_t count) {
   return ExpAndSumFrom(x, count, MaximumOf(x, count), [](int32_t) {});
 }
 
-// kTile queries' sums over the rows of weight * value, in their order. load(i, channel): values of row i from a channel
-// on, one for each lane.
+constexpr int32_t kNearFloats = 1 << 13;  // of expanded values: two thirds of a core's first cache
+
+// kTile queries' sums over rows [begin, end) of weight * value, in their order; from `begin` 0 on they are added to
+// what is there. load(i, channel): values of row i from a channel on, one for each lane.
 template <int kTile, typename Load>
-HWY_INLINE void WeightedValues(int32_t rows, int head_dim, const float* weight, int64_t stride, const Load& load,
-                               float* const* out) {
+HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const float* weight, int64_t stride,
+                               const Load& load, float* const* out) {
   const D d;
   auto columns = [&](int first, auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     V sum[kTile][kVectors];
     for (int j = 0; j < kTile; ++j) {
-      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
+      for (int v = 0; v < kVectors; ++v) {
+        sum[j][v] = begin == 0 ? hn::Zero(d) : hn::LoadU(d, out[j] + first + v * kLanes);
+      }
     }
-    for (int32_t i = 0; i < rows; ++i) {
+    for (int32_t i = begin; i < end; ++i) {
       V value[kVectors];
       for (int v = 0; v < kVectors; ++v) value[v] = load(i, first + v * kLanes);
       for (int j = 0; j < kTile; ++j) {
@@ -98,8 +102,8 @@ HWY_INLINE void WeightedValues(int32_t rows, int head_dim, const float* weight, 
 
 // scale: of each row's values, where they are codes; null: they are numbers.
 template <typename Load>
-HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, const float* weights, int64_t stride,
-                                    const float* scale, const Load& load, float* partial) {
+HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t begin, int32_t end, const float* weights,
+                                    int64_t stride, const float* scale, const Load& load, float* partial) {
   const D d;
   HWY_ALIGN float scaled[kQueryTile * kPartRows];
   for (int j = 0; j < task.queries; j += kQueryTile) {
@@ -110,7 +114,7 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, con
     int64_t weight_stride = stride;
     if (scale != nullptr) {
       for (int k = 0; k < queries; ++k) {
-        for (int32_t i = 0; i < rows; i += kLanes) {
+        for (int32_t i = begin; i < end; i += kLanes) {
           hn::Store(hn::Mul(hn::LoadU(d, weight + k * stride + i), hn::Load(d, scale + i)), d,
                     scaled + k * kPartRows + i);
         }
@@ -119,10 +123,10 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t rows, con
       weight_stride = kPartRows;
     }
     switch (queries) {
-      case 1: WeightedValues<1>(rows, task.head_dim, weight, weight_stride, load, to); break;
-      case 2: WeightedValues<2>(rows, task.head_dim, weight, weight_stride, load, to); break;
-      case 3: WeightedValues<3>(rows, task.head_dim, weight, weight_stride, load, to); break;
-      default: WeightedValues<4>(rows, task.head_dim, weight, weight_stride, load, to); break;
+      case 1: WeightedValues<1>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
+      case 2: WeightedValues<2>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
+      case 3: WeightedValues<3>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
+      default: WeightedValues<4>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
     }
   }
 }
@@ -253,21 +257,19 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
       if (c % kOfLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c * sizeof(T));
       return numbers(i, c);
     };
-    WeightedValuesOfAll(task, most, weights, stride, scale, load, partial);
+    WeightedValuesOfAll(task, 0, most, weights, stride, scale, load, partial);
     return;
   }
   if (kBits == 0 && std::is_same_v<T, float>) {
-    WeightedValuesOfAll(task, most, weights, stride, scale, numbers, partial);
+    WeightedValuesOfAll(task, 0, most, weights, stride, scale, numbers, partial);
     return;
   }
-  for (int32_t i = 0; i < most; ++i) {
-    if (few) PrefetchLines(place.at[i + kRowsAhead], row_bytes);
-    float* to = values + int64_t{i} * head_dim;
+  auto expand = [&](int32_t i, float* to) {
     if constexpr (kBits == 8) {
       if (place.packed[i]) {
         const auto* codes = reinterpret_cast<const uint8_t*>(place.at[i]);
         for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(LoadCodes<8>(codes + c, 0), d, to + c);
-        continue;
+        return;
       }
     } else if constexpr (kBits != 0) {
       if (place.packed[i]) {
@@ -275,14 +277,23 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
         const PackedValues<kBits> packed(task, static_cast<const uint8_t*>(task.pages[slot / kSlots]),
                                          (task.halves[slot / kSlots] - 1) * kSlots + slot % kSlots);
         for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(packed.Load(c), d, to + c);
-        continue;
+        return;
       }
     }
     for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(numbers(i, c), d, to + c);
+  };
+  // No more rows at a time than stay near until all queries have gone through them.
+  const int32_t near = kNearFloats / head_dim / kSlots * kSlots;
+  for (int32_t begin = 0; begin < most; begin += near) {
+    const int32_t end = most - begin < near ? most : begin + near;
+    for (int32_t i = begin; i < end; ++i) {
+      if (few) PrefetchLines(place.at[i + kRowsAhead], row_bytes);
+      expand(i, values + int64_t{i - begin} * head_dim);
+    }
+    WeightedValuesOfAll(
+        task, begin, end, weights, stride, scale,
+        [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i - begin} * head_dim + c); }, partial);
   }
-  WeightedValuesOfAll(
-      task, most, weights, stride, scale,
-      [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i} * head_dim + c); }, partial);
 }
 
 // One more part into the sums of what came before it.

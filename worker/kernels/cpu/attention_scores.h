@@ -53,9 +53,28 @@ HWY_INLINE void SlotScores(const Load& load, int head_dim, const float* const* q
   }
 }
 
+// Whole pages, keys and values, that are asked for into the second cache while others are worked on: a share of them
+// with each few queries.
+struct PagesAhead {
+  const char* const* pages = nullptr;
+  int count = 0;
+  int64_t page_bytes = 0;
+
+  HWY_INLINE void Ask(int query, int queries) const {
+    if (count == 0) return;
+    const int64_t lines = page_bytes / kLine;
+    const int64_t tile = query / kQueryTile, tiles = (queries + kQueryTile - 1) / kQueryTile;
+    for (int64_t line = lines * tile / tiles; line < lines * (tile + 1) / tiles; ++line) {
+      for (int k = 0; k < count; ++k) __builtin_prefetch(pages[k] + line * kLine, 0, 2);
+    }
+  }
+};
+
 template <int kVectors, typename Load>
-HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, float* scores, int64_t stride) {
+HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, const PagesAhead& later, float* scores,
+                                int64_t stride) {
   for (int j = 0; j < task.queries; j += kQueryTile) {
+    later.Ask(j, task.queries);
     float* to[kQueryTile];
     for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
     switch (task.queries - j) {
@@ -67,27 +86,28 @@ HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, flo
   }
 }
 
-// Of whole pages. ahead: the keys that are asked for while these are worked on, as many; null without kAhead.
-template <int kPages, bool kAhead, typename K>
-HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, const char* const* ahead, float* scores,
-                           int64_t stride) {
+// Of whole pages, a channel's keys kStride apart. ahead: the keys that are asked for while these are worked on, as
+// many; null without kAhead.
+template <int kPages, int kStride, bool kAhead, typename K>
+HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, const char* const* ahead,
+                           const PagesAhead& later, float* scores, int64_t stride) {
   const D d;
   constexpr int kChannels = kLine / (kSlots * sizeof(K));  // of a line
   if constexpr (kLanes == kSlots) {
     auto load = [&](int v, int c) {
       if (kAhead && c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
-      return LoadElements(d, pages[v] + c * kSlots);
+      return LoadElements(d, pages[v] + c * kStride);
     };
-    SlotScoresOfAll<kPages>(task, load, scores, stride);
+    SlotScoresOfAll<kPages>(task, load, later, scores, stride);
   } else {
     static_assert(kPages == 1);
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
       const K* key = pages[0] + part;
       auto load = [&](int v, int c) {
         if (kAhead && v == 0 && part == 0 && c % kChannels == 0) __builtin_prefetch(ahead[0] + c / kChannels * kLine);
-        return LoadElements(d, key + v * kLanes + c * kSlots);
+        return LoadElements(d, key + v * kLanes + c * kStride);
       };
-      SlotScoresOfAll<kTogether>(task, load, scores + part, stride);
+      SlotScoresOfAll<kTogether>(task, load, part == 0 ? later : PagesAhead(), scores + part, stride);
     }
   }
 }
@@ -172,8 +192,10 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
 #endif
     if (convert || of_packed) {
       const float* converted[kPages];
+      // Those of a channel side by side.
+      const int64_t stride_of_channel = together * kSlots;
       for (int k = 0; k < together; ++k) {
-        float* expanded = keys + k * elements;
+        float* expanded = keys + k * kSlots;
         converted[k] = expanded;
         if (of_packed) {
           const auto* page = static_cast<const uint8_t*>(pages[0]);
@@ -181,22 +203,26 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
           UnpackKeys<kBits == 0 ? 8 : kBits>(task, page, task.halves[p - 1] - 1, keys);
         } else {
           const T* page = static_cast<const T*>(pages[k]);
-          for (int64_t i = 0; i < elements; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
+          for (int c = 0; c < task.head_dim; ++c, page += kSlots, expanded += stride_of_channel) {
+            for (int i = 0; i < kSlots; i += kLanes) hn::StoreU(LoadElements(d, page + i), d, expanded + i);
+          }
         }
       }
+      PagesAhead later;
+      if (!of_packed) later = {ahead, together, 2 * elements * static_cast<int64_t>(sizeof(T))};
       if (together == kPages) {
-        PageScores<kPages, false>(task, converted, nullptr, to, stride);
+        PageScores<kPages, kPages * kSlots, false>(task, converted, nullptr, later, to, stride);
       } else {
-        PageScores<1, false>(task, converted, nullptr, to, stride);
+        PageScores<1, kSlots, false>(task, converted, nullptr, later, to, stride);
       }
       continue;
     }
     const T* keys_of[kPages];
     for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
     if (together == kPages) {
-      PageScores<kPages, true>(task, keys_of, ahead, to, stride);
+      PageScores<kPages, kSlots, true>(task, keys_of, ahead, PagesAhead(), to, stride);
     } else {
-      PageScores<1, true>(task, keys_of, ahead, to, stride);
+      PageScores<1, kSlots, true>(task, keys_of, ahead, PagesAhead(), to, stride);
     }
   }
 }
