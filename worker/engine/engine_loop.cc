@@ -186,6 +186,7 @@ void EngineLoop::Loop() {
     StartLoads();
     AdmitLoaded();
     const bool stepped = Step();
+    if (!stepped) pace_.Idle();
     StoreFinished();
     EndSessions();
     active_.remove_if([](const std::unique_ptr<Generation>& g) { return g->phase == Generation::Phase::kDone; });

@@ -11,6 +11,9 @@ constexpr int kLeastTokens = 2;
 // Until it has been seen: what a token of a small piece takes, in those of a large one.
 constexpr double kSmallPiece = 2;
 
+// Of the first step after idleness: some milliseconds, in which others arrive.
+constexpr int kFirstTokens = 64;
+
 constexpr double kNew = 0.2;
 // Of a step that was slower than others: what comes with a prompt, such as the tokens of its text, slows the steps
 // before it, and they would set the pace of the whole prompt.
@@ -31,6 +34,7 @@ int PromptShare(int room, size_t prompts, size_t index) {
 }
 
 int StepPace::PromptTokens(int decoding) const {
+  if (idle_) return std::min(kFirstTokens, most_tokens_);
   if (decoding == 0 || pace_ == 0 || decode_step_ == 0 || prompt_token_ == 0) return most_tokens_;
   const double token = beside_token_ > 0 ? beside_token_ : kSmallPiece * prompt_token_;
   const double tokens = std::min<double>((pace_ - 1) * decode_step_ / token, most_tokens_);
@@ -38,6 +42,7 @@ int StepPace::PromptTokens(int decoding) const {
 }
 
 absl::Duration StepPace::Observe(int decoding, int prompt_tokens, absl::Duration took) {
+  idle_ = false;
   const double seconds = absl::ToDoubleSeconds(took);
   if (prompt_tokens == 0) {
     if (decoding > 0) Average(decode_step_, seconds, seconds > decode_step_ ? kNewSlower : kNew);

@@ -21,6 +21,9 @@ class StepPace {
   // prompt tokens, on average and where a few tokens allow it; 0: whatever it takes. most_tokens: of prompts in a step.
   StepPace(double pace, int most_tokens) : pace_(pace), most_tokens_(most_tokens) {}
 
+  // There was nothing to do. What comes now may be the first of several: its first step is short, so that it does not
+  // get far ahead of the others, whose rest would then be read at the pace of its answer.
+  void Idle() { idle_ = true; }
   // For a step in which `decoding` sequences decode.
   int PromptTokens(int decoding) const;
   // What a prompt token takes; zero: not seen yet.
@@ -31,6 +34,7 @@ class StepPace {
  private:
   const double pace_;
   const int most_tokens_;
+  bool idle_ = false;
   // Seconds, running averages; 0: not seen yet.
   double decode_step_ = 0;   // without prompt tokens, as long as nothing else slows it
   double prompt_token_ = 0;  // of all prompts

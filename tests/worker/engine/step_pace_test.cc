@@ -15,6 +15,17 @@ TEST(StepPaceTest, NothingIsHeldBackWithoutDecodingSequencesOrMeasurements) {
   EXPECT_EQ(pace.PromptTokens(0), 256);
 }
 
+TEST(StepPaceTest, TheFirstStepAfterIdlenessIsShort) {
+  StepPace pace(3, 256);
+  pace.Idle();
+  EXPECT_EQ(pace.PromptTokens(0), 64);
+  pace.Observe(0, 64, absl::Milliseconds(16));
+  EXPECT_EQ(pace.PromptTokens(0), 256);
+  StepPace small(3, 16);
+  small.Idle();
+  EXPECT_EQ(small.PromptTokens(0), 16);
+}
+
 TEST(StepPaceTest, AStepTakesSoManyTimesWhatDecodingTakes) {
   StepPace pace(3, 256);
   pace.Observe(4, 0, absl::Milliseconds(4));
