@@ -27,9 +27,10 @@ void Compressor::KeepSums(SequenceRows& rows) const {
 
 void Compressor::StartWindow(const Backend& backend, SequenceRows& rows, int32_t tokens) {
   const int window = method_ != nullptr ? method_->SummedQueries(spec_) : 0;
-  // Rows that recall brings, and those of lazy layers, come and go meanwhile.
+  // Rows of lazy layers come and go meanwhile, and those that recall promotes were not there from the beginning.
   if (window == 0 || in_window_ || !backend.sums_steps() || budgets_.empty() || first_step_due_ || !held() ||
-      evicts_each_step() || spec_.recall.mode != RecallMode::kOff || spec_.layer_budget == LayerBudgetRule::kLazy) {
+      evicts_each_step() || (spec_.recall.mode != RecallMode::kOff && spec_.recall.promote_after > 0) ||
+      spec_.layer_budget == LayerBudgetRule::kLazy) {
     return;
   }
   if (!Fits(rows, tokens + window, window) || Fits(rows, tokens + window + 1, window + 1)) return;

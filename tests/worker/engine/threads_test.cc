@@ -46,6 +46,8 @@ Bits TwoTurns(int threads, const std::string& preset, RecallMode recall) {
     request.compression.budget_fraction = 0.5;
     request.compression.dense_layers_override = true;
     request.compression.recall.mode = recall;
+    // Some selections go by sums of the steps before them.
+    request.compression.window_tokens = request.compression.decode_interval = 8;
     for (int i = 0; i < tokens; ++i)
       request.prompt.push_back(static_cast<int32_t>(random() % model->config().vocabulary));
     request.stop.max_tokens = 24;
