@@ -38,6 +38,14 @@ void MergeMissing(std::vector<MissingRows>& groups) {
   groups.resize(merged);
 }
 
+std::vector<MissingRows> TakeAhead(std::vector<MissingRows>& groups) {
+  const auto first =
+      std::partition(groups.begin(), groups.end(), [](const MissingRows& group) { return group.wanted != 0; });
+  std::vector<MissingRows> ahead(first, groups.end());
+  groups.erase(first, groups.end());
+  return ahead;
+}
+
 MissingAnswer::MissingAnswer(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingRows> groups,
                              size_t row_bytes)
     : groups_(groups), row_bytes_(row_bytes) {

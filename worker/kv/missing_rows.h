@@ -39,6 +39,9 @@ void AppendMissing(const MissingRows& head, std::vector<MissingPosition>& positi
 // Brings rows of a (layer, kv head) together, and those of a block into one, of one slice that asks.
 void MergeMissing(std::vector<MissingRows>& groups);
 
+// Takes out of `groups` those in which nothing is wanted.
+std::vector<MissingRows> TakeAhead(std::vector<MissingRows>& groups);
+
 // The answer to a recall that asked for `groups` in their order.
 class MissingAnswer {
  public:

@@ -1,5 +1,6 @@
 // What BatchRecall asks the cache service for, and what comes of it.
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -120,10 +121,18 @@ void BatchRecall::Send(int slice) {
   RowRecall& recall = *slices_[slice].recall;
   RowRecall::Unsent& unsent = recall.unsent;
   if (unsent.groups.empty()) return;
-  if (!unsent.urgent && unsent.rows < kManyRows && unsent.steps + 1 < kPatientSteps) return;
+  const bool all_due = unsent.rows >= kManyRows || unsent.steps + 1 >= kPatientSteps;
+  if (!unsent.urgent && !all_due) return;
+  RowRecall::Unsent now = std::exchange(unsent, {});
+  if (!all_due && recall.is_early()) {
+    unsent.groups = TakeAhead(now.groups);  // what the step misses is not to come behind it
+    for (const MissingRows& group : unsent.groups) unsent.rows += std::popcount(group.rows);
+    unsent.steps = unsent.groups.empty() ? 0 : now.steps;
+    if (now.groups.empty()) return;  // what it misses is under way
+  }
   auto inflight = std::make_shared<RowRecall::Inflight>();
   inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
-  inflight->groups = std::exchange(unsent, {}).groups;
+  inflight->groups = std::move(now.groups);
   MergeMissing(inflight->groups);
   for (MissingRows& rows : inflight->groups) rows.slice = slice;
   cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,

@@ -17,9 +17,10 @@ namespace {
 // async: rows with this much of a head's attention are followed, as reading on follows them.
 constexpr float kFollowedShare = 0.005f;
 
-// async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for; with fewer, rows
-// that the index ranks too low never come to be compared (decision 0008).
-constexpr size_t kMostAhead = 16;
+// async: rows that a head has fetched ahead when it chooses; twice as many in the first steps of an answer, when little
+// is in host memory yet. With fewer, rows that the index ranks too low never come to be compared (decision 0008).
+constexpr size_t kMostAhead = 16, kMostAheadEarly = 32;
+constexpr int kEarlySteps = 32;
 
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
@@ -28,8 +29,10 @@ constexpr float kNear = 0.6f;
 constexpr float kReach = 0.05f;
 
 // async: a choice that could bring less of a head's attention, by the index, is not made. Three of four could bring
-// less, and what they leave adds up until it is more (decision 0008).
+// less, and what they leave adds up until it is more (decision 0008). In the first steps of an answer it has had no
+// time to, and all are made.
 constexpr float kLeastWorth = 0.01f;
+constexpr int kFirstSteps = 4;
 
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
@@ -177,8 +180,10 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
 bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0; }
 
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
-  return scores.any() && (!MeasuresWorth() || scores.worth >= kLeastWorth);
+  return scores.any() && (!MeasuresWorth() || answered_steps_ <= kFirstSteps || scores.worth >= kLeastWorth);
 }
+
+bool RowRecall::is_early() const { return answered_steps_ > 0 && answered_steps_ <= kEarlySteps; }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,
                        absl::Span<const int32_t> victims) {
@@ -314,7 +319,7 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
   FindSlots(rows, layer, kv_head, scores);
   scan.queries = queries;
-  scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAhead));
+  scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAheadEarly));
   scan.candidates.assign((scan.positions + 31) / 32, 0);
   for (int32_t i = 0; i < scan.positions; ++i) {
     scan.candidates[i / 32] |= static_cast<uint32_t>(scores.state[i] != RecallState::kOut) << i % 32;
@@ -522,18 +527,19 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   choice.victims = std::move(chosen.victims);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
+    const size_t most_ahead = is_early() ? kMostAheadEarly : kMostAhead;
     auto take = [&](int32_t position) {
       if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
         choice.ahead.push_back(position);
       }
-      return choice.ahead.size() < kMostAhead;
+      return choice.ahead.size() < most_ahead;
     };
     RowsAhead(best, scores.state, spec_.follow_rows, slots_, take);
     auto take_all = [&](const std::vector<int32_t>& positions) {
-      if (choice.ahead.size() < kMostAhead) std::all_of(positions.begin(), positions.end(), take);
+      if (choice.ahead.size() < most_ahead) std::all_of(positions.begin(), positions.end(), take);
     };
     take_all(runners_up);
-    if (!exact && near > 0 && choice.ahead.size() < kMostAhead) RunnersUp(scores.top, near, take);
+    if (!exact && near > 0 && choice.ahead.size() < most_ahead) RunnersUp(scores.top, near, take);
     take_all(scores.shortlist);
   }
   return choice;

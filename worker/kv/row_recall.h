@@ -80,6 +80,8 @@ class RowRecall {
   }
   // Decoding steps since the prompt, the one that has begun included.
   int answered_steps() const { return answered_steps_; }
+  // async: an answer has just begun. What a step wants is then asked for without what is fetched ahead.
+  bool is_early() const;
   // async: only heads that miss much choose in this step.
   bool rests() const { return rests_; }
   // async: whether a (layer, kv head) chooses in this step (RecallSpec::interval, turn). Once a step, before Score.

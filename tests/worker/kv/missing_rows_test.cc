@@ -53,6 +53,17 @@ TEST(MissingRowsTest, PositionsBecomeMasksOfTheirBlocks) {
   }
 }
 
+TEST(MissingRowsTest, WhatIsFetchedAheadIsAskedForApart) {
+  std::vector<MissingRows> groups = Groups();
+  const std::vector<MissingRows> ahead = TakeAhead(groups);
+  ASSERT_EQ(ahead.size(), 1u);
+  EXPECT_EQ(ahead[0].rows, MissingRows::Bit(70));
+  ASSERT_EQ(groups.size(), 1u);
+  EXPECT_EQ(groups[0].rows, MissingRows::Bit(1) | MissingRows::Bit(3))
+      << "what is in a block with a wanted row comes with it";
+  EXPECT_TRUE(TakeAhead(groups).empty());
+}
+
 TEST(MissingRowsTest, WhatSeveralStepsMissIsAskedForTogether) {
   std::vector<MissingRows> groups = Groups();
   std::vector<MissingPosition> other = {{5, true}}, later = {{4, true}, {130, false}};
