@@ -72,6 +72,8 @@ class StepHook {
   virtual void AfterHead(int layer, int slice, int kv_head) {}
   // AfterHead of that slice may come later, beside the layers to come, before the step is over.
   virtual bool AfterHeadMayBeLate(int slice) const { return false; }
+  // The slice's answer depends on when rows come, so attention of its only token may add them up as they lie.
+  virtual bool MayAttendBySlot(int slice) const { return false; }
 
   // It is called in its place: this step's attention shall see what it does. Else a backend may call BeforeAttention,
   // BeforeHead of the busy heads and AfterAttention of all layers, in their order, after the step.

@@ -69,6 +69,7 @@ class BatchRecall : public StepHook {
   void AfterHead(int layer, int slice, int kv_head) override;
   // Nobody else changes the rows of a slice without recall.
   bool AfterHeadMayBeLate(int slice) const override { return slices_[slice].recall == nullptr; }
+  bool MayAttendBySlot(int slice) const override { return Active(slices_[slice]) && !Synchronous(slices_[slice]); }
   bool ActsInStep() const override;
   int QueriesRead(int slice) const override;
   // After it.

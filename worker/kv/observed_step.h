@@ -48,6 +48,7 @@ class ObservedStep final : public StepHook {
   void AfterAttention(int layer) override { inner_->AfterAttention(layer); }
   void AfterHead(int layer, int slice, int kv_head) override { inner_->AfterHead(layer, slice, kv_head); }
   bool AfterHeadMayBeLate(int slice) const override { return inner_->AfterHeadMayBeLate(slice); }
+  bool MayAttendBySlot(int slice) const override { return inner_->MayAttendBySlot(slice); }
   bool ActsInStep() const override { return true; }
 
  private:

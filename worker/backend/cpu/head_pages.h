@@ -14,14 +14,19 @@ namespace tidepool {
 
 class HeadPages {
  public:
-  // Keeps the memory of what it held before. layouts: by precision.
-  void Find(const PageMemory& memory, const std::vector<PackedPage>& layouts, const HeadRows& head);
+  // Keeps the memory of what it held before. layouts: by precision. by_slot: rows are told in the order of their slots,
+  // which is that of memory, not of their positions.
+  void Find(const PageMemory& memory, const std::vector<PackedPage>& layouts, const HeadRows& head,
+            bool by_slot = false);
   // The task's pages, slots, order and rows; valid until Find and while the head does not change.
   void SetIn(const HeadRows& head, AttentionTask& task) const;
 
  private:
   std::vector<const void*> addresses_;
   std::vector<uint8_t> halves_;  // empty: all are slot pages
+  bool in_order_ = true;         // the i-th row has slot i
+  bool by_slot_ = false;
+  std::vector<int32_t> taken_;  // by_slot: slots in use, ascending
   KvPrecision packed_ = KvPrecision::kF16;
   const PackedPage* layout_ = nullptr;
 };

@@ -77,6 +77,7 @@ void StepAttention::FindHeads(int layer) {
       head.sums_columns = decodes ? head.rows->adds_steps_to_column_sums() : head.rows->keeps_column_sums();
       head.sums_steps = decodes && head.rows->keeps_step_sums();
       head.busy = hook_ != nullptr && hook_->Busy(head.slice_index, kv_head);
+      head.by_slot = hook_ != nullptr && count == 1 && hook_->MayAttendBySlot(head.slice_index);
       head.split = count * group_ <= kMostQueries;
       to_attend += count == 1;
       head.prepared.store(false, std::memory_order_relaxed);
@@ -117,7 +118,7 @@ void StepAttention::FindHeads(int layer) {
 }
 
 void StepAttention::Prepare(Head& head, const float* q, float* out) {
-  head.pages.Find(memory_, layouts_, *head.rows);
+  head.pages.Find(memory_, layouts_, *head.rows, head.by_slot);
   const int count = static_cast<int>(head.slice->tokens.size());
   if (!head.split) {
     const int tile = TileTokens(count);

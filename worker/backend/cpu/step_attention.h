@@ -48,6 +48,7 @@ class StepAttention {
     bool sums_columns = false, sums_steps = false;
     int64_t first_row = 0;  // of the slice in q
     bool busy = false;      // its hook has work
+    bool by_slot = false;   // StepHook::MayAttendBySlot
     bool split = false;
     bool whole = false;  // split, but there are so many that one thread takes all of it
 
