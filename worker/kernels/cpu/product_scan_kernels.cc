@@ -9,6 +9,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int kRows = 16;      // of a tile
 constexpr int kQueryTile = 4;  // queries that share one reading of the codes
+constexpr int64_t kAhead = 2048;  // bytes
 using D = hn::CappedTag<float, kRows>;
 using DI = hn::RebindToSigned<D>;
 using V = hn::Vec<D>;
@@ -75,6 +76,9 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
   const hn::Repartition<uint64_t, D8> d64;
   const int64_t tile_bytes = int64_t{task.groups} * kRows / 2;
   const uint8_t* codes = task.codes + tile * tile_bytes;
+  if (first == 0) {  // codes come from memory, and the machine reads ahead only within a page of it
+    for (int64_t line = 0; line < kTiles * tile_bytes; line += 64) __builtin_prefetch(codes + kAhead + line);
+  }
   const auto nibble = hn::Set(d8, uint8_t{0x0f});
   hn::Vec<D16> both_rows[kQueries], odd_rows[kQueries];
   for (int j = 0; j < kQueries; ++j) both_rows[j] = odd_rows[j] = hn::Zero(d16);
