@@ -17,9 +17,11 @@ namespace {
 // async: rows with this much of a head's attention are followed, as reading on follows them.
 constexpr float kFollowedShare = 0.005f;
 
-// async: rows that a head has fetched ahead when it chooses; twice as many in the first steps of an answer, when little
-// is in host memory yet. With fewer, rows that the index ranks too low never come to be compared (decision 0008).
-constexpr size_t kMostAhead = 16, kMostAheadEarly = 32;
+// async: rows that a head has fetched ahead when it chooses. More at once delay what a step waits for; with fewer, rows
+// that the index ranks too low never come to be compared (decision 0008).
+constexpr size_t kMostAhead = 16;
+
+// async: an answer has begun so many steps ago at most, and little of what it wants is in host memory yet.
 constexpr int kEarlySteps = 32;
 
 // async: rows with this part of the threshold are runners-up, to be staged.
@@ -319,7 +321,7 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   if (coded == 0 || !FindCandidates(rows, log, layer, kv_head, scores)) return false;
   FindSlots(rows, layer, kv_head, scores);
   scan.queries = queries;
-  scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAheadEarly));
+  scan.count = kFoundOf * (slots_ + std::max<int>(ShortlistRows(spec_), kMostAhead));
   scan.candidates.assign((scan.positions + 31) / 32, 0);
   for (int32_t i = 0; i < scan.positions; ++i) {
     scan.candidates[i / 32] |= static_cast<uint32_t>(scores.state[i] != RecallState::kOut) << i % 32;
@@ -527,19 +529,18 @@ RowChoice RowRecall::Choose(int layer, int kv_head, RowScores& scores, bool exac
   choice.victims = std::move(chosen.victims);
   if (spec_.mode == RecallMode::kAsync) {
     const int index = layer * layout_.kv_heads + kv_head;
-    const size_t most_ahead = is_early() ? kMostAheadEarly : kMostAhead;
     auto take = [&](int32_t position) {
       if (scores.state[position] == RecallState::kCandidate && !staging_.Has(index, position)) {
         choice.ahead.push_back(position);
       }
-      return choice.ahead.size() < most_ahead;
+      return choice.ahead.size() < kMostAhead;
     };
     RowsAhead(best, scores.state, spec_.follow_rows, slots_, take);
     auto take_all = [&](const std::vector<int32_t>& positions) {
-      if (choice.ahead.size() < most_ahead) std::all_of(positions.begin(), positions.end(), take);
+      if (choice.ahead.size() < kMostAhead) std::all_of(positions.begin(), positions.end(), take);
     };
     take_all(runners_up);
-    if (!exact && near > 0 && choice.ahead.size() < most_ahead) RunnersUp(scores.top, near, take);
+    if (!exact && near > 0 && choice.ahead.size() < kMostAhead) RunnersUp(scores.top, near, take);
     take_all(scores.shortlist);
   }
   return choice;

@@ -314,16 +314,25 @@ TEST_F(RowRecallTest, RowsOfTheShortlistAreFetchedAhead) {
   RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, 60));
   recall.set_slots(4);
   const auto log = MakeLog(recall);
-  for (int step = 0; step <= 33; ++step) {
-    recall.BeginStep(/*prompt=*/step == 0, /*selects=*/false);
-    RowScores scores;
-    recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
-    for (float& share : scores.share) share = 0;  // nothing is wanted, nor followed
-    for (int32_t place : scores.shortlist_place) scores.share[place] = 1e-6f;
-    const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
-    EXPECT_EQ(choice.ahead.size(), step >= 1 && step <= 32 ? 32u : 16u) << "no more at once; step " << step;
-    for (int32_t position : choice.ahead) {
-      EXPECT_EQ(std::count(scores.shortlist.begin(), scores.shortlist.end(), position), 1) << position;
+  RowScores scores;
+  recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
+  for (float& share : scores.share) share = 0;  // nothing is wanted, nor followed
+  for (int32_t place : scores.shortlist_place) scores.share[place] = 1e-6f;
+  const RowChoice choice = recall.Choose(0, 0, scores, /*exact=*/false);
+  EXPECT_EQ(choice.ahead.size(), 16u) << "no more at once";
+  for (int32_t position : choice.ahead) {
+    EXPECT_EQ(std::count(scores.shortlist.begin(), scores.shortlist.end(), position), 1) << position;
+  }
+}
+
+TEST_F(RowRecallTest, AnAnswerIsEarlyForSomeSteps) {
+  RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kPq16x4, 60));
+  for (int answer = 0; answer < 2; ++answer) {
+    recall.BeginStep(/*prompt=*/true, /*selects=*/false);
+    EXPECT_FALSE(recall.is_early());
+    for (int step = 1; step <= 33; ++step) {
+      recall.BeginStep(/*prompt=*/false, /*selects=*/false);
+      EXPECT_EQ(recall.is_early(), step <= 32) << step;
     }
   }
 }

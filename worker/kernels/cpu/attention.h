@@ -10,7 +10,8 @@
 //
 // The result for a query depends only on the query and on the rows it sees, in ascending position: never on the slots
 // that hold them, on the other queries of a call or on the number of threads. So a recalled row gives the bits that the
-// evicted one gave, and chunked prefill, batched decode and their mixtures agree bit for bit (promise P2).
+// evicted one gave, and chunked prefill, batched decode and their mixtures agree bit for bit (promise P2). Where that
+// is not asked for the order may be another: StepHook::MayAttendBySlot.
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_H_
 

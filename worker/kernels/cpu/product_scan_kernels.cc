@@ -7,8 +7,8 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int kRows = 16;      // of a tile
-constexpr int kQueryTile = 4;  // queries that share one reading of the codes
+constexpr int kRows = 16;         // of a tile
+constexpr int kQueryTile = 4;     // queries that share one reading of the codes
 constexpr int64_t kAhead = 2048;  // bytes
 using D = hn::CappedTag<float, kRows>;
 using DI = hn::RebindToSigned<D>;
