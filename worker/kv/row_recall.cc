@@ -21,9 +21,6 @@ constexpr float kFollowedShare = 0.005f;
 // that the index ranks too low never come to be compared (decision 0008).
 constexpr size_t kMostAhead = 16;
 
-// async: an answer has begun so many steps ago at most, and little of what it wants is in host memory yet.
-constexpr int kEarlySteps = 32;
-
 // async: rows with this part of the threshold are runners-up, to be staged.
 constexpr float kNear = 0.6f;
 
@@ -184,8 +181,6 @@ bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::k
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
   return scores.any() && (!MeasuresWorth() || answered_steps_ <= kFirstSteps || scores.worth >= kLeastWorth);
 }
-
-bool RowRecall::is_early() const { return answered_steps_ > 0 && answered_steps_ <= kEarlySteps; }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,
                        absl::Span<const int32_t> victims) {

@@ -81,7 +81,7 @@ class RowRecall {
   // Decoding steps since the prompt, the one that has begun included.
   int answered_steps() const { return answered_steps_; }
   // async: an answer has just begun. What a step wants is then asked for without what is fetched ahead.
-  bool is_early() const;
+  bool is_early() const { return answered_steps_ > 0 && answered_steps_ <= kEarlySteps; }
   // async: only heads that miss much choose in this step.
   bool rests() const { return rests_; }
   // async: whether a (layer, kv head) chooses in this step (RecallSpec::interval, turn). Once a step, before Score.
@@ -169,6 +169,9 @@ class RowRecall {
   std::vector<std::shared_ptr<Inflight>> inflight;  // shared with nobody; the type is batch_recall.cc's
 
  private:
+  // async: while an answer is no longer, little of what it wants is in host memory yet.
+  static constexpr int kEarlySteps = 32;
+
   struct HeadState {
     EmaThreshold threshold;
     std::vector<SlotRow> average;  // of rows that hold recall slots, ascending
