@@ -16,7 +16,7 @@ constexpr float kUrgentShare = 0.05f;
 // In a step this part of all heads may choose, or a few where there are few, besides those that miss kUrgentShare:
 // eleven of ninety do on average, but in some steps forty, which then took twice as long. Not in the first steps of an
 // answer: what a question wants is to be there at once. In a step that is long anyway no others do.
-constexpr int kHeadsForTurn = 4, kLeastTurns = 8, kFirstSteps = 2;
+constexpr int kHeadsForTurn = 6, kLeastTurns = 8, kFirstSteps = 2;
 
 // How long a service is waited for that has let a deadline pass.
 constexpr absl::Duration kProbe = absl::Seconds(1);
