@@ -264,8 +264,8 @@ TEST_F(FaultyCacheTest, RowsThatAreLostAgainAndAgainEndTheRequest) {
   CompressionSpec spec = Spec("streaming", RecallMode::kSync);
   spec.recall.on_loss = OnRecallLoss::kRecompute;
   cache_->forget = true;
-  // Long enough for blocks to be acknowledged while it goes on: until then rows are the worker's own.
-  const Answer failed = RunRequest(engine, Turn("", spec, RandomTokens(300, 1), 700));
+  // Long enough for blocks to be acknowledged while it goes on, however fast: until then rows are the worker's own.
+  const Answer failed = RunRequest(engine, Turn("", spec, RandomTokens(300, 1), 1600));
   EXPECT_EQ(failed.result.status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(failed.result.usage.recomputations, 5);
   cache_->forget = false;
