@@ -31,7 +31,7 @@ constexpr float kReach = 0.05f;
 // less, and what they leave adds up until it is more (decision 0008). In the first steps of an answer it has had no
 // time to, and all are made.
 constexpr float kLeastWorth = 0.01f;
-constexpr int kFirstSteps = 4;
+constexpr int kStepsOfAllChoices = 4;
 
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
@@ -179,7 +179,7 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
 bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0; }
 
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
-  return scores.any() && (!MeasuresWorth() || answered_steps_ <= kFirstSteps || scores.worth >= kLeastWorth);
+  return scores.any() && (!MeasuresWorth() || answered_steps_ <= kStepsOfAllChoices || scores.worth >= kLeastWorth);
 }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,

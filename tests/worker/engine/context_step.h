@@ -1,9 +1,10 @@
-// A step of one sequence without the engine: what context, recall and backend do to each other in it.
+// Steps of one sequence without the engine: what context, recall and backend do to each other in them.
 #ifndef TIDEPOOL_TESTS_WORKER_ENGINE_CONTEXT_STEP_H_
 #define TIDEPOOL_TESTS_WORKER_ENGINE_CONTEXT_STEP_H_
 
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/context.h"
 #include "worker/kv/batch_recall.h"
@@ -22,6 +23,19 @@ inline void ComputeStep(Backend& backend, BatchRecall& recall, Context& context,
                  count, prompt}});
   backend.Step({slice}, &recall);
   recall.End();
+}
+
+// A prompt of so many tokens in one step, then as many decoding steps; step(count, prompt) computes and ends each.
+inline void PromptAndSteps(Context& context, int32_t vocabulary, int prompt, int steps,
+                           absl::FunctionRef<void(int count, bool prompt)> step) {
+  auto add = [&](int i) { context.AddTokens({(i * 31 + 7) % vocabulary}); };
+  for (int i = 0; i < prompt; ++i) add(i);
+  step(prompt, true);
+  context.EndPrefill();
+  for (int i = 0; i < steps; ++i) {
+    add(prompt + i);
+    step(1, false);
+  }
 }
 
 }  // namespace tidepool::test

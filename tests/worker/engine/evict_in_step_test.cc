@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/support/paths.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/context.h"
 #include "worker/kv/batch_recall.h"
@@ -58,14 +59,7 @@ Outcome Decode(const std::string& preset, DecodeBudget budget, bool in_step) {
     context.EndStep(count, prompt);
     outcome.logits.insert(outcome.logits.end(), logits.begin(), logits.end());
   };
-  auto add = [&](int i) { context.AddTokens({(i * 31 + 7) % config.vocabulary}); };
-  for (int i = 0; i < kPrompt; ++i) add(i);
-  step(kPrompt, true);
-  context.EndPrefill();
-  for (int i = 0; i < kSteps; ++i) {
-    add(kPrompt + i);
-    step(1, false);
-  }
+  test::PromptAndSteps(context, config.vocabulary, kPrompt, kSteps, step);
   for (int layer = 0; layer < config.layers; ++layer) {
     for (int kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
       const HeadRows& head = context.rows().head(layer, kv_head);

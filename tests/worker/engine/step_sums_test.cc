@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/paths.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/context.h"
 #include "worker/kv/batch_recall.h"
@@ -67,14 +68,7 @@ Outcome Decode(const CompressionSpec& spec, int threads, bool decodes) {
       for (int32_t slot : head.order()) outcome.positions.push_back(head.position(slot));
     }
   };
-  auto add = [&](int i) { context.AddTokens({(i * 31 + 7) % config.vocabulary}); };
-  for (int i = 0; i < kPrompt; ++i) add(i);
-  step(kPrompt, true);
-  context.EndPrefill();
-  for (int i = 0; i < kSteps; ++i) {
-    add(kPrompt + i);
-    step(1, false);
-  }
+  test::PromptAndSteps(context, config.vocabulary, kPrompt, kSteps, step);
   for (int i = 0; i < config.layers * config.kv_heads; ++i) {
     const HeadRows& head = rows.head(i / config.kv_heads, i % config.kv_heads);
     for (const std::vector<float>& sums : head.column_sums()) {
