@@ -81,7 +81,15 @@ TEST_F(DiskTierExpiryTest, FilesGoWithTheirValues) {
   Expire();
   EXPECT_EQ(tier_->Stats().bytes, 0u);
   EXPECT_EQ(tier_->Stats().expired, 600u);
-  EXPECT_LT(database_->UsedBytes(), before / 4);
+  // Files that RocksDB was just merging are not given up; they go with the next values.
+  EXPECT_TRUE(test::Eventually([&] {
+    if (database_->UsedBytes() < before / 4) return true;
+    EXPECT_TRUE(Put(600, /*durable=*/false).ok());
+    clock_.Advance(kTtl);
+    Expire();
+    return false;
+  })) << database_->UsedBytes()
+      << " of " << before;
   ASSERT_TRUE(Put(1).ok());
   EXPECT_TRUE(Read(1));
 }
