@@ -14,9 +14,9 @@ namespace {
 constexpr float kUrgentShare = 0.05f;
 
 // In a step this part of all heads may choose, or a few where there are few, besides those that miss kUrgentShare:
-// eleven of ninety do on average, but in some steps forty, which then took twice as long. Not in the first steps of an
-// answer: what a question wants is to be there at once. In a step that is long anyway no others do.
-constexpr int kHeadsForTurn = 6, kLeastTurns = 8, kFirstSteps = 2;
+// eleven of ninety do on average, but in some steps forty, which then took twice as long. Not when an answer begins:
+// what a question wants is to be there at once. In a step that is long anyway no others do.
+constexpr int kHeadsForTurn = 6, kLeastTurns = 8;
 
 // How long a service is waited for that has let a deadline pass.
 constexpr absl::Duration kProbe = absl::Seconds(1);
@@ -197,7 +197,7 @@ void BatchRecall::Score(int layer, Unit& unit) {
 
 bool BatchRecall::TakeTurn(int layer, const Unit& unit) {
   RowRecall& recall = *slices_[unit.slice].recall;
-  if (unit.chooser != Chooser::kHead || !recall.MeasuresWorth() || recall.answered_steps() <= kFirstSteps) return true;
+  if (unit.chooser != Chooser::kHead || !recall.MeasuresWorth() || recall.begins_answer()) return true;
   if (unit.owed || unit.scores.worth >= kUrgentShare) return true;
   const KvLayout& layout = backend_->layout();
   const int most = std::max(layout.layers * layout.kv_heads / kHeadsForTurn, kLeastTurns);

@@ -4,13 +4,13 @@
 // batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
 //
 // async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew,
-// if the index says that it could bring something to speak of: a layer installs those of the rows it wants that are
-// ready in host memory (RowStaging); the others, and what the next token may want, are asked for together, every few
-// steps or at once where a step misses much without them, and staged when they come. What takes longer than budget_ms
-// is late. Where a hook makes the device wait, heads choose after the step, and the next step sees the rows: one token
-// later. In a step heads that miss much choose, and some others, the rest in the next one; in a step that is long
-// because the policy selects only those that miss much. The tokens of a later turn's prompt are recalled synchronously,
-// so that the first token of the answer sees what the question asks for.
+// if the index says that it could bring something to speak of; when an answer begins all do. A layer installs those of
+// the rows it wants that are ready in host memory (RowStaging); the others, and what the next token may want, are asked
+// for together, every few steps or at once where a step misses much without them, and staged when they come. What takes
+// longer than budget_ms is late. Where a hook makes the device wait, heads choose after the step, and the next step
+// sees the rows: one token later. In a step heads that miss much choose, and some others, the rest in the next one; in
+// a step that is long because the policy selects only those that miss much. The tokens of a later turn's prompt are
+// recalled synchronously, so that the first token of the answer sees what the question asks for.
 //
 // While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.
 // Asynchronous heads do not choose meanwhile, so decoding has the pace that it has without recall.

@@ -28,10 +28,8 @@ constexpr float kNear = 0.6f;
 constexpr float kReach = 0.05f;
 
 // async: a choice that could bring less of a head's attention, by the index, is not made. Three of four could bring
-// less, and what they leave adds up until it is more (decision 0008). In the first steps of an answer it has had no
-// time to, and all are made.
+// less, and what they leave adds up until it is more (decision 0008). When an answer begins it has had no time to.
 constexpr float kLeastWorth = 0.01f;
-constexpr int kStepsOfAllChoices = 4;
 
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
@@ -162,7 +160,7 @@ void RowRecall::Rest() {
 bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queries) {
   HeadState& state = head(layer, kv_head);
   const int head_dim = layout_.head_dim;
-  bool due = state.query.empty() || state.key_variance.empty() || ++state.age >= spec_.interval;
+  bool due = begins_answer() || state.query.empty() || state.key_variance.empty() || ++state.age >= spec_.interval;
   // By how much the scaled q.k have moved apart: their change has this variance over the keys.
   const float most = static_cast<float>(spec_.turn * spec_.turn) * static_cast<float>(head_dim);
   for (int g = 0; g < group_ && !due; ++g) {
@@ -179,7 +177,7 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
 bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0; }
 
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
-  return scores.any() && (!MeasuresWorth() || answered_steps_ <= kStepsOfAllChoices || scores.worth >= kLeastWorth);
+  return scores.any() && (!MeasuresWorth() || begins_answer() || scores.worth >= kLeastWorth);
 }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,

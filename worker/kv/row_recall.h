@@ -78,9 +78,10 @@ class RowRecall {
     answered_steps_ = prompt ? 0 : answered_steps_ + 1;
     rests_ = selects && !rests_;  // not in two in a row: a policy may select at every step
   }
-  // Decoding steps since the prompt, the one that has begun included.
-  int answered_steps() const { return answered_steps_; }
-  // async: an answer has just begun. What a step wants is then asked for without what is fetched ahead.
+  // async: an answer has just begun: every head chooses. The question's rows make room for the answer's, and what comes
+  // late is missed most here, the more the fewer slots there are (decision 0008).
+  bool begins_answer() const { return answered_steps_ > 0 && answered_steps_ <= kFirstSteps; }
+  // async: and is short still. What a step wants is then asked for without what is fetched ahead.
   bool is_early() const { return answered_steps_ > 0 && answered_steps_ <= kEarlySteps; }
   // async: only heads that miss much choose in this step.
   bool rests() const { return rests_; }
@@ -171,6 +172,7 @@ class RowRecall {
  private:
   // async: while an answer is no longer, little of what it wants is in host memory yet.
   static constexpr int kEarlySteps = 32;
+  static constexpr int kFirstSteps = 4;
 
   struct HeadState {
     EmaThreshold threshold;
@@ -213,7 +215,7 @@ class RowRecall {
   const std::unique_ptr<KeyIndex> index_;
   const std::vector<Chooser> choosers_;  // of each layer
   int32_t slots_ = 0;
-  int answered_steps_ = 0;
+  int answered_steps_ = 0;  // decoding steps since the prompt, the one that has begun included
   bool rests_ = false;
   std::vector<HeadState> heads_;
   RowStaging staging_;

@@ -39,9 +39,7 @@ TEST(RecallTurnsTest, AHeadWithoutATurnIsDueInTheNextStepAndGoesFirst) {
 TEST(RecallTurnsTest, HeadsRestWhereThePolicySelectsButNotInEveryStep) {
   RowRecall recall(test::SmallLayout(), /*group=*/1, Async());
   recall.BeginStep(/*prompt=*/true, /*selects=*/false);
-  EXPECT_EQ(recall.answered_steps(), 0);
   recall.BeginStep(/*prompt=*/false, /*selects=*/false);
-  EXPECT_EQ(recall.answered_steps(), 1);
   EXPECT_FALSE(recall.rests());
   std::vector<bool> rests;
   for (int step = 0; step < 4; ++step) {
@@ -49,7 +47,27 @@ TEST(RecallTurnsTest, HeadsRestWhereThePolicySelectsButNotInEveryStep) {
     rests.push_back(recall.rests());
   }
   EXPECT_EQ(rests, (std::vector<bool>{true, false, true, false}));
-  EXPECT_EQ(recall.answered_steps(), 5);
+}
+
+TEST(RecallTurnsTest, EveryHeadIsDueWhenAnAnswerBegins) {
+  const KvLayout layout = test::SmallLayout();
+  RowRecall recall(layout, /*group=*/1, Async());
+  const std::vector<char> rows(kBlockTokens * layout.row_bytes(), 1);
+  recall.AddBlock(0, 1, 0, rows.data(), /*prompt=*/true);
+  const std::vector<float> query(layout.head_dim, 1.0f);
+  const std::vector<const float*> queries = {query.data()};
+  for (int answer = 0; answer < 2; ++answer) {
+    recall.BeginStep(/*prompt=*/true, /*selects=*/false);
+    EXPECT_FALSE(recall.begins_answer());
+    recall.Due(1, 0, queries);
+    std::vector<bool> due;
+    for (int step = 0; step < 6; ++step) {
+      recall.BeginStep(/*prompt=*/false, /*selects=*/false);
+      due.push_back(recall.Due(1, 0, queries));
+      EXPECT_EQ(recall.begins_answer(), due.back());
+    }
+    EXPECT_EQ(due, (std::vector<bool>{true, true, true, true, false, false})) << "queries do not turn";
+  }
 }
 
 }  // namespace
