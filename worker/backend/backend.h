@@ -67,6 +67,14 @@ class StepHook {
   // BeforeHead has work to do for it, else it need not be called: such heads go first, so that threads end together.
   virtual bool Busy(int slice, int kv_head) const { return false; }
   virtual void AfterAttention(int layer) {}
+  // Of a slice of one token, before it attends with a kv head: a row whose key is to be compared with the others' while
+  // attention reads these. Null: none.
+  struct Comparison {
+    int32_t row = -1;      // in HeadRows::order
+    int32_t nearest = -1;  // what is most like it, as Backend::MostLike has it, before AfterHead; -1: nobody has looked
+    float cosine = 0;
+  };
+  virtual Comparison* Compares(int layer, int slice, int kv_head) { return nullptr; }
   // A slice of one token has attended with a kv head, whose rows may still be near: on whichever thread that was, for
   // different heads at once, before AfterAttention. Not every backend calls it.
   virtual void AfterHead(int layer, int slice, int kv_head) {}

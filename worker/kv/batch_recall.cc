@@ -263,6 +263,11 @@ void BatchRecall::AfterAttention(int layer) {
   SendSome(layer);
 }
 
+StepHook::Comparison* BatchRecall::Compares(int layer, int slice, int kv_head) {
+  const RecallSlice& of = slices_[slice];
+  return of.compressor != nullptr ? of.compressor->Compares(*of.rows, layer, kv_head) : nullptr;
+}
+
 void BatchRecall::AfterHead(int layer, int slice, int kv_head) {
   const RecallSlice& of = slices_[slice];
   if (of.compressor != nullptr) of.compressor->AfterHead(*backend_, *of.rows, layer, kv_head);

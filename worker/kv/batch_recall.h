@@ -66,6 +66,7 @@ class BatchRecall : public StepHook {
   void BeforeHead(int layer, int slice, int kv_head) override;
   bool Busy(int slice, int kv_head) const override { return PassingUnit(slice, kv_head) >= 0; }
   void AfterAttention(int layer) override;
+  Comparison* Compares(int layer, int slice, int kv_head) override;
   void AfterHead(int layer, int slice, int kv_head) override;
   // Nobody else changes the rows of a slice without recall.
   bool AfterHeadMayBeLate(int slice) const override { return slices_[slice].recall == nullptr; }

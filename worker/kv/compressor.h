@@ -74,6 +74,8 @@ class Compressor {
   void AtChunkEnd(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t tokens, int32_t prompt_tokens);
   // Before a decoding step, after which `tokens` will have been seen: whether AfterHead has something to do in it.
   bool BeginStep(int32_t tokens);
+  // In the step, before a head attends: the row that it will probably give up. For different heads at once.
+  StepHook::Comparison* Compares(const SequenceRows& rows, int layer, int kv_head);
   // In the step, when a head has attended: finds the rows that it gives up and those that they are merged into, while
   // its keys are near; with the last head of a layer all of the layer's rows go. AfterStep does what is left, as where
   // nobody calls this. For different heads at once.
@@ -162,7 +164,15 @@ class Compressor {
   // Brings layers within budgets_: all, or those that act at each step.
   void CompressLayers(Backend& backend, SequenceRows& rows, const QueryRing* ring, Moment moment, bool binds);
   struct Found;
-  // The few rows that a head gives up by its column sums, and what they are most like.
+  // A head gives up rows by its column sums, once it has more than the budget.
+  bool GivesUp(const LayerBudget& budget, const HeadRows& head) const;
+  // Those of which it gives up some.
+  struct Past {
+    int first = 0;  // in HeadRows::order
+    absl::Span<const int32_t> slots;
+  };
+  static Past PastOf(const HeadRows& head, const LayerBudget& budget);
+  // The few that go, and what they are most like.
   Found FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) const;
   // Merges and evicts what AfterHead found, if that is as many rows of each head of the layer, or none of any: true.
   bool GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work);
@@ -193,7 +203,12 @@ class Compressor {
     int32_t rows = 0;  // of the head then
     RowMerger::Likes likes;
   };
-  std::vector<Found> found_;  // by layer and kv head, of this step; empty: AfterHead has nothing to do
+  struct Guess {
+    StepHook::Comparison compared;  // the row that will probably leave
+    float others = 0;               // the lowest score of all others before the step
+  };
+  std::vector<Guess> guesses_;  // as found_
+  std::vector<Found> found_;    // by layer and kv head, of this step; empty: AfterHead has nothing to do
   struct LayerInStep {
     std::atomic<int> attended{0};  // heads
     bool done = false;             // GoByFound

@@ -6,10 +6,30 @@
 #include "absl/container/inlined_vector.h"
 #include "base/check.h"
 #include "policies/retain/expected_attention.h"
-#include "worker/kernels/cpu/leaving_row.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
+namespace {
+
+// A head's column sums as a task, of which slots is still to be said.
+struct ColumnSums {
+  ColumnSums(const HeadRows& head, GroupReduce reduce) {
+    TIDEPOOL_CHECK(head.keeps_column_sums());
+    for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
+    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(arrays.size()) : 1.0f;
+    task.largest = reduce == GroupReduce::kMax;
+    if (head.keeps_step_sums()) {
+      TIDEPOOL_CHECK(!task.largest);
+      arrays.push_back(head.step_sums().data());
+    }
+    task.sums = arrays.data();
+    task.arrays = static_cast<int32_t>(arrays.size());
+  }
+  absl::InlinedVector<const float*, 16> arrays;
+  LeastSumTask task;
+};
+
+}  // namespace
 
 std::vector<int32_t> KeptSlots(const HeadRows& head) {
   std::vector<int32_t> slots;
@@ -39,22 +59,16 @@ std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> 
   return result;
 }
 
-int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce) {
-  TIDEPOOL_CHECK(head.keeps_column_sums() && !slots.empty());
-  absl::InlinedVector<const float*, 16> sums;
-  for (const std::vector<float>& of_query_head : head.column_sums()) sums.push_back(of_query_head.data());
-  LeastSumTask task;
-  task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(sums.size()) : 1.0f;
-  task.largest = reduce == GroupReduce::kMax;
-  if (head.keeps_step_sums()) {
-    TIDEPOOL_CHECK(!task.largest);
-    sums.push_back(head.step_sums().data());
-  }
-  task.sums = sums.data();
-  task.arrays = static_cast<int32_t>(sums.size());
-  task.order = slots.data();
-  task.rows = static_cast<int32_t>(slots.size());
-  return slots[LeastSumRow(task)];
+LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce) {
+  TIDEPOOL_CHECK(!slots.empty());
+  ColumnSums sums(head, reduce);
+  sums.task.order = slots.data();
+  sums.task.rows = static_cast<int32_t>(slots.size());
+  return LeastSumRow(sums.task);
+}
+
+float ScoreByColumnSums(const HeadRows& head, int32_t slot, GroupReduce reduce) {
+  return SumScore(ColumnSums(head, reduce).task, slot);
 }
 
 ResidentHeadView::ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget)

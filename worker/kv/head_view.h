@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "policies/retain/score_method.h"
 #include "worker/backend/backend.h"
+#include "worker/kernels/cpu/leaving_row.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 
@@ -18,8 +19,10 @@ namespace tidepool {
 std::vector<int32_t> KeptSlots(const HeadRows& head);
 // Column sums of some of its slots, reduced over the group, those of decoding steps included.
 std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
-// Of such slots, at least one, the one with the lowest score; of equal ones the last.
-int32_t LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
+// Of such slots, at least one, which has the lowest score; of equal ones the last.
+LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
+// The score of one.
+float ScoreByColumnSums(const HeadRows& head, int32_t slot, GroupReduce reduce);
 
 class ResidentHeadView final : public HeadView {
  public:

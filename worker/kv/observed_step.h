@@ -46,6 +46,7 @@ class ObservedStep final : public StepHook {
     }
   }
   void AfterAttention(int layer) override { inner_->AfterAttention(layer); }
+  Comparison* Compares(int layer, int slice, int kv_head) override { return inner_->Compares(layer, slice, kv_head); }
   void AfterHead(int layer, int slice, int kv_head) override { inner_->AfterHead(layer, slice, kv_head); }
   bool AfterHeadMayBeLate(int slice) const override { return inner_->AfterHeadMayBeLate(slice); }
   bool MayAttendBySlot(int slice) const override { return inner_->MayAttendBySlot(slice); }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -14,6 +15,7 @@
 #include "base/limits.h"
 #include "tests/worker/kernels/random_queries.h"
 #include "worker/kernels/cpu/isa.h"
+#include "worker/kernels/cpu/leaving_row.h"
 
 namespace tidepool {
 namespace {
@@ -25,6 +27,16 @@ const AttentionKernels& KernelsOf(Isa isa) {
     case Isa::kAvx2: return cpu_avx2::kAttentionKernels;
 #endif
     default: return cpu_baseline::kAttentionKernels;
+  }
+}
+
+const LeavingRowKernels& LeavingKernelsOf(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx512: return cpu_avx512::kLeavingRowKernels;
+    case Isa::kAvx2: return cpu_avx2::kLeavingRowKernels;
+#endif
+    default: return cpu_baseline::kLeavingRowKernels;
   }
 }
 
@@ -99,7 +111,8 @@ Memory Floats(int64_t count) {
 }
 
 Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::vector<float>& q,
-                 const std::vector<int32_t>& visible, bool identity = false, bool in_parts = false) {
+                 const std::vector<int32_t>& visible, bool identity = false, bool in_parts = false,
+                 KeyComparison* comparison = nullptr) {
   const int queries = static_cast<int>(visible.size());
   Result result;
   result.out.resize(q.size());
@@ -127,6 +140,7 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.sums = result.sums.data();
   task.probabilities = result.probabilities.data();
   task.probability_stride = head.rows;
+  task.comparison = comparison;
   const AttentionKernels::OfType& of_type = head.half ? kernels.f16 : kernels.f32;
   if (!in_parts) {
     of_type.attend(task, Floats(ScratchOf(task).end).get());
@@ -134,7 +148,7 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   }
   // As threads may do it: the last pages and parts first.
   const Memory scratch = Floats(PartScratchFloats(queries, head.head_dim));
-  const Memory scores = Floats(queries * SlotFloats(head.used_slots));
+  const Memory scores = Floats(ScoreRows(task) * SlotFloats(head.used_slots));
   const auto pages = static_cast<int32_t>(SlotFloats(head.used_slots) / kPageSlots);
   for (int32_t end = identity ? 0 : pages; end > 0; end -= 3) {
     of_type.score_pages(task, std::max(0, end - 3), end, scores.get(), scratch.get());
@@ -144,8 +158,9 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   const Memory weights = Floats(int64_t{queries} * PartsOf(head.rows) * kPartRows);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
     const int32_t next = (part + 1) * (kPartRows / kPageSlots);
-    of_type.attend_part(task, part, next, scores.get(), weights.get(), partials.get() + part * part_floats,
-                        scratch.get());
+    const bool local = !identity && part % 2 == 0 && IsLocal(task, part);
+    of_type.attend_part(task, part, next, local ? nullptr : scores.get(), weights.get(),
+                        partials.get() + part * part_floats, scratch.get());
   }
   kernels.merge_parts(task, partials.get(), weights.get(), partials.get() + PartsOf(head.rows) * part_floats);
   return result;
@@ -223,6 +238,59 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
         const std::vector<float> one(q.begin() + j * 64, q.begin() + (j + 1) * 64);
         const Result alone = RunKernel(kernels, head, one, {visible[j]});
         ASSERT_TRUE(std::equal(alone.out.begin(), alone.out.end(), straight.out.begin() + j * 64)) << j;
+      }
+    }
+  }
+}
+
+// As a policy finds it by itself. Some keys are alike, one has no length, one is not a number.
+TEST_P(AttentionTest, ComparesAKeyOnTheWay) {
+  const AttentionKernels& kernels = KernelsOf(GetParam());
+  const LeavingRowKernels& by_itself = LeavingKernelsOf(GetParam());
+  for (const int rows : {1, 2, 17, 256, 257, 600}) {
+    for (const int queries : {1, 3, 4, 6, 9}) {
+      const bool half = queries % 2 == 1;
+      constexpr int kDim = 48;
+      Head head(rows, kDim, half, rows + queries);
+      for (int i = 0; i + 40 < rows; i += 7) std::copy_n(&head.k[i * kDim], kDim, &head.k[(i + 40) * kDim]);
+      if (rows > 16) std::fill_n(&head.k[5 * kDim], kDim, 0.0f);
+      if (rows > 256) head.k[9 * kDim] = std::numeric_limits<float>::quiet_NaN();
+      const std::vector<float> q = RandomQueries(queries, kDim, rows);
+      const std::vector<int32_t> visible(queries, rows);
+      std::vector<int32_t> in_order(rows), nearly(rows);
+      std::iota(in_order.begin(), in_order.end(), 0);
+      nearly = in_order;
+      if (rows > 30) std::swap(nearly[3], nearly[20]);
+      for (const std::vector<int32_t>& order : {in_order, nearly, Shuffled(rows, rows + 24, queries)}) {
+        const bool identity = order == in_order;
+        const int slots = identity ? rows : rows + 24;
+        head.Place(order, slots);
+        for (const int row : {0, 14, 255, 256, 599}) {
+          if (row >= rows) continue;
+          const float* key = head.k.data() + static_cast<size_t>(row) * kDim;
+          KeysTask task = {.pages = head.pages.data(),
+                           .slots = static_cast<int32_t>(SlotFloats(slots)),
+                           .head_dim = kDim,
+                           .vector = key,
+                           .length = LengthOf(key, kDim)};
+          std::vector<float> cosines(task.slots), of_rows(task.slots, -std::numeric_limits<float>::infinity());
+          (half ? by_itself.cosines_f16 : by_itself.cosines_f32)(task, cosines.data());
+          std::vector<int32_t> positions(task.slots, rows);
+          for (int i = 0; i < rows; ++i) {
+            positions[order[i]] = i;
+            if (i != row) of_rows[order[i]] = cosines[order[i]];
+          }
+          const int32_t slot = by_itself.largest(of_rows.data(), task.slots, positions.data());
+          for (const bool in_parts : {false, true}) {
+            KeyComparison comparison = {.key = key, .length = task.length, .row = row};
+            const Result with = RunKernel(kernels, head, q, visible, identity, in_parts, &comparison);
+            ASSERT_EQ(comparison.nearest, slot < 0 ? -1 : positions[slot])
+                << rows << " rows, " << queries << " queries";
+            ASSERT_EQ(comparison.cosine, slot < 0 ? -std::numeric_limits<float>::infinity() : cosines[slot]);
+            if (rows > 256) continue;  // else all results are numbers
+            ASSERT_EQ(with.out, RunKernel(kernels, head, q, visible, identity, in_parts).out);
+          }
+        }
       }
     }
   }

@@ -45,13 +45,11 @@ PageAddresses AddressesOf(const PageMemory& memory, const HeadRows& head) {
 }
 
 KeysTask KeysOf(const HeadRows& head, const PageAddresses& pages, int head_dim, const float* vector) {
-  float square = 0;
-  for (int c = 0; c < head_dim; ++c) square += vector[c] * vector[c];
   return {.pages = pages.data(),
           .slots = head.slots(),
           .head_dim = head_dim,
           .vector = vector,
-          .length = std::sqrt(square)};
+          .length = LengthOf(vector, head_dim)};
 }
 
 }  // namespace
@@ -343,13 +341,7 @@ std::optional<Backend::Alike> CpuBackend::MostLike(const SequenceRows& rows, int
 
 void CpuBackend::ReadFloats(const HeadRows& head, int32_t slot, float* row) const {
   TIDEPOOL_CHECK(!head.is_packed(slot));
-  alignas(64) char raw[2 * kMaxHeadDim * sizeof(float)];
-  memory_->Read(head.pages()[slot / kPageSlots].page, slot % kPageSlots, raw);
-  if (layout_.type == KvType::kF16) {
-    HalfToFloat(reinterpret_cast<const uint16_t*>(raw), 2 * layout_.head_dim, row);
-  } else {
-    std::memcpy(row, raw, layout_.row_bytes());
-  }
+  memory_->ReadFloats(head.pages()[slot / kPageSlots].page, slot % kPageSlots, row);
 }
 
 void CpuBackend::MixRows(SequenceRows& rows, int layer, absl::Span<const MixTask> tasks) {

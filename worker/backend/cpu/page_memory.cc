@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "worker/kernels/cpu/attention.h"
 
 namespace tidepool {
 namespace {
@@ -96,6 +97,16 @@ void PageMemory::Read(int32_t page_index, int32_t slot, char* row) const {
     ReadRow<uint16_t>(page(page_index), head_dim_, slot, row);
   } else {
     ReadRow<uint32_t>(page(page_index), head_dim_, slot, row);
+  }
+}
+
+void PageMemory::ReadFloats(int32_t page_index, int32_t slot, float* row) const {
+  if (element_bytes_ == 2) {
+    uint16_t raw[2 * kMaxHeadDim];
+    Read(page_index, slot, reinterpret_cast<char*>(raw));
+    HalfToFloat(raw, 2 * head_dim_, row);
+  } else {
+    Read(page_index, slot, reinterpret_cast<char*>(row));
   }
 }
 

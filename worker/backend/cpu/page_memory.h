@@ -32,6 +32,7 @@ class PageMemory {
 
   // One row (K then V, layout elements) out of and into a slot of a slot page.
   void Read(int32_t page, int32_t slot_in_page, char* row) const;
+  void ReadFloats(int32_t page, int32_t slot_in_page, float* row) const;
   void Write(int32_t page, int32_t slot_in_page, const char* row);
 
   // A slot of a slot page.

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <utility>
 
+#include "worker/kernels/cpu/leaving_row.h"
+
 namespace tidepool {
 namespace {
 
@@ -111,13 +113,24 @@ void StepAttention::FindHeads(int layer) {
     const int64_t queries = static_cast<int64_t>(head.slice->tokens.size()) * group_;
     const int64_t slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;  // a hook takes no pages
     const int64_t parts = PartsOf(static_cast<int32_t>(slots));
-    scratch += queries * (slots + (parts + 1) * PartialFloats(layout_.head_dim));
+    scratch += (queries + 1) * slots + queries * (parts + 1) * PartialFloats(layout_.head_dim);
     if (head.sums_columns || head.sums_steps) scratch += queries * parts * kPartRows;
   }
   scratch_.Floats(scratch);
 }
 
-void StepAttention::Prepare(Head& head, const float* q, float* out) {
+void StepAttention::PrepareComparison(Head& head, int layer) {
+  head.compared = nullptr;
+  if (hook_ == nullptr || head.slice->tokens.size() != 1 || head.by_slot || !head.rows->groups().empty()) return;
+  head.compared = hook_->Compares(layer, head.slice_index, head.kv_head);
+  if (head.compared == nullptr) return;
+  const int32_t slot = head.rows->order()[head.compared->row];
+  memory_.ReadFloats(head.rows->pages()[slot / kPageSlots].page, slot % kPageSlots, head.row);
+  head.comparison = {.key = head.row, .length = LengthOf(head.row, layout_.head_dim), .row = head.compared->row};
+  head.task.comparison = &head.comparison;
+}
+
+void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
   head.pages.Find(memory_, layouts_, *head.rows, head.by_slot);
   const int count = static_cast<int>(head.slice->tokens.size());
   if (!head.split) {
@@ -148,6 +161,7 @@ void StepAttention::Prepare(Head& head, const float* q, float* out) {
     task.sums = head.rows->step_sums().data();
     head.rows->CountSummedStep();
   }
+  PrepareComparison(head, layer);
   head.units = PartsOf(task.rows);
   head.local = task.order != nullptr;
   for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
@@ -203,6 +217,10 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
 
 void StepAttention::Attended(const Head& head, int layer) {
   if (hook_ == nullptr || head.slice->tokens.size() != 1) return;
+  if (head.compared != nullptr) {
+    head.compared->nearest = head.comparison.nearest;
+    head.compared->cosine = head.comparison.cosine;
+  }
   // After the last head other threads would only wait.
   const bool last = to_attend_.fetch_sub(1, std::memory_order_relaxed) == 1;
   if (last && team_.size() > 1 && hook_->AfterHeadMayBeLate(head.slice_index)) {
@@ -256,7 +274,7 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out) {
   for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
     Head& head = *prepare_[i];
     if (hook_ != nullptr) hook_->BeforeHead(layer, head.slice_index, head.kv_head);
-    Prepare(head, q, out);
+    Prepare(head, layer, q, out);
     head.prepared.store(true, std::memory_order_release);
   }
   for (Head* head : now_) {

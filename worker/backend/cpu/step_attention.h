@@ -50,7 +50,11 @@ class StepAttention {
     bool busy = false;      // its hook has work
     bool by_slot = false;   // StepHook::MayAttendBySlot
     bool split = false;
-    bool whole = false;  // split, but there are so many that one thread takes all of it
+    // StepHook::Compares, and what attention is told of it.
+    StepHook::Comparison* compared = nullptr;
+    KeyComparison comparison;
+    float row[2 * kMaxHeadDim];  // compared
+    bool whole = false;          // split, but there are so many that one thread takes all of it
 
     std::atomic<bool> prepared{false};
     // Valid once prepared.
@@ -62,7 +66,7 @@ class StepAttention {
     int32_t visible[kMostQueries];
     bool local = false;  // all parts score their own pages; else those of an out-of-order head are scored first
     int32_t score_units = 0, units = 0;
-    int64_t scratch = 0;                          // of scratch_: scores, partials, sums, weights
+    int64_t scratch = 0;                          // of scratch_: scores, cosines, partials, sums, weights
     std::atomic<bool> taken{false};               // whole
     std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
     int32_t scored_size = 0;
@@ -71,7 +75,9 @@ class StepAttention {
 
   void FindHeads(int layer);
   void Work(int layer, int thread, const float* q, float* out);
-  void Prepare(Head& head, const float* q, float* out);
+  void Prepare(Head& head, int layer, const float* q, float* out);
+  // Has attention compare a row's key, if the hook wants that.
+  void PrepareComparison(Head& head, int layer);
   void Score(Head& head, int32_t unit, int thread);
   // What a part of an out-of-order head needs; waits for what others score.
   void ScoreFor(Head& head, int32_t part, int thread);
@@ -82,7 +88,9 @@ class StepAttention {
   // Of a prompt's `count` tokens.
   int TileTokens(int count) const;
 
-  int64_t PartialsAt(const Head& head) const { return head.scratch + head.task.queries * SlotFloats(head.task.slots); }
+  int64_t PartialsAt(const Head& head) const {
+    return head.scratch + ScoreRows(head.task) * SlotFloats(head.task.slots);
+  }
 
   const KvLayout& layout_;
   const int heads_, group_;

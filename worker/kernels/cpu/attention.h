@@ -25,6 +25,17 @@ namespace tidepool {
 
 enum class KvType : uint8_t;  // policies/kv/kv_layout.h, which is no light header
 
+// A row whose key is compared with those of all others while attention has them at hand, and what is found.
+struct KeyComparison {
+  const float* key = nullptr;  // [head_dim]
+  float length = 0;            // the key's
+  int32_t row = 0;             // by ascending position
+  // The row with the largest cosine key . other / (length * |other|), of equal ones the first; -1: none is a number
+  // above -infinity. The same bits as by CosinesWithKeys (leaving_row.h).
+  int32_t nearest = -1;
+  float cosine = 0;
+};
+
 struct AttentionTask {
   const void* const* pages = nullptr;  // [ceil(slots / kPageSlots)] page addresses; null: no row lies there
   // [pages] 0: a slot page; 1, 2: first and second half of a packed page. Null: all are slot pages.
@@ -46,6 +57,7 @@ struct AttentionTask {
   // [queries][probability_stride] in ascending position, entries past `visible` are 0; null: none.
   float* probabilities = nullptr;
   int64_t probability_stride = 0;
+  KeyComparison* comparison = nullptr;  // null: none. Only of slot pages
   // Weights of all parts are wanted.
   bool keeps_weights() const { return column_sums != nullptr || sums != nullptr || probabilities != nullptr; }
 };
@@ -79,12 +91,17 @@ static inline bool IsLocal(const AttentionTask& task, int32_t part) {
 }
 
 // Of one query in a part: [head_dim] sums of weight * value, the maximum that the weights are relative to, and their
-// sum.
+// sum. Of the first one then the largest cosine of a comparison, and its row.
 static constexpr int64_t PartialFloats(int head_dim) { return head_dim + 16; }
+
+// Of each page: the scores of the queries, and the cosines of a comparison.
+static inline int64_t ScoreRows(const AttentionTask& task) {
+  return int64_t{task.queries} + (task.comparison != nullptr ? 1 : 0);
+}
 
 // Where Attend keeps what, in floats.
 struct AttentionScratch {
-  int64_t scores;    // [queries][SlotFloats], with an order
+  int64_t scores;    // [ScoreRows][SlotFloats], with an order
   int64_t weights;   // [queries][parts * kPartRows]; of one part where nobody wants them
   int64_t partials;  // [parts][queries][PartialFloats]; likewise
   int64_t sums;      // [queries][PartialFloats]
@@ -100,7 +117,7 @@ static inline AttentionScratch ScratchOf(const AttentionTask& task) {
   at.weights = at.sums + queries * PartialFloats(task.head_dim);
   at.partials = at.weights + queries * parts * kPartRows;
   at.scores = at.partials + queries * parts * PartialFloats(task.head_dim);
-  at.end = at.scores + (task.order != nullptr ? queries * SlotFloats(task.slots) : 0);
+  at.end = at.scores + (task.order != nullptr ? ScoreRows(task) * SlotFloats(task.slots) : 0);
   return at;
 }
 
@@ -111,7 +128,8 @@ void Attend(KvType type, const AttentionTask& task, float* scratch);
 static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
   return int64_t{kPartRows} * (int64_t{queries} + head_dim);
 }
-// With an order, first: scores[query][SlotFloats] of pages [first, end), of all that PagesNeeded says before a part.
+// With an order, first: scores[ScoreRows][SlotFloats] of pages [first, end), of all that PagesNeeded says before a
+// part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order, and for a part that IsLocal.
 // weights: [queries][parts * kPartRows], of which it fills its part, where the task keeps_weights; else null. next: the

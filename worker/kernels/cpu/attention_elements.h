@@ -23,6 +23,24 @@ HWY_INLINE V LoadElements(D d, const hwy::float16_t* from) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
 }
 
+// order[0 .. kSlots) are slots side by side.
+HWY_INLINE bool Beside(const int32_t* order) {
+  const hn::RebindToSigned<D> di;
+  bool beside = true;
+  for (int part = 0; part < kSlots && beside; part += kLanes) {
+    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
+  }
+  return beside;
+}
+
+// Of a vector with keys, one for each lane, by its products with them and its length, and the squares of theirs.
+HWY_INLINE V Cosine(V products, float length, V squares) {
+  const D d;
+  const V least = hn::Set(d, 1e-12f);  // of a length
+  const V lengths = hn::Mul(hn::Max(hn::Set(d, length), least), hn::Max(hn::Sqrt(squares), least));
+  return hn::Div(products, lengths);
+}
+
 // Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
 template <int kBits>
 HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {

@@ -6,6 +6,7 @@
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
 #include "worker/kernels/cpu/attention_scores.h"
+#include "worker/kernels/cpu/attention_sums.h"
 #include "worker/kernels/cpu/half_float.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -129,16 +130,6 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t begin, in
       default: WeightedValues<4>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
     }
   }
-}
-
-// order[0 .. kSlots) are slots side by side.
-HWY_INLINE bool Beside(const int32_t* order) {
-  const hn::RebindToSigned<D> di;
-  bool beside = true;
-  for (int part = 0; part < kSlots && beside; part += kLanes) {
-    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
-  }
-  return beside;
 }
 
 // Likewise, and all of one page. rows: how many there are.
@@ -301,6 +292,10 @@ void MergePart(const AttentionTask& task, bool first, const float* partial, floa
   const D d;
   const int head_dim = task.head_dim;
   const int64_t floats = PartialFloats(head_dim);
+  if (task.comparison != nullptr && (first || partial[head_dim + 2] > sums[head_dim + 2])) {
+    sums[head_dim + 2] = partial[head_dim + 2];
+    sums[head_dim + 3] = partial[head_dim + 3];
+  }
   for (int j = 0; j < task.queries; ++j, partial += floats, sums += floats) {
     if (first) {
       for (int c = 0; c < head_dim; c += kLanes) hn::StoreU(hn::LoadU(d, partial + c), d, sums + c);
@@ -331,105 +326,11 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-// Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
-// Most rows lie beside their neighbours.
-template <int kQueries>
-void AddToColumns(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
-                  int32_t end, float* const* columns) {
-  const D d;
-  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
-    const int32_t count = end - k < kSlots ? end - k : kSlots;
-    const int32_t slot = order != nullptr ? order[k] : k;
-    const bool beside = count == kSlots && (order == nullptr || Beside(order + k));
-    for (int j = 0; j < kQueries; ++j) {
-      const float* weight = weights + j * stride;
-      float* column = columns[j];
-      if (!beside) {
-        for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factors[j];
-        continue;
-      }
-      for (int part = 0; part < kSlots; part += kLanes) {
-        const V share = hn::Mul(hn::LoadU(d, weight + part), hn::Set(d, factors[j]));
-        hn::StoreU(hn::Add(hn::LoadU(d, column + slot + part), share), d, column + slot + part);
-      }
-    }
-  }
-}
-
-// The same into one array: sums[slot of row k] += weights[j * stride + k - first] * factors[j], query after query.
-template <int kQueries>
-void AddToSums(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
-               int32_t end, float* sums) {
-  const D d;
-  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
-    const int32_t count = end - k < kSlots ? end - k : kSlots;
-    const int32_t slot = order != nullptr ? order[k] : k;
-    if (count == kSlots && (order == nullptr || Beside(order + k))) {
-      for (int part = 0; part < kSlots; part += kLanes) {
-        V sum = hn::LoadU(d, sums + slot + part);
-        for (int j = 0; j < kQueries; ++j) {
-          sum = hn::Add(sum, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
-        }
-        hn::StoreU(sum, d, sums + slot + part);
-      }
-      continue;
-    }
-    for (int32_t i = 0; i < count; ++i) {
-      float& sum = sums[order != nullptr ? order[k + i] : k + i];
-      for (int j = 0; j < kQueries; ++j) sum += weights[j * stride + i] * factors[j];
-    }
-  }
-}
-
-// What the policies want of the attention, from each part's weights and the maximum that they are relative to.
-void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
-  const D d;
-  const int32_t parts = PartsOf(task.rows);
-  const int64_t stride = int64_t{parts} * kPartRows;
-  // Of up to kQueryTile queries from the j-th on, a part.
-  auto give = [&](int32_t part, int j, int queries) {
-    float factors[kQueryTile];
-    for (int i = 0; i < queries; ++i) {
-      const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
-      const float most =
-          partials[(int64_t{part} * task.queries + j + i) * PartialFloats(task.head_dim) + task.head_dim];
-      factors[i] = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
-    }
-    const int32_t first = part * kPartRows, end = part == parts - 1 ? task.rows : first + kPartRows;
-    const float* of_part = weights + j * stride + first;
-    if (task.column_sums != nullptr) {
-      float* const* columns = task.column_sums + j;
-      switch (queries) {
-        case 1: AddToColumns<1>(of_part, stride, factors, task.order, first, end, columns); break;
-        case 2: AddToColumns<2>(of_part, stride, factors, task.order, first, end, columns); break;
-        case 3: AddToColumns<3>(of_part, stride, factors, task.order, first, end, columns); break;
-        default: AddToColumns<4>(of_part, stride, factors, task.order, first, end, columns); break;
-      }
-    }
-    if (task.sums != nullptr) {
-      switch (queries) {
-        case 1: AddToSums<1>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        case 2: AddToSums<2>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        case 3: AddToSums<3>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        default: AddToSums<4>(of_part, stride, factors, task.order, first, end, task.sums); break;
-      }
-    }
-    if (task.probabilities == nullptr) return;
-    for (int i = 0; i < queries; ++i) {
-      float* to = task.probabilities + (j + i) * task.probability_stride;
-      for (int32_t k = first; k < end; ++k) to[k] = of_part[i * stride + k - first] * factors[i];
-    }
-  };
-  for (int j = 0; j < task.queries; j += kQueryTile) {
-    const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
-    for (int32_t part = 0; part < parts; ++part) give(part, j, queries);
-  }
-}
-
 void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
   for (int32_t part = 0; part < PartsOf(task.rows); ++part) MergePart(task, part == 0, partials + part * floats, sums);
   if (weights != nullptr) GiveProbabilities(task, weights, partials, sums);
+  if (task.comparison != nullptr) TellNearest(task, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
@@ -453,10 +354,10 @@ void GatherScores(int queries, const int32_t* order, int32_t count, const float*
   }
 }
 
-// The scores of a part that IsLocal, from its own pages only.
+// The scores of a part that IsLocal, from its own pages only. cosines: of its rows; null: not wanted.
 template <typename T, int kBits>
 void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count, int32_t next, float* weights,
-                  int64_t stride, float* rows) {
+                  int64_t stride, float* cosines, float* rows) {
   const void* pages[kLocalPages + kPagesAhead];
   uint8_t halves[kLocalPages + kPagesAhead];
   int32_t places[kPartRows];  // in scores of these pages
@@ -487,8 +388,10 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
   local.slots = found * kSlots;
   constexpr int64_t kStride = int64_t{kLocalPages} * kSlots;
   float* scores = rows + int64_t{kTogether} * kSlots * task.head_dim;  // behind what is expanded
-  ScorePages<T, kBits>(local, 0, own, own, scores, kStride, rows);
+  HWY_ALIGN float by_place[kStride];
+  ScorePages<T, kBits>(local, 0, own, own, scores, kStride, cosines != nullptr ? by_place : nullptr, rows);
   GatherScores(task.queries, places, count, scores, kStride, weights, stride);
+  if (cosines != nullptr) GatherScores(1, places, count, by_place, 0, cosines, 0);
 }
 
 // next: the page whose keys are read after this. `rows`: kPartRows * head_dim floats.
@@ -505,16 +408,31 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
     prefetch(task.column_sums[j]);
   }
   if (task.sums != nullptr) prefetch(task.sums);
+  HWY_ALIGN float of_rows[kPartRows];
+  float* cosines = kBits == 0 && task.comparison != nullptr ? of_rows : nullptr;
   if (task.order == nullptr) {
-    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, rows);
+    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, cosines, rows);
     next += kPagesAhead;
   } else if (scores == nullptr) {
-    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, stride, rows);
+    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, stride, cosines, rows);
     next += kPagesAhead;
   } else {
-    GatherScores(task.queries, task.order + first, end - first, scores, SlotFloats(task.slots), weights, stride);
+    const int64_t slots = SlotFloats(task.slots);
+    GatherScores(task.queries, task.order + first, end - first, scores, slots, weights, stride);
+    if (cosines != nullptr)
+      GatherScores(1, task.order + first, end - first, scores + task.queries * slots, 0, cosines, 0);
   }
+  if (cosines != nullptr) FindNearest(task, part, end - first, cosines, partial);
   FoldPart<T, kBits>(task, part, next, weights, stride, rows, partial);
+}
+
+// scores: [ScoreRows][SlotFloats].
+template <typename T, int kBits>
+void ScoreBySlot(const AttentionTask& task, int32_t first, int32_t end, float* scores, float* rows) {
+  const int64_t slots = SlotFloats(task.slots);
+  scores += int64_t{first} * kSlots;
+  ScorePages<T, kBits>(task, first, end, end, scores, slots,
+                       task.comparison != nullptr ? scores + task.queries * slots : nullptr, rows);
 }
 
 template <typename T, int kBits>
@@ -533,8 +451,7 @@ void AttendAll(const AttentionTask& task, float* scratch) {
       const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
       const int32_t end = needed < pages ? needed : pages;
       if (end > scored) {
-        ScorePages<T, kBits>(task, scored, end, end, scratch + at.scores + int64_t{scored} * kSlots,
-                             SlotFloats(task.slots), scratch + at.rows);
+        ScoreBySlot<T, kBits>(task, scored, end, scratch + at.scores, scratch + at.rows);
         scored = end;
       }
     }
@@ -546,6 +463,7 @@ void AttendAll(const AttentionTask& task, float* scratch) {
     MergePart(task, part == 0, partial, sums);
   }
   if (keep) GiveProbabilities(task, weights, partials, sums);
+  if (task.comparison != nullptr) TellNearest(task, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
@@ -568,9 +486,7 @@ void AttendImpl(const AttentionTask& task, float* scratch) {
 
 template <typename T>
 void ScorePagesImpl(const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
-  WithBits(task, [&](auto bits) {
-    ScorePages<T, bits>(task, first, end, end, scores + int64_t{first} * kSlots, SlotFloats(task.slots), scratch);
-  });
+  WithBits(task, [&](auto bits) { ScoreBySlot<T, bits>(task, first, end, scores, scratch); });
 }
 
 template <typename T>

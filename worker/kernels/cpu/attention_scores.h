@@ -30,25 +30,42 @@ HWY_INLINE void PrefetchLines(const char* from, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(from + line);
 }
 
-// Scores of kTile queries for kVectors vectors of slots. load(v, c): channel c of the v-th.
-template <int kTile, int kVectors, typename Load>
-HWY_INLINE void SlotScores(const Load& load, int head_dim, const float* const* q, float scale, float* const* scores) {
+// Scores of kTile queries for kVectors vectors of slots; with kCompares the cosines of the task's comparison, too.
+// load(v, c): channel c of the v-th.
+template <int kTile, int kVectors, bool kCompares, typename Load>
+HWY_INLINE void SlotScores(const AttentionTask& task, const Load& load, const float* const* q, float* const* scores,
+                           float* cosines) {
   const D d;
   V sum[kTile][kVectors];
   for (int j = 0; j < kTile; ++j) {
     for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Zero(d);
   }
-  for (int c = 0; c < head_dim; ++c) {
+  V product[kVectors], square[kVectors];
+  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
+  const float* compared = kCompares ? task.comparison->key : nullptr;
+  for (int c = 0; c < task.head_dim; ++c) {
     V keys[kVectors];
     for (int v = 0; v < kVectors; ++v) keys[v] = load(v, c);
     for (int j = 0; j < kTile; ++j) {
       const V query = hn::Set(d, q[j][c]);
       for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(query, keys[v], sum[j][v]);
     }
+    if constexpr (kCompares) {
+      const V of_channel = hn::Set(d, compared[c]);
+      for (int v = 0; v < kVectors; ++v) {
+        product[v] = hn::MulAdd(of_channel, keys[v], product[v]);
+        square[v] = hn::MulAdd(keys[v], keys[v], square[v]);
+      }
+    }
   }
   for (int j = 0; j < kTile; ++j) {
     for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(hn::Mul(sum[j][v], hn::Set(d, scale)), d, scores[j] + v * kLanes);
+      hn::StoreU(hn::Mul(sum[j][v], hn::Set(d, task.scale)), d, scores[j] + v * kLanes);
+    }
+  }
+  if constexpr (kCompares) {
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(Cosine(product[v], task.comparison->length, square[v]), d, cosines + v * kLanes);
     }
   }
 }
@@ -70,27 +87,36 @@ struct PagesAhead {
   }
 };
 
-template <int kVectors, typename Load>
+// cosines: of a comparison; null: none, and so without kMayCompare.
+template <int kVectors, bool kMayCompare, typename Load>
 HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, const PagesAhead& later, float* scores,
-                                int64_t stride) {
+                                int64_t stride, float* cosines) {
   for (int j = 0; j < task.queries; j += kQueryTile) {
     later.Ask(j, task.queries);
     float* to[kQueryTile];
     for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
+    auto tile = [&](auto queries) {
+      constexpr int kTile = decltype(queries)::value;
+      if (kMayCompare && cosines != nullptr && j == 0) {
+        SlotScores<kTile, kVectors, kMayCompare>(task, load, task.q + j, to, cosines);
+      } else {
+        SlotScores<kTile, kVectors, false>(task, load, task.q + j, to, nullptr);
+      }
+    };
     switch (task.queries - j) {
-      case 1: SlotScores<1, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      case 2: SlotScores<2, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      case 3: SlotScores<3, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
-      default: SlotScores<4, kVectors>(load, task.head_dim, task.q + j, task.scale, to); break;
+      case 1: tile(std::integral_constant<int, 1>()); break;
+      case 2: tile(std::integral_constant<int, 2>()); break;
+      case 3: tile(std::integral_constant<int, 3>()); break;
+      default: tile(std::integral_constant<int, 4>()); break;
     }
   }
 }
 
 // Of whole pages, a channel's keys kStride apart. ahead: the keys that are asked for while these are worked on, as
 // many; null without kAhead.
-template <int kPages, int kStride, bool kAhead, typename K>
+template <int kPages, int kStride, bool kAhead, bool kMayCompare, typename K>
 HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, const char* const* ahead,
-                           const PagesAhead& later, float* scores, int64_t stride) {
+                           const PagesAhead& later, float* scores, int64_t stride, float* cosines) {
   const D d;
   constexpr int kChannels = kLine / (kSlots * sizeof(K));  // of a line
   if constexpr (kLanes == kSlots) {
@@ -98,7 +124,7 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
       if (kAhead && c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
       return LoadElements(d, pages[v] + c * kStride);
     };
-    SlotScoresOfAll<kPages>(task, load, later, scores, stride);
+    SlotScoresOfAll<kPages, kMayCompare>(task, load, later, scores, stride, cosines);
   } else {
     static_assert(kPages == 1);
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
@@ -107,7 +133,8 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
         if (kAhead && v == 0 && part == 0 && c % kChannels == 0) __builtin_prefetch(ahead[0] + c / kChannels * kLine);
         return LoadElements(d, key + v * kLanes + c * kStride);
       };
-      SlotScoresOfAll<kTogether>(task, load, part == 0 ? later : PagesAhead(), scores + part, stride);
+      SlotScoresOfAll<kTogether, kMayCompare>(task, load, part == 0 ? later : PagesAhead(), scores + part, stride,
+                                              cosines == nullptr ? nullptr : cosines + part);
     }
   }
 }
@@ -127,12 +154,13 @@ HWY_INLINE void PrefetchRanges(const AttentionTask& task, int32_t page) {
   PrefetchLines(static_cast<const char*>(task.pages[page]), static_cast<int64_t>(task.packed_layout->key_codes));
 }
 
-// Of pages [first, end). next: the page whose keys are read after those.
+// Of pages [first, end). next: the page whose keys are read after those. cosines: of a comparison, null: not wanted.
 template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t next, float* scores, int64_t stride,
-                float* keys) {
+                float* cosines, float* keys) {
   const D d;
   constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
+  constexpr bool kMayCompare = kBits == 0;
   const bool few = task.queries < kConvertQueries;
   const bool convert = !std::is_same_v<T, float> && !few;
 #if TIDEPOOL_INT8_DOTS
@@ -141,7 +169,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
       AttentionTask some = task;
       some.q += j;
       some.queries = task.queries - j < kRoundedQueries ? task.queries - j : kRoundedQueries;
-      ScorePages<T, kBits>(some, first, end, next, scores + j * stride, stride, keys);
+      ScorePages<T, kBits>(some, first, end, next, scores + j * stride, stride, nullptr, keys);
     }
     return;
   }
@@ -165,6 +193,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
       continue;
     }
     float* to = scores + int64_t{p - first} * kSlots;
+    float* cosines_to = kMayCompare && cosines != nullptr ? cosines + int64_t{p - first} * kSlots : nullptr;
     int together = 0;
     const bool of_packed = packed(p);
     while (together < kPages && p + together < end && task.pages[p + together] != nullptr &&
@@ -211,18 +240,19 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
       PagesAhead later;
       if (!of_packed) later = {ahead, together, 2 * elements * static_cast<int64_t>(sizeof(T))};
       if (together == kPages) {
-        PageScores<kPages, kPages * kSlots, false>(task, converted, nullptr, later, to, stride);
+        PageScores<kPages, kPages * kSlots, false, kMayCompare>(task, converted, nullptr, later, to, stride,
+                                                                cosines_to);
       } else {
-        PageScores<1, kSlots, false>(task, converted, nullptr, later, to, stride);
+        PageScores<1, kSlots, false, kMayCompare>(task, converted, nullptr, later, to, stride, cosines_to);
       }
       continue;
     }
     const T* keys_of[kPages];
     for (int k = 0; k < together; ++k) keys_of[k] = static_cast<const T*>(pages[k]);
     if (together == kPages) {
-      PageScores<kPages, kSlots, true>(task, keys_of, ahead, PagesAhead(), to, stride);
+      PageScores<kPages, kSlots, true, kMayCompare>(task, keys_of, ahead, PagesAhead(), to, stride, cosines_to);
     } else {
-      PageScores<1, kSlots, true>(task, keys_of, ahead, PagesAhead(), to, stride);
+      PageScores<1, kSlots, true, kMayCompare>(task, keys_of, ahead, PagesAhead(), to, stride, cosines_to);
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "worker/kernels/cpu/leaving_row.h"
 
+#include <cmath>
+
 #include "policies/kv/kv_layout.h"
 #include "worker/kernels/cpu/isa.h"
 
@@ -19,7 +21,22 @@ const LeavingRowKernels& Kernels() {
 
 }  // namespace
 
-int32_t LeastSumRow(const LeastSumTask& task) { return Kernels().least_sum(task); }
+LeastSum LeastSumRow(const LeastSumTask& task) { return Kernels().least_sum(task); }
+
+float SumScore(const LeastSumTask& task, int32_t slot) {
+  float score = 0;
+  for (int32_t a = 0; a < task.arrays; ++a) {
+    const float sum = task.sums[a][slot];
+    score = !task.largest ? score + sum : score < sum ? sum : score;
+  }
+  return score / task.divisor;
+}
+
+float LengthOf(const float* vector, int32_t head_dim) {
+  float square = 0;
+  for (int32_t c = 0; c < head_dim; ++c) square += vector[c] * vector[c];
+  return std::sqrt(square);
+}
 
 void CosinesWithKeys(KvType type, const KeysTask& task, float* cosines) {
   const LeavingRowKernels& kernels = Kernels();

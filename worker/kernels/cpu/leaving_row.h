@@ -18,9 +18,15 @@ struct LeastSumTask {
   const int32_t* order = nullptr;  // [rows] slots
   int32_t rows = 0;                // >= 1
 };
-// The row with the lowest score: its index in `order`. Of equal ones the last; not-a-number is lowest. As WorstIndex of
+// The row with the lowest score, of equal ones the last; not-a-number is lowest. As WorstIndex of
 // policies/retain/token_scores.h has it.
-int32_t LeastSumRow(const LeastSumTask& task);
+struct LeastSum {
+  int32_t row = 0;   // its index in `order`
+  float others = 0;  // the lowest score of all others; infinity: there are none
+};
+LeastSum LeastSumRow(const LeastSumTask& task);
+// Of one slot, the same bits.
+float SumScore(const LeastSumTask& task, int32_t slot);
 
 // Plain rows of a head, where attention finds their keys (attention.h).
 struct KeysTask {
@@ -30,6 +36,7 @@ struct KeysTask {
   const float* vector = nullptr;  // [head_dim]
   float length = 0;               // its length
 };
+float LengthOf(const float* vector, int32_t head_dim);
 // cosines[slot] = vector . key / (length * |key|) of all slots, sums in order of the channels; -infinity where no row
 // can lie.
 void CosinesWithKeys(KvType type, const KeysTask& task, float* cosines);
@@ -39,7 +46,7 @@ void CosinesWithKeys(KvType type, const KeysTask& task, float* cosines);
 int32_t LargestCosine(const float* cosines, int32_t slots, const int32_t* positions);
 
 struct LeavingRowKernels {
-  int32_t (*least_sum)(const LeastSumTask&);
+  LeastSum (*least_sum)(const LeastSumTask&);
   void (*cosines_f16)(const KeysTask&, float*);
   void (*cosines_f32)(const KeysTask&, float*);
   int32_t (*largest)(const float* cosines, int32_t slots, const int32_t* positions);

@@ -13,20 +13,13 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // A score as it is compared.
 HWY_INLINE float Rank(float score) { return score != score ? -kInfinity : score; }
 
-float ScoreOf(const LeastSumTask& task, int32_t slot) {
-  float score = 0;
-  for (int32_t a = 0; a < task.arrays; ++a) {
-    const float sum = task.sums[a][slot];
-    score = !task.largest ? score + sum : score < sum ? sum : score;
-  }
-  return score / task.divisor;
-}
+HWY_INLINE float Lower(float a, float b) { return a < b ? a : b; }
 
-int32_t LeastSum(const LeastSumTask& task) {
+LeastSum FindLeastSum(const LeastSumTask& task) {
   const D d;
   const hn::RebindToSigned<D> di;
   const V divisor = hn::Set(d, task.divisor), lowest = hn::Set(d, -kInfinity);
-  V least = hn::Set(d, kInfinity);
+  V least = hn::Set(d, kInfinity), others = least;
   auto of_least = hn::Zero(di);
   int32_t i = 0;
   for (; i + kLanes <= task.rows; i += kLanes) {
@@ -41,12 +34,14 @@ int32_t LeastSum(const LeastSumTask& task) {
     score = hn::Div(score, divisor);
     score = hn::IfThenElse(hn::IsNaN(score), lowest, score);
     const auto lower = hn::Le(score, least);
+    others = hn::IfThenElse(lower, least, hn::Min(others, score));
     least = hn::IfThenElse(lower, score, least);
     of_least = hn::IfThenElse(hn::RebindMask(di, lower), hn::Iota(di, i), of_least);
   }
-  float rank = kInfinity;
+  float rank = kInfinity, of_others = kInfinity;
   int32_t row = 0;
   if (i > 0) {
+    of_others = hn::GetLane(hn::MinOfLanes(d, others));
     HWY_ALIGN float ranks[kLanes];
     HWY_ALIGN int32_t rows[kLanes];
     hn::Store(least, d, ranks);
@@ -54,25 +49,26 @@ int32_t LeastSum(const LeastSumTask& task) {
     rank = ranks[0];
     row = rows[0];
     for (int lane = 1; lane < kLanes; ++lane) {
+      of_others = Lower(of_others, ranks[lane] > rank ? ranks[lane] : rank);
       if (ranks[lane] > rank || (ranks[lane] == rank && rows[lane] < row)) continue;
       rank = ranks[lane];
       row = rows[lane];
     }
   }
   for (; i < task.rows; ++i) {
-    const float other = Rank(ScoreOf(task, task.order[i]));
+    const float other = Rank(SumScore(task, task.order[i]));
+    of_others = Lower(of_others, other > rank ? other : rank);
     if (other > rank) continue;
     rank = other;
     row = i;
   }
-  return row;
+  return {.row = row, .others = of_others};
 }
 
 // Of kVectors vectors of slots, keys[v] + c * kSlots has channel c of the v-th.
 template <int kVectors, typename T>
-HWY_INLINE void CosinesOf(const KeysTask& task, const T* const* keys, V of_vector, float* const* cosines) {
+HWY_INLINE void CosinesOf(const KeysTask& task, const T* const* keys, float* const* cosines) {
   const D d;
-  const V least = hn::Set(d, 1e-12f);  // of a length
   V product[kVectors], square[kVectors];
   for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
   for (int c = 0; c < task.head_dim; ++c) {
@@ -83,16 +79,12 @@ HWY_INLINE void CosinesOf(const KeysTask& task, const T* const* keys, V of_vecto
       square[v] = hn::MulAdd(key, key, square[v]);
     }
   }
-  for (int v = 0; v < kVectors; ++v) {
-    const V lengths = hn::Mul(of_vector, hn::Max(hn::Sqrt(square[v]), least));
-    hn::StoreU(hn::Div(product[v], lengths), d, cosines[v]);
-  }
+  for (int v = 0; v < kVectors; ++v) hn::StoreU(Cosine(product[v], task.length, square[v]), d, cosines[v]);
 }
 
 template <typename T>
 void Cosines(const KeysTask& task, float* cosines) {
   const D d;
-  const V of_vector = hn::Max(hn::Set(d, task.length), hn::Set(d, 1e-12f));
   constexpr int kVectors = kLanes == kSlots ? 8 : 4;  // sums that do not wait for each other
   const T* keys[kVectors];
   float* to[kVectors];
@@ -105,7 +97,7 @@ void Cosines(const KeysTask& task, float* cosines) {
     keys[count] = static_cast<const T*>(task.pages[slot / kSlots]) + slot % kSlots;
     to[count++] = cosines + slot;
     if (count < kVectors) continue;
-    CosinesOf<kVectors>(task, keys, of_vector, to);
+    CosinesOf<kVectors>(task, keys, to);
     count = 0;
   }
   if (count == 0) return;
@@ -113,7 +105,7 @@ void Cosines(const KeysTask& task, float* cosines) {
     keys[v] = keys[count - 1];
     to[v] = to[count - 1];
   }
-  CosinesOf<kVectors>(task, keys, of_vector, to);
+  CosinesOf<kVectors>(task, keys, to);
 }
 
 int32_t Largest(const float* cosines, int32_t slots, const int32_t* positions) {
@@ -139,6 +131,6 @@ int32_t Largest(const float* cosines, int32_t slots, const int32_t* positions) {
 }  // namespace
 
 extern const LeavingRowKernels kLeavingRowKernels;
-const LeavingRowKernels kLeavingRowKernels = {LeastSum, Cosines<hwy::float16_t>, Cosines<float>, Largest};
+const LeavingRowKernels kLeavingRowKernels = {FindLeastSum, Cosines<hwy::float16_t>, Cosines<float>, Largest};
 
 }  // namespace tidepool::TIDEPOOL_ISA

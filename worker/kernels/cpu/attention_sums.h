@@ -1,0 +1,143 @@
+// What policies want of attention beside its results: what each row received, and which row is like one that leaves.
+// Included by attention_kernels.cc only, compiled with TIDEPOOL_ISA.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SUMS_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SUMS_H_
+
+#include <cstdint>
+#include <limits>
+
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+#include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/attention_elements.h"
+#include "worker/kernels/cpu/attention_scores.h"
+
+namespace tidepool::TIDEPOOL_ISA {
+namespace {
+
+// Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
+// Most rows lie beside their neighbours.
+template <int kQueries>
+void AddToColumns(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
+                  int32_t end, float* const* columns) {
+  const D d;
+  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
+    const int32_t count = end - k < kSlots ? end - k : kSlots;
+    const int32_t slot = order != nullptr ? order[k] : k;
+    const bool beside = count == kSlots && (order == nullptr || Beside(order + k));
+    for (int j = 0; j < kQueries; ++j) {
+      const float* weight = weights + j * stride;
+      float* column = columns[j];
+      if (!beside) {
+        for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factors[j];
+        continue;
+      }
+      for (int part = 0; part < kSlots; part += kLanes) {
+        const V share = hn::Mul(hn::LoadU(d, weight + part), hn::Set(d, factors[j]));
+        hn::StoreU(hn::Add(hn::LoadU(d, column + slot + part), share), d, column + slot + part);
+      }
+    }
+  }
+}
+
+// The same into one array: sums[slot of row k] += weights[j * stride + k - first] * factors[j], query after query.
+template <int kQueries>
+void AddToSums(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
+               int32_t end, float* sums) {
+  const D d;
+  for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
+    const int32_t count = end - k < kSlots ? end - k : kSlots;
+    const int32_t slot = order != nullptr ? order[k] : k;
+    if (count == kSlots && (order == nullptr || Beside(order + k))) {
+      for (int part = 0; part < kSlots; part += kLanes) {
+        V sum = hn::LoadU(d, sums + slot + part);
+        for (int j = 0; j < kQueries; ++j) {
+          sum = hn::Add(sum, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
+        }
+        hn::StoreU(sum, d, sums + slot + part);
+      }
+      continue;
+    }
+    for (int32_t i = 0; i < count; ++i) {
+      float& sum = sums[order != nullptr ? order[k + i] : k + i];
+      for (int j = 0; j < kQueries; ++j) sum += weights[j * stride + i] * factors[j];
+    }
+  }
+}
+
+// What the policies want of the attention, from each part's weights and the maximum that they are relative to.
+void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
+  const D d;
+  const int32_t parts = PartsOf(task.rows);
+  const int64_t stride = int64_t{parts} * kPartRows;
+  // Of up to kQueryTile queries from the j-th on, a part.
+  auto give = [&](int32_t part, int j, int queries) {
+    float factors[kQueryTile];
+    for (int i = 0; i < queries; ++i) {
+      const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
+      const float most =
+          partials[(int64_t{part} * task.queries + j + i) * PartialFloats(task.head_dim) + task.head_dim];
+      factors[i] = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
+    }
+    const int32_t first = part * kPartRows, end = part == parts - 1 ? task.rows : first + kPartRows;
+    const float* of_part = weights + j * stride + first;
+    if (task.column_sums != nullptr) {
+      float* const* columns = task.column_sums + j;
+      switch (queries) {
+        case 1: AddToColumns<1>(of_part, stride, factors, task.order, first, end, columns); break;
+        case 2: AddToColumns<2>(of_part, stride, factors, task.order, first, end, columns); break;
+        case 3: AddToColumns<3>(of_part, stride, factors, task.order, first, end, columns); break;
+        default: AddToColumns<4>(of_part, stride, factors, task.order, first, end, columns); break;
+      }
+    }
+    if (task.sums != nullptr) {
+      switch (queries) {
+        case 1: AddToSums<1>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        case 2: AddToSums<2>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        case 3: AddToSums<3>(of_part, stride, factors, task.order, first, end, task.sums); break;
+        default: AddToSums<4>(of_part, stride, factors, task.order, first, end, task.sums); break;
+      }
+    }
+    if (task.probabilities == nullptr) return;
+    for (int i = 0; i < queries; ++i) {
+      float* to = task.probabilities + (j + i) * task.probability_stride;
+      for (int32_t k = first; k < end; ++k) to[k] = of_part[i * stride + k - first] * factors[i];
+    }
+  };
+  for (int j = 0; j < task.queries; j += kQueryTile) {
+    const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
+    for (int32_t part = 0; part < parts; ++part) give(part, j, queries);
+  }
+}
+
+// Of a part's rows, whose cosines are given, the nearest to the key that is compared: to what its first query has.
+void FindNearest(const AttentionTask& task, int32_t part, int32_t rows, float* cosines, float* partial) {
+  const D d;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const int32_t first = part * kPartRows, own = task.comparison->row - first;
+  if (own >= 0 && own < rows) cosines[own] = kNone;
+  for (int32_t i = rows; i % kLanes != 0; ++i) cosines[i] = kNone;
+  V most = hn::Set(d, kNone);
+  for (int32_t i = 0; i < rows; i += kLanes) {
+    const V cosine = hn::LoadU(d, cosines + i);
+    most = hn::Max(most, hn::IfThenElse(hn::IsNaN(cosine), hn::Set(d, kNone), cosine));
+  }
+  const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
+  int32_t nearest = 0;
+  while (largest > kNone && cosines[nearest] != largest) ++nearest;
+  partial[task.head_dim + 2] = largest > kNone ? cosines[nearest] : kNone;
+  partial[task.head_dim + 3] = static_cast<float>(first + nearest);  // numbers of rows are exact
+}
+
+// Of all parts.
+void TellNearest(const AttentionTask& task, const float* sums) {
+  const float cosine = sums[task.head_dim + 2];
+  const bool found = cosine > -std::numeric_limits<float>::infinity();
+  task.comparison->nearest = found ? static_cast<int32_t>(sums[task.head_dim + 3]) : -1;
+  task.comparison->cosine = cosine;
+}
+
+}  // namespace
+}  // namespace tidepool::TIDEPOOL_ISA
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_ATTENTION_SUMS_H_
