@@ -11,6 +11,7 @@
 #include "base/freed_memory.h"
 #include "base/log.h"
 #include "base/man_page.h"
+#include "base/mutex_checks.h"
 #include "cacheservice/rpc/cache_server.h"
 #include "cacheservice/rpc/remote_tier_flags.h"
 #include "security/rpc/server_flags.h"
@@ -62,6 +63,7 @@ int Usage(const std::string& message) {
 
 int main(int argc, char** argv) {
   tidepool::KeepFreedMemory();
+  tidepool::SkipMutexChecks();
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, kFlags);
   if (!rest.ok()) return Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--man") {

@@ -12,6 +12,7 @@
 #include "base/flags.h"
 #include "base/freed_memory.h"
 #include "base/man_page.h"
+#include "base/mutex_checks.h"
 #include "base/status_macros.h"
 #include "cacheservice/remote/remote_cache.h"
 #include "cacheservice/shards/pod_list.h"
@@ -101,6 +102,7 @@ int Usage(const std::string& message) {
 
 int main(int argc, char** argv) {
   tidepool::KeepFreedMemory();
+  tidepool::SkipMutexChecks();
   const absl::StatusOr<std::vector<std::string>> rest = tidepool::ParseFlags(argc, argv, tidepool::kFlags);
   if (!rest.ok()) return tidepool::Usage(std::string(rest.status().message()));
   if (!rest->empty() && rest->front() == "--man") {
