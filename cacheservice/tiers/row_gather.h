@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
+#include "policies/kv/block_codec.h"
 
 namespace tidepool {
 
@@ -26,9 +28,10 @@ class RowGather {
 
   // Has the processor fetch what Add will read of the value of blocks()[index]: blocks lie anywhere in memory.
   void Prefetch(size_t index, std::string_view value) const;
-  // The value of blocks()[index]; its header and the rows that are copied are checked here, the latter while they are
-  // in the processor's cache. DataLoss: it is damaged, none of its rows count. InvalidArgument: a selection's kv head
-  // is outside the block, or its rows have another size than those before.
+  // The value of blocks()[index]; the rows that are copied are verified here, while they are in the processor's cache,
+  // and the header where it says another layout than the headers before. DataLoss: it is damaged, none of its rows
+  // count. InvalidArgument: a selection's kv head is outside the block, or its rows have another size than those
+  // before.
   absl::Status Add(size_t index, std::string_view value);
 
   // Rows found and not found so far.
@@ -40,6 +43,9 @@ class RowGather {
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
 
+  // A view of a value whose layout is known to be the block's.
+  absl::StatusOr<BlockView> ViewOf(std::string_view value) const;
+
   absl::Span<const RowSelection> selections_;
   std::vector<BlockId> blocks_;
   std::vector<uint32_t> first_of_;   // by block: its first selection
@@ -50,7 +56,8 @@ class RowGather {
   std::vector<uint32_t> checksums_;  // [wanted rows]
   size_t row_bytes_ = 0;             // 0: no block seen
   size_t value_bytes_ = 0;           // of the newest block
-  int tokens_ = 0, kv_heads_ = 0;    // of the newest block
+  int tokens_ = 0;                   // of the newest block
+  int kv_heads_ = 0;                 // of the newest block; like row_bytes_ from a header that was verified
   int64_t found_rows_ = 0;
   int64_t wanted_rows_ = 0;
 };

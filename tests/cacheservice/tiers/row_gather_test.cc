@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/checksum.h"
+#include "base/limits.h"
 #include "policies/kv/block_codec.h"
 #include "tests/support/blocks.h"
 
@@ -89,6 +90,24 @@ TEST(RowGatherTest, ADamagedHeaderOrAnotherLayerIsDataLossAndCopiesNothing) {
   EXPECT_EQ(gather.Add(0, damaged).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(gather.Add(0, NumberedValue(1, 1)).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(gather.found_rows(), 0);
+}
+
+// What says where rows lie is found out also where the header's checksum is not looked at: in all blocks but the first.
+TEST(RowGatherTest, ADamagedLaterBlockIsDataLoss) {
+  const std::vector<RowSelection> selections = {{{NumberedKey(1), 0}, 0, Bit(1)}, {{NumberedKey(2), 0}, 1, Bit(3)}};
+  const std::string good = NumberedValue(2, 0);
+  std::string of_as_many_rows = good;
+  of_as_many_rows[8] = 4;    // kv heads
+  of_as_many_rows[12] = 32;  // tokens
+  std::string row_checksum = good;
+  row_checksum[kBlockHeaderBytes + (kBlockTokens + 3) * sizeof(uint32_t)] ^= 1;
+  for (const std::string& damaged : {of_as_many_rows, row_checksum}) {
+    RowGather gather(selections);
+    ASSERT_TRUE(gather.Add(0, NumberedValue(1, 0)).ok());
+    EXPECT_EQ(gather.Add(1, damaged).code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(gather.found_rows(), 1);
+    EXPECT_THAT(std::move(gather).Finish().found, ElementsAre(Bit(1), 0u));
+  }
 }
 
 TEST(RowGatherTest, AKvHeadOutsideTheBlockIsNamed) {

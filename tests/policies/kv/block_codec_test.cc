@@ -129,6 +129,16 @@ TEST(BlockCodecTest, ADamagedRowIsNamed) {
   EXPECT_THAT(std::string(view->VerifyRows().message()), HasSubstr("kv head 2, token 3"));
 }
 
+TEST(BlockCodecTest, TheHeaderChecksumAloneIsNotLookedAtByParseUnverified) {
+  std::string value = Block(Layout(), 1, 64, 5);
+  value[20] ^= 1;
+  EXPECT_EQ(BlockView::Parse(value).status().code(), absl::StatusCode::kDataLoss);
+  const absl::StatusOr<BlockView> view = BlockView::ParseUnverified(value);
+  ASSERT_TRUE(view.ok());
+  EXPECT_TRUE(view->VerifyRows().ok());
+  EXPECT_EQ(BlockView::ParseUnverified(value + '\0').status().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST(BlockCodecTest, AnotherLayoutIsRefusedByFieldName) {
   const std::string value = Block(Layout(), 3, 0, 2);
   const BlockView view = BlockView::Parse(value).value();
