@@ -22,8 +22,8 @@ class LaneStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, Respon
     // The message to be written after the one before, from one thread at a time. nullopt: writing rests until the next
     // Write.
     std::function<std::optional<grpc::ByteBuffer>()> next;
-    std::function<void(const Response&)> take;  // each response, in order; may call Write
-    std::function<void()> end;                  // no response comes any more
+    std::function<void(Response*)> take;  // each response, in order; may call Write
+    std::function<void()> end;            // no response comes any more
   };
 
   LaneStream(grpc::Channel* channel, const char* method, grpc::ClientContext* context, Handlers handlers)
@@ -35,7 +35,8 @@ class LaneStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, Respon
     this->StartCall();
   }
 
-  // Writes what `next` gives until it gives none. Before Finish, or in `take`; only while writing rests.
+  // Writes what `next` gives until it gives none. Returns before Finish is called, or is called in `take`; only while
+  // writing rests.
   void Write() {
     std::optional<grpc::ByteBuffer> message = handlers_.next();
     if (!message.has_value()) return;
@@ -60,7 +61,7 @@ class LaneStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, Respon
 
   void OnReadDone(bool ok) override {
     if (ok) {
-      handlers_.take(response_);
+      handlers_.take(&response_);
       this->StartRead(&response_);
       return;
     }

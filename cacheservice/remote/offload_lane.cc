@@ -181,7 +181,7 @@ grpc::Status OffloadLane::RunStream() {
   last_sequence_ = 0;
   Stream stream(channel_.get(), kOffloadMethod, &context,
                 {.next = [this] { return NextMessage(); },
-                 .take = [this, &stream](const v1::OffloadResponse& response) { Take(response, &stream); },
+                 .take = [this, &stream](v1::OffloadResponse* response) { Take(*response, &stream); },
                  .end = [this] { Break(); }});
   stream.Write();
   for (;;) {

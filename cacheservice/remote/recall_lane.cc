@@ -35,21 +35,35 @@ RecallLane::~RecallLane() {
 
 void RecallLane::Recall(std::vector<RowSelection> selections, absl::Time deadline,
                         std::function<void(absl::StatusOr<RecalledRows>)> done) {
+  Stream* stream = nullptr;
+  bool refused = false;
   {
     MutexLock lock(&mutex_);
-    const bool away = !connected_ && Clock::now() - absl::ToChronoMilliseconds(options_.recall_patience) > away_since_;
-    if (!away && !stop_) {
+    const Clock::time_point now = Clock::now();
+    refused = stop_ || (!connected_ && now - absl::ToChronoMilliseconds(options_.recall_patience) > away_since_);
+    if (!refused) {
       auto request = std::make_unique<Request>();
       request->selections = std::move(selections);
       const absl::Duration left = std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(1));
-      request->deadline = Clock::now() + absl::ToChronoMicroseconds(left);
+      request->deadline = now + absl::ToChronoMicroseconds(left);
       request->done = std::move(done);
+      // The thread is woken for what it would miss, not for each request.
+      if (request->deadline < next_wake_) changed_.SignalAll();
       requests_[next_id_++] = std::move(request);
-      changed_.SignalAll();
-      return;
+      if (stream_ != nullptr && !writing_ && !broken_) {
+        writing_ = true;
+        ++starting_;
+        stream = stream_;
+      }
     }
   }
-  done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
+  if (refused) {
+    return done(absl::UnavailableError(absl::StrCat("cache service ", options_.endpoint, " cannot be reached")));
+  }
+  if (stream == nullptr) return;
+  stream->Write();
+  MutexLock lock(&mutex_);
+  if (--starting_ == 0 && stream_ == nullptr) changed_.SignalAll();
 }
 
 void RecallLane::Interrupt() {
@@ -68,10 +82,10 @@ void RecallLane::Resume() {
   changed_.SignalAll();
 }
 
-RecallLane::Clock::time_point RecallLane::NextDeadline() const {
-  Clock::time_point next = Clock::now() + std::chrono::seconds(1);
-  for (const auto& [id, request] : requests_) next = std::min(next, request->deadline);
-  return next;
+RecallLane::Clock::time_point RecallLane::NextWake() {
+  next_wake_ = Clock::now() + std::chrono::seconds(1);
+  for (const auto& [id, request] : requests_) next_wake_ = std::min(next_wake_, request->deadline);
+  return next_wake_;
 }
 
 void RecallLane::Expire(bool all, const absl::Status& why) {
@@ -112,10 +126,7 @@ void RecallLane::Run() {
       was_connected = connected_;
       connected_ = false;
       if (was_connected || away_since_ == Clock::time_point::max()) away_since_ = Clock::now();
-      for (auto& [id, request] : requests_) {
-        request->sent = false;
-        request->rows = RecalledRows();
-      }
+      for (auto& [id, request] : requests_) request->rows = RecalledRows();  // asked for again
       if (stop_) return;
     }
     if (IsRefusal(end)) {
@@ -129,7 +140,7 @@ void RecallLane::Run() {
       MutexLock lock(&mutex_);
       if (stop_) return;
       if (Clock::now() >= until || std::exchange(resumed_, false)) break;
-      changed_.WaitUntil(&mutex_, std::min(until, NextDeadline()));
+      changed_.WaitUntil(&mutex_, std::min(until, NextWake()));
     }
     bool away = false;
     {
@@ -147,57 +158,34 @@ grpc::Status RecallLane::RunStream() {
     MutexLock lock(&mutex_);
     if (stop_) return grpc::Status::CANCELLED;
     context_ = &context;
-    broken_ = false;
+    broken_ = hello_sent_ = false;
+    next_sent_ = 0;
+    writing_ = true;
   }
   const absl::Status late =
       absl::DeadlineExceededError(absl::StrCat("cache service ", options_.endpoint, ": no answer in time"));
-  const grpc::internal::RpcMethod method(kRecallMethod, grpc::internal::RpcMethod::BIDI_STREAMING);
-  const std::unique_ptr<Stream> stream(
-      grpc::internal::ClientReaderWriterFactory<v1::RecallRequest, grpc::ByteBuffer>::Create(channel_.get(), method,
-                                                                                             &context));
-  v1::RecallRequest hello;
-  *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
-  std::thread reader;
-  if (stream->Write(hello)) {
-    {
-      MutexLock lock(&mutex_);
-      connected_ = true;
-      away_since_ = Clock::time_point::max();
-    }
-    reader = std::thread([this, &stream] { ReadResults(stream.get()); });
-    v1::RecallRequest message;  // kept for its memory
-    for (;;) {
-      Expire(false, late);
-      message.Clear();
-      bool any = false;
-      {
-        MutexLock lock(&mutex_);
-        if (stop_ || broken_) break;
-        for (auto& [id, request] : requests_) {
-          if (request->sent) continue;
-          request->sent = true;
-          any = true;
-          v1::RowsRequest& rows = *message.mutable_rows();
-          rows.set_id(id);
-          const auto left =
-              std::chrono::duration_cast<std::chrono::milliseconds>(request->deadline - Clock::now()).count();
-          rows.set_deadline_ms(static_cast<uint32_t>(std::max<int64_t>(1, left)));
-          for (const RowSelection& selection : request->selections) {
-            v1::RowSelectionRef& ref = *rows.add_selections();
-            *ref.mutable_block() = RefOf(selection.block);
-            ref.set_kv_head(selection.kv_head);
-            ref.set_row_mask(selection.row_mask);
-          }
-          break;
-        }
-        if (!any) changed_.WaitUntil(&mutex_, NextDeadline());
-      }
-      if (any && !stream->Write(message)) break;
-    }
+  Stream stream(channel_.get(), kRecallMethod, &context,
+                {.next = [this] { return NextMessage(); },
+                 .take = [this](grpc::ByteBuffer* message) { Take(message); },
+                 .end = [this] { Break(); }});
+  {
+    MutexLock lock(&mutex_);
+    stream_ = &stream;
+  }
+  stream.Write();
+  for (;;) {
+    Expire(false, late);
+    MutexLock lock(&mutex_);
+    if (stop_ || broken_) break;
+    changed_.WaitUntil(&mutex_, NextWake());
+  }
+  {
+    MutexLock lock(&mutex_);
+    stream_ = nullptr;
+    while (starting_ > 0) changed_.Wait(&mutex_);
   }
   // Not cancelled, the service has ended it: that would hide its reason. The destructor cancels when the lane stops.
-  if (reader.joinable()) reader.join();
-  const grpc::Status status = stream->Finish();
+  const grpc::Status status = stream.Finish();
   MutexLock lock(&mutex_);
   context_ = nullptr;
   if (!stop_ && status.error_code() != grpc::StatusCode::CANCELLED) {
@@ -205,6 +193,42 @@ grpc::Status RecallLane::RunStream() {
            " ended: ", Explained(options_.security.get(), status.error_message()));
   }
   return status;
+}
+
+std::optional<grpc::ByteBuffer> RecallLane::NextMessage() {
+  MutexLock lock(&mutex_);
+  if (!std::exchange(hello_sent_, true)) {
+    v1::RecallRequest hello;
+    *hello.mutable_hello() = HelloOf(options_.tenant, options_.layout);
+    return WithPayload(hello, {}, grpc::Slice());
+  }
+  connected_ = true;
+  away_since_ = Clock::time_point::max();
+  const auto next = requests_.lower_bound(next_sent_);
+  if (next == requests_.end() || broken_ || stop_) {
+    writing_ = false;
+    return std::nullopt;
+  }
+  next_sent_ = next->first + 1;
+  const Request& request = *next->second;
+  v1::RecallRequest message;
+  v1::RowsRequest& rows = *message.mutable_rows();
+  rows.set_id(next->first);
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(request.deadline - Clock::now()).count();
+  rows.set_deadline_ms(static_cast<uint32_t>(std::max<int64_t>(1, left)));
+  for (const RowSelection& selection : request.selections) {
+    v1::RowSelectionRef& ref = *rows.add_selections();
+    *ref.mutable_block() = RefOf(selection.block);
+    ref.set_kv_head(selection.kv_head);
+    ref.set_row_mask(selection.row_mask);
+  }
+  return WithPayload(message, {}, grpc::Slice());
+}
+
+void RecallLane::Break() {
+  MutexLock lock(&mutex_);
+  broken_ = true;
+  changed_.SignalAll();
 }
 
 // What the consumer goes by: one mask for each selection, within what was asked, and as many whole rows as bits.
@@ -224,51 +248,44 @@ absl::Status RecallLane::Check(const Request& request) const {
   return absl::OkStatus();
 }
 
-void RecallLane::ReadResults(Stream* stream) {
-  grpc::ByteBuffer message;
+std::unique_ptr<RecallLane::Request> RecallLane::TakeAnswered(const v1::RecallResponse& response, const Payload& rows) {
+  MutexLock lock(&mutex_);
+  const auto at = requests_.find(response.id());
+  if (at == requests_.end()) return nullptr;  // too late
+  Request& request = *at->second;
+  if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
+  if (response.partial()) request.rows.complete = false;
+  rows.AppendTo(&request.rows.rows);
+  request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
+                                    response.row_checksums().end());
+  if (response.more()) return nullptr;
+  std::unique_ptr<Request> answered = std::move(at->second);
+  requests_.erase(at);
+  return answered;
+}
+
+void RecallLane::Take(grpc::ByteBuffer* message) {
   v1::RecallResponse response;
   Payload rows;
-  while (stream->Read(&message)) {
-    if (const absl::Status good = SplitPayload(&message, kRecalledPayload, &response, &rows); !good.ok()) {
-      TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, ": ", good.message());
-      MutexLock lock(&mutex_);
-      if (context_ != nullptr) context_->TryCancel();
-      break;
-    }
-    std::unique_ptr<Request> done;
-    {
-      MutexLock lock(&mutex_);
-      auto at = requests_.find(response.id());
-      if (at == requests_.end()) continue;  // too late
-      Request& request = *at->second;
-      if (response.found_size() > 0) request.rows.found.assign(response.found().begin(), response.found().end());
-      if (response.partial()) request.rows.complete = false;
-      rows.AppendTo(&request.rows.rows);
-      request.rows.row_checksums.insert(request.rows.row_checksums.end(), response.row_checksums().begin(),
-                                        response.row_checksums().end());
-      if (response.more()) continue;
-      done = std::move(at->second);
-      requests_.erase(at);
-    }
-    if (response.code() != 0) {
-      done->done(absl::Status(static_cast<absl::StatusCode>(response.code()), response.message()));
-      continue;
-    }
-    if (absl::Status good = Check(*done); !good.ok()) {
-      done->done(std::move(good));
-      continue;
-    }
-    int64_t wanted = 0;
-    for (const RowSelection& selection : done->selections) wanted += std::popcount(selection.row_mask);
-    const int64_t came = static_cast<int64_t>(done->rows.row_checksums.size());
-    counters_.rows.fetch_add(came);
-    counters_.bytes.fetch_add(static_cast<int64_t>(done->rows.rows.size()));
-    counters_.missing.fetch_add(wanted - came);
-    done->done(std::move(done->rows));
+  if (const absl::Status good = SplitPayload(message, kRecalledPayload, &response, &rows); !good.ok()) {
+    TP_LOG(Warning, "cache", "recall stream to ", options_.endpoint, ": ", good.message());
+    MutexLock lock(&mutex_);
+    if (context_ != nullptr) context_->TryCancel();
+    return;
   }
-  MutexLock lock(&mutex_);
-  broken_ = true;
-  changed_.SignalAll();
+  const std::unique_ptr<Request> answered = TakeAnswered(response, rows);
+  if (answered == nullptr) return;
+  if (response.code() != 0) {
+    return answered->done(absl::Status(static_cast<absl::StatusCode>(response.code()), response.message()));
+  }
+  if (absl::Status good = Check(*answered); !good.ok()) return answered->done(std::move(good));
+  int64_t wanted = 0;
+  for (const RowSelection& selection : answered->selections) wanted += std::popcount(selection.row_mask);
+  const int64_t came = static_cast<int64_t>(answered->rows.row_checksums.size());
+  counters_.rows.fetch_add(came);
+  counters_.bytes.fetch_add(static_cast<int64_t>(answered->rows.rows.size()));
+  counters_.missing.fetch_add(wanted - came);
+  answered->done(std::move(answered->rows));
 }
 
 }  // namespace tidepool

@@ -1,5 +1,7 @@
 // The Recall stream on the worker's side. A request waits for the stream while its deadline allows; once the service
-// has been away for longer than recall_patience, requests fail at once until it is back.
+// has been away for longer than recall_patience, requests fail at once until it is back. Requests go out on the thread
+// that makes them, or on gRPC's while others go out, and answers are taken on gRPC's; the lane's own thread makes
+// streams and ends what is late.
 #ifndef TIDEPOOL_CACHESERVICE_REMOTE_RECALL_LANE_H_
 #define TIDEPOOL_CACHESERVICE_REMOTE_RECALL_LANE_H_
 
@@ -10,11 +12,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "base/mutex.h"
+#include "cacheservice/remote/lane_stream.h"
 #include "cacheservice/remote/remote_cache.h"
+#include "cacheservice/wire/payload_message.h"
 #include "tidepool/v1/cache_store.grpc.pb.h"
 
 namespace tidepool {
@@ -38,23 +43,28 @@ class RecallLane {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Stream = grpc::ClientReaderWriter<v1::RecallRequest, grpc::ByteBuffer>;
+  using Stream = LaneStream<grpc::ByteBuffer>;
   struct Request {
     std::vector<RowSelection> selections;
     Clock::time_point deadline;
     std::function<void(absl::StatusOr<RecalledRows>)> done;
-    bool sent = false;
     RecalledRows rows;  // what has come so far
   };
 
   void Run();
   // One life of a stream. Returns how it ended.
   grpc::Status RunStream();
-  void ReadResults(Stream* stream);
+  // Of the stream under way. The next message to be written: the hello, then one for each request.
+  std::optional<grpc::ByteBuffer> NextMessage();
+  void Take(grpc::ByteBuffer* message);
+  void Break();
+  // The request that the response is to, once all of its responses have come; null: it has not, or nobody waits.
+  std::unique_ptr<Request> TakeAnswered(const v1::RecallResponse& response, const Payload& rows);
   absl::Status Check(const Request& request) const;
   // Ends what is past its deadline; everything when `all`.
   void Expire(bool all, const absl::Status& why);
-  Clock::time_point NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // When the thread has something to do, should nobody wake it; it is about to wait until then.
+  Clock::time_point NextWake() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RemoteCacheOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
@@ -69,6 +79,12 @@ class RecallLane {
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   Clock::time_point away_since_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Stream* stream_ ABSL_GUARDED_BY(mutex_) = nullptr;  // null: none, or it ends
+  int starting_ ABSL_GUARDED_BY(mutex_) = 0;          // who has taken stream_ and is to call Write
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;      // a message is, or is about to be
+  bool hello_sent_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_sent_ ABSL_GUARDED_BY(mutex_) = 0;  // what has a lower id has been sent
+  Clock::time_point next_wake_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   std::thread thread_;
 };
 

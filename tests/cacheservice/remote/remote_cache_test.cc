@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -172,6 +174,28 @@ TEST_F(RemoteCacheTest, BlocksOfferedWhileTheServiceIsAwayAreStoredWhenItIsBack)
   EXPECT_EQ((*values)[0], NumberedValue(1, 0));
   EXPECT_EQ((*values)[1], NumberedValue(19, 0));
   EXPECT_GE(cache->Stats().reconnects, 1);
+}
+
+// Each may find the stream being written to, resting, broken or not there yet.
+TEST_F(RemoteCacheTest, RecallsOfManyThreadsAreAllAnsweredAlsoWhileTheStreamBreaks) {
+  auto cache = Connect();
+  ASSERT_TRUE(Offload(*cache, 1, 0, /*durable=*/true).get().ok());
+  constexpr int kThreads = 4, kRecalls = 200;
+  std::atomic<int> whole{0}, refused{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < kRecalls; ++i) {
+        const auto rows = Recall(*cache, {{{NumberedKey(1), 0}, i % 2, 0b101}}, Soon());
+        (rows.ok() && rows->row_checksums.size() == 2 ? whole : refused) += 1;
+      }
+    });
+  }
+  while (whole < kThreads * kRecalls / 4) std::this_thread::yield();
+  cache->Interrupt();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(whole + refused, kThreads * kRecalls);
+  EXPECT_TRUE(Recall(*cache, {{{NumberedKey(1), 0}, 0, 1}}, Soon()).ok());
 }
 
 TEST_F(RemoteCacheTest, ARecallWaitsForTheServiceAsLongAsItsDeadlineAllows) {
