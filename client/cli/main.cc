@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/mutex_checks.h"
 #include "client/cli/cli.h"
 
 namespace tidepool::cli {
@@ -74,4 +75,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace tidepool::cli
 
-int main(int argc, char** argv) { return tidepool::cli::Main(argc, argv); }
+int main(int argc, char** argv) {
+  tidepool::SkipMutexChecks();
+  return tidepool::cli::Main(argc, argv);
+}

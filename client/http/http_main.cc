@@ -18,6 +18,7 @@
 #include "base/listen_address.h"
 #include "base/log.h"
 #include "base/man_page.h"
+#include "base/mutex_checks.h"
 #include "base/status_macros.h"
 #include "client/http/api_keys.h"
 #include "client/http/front.h"
@@ -212,4 +213,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace tidepool::http
 
-int main(int argc, char** argv) { return tidepool::http::Main(argc, argv); }
+int main(int argc, char** argv) {
+  tidepool::SkipMutexChecks();
+  return tidepool::http::Main(argc, argv);
+}
