@@ -22,6 +22,7 @@
 #include "base/check.h"
 #include "base/flags.h"
 #include "base/freed_memory.h"
+#include "base/mutex_checks.h"
 #include "bench/cache/round_trips.h"
 #include "bench/cache/side.h"
 
@@ -217,6 +218,7 @@ bool FlagsAreGood() {
 
 int Main(int argc, char** argv) {
   KeepFreedMemory();  // as tidepool-worker
+  SkipMutexChecks();
   const auto rest = ParseFlags(argc, argv);
   if (!rest.ok() || !rest->empty() || !FlagsAreGood()) {
     std::fprintf(stderr, "%s\n%s", rest.ok() ? "cache_speed: a flag is out of range" : rest.status().ToString().c_str(),

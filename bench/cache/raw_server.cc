@@ -8,10 +8,12 @@
 
 #include "base/freed_memory.h"
 #include "base/limits.h"
+#include "base/mutex_checks.h"
 #include "bench/cache/raw_streams.h"
 
 int main(int argc, char** argv) {
   tidepool::KeepFreedMemory();  // as tidepool-cache
+  tidepool::SkipMutexChecks();
   if (argc != 2) {
     std::fprintf(stderr, "usage: raw_server ADDRESS\n");
     return 2;

@@ -1,7 +1,6 @@
 #include "worker/kv/compressor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <optional>
 #include <utility>

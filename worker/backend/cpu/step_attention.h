@@ -50,11 +50,7 @@ class StepAttention {
     bool busy = false;      // its hook has work
     bool by_slot = false;   // StepHook::MayAttendBySlot
     bool split = false;
-    // StepHook::Compares, and what attention is told of it.
-    StepHook::Comparison* compared = nullptr;
-    KeyComparison comparison;
-    float row[2 * kMaxHeadDim];  // compared
-    bool whole = false;          // split, but there are so many that one thread takes all of it
+    bool whole = false;  // split, but there are so many that one thread takes all of it
 
     std::atomic<bool> prepared{false};
     // Valid once prepared.
@@ -64,7 +60,11 @@ class StepAttention {
     float* out[kMostQueries];
     float* column_sums[kMostQueries];
     int32_t visible[kMostQueries];
-    bool local = false;  // all parts score their own pages; else those of an out-of-order head are scored first
+    // StepHook::Compares, and what attention is told of it.
+    StepHook::Comparison* compared = nullptr;
+    KeyComparison comparison;
+    float row[2 * kMaxHeadDim];  // compared
+    bool local = false;          // all parts score their own pages; else those of an out-of-order head are scored first
     int32_t score_units = 0, units = 0;
     int64_t scratch = 0;                          // of scratch_: scores, cosines, partials, sums, weights
     std::atomic<bool> taken{false};               // whole
