@@ -393,7 +393,7 @@ void BatchRecall::Ask(int layer, Unit& unit) {
   if (!unit.waits) {
     if (!unit.missing.empty()) recall.Expect(layer, unit.kv_head, unit.missing, unit.choice.victims);
     for (const MissingPosition& row : unit.missing) {
-      if (recall.staging().Ask(index, row.position)) unit.asked.push_back(row);
+      if (recall.staging().Note(index, row.position, /*wanted=*/true)) unit.asked.push_back(row);
     }
   }
   auto is_waited_for = [&](int32_t position) {
@@ -407,7 +407,7 @@ void BatchRecall::Ask(int layer, Unit& unit) {
       block = position / kBlockTokens;
       stored = slice.log->IsStored(block, layer);  // else it is in host memory
     }
-    if (stored && !is_waited_for(position) && recall.staging().Ask(index, position)) {
+    if (stored && !is_waited_for(position) && recall.staging().Note(index, position, /*wanted=*/false)) {
       unit.asked.push_back({position, /*wanted=*/false});
     }
   }
@@ -438,7 +438,7 @@ void BatchRecall::Finish(int layer, Unit& unit, std::vector<MissingRows>* missin
   if (gone.empty()) return;
   slice.recall->Expect(layer, unit.kv_head, gone, unit.choice.victims);
   std::erase_if(gone, [&](const MissingPosition& row) {
-    return !slice.recall->staging().Ask(HeadIndex(layer, unit.kv_head), row.position);
+    return !slice.recall->staging().Note(HeadIndex(layer, unit.kv_head), row.position, /*wanted=*/true);
   });
   unsent.rows += static_cast<int64_t>(gone.size());
   AppendMissing(head, gone, &unsent.groups);

@@ -161,6 +161,8 @@ class BatchRecall : public StepHook {
   void SendSome(int layer);
   // An asynchronous request has ended: whether the service is asked further.
   void NoteAnswer(bool answered);
+  // Leaves of `rows` those that nobody has asked for, which from now on are asked for; false: none.
+  bool AskFor(RowStaging& staging, MissingRows& rows) const;
   // Asks for what slices_[slice] has collected, unless that can wait for more.
   void Send(int slice);
   // The rows of an answer to an asynchronous request, or what came of it.

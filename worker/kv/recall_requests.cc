@@ -116,6 +116,18 @@ void BatchRecall::SendSome(int layer) {
   for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
 }
 
+bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {
+  const int head = HeadIndex(rows.layer, rows.kv_head);
+  uint64_t noted = 0;
+  for (uint64_t left = rows.rows; left != 0; left &= left - 1) {
+    const int token = std::countr_zero(left);
+    if (staging.Ask(head, rows.block * kBlockTokens + token)) noted |= uint64_t{1} << token;
+  }
+  rows.rows = noted;
+  rows.wanted &= noted;
+  return noted != 0;
+}
+
 void BatchRecall::Send(int slice) {
   if (slices_[slice].recall == nullptr || left_alone_) return;
   RowRecall& recall = *slices_[slice].recall;
@@ -130,10 +142,12 @@ void BatchRecall::Send(int slice) {
     unsent.steps = unsent.groups.empty() ? 0 : now.steps;
     if (now.groups.empty()) return;  // what it misses is under way
   }
+  MergeMissing(now.groups);
+  std::erase_if(now.groups, [&](MissingRows& rows) { return !AskFor(recall.staging(), rows); });
+  if (now.groups.empty()) return;
   auto inflight = std::make_shared<RowRecall::Inflight>();
   inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
   inflight->groups = std::move(now.groups);
-  MergeMissing(inflight->groups);
   for (MissingRows& rows : inflight->groups) rows.slice = slice;
   cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
                  [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });

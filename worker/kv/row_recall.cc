@@ -296,9 +296,11 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
   scores.MeasureWorth(least);
   if (!WorthChoosing(scores)) return;
   FindSlots(rows, layer, kv_head, scores);
-  scores.List(kReach * least);
-  scores.Shortlist(kReach * least, slots_ + extra);
+  scores.List(Reach(least));
+  scores.Shortlist(Reach(least), slots_ + extra);
 }
+
+float RowRecall::Reach(float least) const { return begins_answer() ? 0.0f : kReach * least; }
 
 bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                             absl::Span<const float* const> queries, int32_t positions, RowScores& scores,
@@ -358,7 +360,7 @@ void RowRecall::TakeScan(IndexScan& scan, bool waits, RowScores& scores) const {
     scores.MeasureWorth(least);
     if (!WorthChoosing(scores)) return;
   }
-  scores.Shortlist(kReach * least, slots_ + extra);
+  scores.Shortlist(Reach(least), slots_ + extra);
 }
 
 void RowRecall::Follow(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,

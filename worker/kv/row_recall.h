@@ -195,6 +195,9 @@ class RowRecall {
   float Near(int layer, int kv_head) const;
   // async: what a row must weigh more than to be wanted.
   float LeastWanted(const HeadState& state, const RowScores& scores) const;
+  // async: rows that the index gives no more than this are not compared. None is left out when an answer begins: where
+  // all of a head's attention is on one row, a small error of the index leaves that row nothing.
+  float Reach(float least) const;
   // Fills state; false when nothing can be chosen.
   bool FindCandidates(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head, RowScores& scores) const;
   // Then slots.

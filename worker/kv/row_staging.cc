@@ -16,17 +16,22 @@ void RowStaging::Clear() {
   memory_.reset();
 }
 
-bool RowStaging::Ask(int head, int32_t position) {
+bool RowStaging::Note(int head, int32_t position, bool wanted) {
   std::vector<int32_t>& slot_of = heads_[head].slot_of;
   if (slot_of.size() <= static_cast<size_t>(position)) slot_of.resize(position + 1, kAbsent);
-  if (slot_of[position] != kAbsent) return false;
-  slot_of[position] = kAsked;
+  if (slot_of[position] != kAbsent) return wanted && slot_of[position] == kNoted;
+  slot_of[position] = kNoted;
+  return true;
+}
+
+bool RowStaging::Ask(int head, int32_t position) {
+  if (StateOf(head, position) != kNoted) return false;
+  heads_[head].slot_of[position] = kAsked;
   return true;
 }
 
 void RowStaging::Forget(int head, int32_t position) {
-  std::vector<int32_t>& slot_of = heads_[head].slot_of;
-  if (static_cast<size_t>(position) < slot_of.size() && slot_of[position] == kAsked) slot_of[position] = kAbsent;
+  if (StateOf(head, position) < 0 && StateOf(head, position) != kAbsent) heads_[head].slot_of[position] = kAbsent;
 }
 
 const char* RowStaging::Find(int head, int32_t position) {

@@ -28,16 +28,16 @@ class RowStaging {
   int32_t capacity() const { return capacity_; }
 
   // Calls for different heads may run at once.
-  bool Has(int head, int32_t position) const {
-    const std::vector<int32_t>& slot_of = heads_[head].slot_of;
-    return static_cast<size_t>(position) < slot_of.size() && slot_of[position] >= 0;
-  }
+  bool Has(int head, int32_t position) const { return StateOf(head, position) >= 0; }
   // Has where the row lies, if it is here, brought near.
   void Prefetch(int head, int32_t position) const {
     const std::vector<int32_t>& slot_of = heads_[head].slot_of;
     if (static_cast<size_t>(position) < slot_of.size()) __builtin_prefetch(slot_of.data() + position);
   }
-  // Notes that the row has been asked for; false when it has been, or is here. Until Put or Forget.
+  // Notes that the row is to be asked for. False when it has been or is here, or is noted and not `wanted` (a row that
+  // was noted to be fetched ahead may be wanted before it is asked for).
+  bool Note(int head, int32_t position, bool wanted);
+  // A noted row is asked for, until Put or Forget; false when it is not noted any more.
   bool Ask(int head, int32_t position);
   // It will not come.
   void Forget(int head, int32_t position);
@@ -49,16 +49,21 @@ class RowStaging {
   int64_t bytes() const;
 
  private:
-  static constexpr int32_t kAbsent = -1, kAsked = -2;
+  static constexpr int32_t kAbsent = -1, kNoted = -2, kAsked = -3;
   static constexpr int32_t kChunkRows = 16;
   struct Head {
     std::vector<uint8_t*> chunks;   // of kChunkRows slots each
     std::vector<int32_t> position;  // by slot
     std::vector<uint8_t> used;      // by slot, since the hand passed
-    std::vector<int32_t> slot_of;   // by position, up to the last one that was held; kAbsent, kAsked
+    std::vector<int32_t> slot_of;   // by position, up to the last one that was held; or one of the above
     size_t hand = 0;
   };
 
+  // Its slot, or why it has none.
+  int32_t StateOf(int head, int32_t position) const {
+    const std::vector<int32_t>& slot_of = heads_[head].slot_of;
+    return static_cast<size_t>(position) < slot_of.size() ? slot_of[position] : kAbsent;
+  }
   uint8_t* RowAt(const Head& head, int32_t slot) const {
     return head.chunks[slot / kChunkRows] + static_cast<size_t>(slot % kChunkRows) * row_bytes_;
   }

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "bench/quality/or_die.h"
 #include "tests/support/paths.h"
 
@@ -64,6 +66,19 @@ TEST(LookupTest, AsynchronousRecallBringsAtTheSecondStepWhatTheFirstOneMissed) {
   // How many come in time is the machine's; that the first step misses some and the second finds them is the measure's.
   EXPECT_LT(Metric(cell, "step1"), 40);
   EXPECT_GT(Metric(cell, "step2"), Metric(cell, "step1"));
+}
+
+// With so few slots a step misses rows that an earlier one noted to be fetched ahead, and which wait for more to come
+// together: 38 of 40, however long the steps, when those stayed behind.
+TEST(LookupTest, WhatAStepMissesIsAskedForThoughItWaitedToBeFetchedAhead) {
+  const std::vector<LookupCase> cases = ReadLookupCases(test::ReferencePath("lookup_model/cases.json"));
+  BenchEngine engine(test::ModelPath("lookup.gguf"), 2);
+  const Setting setting = OneSetting("snapkv", "async:pq16x4", IndexAt::kDevice);
+  double best = 0;
+  for (int attempt = 0; attempt < 3 && best < 40; ++attempt) {  // a machine with other work may be late
+    best = std::max(best, Metric(MeasureLookup(engine, cases[0], setting, absl::Milliseconds(20)), "step2"));
+  }
+  EXPECT_EQ(best, 40);
 }
 
 // Here the rows that stay fill their pages to the last slot: what is ready must find a place before its head attends.

@@ -273,6 +273,25 @@ TEST_F(RowRecallTest, AStepThatDoesNotWaitComparesNoRowsFarBelowWhatIsWanted) {
   }
 }
 
+// An index that errs may leave the row that a question asks for next to nothing.
+TEST_F(RowRecallTest, AsAnAnswerBeginsAsManyRowsAreComparedWhateverTheyWeigh) {
+  RecallSpec spec = Spec(RecallMode::kAsync, RecallIndex::kExact, 40);
+  spec.min_share = 0.05;
+  RowRecall recall(Layout(), kGroup, spec);
+  recall.set_slots(16);
+  const auto log = MakeLog(recall);
+  RowScores scores;
+  for (int step = 1; step <= 6; ++step) {
+    recall.BeginStep(/*prompt=*/false, /*selects=*/false);
+    recall.Score(rows_, *log, 0, 0, queries_, kTokens, /*waits=*/false, scores);
+    if (step <= 4) {
+      EXPECT_EQ(scores.shortlist.size(), 56u) << step;
+    } else {
+      EXPECT_LT(scores.shortlist.size(), 56u) << step;
+    }
+  }
+}
+
 TEST_F(RowRecallTest, AStepThatDoesNotWaitMakesNoChoiceThatCouldBringNextToNothing) {
   constexpr int kSlots = 16;
   RowRecall recall(Layout(), kGroup, Spec(RecallMode::kAsync, RecallIndex::kExact, 100));

@@ -30,17 +30,30 @@ TEST(RowStagingTest, ARowIsFoundInItsHeadOnly) {
 TEST(RowStagingTest, ARowIsAskedForOnceUntilItCameOrWillNot) {
   RowStaging staging(2, 8);
   staging.Grow(4);
+  EXPECT_FALSE(staging.Ask(0, 3)) << "nobody has noted it";
+  EXPECT_TRUE(staging.Note(0, 3, false));
+  EXPECT_FALSE(staging.Note(0, 3, false));
+  EXPECT_TRUE(staging.Note(1, 3, false)) << "another head's";
+  EXPECT_FALSE(staging.Has(0, 3));
   EXPECT_TRUE(staging.Ask(0, 3));
   EXPECT_FALSE(staging.Ask(0, 3));
-  EXPECT_TRUE(staging.Ask(1, 3)) << "another head's";
-  EXPECT_FALSE(staging.Has(0, 3));
   staging.Forget(0, 3);
-  EXPECT_TRUE(staging.Ask(0, 3));
+  EXPECT_TRUE(staging.Note(0, 3, false));
   Put(staging, 0, 3);
   EXPECT_EQ(Find(staging, 0, 3), RowOf(3));
-  EXPECT_FALSE(staging.Ask(0, 3)) << "it is here";
+  EXPECT_FALSE(staging.Note(0, 3, true)) << "it is here";
+  EXPECT_FALSE(staging.Ask(0, 3)) << "it came meanwhile";
   staging.Forget(0, 3);
   EXPECT_TRUE(staging.Has(0, 3));
+}
+
+TEST(RowStagingTest, ARowThatIsNotedMayBeWantedBeforeItIsAskedFor) {
+  RowStaging staging(1, 8);
+  EXPECT_TRUE(staging.Note(0, 5, false));
+  EXPECT_TRUE(staging.Note(0, 5, true));
+  EXPECT_TRUE(staging.Ask(0, 5)) << "once, though it was noted twice";
+  EXPECT_FALSE(staging.Ask(0, 5));
+  EXPECT_FALSE(staging.Note(0, 5, true)) << "it is under way";
 }
 
 TEST(RowStagingTest, NothingIsHeldWithoutCapacity) {
