@@ -7,7 +7,7 @@
 namespace tidepool {
 namespace {
 
-int64_t Held(const LayerBudget& budget, int tokens) {
+int Held(const LayerBudget& budget, int tokens) {
   return budget.dense ? tokens : std::min(tokens, budget.rows.total());
 }
 
@@ -20,7 +20,8 @@ RowBudget WithTotal(const CompressionSpec& spec, const LayerBudget& budget, int 
 
 }  // namespace
 
-bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, std::vector<LayerBudget>& budgets) {
+bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, absl::Span<const int> before,
+                      std::vector<LayerBudget>& budgets) {
   int64_t wanted = 0, fixed = 0;  // fixed: what nobody gives up
   const int least = std::max(1, LeastKeptRows(spec));
   for (const LayerBudget& budget : budgets) {
@@ -29,11 +30,22 @@ bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, std
   }
   if (wanted <= rows) return true;
   const int64_t left = std::max<int64_t>(0, rows - fixed), free = wanted - fixed;
-  for (LayerBudget& budget : budgets) {
-    if (budget.dense) continue;
-    const int64_t held = Held(budget, tokens), floor = std::min<int64_t>(held, least);
+  std::vector<int> totals(budgets.size(), 0);
+  int64_t spare = left;
+  for (size_t layer = 0; layer < budgets.size(); ++layer) {
+    if (budgets[layer].dense) continue;
+    const int64_t held = Held(budgets[layer], tokens), floor = std::min<int64_t>(held, least);
     const int64_t share = free > 0 ? (held - floor) * left / free : 0;
-    budget.rows = WithTotal(spec, budget, static_cast<int>(std::max<int64_t>(1, floor + share)));
+    totals[layer] = static_cast<int>(std::max<int64_t>(1, floor + share));
+    spare -= share;
+  }
+  for (size_t layer = 0; layer < budgets.size(); ++layer) {
+    if (budgets[layer].dense) continue;
+    if (spare > 0 && !before.empty() && totals[layer] < std::min(before[layer], Held(budgets[layer], tokens))) {
+      ++totals[layer];
+      --spare;
+    }
+    budgets[layer].rows = WithTotal(spec, budgets[layer], totals[layer]);
   }
   return fixed <= rows;
 }

@@ -16,7 +16,11 @@ namespace tidepool {
 // Nothing changes when the budgets add up to no more (a layer counts at most `tokens`). Else each layer that is not
 // dense gives in proportion to what it has beyond LeastKeptRows. False when that is not enough: then all of these have
 // been cut to the least.
-bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, std::vector<LayerBudget>& budgets);
+// before: what layers had, of each kv head, or none. From step to step shares move by less than a row, and rounded down
+// one by one a layer would lose a row now and have it back with the next token; so what rounding leaves of `rows` goes
+// to layers that would have fewer than before, a row each, the lower layers first.
+bool BindLayerBudgets(const CompressionSpec& spec, int tokens, int64_t rows, absl::Span<const int> before,
+                      std::vector<LayerBudget>& budgets);
 
 // Takes heavy rows from the heads that have most, the lower one of equals, until the heads of a layer have no more than
 // `average` each on average.

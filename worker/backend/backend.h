@@ -70,8 +70,9 @@ class StepHook {
   // Of a slice of one token, before it attends with a kv head: a row whose key is to be compared with the others' while
   // attention reads these. Null: none.
   struct Comparison {
-    int32_t row = -1;      // in HeadRows::order
-    int32_t nearest = -1;  // what is most like it, as Backend::MostLike has it, before AfterHead; -1: nobody has looked
+    int32_t slot = -1;
+    int32_t nearest = -1;  // slot of what is most like it, as Backend::MostLike has it, before AfterHead; -1: nobody
+                           // has looked
     float cosine = 0;
   };
   virtual Comparison* Compares(int layer, int slice, int kv_head) { return nullptr; }

@@ -250,12 +250,14 @@ void Compressor::SetBudgets(const Horizon& horizon, int32_t seen, absl::Span<con
   input.kept_rows = std::max(split.kept - horizon.growth, LeastKeptRows(spec_));
   input.layer_weights = layer_weights_;
   input.lazy_layers = lazy_layers;
+  std::vector<int> before;
+  for (const LayerBudget& budget : budgets_) before.push_back(budget.rows.total());
   budgets_ = LayerBudgets(spec_, input);
   recall_slots_ = split.recall;
   if (!horizon.binds) return;
   int64_t rows = int64_t{split.kept} * layout_.layers;
   for (const LayerBudget& budget : budgets_) rows -= budget.each_step ? std::min(horizon.growth, 1) : horizon.growth;
-  if (!BindLayerBudgets(spec_, seen, rows, budgets_)) counters_.over_budget = true;
+  if (!BindLayerBudgets(spec_, seen, rows, before, budgets_)) counters_.over_budget = true;
 }
 
 void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRing* ring, int32_t seen,

@@ -166,10 +166,9 @@ class Compressor {
   struct Found;
   // A head gives up rows by its column sums, once it has more than the budget.
   bool GivesUp(const LayerBudget& budget, const HeadRows& head) const;
-  // Those of which it gives up some.
+  // Those of which it gives up some, at least one: positions [first, end).
   struct Past {
-    int first = 0;  // in HeadRows::order
-    absl::Span<const int32_t> slots;
+    int32_t first = 0, end = 0;
   };
   static Past PastOf(const HeadRows& head, const LayerBudget& budget);
   // The few that go, and what they are most like.

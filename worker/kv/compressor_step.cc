@@ -29,7 +29,8 @@ bool Compressor::BeginStep(int32_t tokens) {
 Compressor::Past Compressor::PastOf(const HeadRows& head, const LayerBudget& budget) {
   const absl::Span<const int32_t> order = head.order();
   const int sinks = std::min(budget.rows.sinks, budget.rows.heavy);
-  return {.first = sinks, .slots = order.subspan(sinks, order.size() - budget.rows.recent - sinks)};
+  const int end = static_cast<int>(order.size()) - budget.rows.recent;
+  return {.first = head.position(order[sinks]), .end = head.position(order[end - 1]) + 1};
 }
 
 StepHook::Comparison* Compressor::Compares(const SequenceRows& rows, int layer, int kv_head) {
@@ -37,9 +38,9 @@ StepHook::Comparison* Compressor::Compares(const SequenceRows& rows, int layer, 
   const HeadRows& head = rows.head(layer, kv_head);
   if (!GivesUp(budget, head) || head.rows() != budget.rows.total() + 1) return nullptr;
   const Past past = PastOf(head, budget);
-  const LeastSum least = LeastByColumnSums(head, past.slots, spec_.group_reduce);
+  const LeastSum least = LeastByColumnSums(head, head.positions(), past.first, past.end, spec_.group_reduce);
   Guess& guess = guesses_[layer * layout_.kv_heads + kv_head];
-  guess.compared.row = past.first + least.row;
+  guess.compared.slot = least.slot;
   guess.others = least.others;
   return &guess.compared;
 }
@@ -62,23 +63,21 @@ Compressor::Found Compressor::FindLeaving(Backend& backend, const SequenceRows& 
   if (head.rows() == kept + 1) {
     const auto& [compared, others] = guesses_[layer * layout_.kv_heads + kv_head];
     // Sums only grow: what was below all others before the step still is if it is below what they were then.
-    const bool is_least =
-        compared.row >= 0 && ScoreByColumnSums(head, head.order()[compared.row], spec_.group_reduce) < others;
-    const int32_t row =
-        is_least ? compared.row : past.first + LeastByColumnSums(head, past.slots, spec_.group_reduce).row;
-    if (compared.row == row && compared.nearest >= 0) {
-      const int32_t target = head.order()[compared.nearest];
-      found.likes.push_back({.evicted = head.order()[row], .target = target, .similarity = compared.cosine});
+    const bool is_least = compared.slot >= 0 && ScoreByColumnSums(head, compared.slot, spec_.group_reduce) < others;
+    const int32_t slot = is_least
+                             ? compared.slot
+                             : LeastByColumnSums(head, head.positions(), past.first, past.end, spec_.group_reduce).slot;
+    if (compared.slot == slot && compared.nearest >= 0) {
+      found.likes.push_back({.evicted = slot, .target = compared.nearest, .similarity = compared.cosine});
       found.what = Found::kRows;
       return found;
     }
-    going.push_back(head.order()[row]);
+    going.push_back(slot);
   } else {
-    std::vector<int32_t> left(past.slots.begin(), past.slots.end());
+    std::vector<int32_t> left(head.positions().begin(), head.positions().end());
     for (int32_t rows_left = head.rows(); rows_left > kept; --rows_left) {
-      const auto least = left.begin() + LeastByColumnSums(head, left, spec_.group_reduce).row;
-      going.push_back(*least);
-      left.erase(least);
+      going.push_back(LeastByColumnSums(head, left, past.first, past.end, spec_.group_reduce).slot);
+      left[going.back()] = -1;
     }
     std::sort(going.begin(), going.end(), [&](int32_t a, int32_t b) { return head.position(a) < head.position(b); });
   }

@@ -15,12 +15,14 @@ namespace {
 struct ColumnSums {
   ColumnSums(const HeadRows& head, GroupReduce reduce) {
     TIDEPOOL_CHECK(head.keeps_column_sums());
-    for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
-    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(arrays.size()) : 1.0f;
+    const size_t query_heads = head.column_sums().size();
+    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(query_heads) : 1.0f;
     task.largest = reduce == GroupReduce::kMax;
     if (head.keeps_step_sums()) {
       TIDEPOOL_CHECK(!task.largest);
-      arrays.push_back(head.step_sums().data());
+      arrays = {head.all_column_sums().data(), head.step_sums().data()};  // steps add to the latter alone
+    } else {
+      for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
     }
     task.sums = arrays.data();
     task.arrays = static_cast<int32_t>(arrays.size());
@@ -59,11 +61,13 @@ std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> 
   return result;
 }
 
-LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce) {
-  TIDEPOOL_CHECK(!slots.empty());
+LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> positions, int32_t first, int32_t end,
+                           GroupReduce reduce) {
   ColumnSums sums(head, reduce);
-  sums.task.order = slots.data();
-  sums.task.rows = static_cast<int32_t>(slots.size());
+  sums.task.positions = positions.data();
+  sums.task.slots = static_cast<int32_t>(positions.size());
+  sums.task.first = first;
+  sums.task.end = end;
   return LeastSumRow(sums.task);
 }
 

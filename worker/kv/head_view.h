@@ -19,8 +19,10 @@ namespace tidepool {
 std::vector<int32_t> KeptSlots(const HeadRows& head);
 // Column sums of some of its slots, reduced over the group, those of decoding steps included.
 std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
-// Of such slots, at least one, which has the lowest score; of equal ones the last.
-LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
+// Of the rows at positions [first, end), which has the lowest score. positions: those of the head by slot, or some of
+// them, -1 in place of the others.
+LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> positions, int32_t first, int32_t end,
+                           GroupReduce reduce);
 // The score of one.
 float ScoreByColumnSums(const HeadRows& head, int32_t slot, GroupReduce reduce);
 

@@ -103,14 +103,22 @@ class HeadRows {
   void set_kind(int32_t slot, RowKind kind);
   // Slot of `position`, or -1.
   int32_t Find(int32_t position) const;
+  // How many rows lie before `position`: a row's index in order().
+  int32_t RowAt(int32_t position) const { return static_cast<int32_t>(PlaceOf(position)); }
 
   // Attention received by each slot's row, one array per query head of the group; empty unless KeepColumnSums. What the
   // queries of decoding steps give is added only with `steps`.
   void KeepColumnSums(int query_heads, bool steps);
   bool keeps_column_sums() const { return query_heads_ > 0; }
   bool adds_steps_to_column_sums() const { return keeps_column_sums() && steps_in_columns_; }
-  absl::Span<std::vector<float>> column_sums() { return absl::MakeSpan(sums_).first(query_heads_); }
+  // To be changed before anything else is asked of this head.
+  absl::Span<std::vector<float>> column_sums() {
+    all_columns_.clear();
+    return absl::MakeSpan(sums_).first(query_heads_);
+  }
   absl::Span<const std::vector<float>> column_sums() const { return absl::MakeConstSpan(sums_).first(query_heads_); }
+  // Those of all query heads together, added up in their order. Not while another thread uses this head.
+  const std::vector<float>& all_column_sums() const;
   // Attention that each slot's row receives from the queries of decoding steps from now on, of all query heads of the
   // group together.
   void KeepStepSums();
@@ -151,8 +159,9 @@ class HeadRows {
   std::vector<uint8_t> merged_;    // by slot
   std::vector<int32_t> free_;      // free plain slots, the lowest at the back
   std::vector<int32_t> order_;
-  std::vector<std::vector<float>> sums_;  // by slot: column sums, then step sums
-  size_t query_heads_ = 0;                // that have column sums
+  std::vector<std::vector<float>> sums_;    // by slot: column sums, then step sums
+  mutable std::vector<float> all_columns_;  // all_column_sums; empty: not known
+  size_t query_heads_ = 0;                  // that have column sums
   bool steps_in_columns_ = true;
   int32_t summed_steps_ = 0;
   int32_t recalled_ = 0;

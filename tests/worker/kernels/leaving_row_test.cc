@@ -40,41 +40,51 @@ TEST(LeavingRowTest, TheLeastSumIsWhatThePolicyLeavesOut) {
   std::mt19937 random(3);
   for (const int rows : {1, 7, 16, 17, 64, 131}) {
     for (int turn = 0; turn < 24; ++turn) {
-      const int arrays = 1 + turn % 3;
-      std::vector<std::vector<float>> sums(arrays, std::vector<float>(rows + 32));
+      const int arrays = 1 + turn % 3, slots = (rows + 24) / kSlots * kSlots;
+      std::vector<std::vector<float>> sums(arrays, std::vector<float>(slots));
       for (std::vector<float>& of_head : sums) {
         for (float& sum : of_head) sum = static_cast<float>(random() % 5) + 0.1f;
-        if (turn % 4 == 3) of_head[random() % rows] = kNan;
+        if (turn % 4 == 3) of_head[random() % rows] = turn % 8 == 3 ? kNan : kInfinity;
       }
-      std::vector<int32_t> order(rows);
-      std::iota(order.begin(), order.end(), turn % 2 == 0 ? 0 : 9);  // in order, or from an odd slot on
-      for (int swap = 0; swap < turn / 6; ++swap) std::swap(order[random() % rows], order[random() % rows]);
+      // Rows lie anywhere, beside slots without one, and some of them are not asked about.
+      std::vector<int32_t> places(slots), positions(slots, -1);
+      std::iota(places.begin(), places.end(), 0);
+      if (turn % 2 == 1) std::shuffle(places.begin(), places.end(), random);
+      const int before = turn % 6, after = turn % 5;
+      for (int row = 0; row < std::min(slots, before + rows + after); ++row) positions[places[row]] = 3 * row;
+      const int asked = std::min(rows, slots - before);
       const bool largest = turn % 3 == 1;
       const auto divisor = static_cast<float>(turn % 3 == 2 ? arrays : 1);
       std::vector<float> scores;
       std::vector<const float*> arrays_of_task;
       for (const std::vector<float>& of_head : sums) arrays_of_task.push_back(of_head.data());
-      for (const int32_t slot : order) {
+      for (int i = 0; i < asked; ++i) {
         float score = 0;
         for (const float* of_head : arrays_of_task) {
-          score = largest ? std::max(score, of_head[slot]) : score + of_head[slot];
+          const float sum = of_head[places[before + i]];
+          score = largest ? std::max(score, sum) : score + sum;
         }
         scores.push_back(score / divisor);
       }
-      const LeastSumTask task = {.sums = arrays_of_task.data(),
-                                 .arrays = arrays,
-                                 .largest = largest,
-                                 .divisor = divisor,
-                                 .order = order.data(),
-                                 .rows = rows};
+      LeastSumTask task = {.sums = arrays_of_task.data(),
+                           .arrays = arrays,
+                           .largest = largest,
+                           .divisor = divisor,
+                           .positions = positions.data(),
+                           .slots = slots,
+                           .first = 3 * before,
+                           .end = 3 * (before + asked - 1) + 1};
       for (const LeavingRowKernels* kernels : AllKernels()) {
         const LeastSum least = kernels->least_sum(task);
-        ASSERT_EQ(least.row, WorstIndex(scores)) << rows << " rows, turn " << turn;
-        ASSERT_EQ(least.others, LowestBut(scores, least.row));
-        for (int i = 0; i < rows; ++i) {
-          ASSERT_TRUE(std::isnan(scores[i]) || SumScore(task, order[i]) == scores[i]);
+        const int worst = WorstIndex(scores);
+        ASSERT_EQ(least.slot, places[before + worst]) << rows << " rows, turn " << turn;
+        ASSERT_EQ(least.others, LowestBut(scores, worst));
+        for (int i = 0; i < asked; ++i) {
+          ASSERT_TRUE(std::isnan(scores[i]) || SumScore(task, places[before + i]) == scores[i]);
         }
       }
+      task.end = task.first;
+      for (const LeavingRowKernels* kernels : AllKernels()) ASSERT_EQ(kernels->least_sum(task).slot, -1);
     }
   }
 }

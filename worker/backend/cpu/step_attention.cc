@@ -124,9 +124,12 @@ void StepAttention::PrepareComparison(Head& head, int layer) {
   if (hook_ == nullptr || head.slice->tokens.size() != 1 || head.by_slot || !head.rows->groups().empty()) return;
   head.compared = hook_->Compares(layer, head.slice_index, head.kv_head);
   if (head.compared == nullptr) return;
-  const int32_t slot = head.rows->order()[head.compared->row];
+  const int32_t slot = head.compared->slot;
   memory_.ReadFloats(head.rows->pages()[slot / kPageSlots].page, slot % kPageSlots, head.row);
-  head.comparison = {.key = head.row, .length = LengthOf(head.row, layout_.head_dim), .row = head.compared->row};
+  head.comparison = {.key = head.row,
+                     .length = LengthOf(head.row, layout_.head_dim),
+                     .row = head.rows->RowAt(head.rows->position(slot)),
+                     .positions = head.rows->positions().data()};
   head.task.comparison = &head.comparison;
 }
 
@@ -141,6 +144,7 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
   AttentionTask& task = head.task;
   task = AttentionTask();
   head.pages.SetIn(*head.rows, task);
+  PrepareComparison(head, layer);  // before column sums are given to be added to: it reads them
   task.head_dim = layout_.head_dim;
   task.scale = scale_;
   task.queries = 0;
@@ -161,7 +165,6 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
     task.sums = head.rows->step_sums().data();
     head.rows->CountSummedStep();
   }
-  PrepareComparison(head, layer);
   head.units = PartsOf(task.rows);
   head.local = task.order != nullptr;
   for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
@@ -211,7 +214,7 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   AttendPart(layout_.type, task, unit, next, scores, weights, partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;
-  MergeParts(head.task, partials, weights, sums);
+  MergeParts(head.task, partials, weights, scores, sums);
   return true;
 }
 

@@ -326,11 +326,12 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, float* sums) {
+void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, const float* scores,
+                    float* sums) {
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
   for (int32_t part = 0; part < PartsOf(task.rows); ++part) MergePart(task, part == 0, partials + part * floats, sums);
   if (weights != nullptr) GiveProbabilities(task, weights, partials, sums);
-  if (task.comparison != nullptr) TellNearest(task, sums);
+  if (task.comparison != nullptr) TellNearest(task, scores, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
@@ -419,8 +420,7 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
   } else {
     const int64_t slots = SlotFloats(task.slots);
     GatherScores(task.queries, task.order + first, end - first, scores, slots, weights, stride);
-    if (cosines != nullptr)
-      GatherScores(1, task.order + first, end - first, scores + task.queries * slots, 0, cosines, 0);
+    cosines = nullptr;  // the nearest of all rows is found at once, where they need not be gathered
   }
   if (cosines != nullptr) FindNearest(task, part, end - first, cosines, partial);
   FoldPart<T, kBits>(task, part, next, weights, stride, rows, partial);
@@ -463,7 +463,7 @@ void AttendAll(const AttentionTask& task, float* scratch) {
     MergePart(task, part == 0, partial, sums);
   }
   if (keep) GiveProbabilities(task, weights, partials, sums);
-  if (task.comparison != nullptr) TellNearest(task, sums);
+  if (task.comparison != nullptr) TellNearest(task, task.order != nullptr ? scratch + at.scores : nullptr, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 

@@ -40,7 +40,7 @@ void AddToColumns(const float* weights, int64_t stride, const float* factors, co
   }
 }
 
-// The same into one array: sums[slot of row k] += weights[j * stride + k - first] * factors[j], query after query.
+// The same into one array, to which what all queries give a row is added at once.
 template <int kQueries>
 void AddToSums(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
                int32_t end, float* sums) {
@@ -48,20 +48,20 @@ void AddToSums(const float* weights, int64_t stride, const float* factors, const
   for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
     const int32_t count = end - k < kSlots ? end - k : kSlots;
     const int32_t slot = order != nullptr ? order[k] : k;
-    if (count == kSlots && (order == nullptr || Beside(order + k))) {
-      for (int part = 0; part < kSlots; part += kLanes) {
-        V sum = hn::LoadU(d, sums + slot + part);
-        for (int j = 0; j < kQueries; ++j) {
-          sum = hn::Add(sum, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
-        }
-        hn::StoreU(sum, d, sums + slot + part);
+    const bool beside = count == kSlots && (order == nullptr || Beside(order + k));
+    HWY_ALIGN float shares[kSlots];
+    for (int part = 0; part < kSlots; part += kLanes) {
+      V share = hn::Mul(hn::LoadU(d, weights + part), hn::Set(d, factors[0]));
+      for (int j = 1; j < kQueries; ++j) {
+        share = hn::Add(share, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
       }
-      continue;
+      if (beside) {
+        hn::StoreU(hn::Add(hn::LoadU(d, sums + slot + part), share), d, sums + slot + part);
+      } else {
+        hn::Store(share, d, shares + part);
+      }
     }
-    for (int32_t i = 0; i < count; ++i) {
-      float& sum = sums[order != nullptr ? order[k + i] : k + i];
-      for (int j = 0; j < kQueries; ++j) sum += weights[j * stride + i] * factors[j];
-    }
+    for (int32_t i = 0; i < count && !beside; ++i) sums[order != nullptr ? order[k + i] : k + i] += shares[i];
   }
 }
 
@@ -129,12 +129,53 @@ void FindNearest(const AttentionTask& task, int32_t part, int32_t rows, float* c
   partial[task.head_dim + 3] = static_cast<float>(first + nearest);  // numbers of rows are exact
 }
 
-// Of all parts.
-void TellNearest(const AttentionTask& task, const float* sums) {
-  const float cosine = sums[task.head_dim + 2];
-  const bool found = cosine > -std::numeric_limits<float>::infinity();
-  task.comparison->nearest = found ? static_cast<int32_t>(sums[task.head_dim + 3]) : -1;
-  task.comparison->cosine = cosine;
+// Of the cosines of all slots, that of `own` left out.
+void FindNearestSlot(const AttentionTask& task, const float* cosines, int32_t own) {
+  const D d;
+  const hn::RebindToSigned<D> di;
+  KeyComparison& comparison = *task.comparison;
+  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto none = hn::Set(di, -1), left_out = hn::Set(di, own);
+  const auto slots = static_cast<int32_t>(SlotFloats(task.slots));
+  V most = lowest;
+  auto position = none, slot = none;  // of the largest
+  for (int32_t i = 0; i < slots; i += kLanes) {
+    const V cosine = hn::LoadU(d, cosines + i);
+    const auto at = hn::LoadU(di, comparison.positions + i), index = hn::Iota(di, i);
+    const auto asked = hn::RebindMask(d, hn::And(hn::Gt(at, none), hn::Ne(index, left_out)));
+    const auto sooner = hn::RebindMask(d, hn::Lt(at, position));
+    // Comparisons with what is not a number are false.
+    const auto higher = hn::And(asked, hn::Or(hn::Gt(cosine, most), hn::And(hn::Eq(cosine, most), sooner)));
+    most = hn::IfThenElse(higher, cosine, most);
+    position = hn::IfThenElse(hn::RebindMask(di, higher), at, position);
+    slot = hn::IfThenElse(hn::RebindMask(di, higher), index, slot);
+  }
+  HWY_ALIGN float largest[kLanes];
+  HWY_ALIGN int32_t positions[kLanes], of_lanes[kLanes];
+  hn::Store(most, d, largest);
+  hn::Store(position, di, positions);
+  hn::Store(slot, di, of_lanes);
+  int best = 0;
+  for (int lane = 1; lane < kLanes; ++lane) {
+    if (of_lanes[lane] < 0) continue;
+    const bool equal = largest[lane] == largest[best] && positions[lane] < positions[best];
+    if (of_lanes[best] < 0 || largest[lane] > largest[best] || equal) best = lane;
+  }
+  comparison.nearest = of_lanes[best];
+  comparison.cosine = largest[best];
+}
+
+// Of all parts. scores: by slot, where the parts did not look for it.
+void TellNearest(const AttentionTask& task, const float* scores, const float* sums) {
+  KeyComparison& comparison = *task.comparison;
+  if (scores != nullptr) {
+    return FindNearestSlot(task, scores + task.queries * SlotFloats(task.slots), task.order[comparison.row]);
+  }
+  comparison.cosine = sums[task.head_dim + 2];
+  comparison.nearest = -1;
+  if (comparison.cosine == -std::numeric_limits<float>::infinity()) return;
+  const auto row = static_cast<int32_t>(sums[task.head_dim + 3]);
+  comparison.nearest = task.order != nullptr ? task.order[row] : row;
 }
 
 }  // namespace

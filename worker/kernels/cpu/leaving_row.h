@@ -15,14 +15,15 @@ struct LeastSumTask {
   // A row's score: the largest of its sums, at least 0, or all of them together; divided by `divisor`.
   bool largest = false;
   float divisor = 1;
-  const int32_t* order = nullptr;  // [rows] slots
-  int32_t rows = 0;                // >= 1
+  const int32_t* positions = nullptr;  // [slots] of their rows; negative: none
+  int32_t slots = 0;                   // a multiple of kPageSlots
+  int32_t first = 0, end = 0;          // positions [first, end) are asked about
 };
-// The row with the lowest score, of equal ones the last; not-a-number is lowest. As WorstIndex of
-// policies/retain/token_scores.h has it.
+// The slot whose row has the lowest score, of equal ones that with the highest position; not-a-number is lowest. As
+// WorstIndex of policies/retain/token_scores.h has it.
 struct LeastSum {
-  int32_t row = 0;   // its index in `order`
-  float others = 0;  // the lowest score of all others; infinity: there are none
+  int32_t slot = -1;  // -1: there is none
+  float others = 0;   // the lowest score of all others; infinity: there are none
 };
 LeastSum LeastSumRow(const LeastSumTask& task);
 // Of one slot, the same bits.

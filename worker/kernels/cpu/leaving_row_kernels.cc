@@ -10,59 +10,45 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// A score as it is compared.
-HWY_INLINE float Rank(float score) { return score != score ? -kInfinity : score; }
-
-HWY_INLINE float Lower(float a, float b) { return a < b ? a : b; }
-
+// By slot, not by row: sums that lie side by side need not be gathered.
 LeastSum FindLeastSum(const LeastSumTask& task) {
   const D d;
   const hn::RebindToSigned<D> di;
   const V divisor = hn::Set(d, task.divisor), lowest = hn::Set(d, -kInfinity);
+  const auto before = hn::Set(di, task.first - 1), end = hn::Set(di, task.end);
   V least = hn::Set(d, kInfinity), others = least;
-  auto of_least = hn::Zero(di);
-  int32_t i = 0;
-  for (; i + kLanes <= task.rows; i += kLanes) {
-    const int32_t first = task.order[i];
-    const auto slots = hn::LoadU(di, task.order + i);
-    const bool beside = hn::AllTrue(di, hn::Eq(slots, hn::Iota(di, first)));  // as most rows lie
+  auto position = hn::Set(di, -1), slot = position;  // of the least
+  for (int32_t i = 0; i < task.slots; i += kLanes) {
     V score = hn::Zero(d);
     for (int32_t a = 0; a < task.arrays; ++a) {
-      const V sum = beside ? hn::LoadU(d, task.sums[a] + first) : hn::GatherIndex(d, task.sums[a], slots);
+      const V sum = hn::LoadU(d, task.sums[a] + i);
       score = task.largest ? hn::IfThenElse(hn::Lt(score, sum), sum, score) : hn::Add(score, sum);
     }
     score = hn::Div(score, divisor);
     score = hn::IfThenElse(hn::IsNaN(score), lowest, score);
-    const auto lower = hn::Le(score, least);
-    others = hn::IfThenElse(lower, least, hn::Min(others, score));
+    const auto at = hn::LoadU(di, task.positions + i);
+    const auto asked = hn::RebindMask(d, hn::And(hn::Gt(at, before), hn::Lt(at, end)));
+    const auto later = hn::RebindMask(d, hn::Gt(at, position));
+    const auto lower = hn::And(asked, hn::Or(hn::Lt(score, least), hn::And(hn::Eq(score, least), later)));
+    others = hn::IfThenElse(lower, least, hn::IfThenElse(asked, hn::Min(others, score), others));
     least = hn::IfThenElse(lower, score, least);
-    of_least = hn::IfThenElse(hn::RebindMask(di, lower), hn::Iota(di, i), of_least);
+    position = hn::IfThenElse(hn::RebindMask(di, lower), at, position);
+    slot = hn::IfThenElse(hn::RebindMask(di, lower), hn::Iota(di, i), slot);
   }
-  float rank = kInfinity, of_others = kInfinity;
-  int32_t row = 0;
-  if (i > 0) {
-    of_others = hn::GetLane(hn::MinOfLanes(d, others));
-    HWY_ALIGN float ranks[kLanes];
-    HWY_ALIGN int32_t rows[kLanes];
-    hn::Store(least, d, ranks);
-    hn::Store(of_least, di, rows);
-    rank = ranks[0];
-    row = rows[0];
-    for (int lane = 1; lane < kLanes; ++lane) {
-      of_others = Lower(of_others, ranks[lane] > rank ? ranks[lane] : rank);
-      if (ranks[lane] > rank || (ranks[lane] == rank && rows[lane] < row)) continue;
-      rank = ranks[lane];
-      row = rows[lane];
-    }
+  HWY_ALIGN float scores[kLanes];
+  HWY_ALIGN int32_t positions[kLanes], slots[kLanes];
+  hn::Store(least, d, scores);
+  hn::Store(position, di, positions);
+  hn::Store(slot, di, slots);
+  int best = 0;
+  for (int lane = 1; lane < kLanes; ++lane) {
+    if (scores[lane] < scores[best] || (scores[lane] == scores[best] && positions[lane] > positions[best])) best = lane;
   }
-  for (; i < task.rows; ++i) {
-    const float other = Rank(SumScore(task, task.order[i]));
-    of_others = Lower(of_others, other > rank ? other : rank);
-    if (other > rank) continue;
-    rank = other;
-    row = i;
+  LeastSum found = {.slot = slots[best], .others = hn::GetLane(hn::MinOfLanes(d, others))};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (lane != best && scores[lane] < found.others) found.others = scores[lane];
   }
-  return {.row = row, .others = of_others};
+  return found;
 }
 
 // Of kVectors vectors of slots, keys[v] + c * kSlots has channel c of the v-th.
