@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "policies/tier/rendezvous.h"
 #include "tests/cacheservice/shards/pods.h"
+#include "tests/support/eventually.h"
 
 namespace tidepool {
 namespace {
@@ -292,7 +293,10 @@ TEST(ShardedCacheTest, WithoutAnyPodCallsFailAndWorkAgainWhenOneIsThere) {
   WaitForState(*cache, 0, State::kDown);
   WaitForState(*cache, 1, State::kDown);
   EXPECT_TRUE(absl::IsUnavailable(cache->LookupPrefix(Chain(1), Soon()).status()));
-  EXPECT_TRUE(absl::IsUnavailable(cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(0), 0}}, Soon()).status()));
+  // A pod is known to be down a moment before nobody is sent there; blocks are missing then.
+  EXPECT_TRUE(test::Eventually([&] {
+    return absl::IsUnavailable(cache->FetchBlocks(std::vector<BlockId>{{NumberedKey(0), 0}}, Soon()).status());
+  }));
   EXPECT_TRUE(absl::IsUnavailable(Recall(*cache, RowsOf(0, 1)).status()));
   EXPECT_TRUE(absl::IsUnavailable(Offload(*cache, 0, 0).get()));
   EXPECT_EQ(cache->Stats().offload_failures, 1);
