@@ -111,11 +111,9 @@ class HeadRows {
   void KeepColumnSums(int query_heads, bool steps);
   bool keeps_column_sums() const { return query_heads_ > 0; }
   bool adds_steps_to_column_sums() const { return keeps_column_sums() && steps_in_columns_; }
-  // To be changed before anything else is asked of this head.
-  absl::Span<std::vector<float>> column_sums() {
-    all_columns_.clear();
-    return absl::MakeSpan(sums_).first(query_heads_);
-  }
+  // Whoever adds to them says so afterwards.
+  absl::Span<std::vector<float>> column_sums() { return absl::MakeSpan(sums_).first(query_heads_); }
+  void ColumnSumsChanged() { all_columns_.clear(); }
   absl::Span<const std::vector<float>> column_sums() const { return absl::MakeConstSpan(sums_).first(query_heads_); }
   // Those of all query heads together, added up in their order. Not while another thread uses this head.
   const std::vector<float>& all_column_sums() const;

@@ -142,6 +142,7 @@ TEST(HeadRowsTest, ColumnSumsOfAllQueryHeadsFollowEachOfThem) {
   for (int32_t position = 41; position < 60; ++position) head.Add(pool, position, RowKind::kKept);
   expect_sums();
   head.column_sums()[1][head.Find(50)] = 3;
+  head.ColumnSumsChanged();
   expect_sums();
   EXPECT_EQ(head.all_column_sums()[head.Find(50)], 3);
   head.RemoveAll({0, 3, 4, 10, 20, 39});

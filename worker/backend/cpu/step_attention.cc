@@ -77,6 +77,7 @@ void StepAttention::FindHeads(int layer) {
       head.first_row = first_row;
       const bool decodes = slices_[i].decodes;
       head.sums_columns = decodes ? head.rows->adds_steps_to_column_sums() : head.rows->keeps_column_sums();
+      if (head.sums_columns) head.rows->ColumnSumsChanged();  // tiles of a prompt will add to them
       head.sums_steps = decodes && head.rows->keeps_step_sums();
       head.busy = hook_ != nullptr && hook_->Busy(head.slice_index, kv_head);
       head.by_slot = hook_ != nullptr && count == 1 && hook_->MayAttendBySlot(head.slice_index);
@@ -144,7 +145,6 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
   AttentionTask& task = head.task;
   task = AttentionTask();
   head.pages.SetIn(*head.rows, task);
-  PrepareComparison(head, layer);  // before column sums are given to be added to: it reads them
   task.head_dim = layout_.head_dim;
   task.scale = scale_;
   task.queries = 0;
@@ -165,6 +165,7 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
     task.sums = head.rows->step_sums().data();
     head.rows->CountSummedStep();
   }
+  PrepareComparison(head, layer);
   head.units = PartsOf(task.rows);
   head.local = task.order != nullptr;
   for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
@@ -219,6 +220,7 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
 }
 
 void StepAttention::Attended(const Head& head, int layer) {
+  if (head.sums_columns) head.rows->ColumnSumsChanged();
   if (hook_ == nullptr || head.slice->tokens.size() != 1) return;
   if (head.compared != nullptr) {
     head.compared->nearest = head.comparison.nearest;

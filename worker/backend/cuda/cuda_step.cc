@@ -476,6 +476,7 @@ void CudaBackend::AddColumnSums(const Plan& plan) {
         for (int32_t slot = 0; slot < of.slots; ++slot) sums[slot] += from[slot];
         from += of.slots;
       }
+      if (!together) head.ColumnSumsChanged();
     }
   });
 }
