@@ -31,7 +31,8 @@ bool RowStaging::Ask(int head, int32_t position) {
 }
 
 void RowStaging::Forget(int head, int32_t position) {
-  if (StateOf(head, position) < 0 && StateOf(head, position) != kAbsent) heads_[head].slot_of[position] = kAbsent;
+  const int32_t state = StateOf(head, position);
+  if (state == kNoted || state == kAsked) heads_[head].slot_of[position] = kAbsent;
 }
 
 const char* RowStaging::Find(int head, int32_t position) {

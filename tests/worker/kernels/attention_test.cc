@@ -283,9 +283,18 @@ TEST_P(AttentionTest, ComparesAKeyOnTheWay) {
             positions[order[i]] = i;
             if (i != row) of_rows[order[i]] = cosines[order[i]];
           }
+          std::vector<int32_t> free;
+          for (int32_t i = 0; i < task.slots; ++i) {
+            if (positions[i] < 0) free.push_back(i);
+          }
           const int32_t slot = by_itself.largest(of_rows.data(), task.slots, positions.data());
           for (const bool in_parts : {false, true}) {
-            KeyComparison comparison = {.key = key, .length = task.length, .row = row, .positions = positions.data()};
+            KeyComparison comparison = {.key = key,
+                                        .length = task.length,
+                                        .row = row,
+                                        .positions = positions.data(),
+                                        .free = free.data(),
+                                        .free_slots = static_cast<int32_t>(free.size())};
             const Result with = RunKernel(kernels, head, q, visible, identity, in_parts, &comparison);
             ASSERT_EQ(comparison.nearest, slot) << rows << " rows, " << queries << " queries";
             ASSERT_EQ(comparison.cosine, slot < 0 ? -std::numeric_limits<float>::infinity() : cosines[slot]);

@@ -130,7 +130,9 @@ void StepAttention::PrepareComparison(Head& head, int layer) {
   head.comparison = {.key = head.row,
                      .length = LengthOf(head.row, layout_.head_dim),
                      .row = head.rows->RowAt(head.rows->position(slot)),
-                     .positions = head.rows->positions().data()};
+                     .positions = head.rows->positions().data(),
+                     .free = head.rows->free_slots().data(),
+                     .free_slots = static_cast<int32_t>(head.rows->free_slots().size())};
   head.task.comparison = &head.comparison;
 }
 
@@ -211,7 +213,7 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   int32_t next = later / kPageSlots;
   if (head.local) next = later < task.rows ? task.order[later] / kPageSlots : task.slots / kPageSlots;
   if (head.score_units > 0) next = head.next_score.load(std::memory_order_relaxed) * kScorePages;
-  const float* scores = head.score_units > 0 ? scratch_.Floats(0) + head.scratch : nullptr;
+  float* scores = head.score_units > 0 ? scratch_.Floats(0) + head.scratch : nullptr;
   AttendPart(layout_.type, task, unit, next, scores, weights, partials + unit * part_floats,
              thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;

@@ -32,8 +32,7 @@ void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t ne
                 float* partial, float* scratch) {
   Kernels(type).attend_part(task, part, next, scores, weights, partial, scratch);
 }
-void MergeParts(const AttentionTask& task, const float* partials, const float* weights, const float* scores,
-                float* sums) {
+void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* scores, float* sums) {
   Kernels().merge_parts(task, partials, weights, scores, sums);
 }
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }

@@ -27,10 +27,13 @@ enum class KvType : uint8_t;  // policies/kv/kv_layout.h, which is no light head
 
 // A row whose key is compared with those of all others while attention has them at hand, and what is found.
 struct KeyComparison {
-  const float* key = nullptr;          // [head_dim]
-  float length = 0;                    // the key's
-  int32_t row = 0;                     // by ascending position
-  const int32_t* positions = nullptr;  // [slots] of the rows there, negative: none; where the task has an order
+  const float* key = nullptr;  // [head_dim]
+  float length = 0;            // the key's
+  int32_t row = 0;             // by ascending position
+  // Where the task has an order: [slots] positions of the rows there, [free_slots] slots without one.
+  const int32_t* positions = nullptr;
+  const int32_t* free = nullptr;
+  int32_t free_slots = 0;
   // The slot with the largest cosine key . other / (length * |other|), of equal ones that with the lowest position; -1:
   // none is a number above -infinity. The same bits as by CosinesWithKeys (leaving_row.h).
   int32_t nearest = -1;
@@ -137,10 +140,9 @@ void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t e
 // page whose keys this thread will probably read then, and those behind it; they are asked for meanwhile.
 void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
-// Of all parts [parts][queries][PartialFloats] the task's results. scores: as the parts had them. sums:
-// [queries][PartialFloats] to work in.
-void MergeParts(const AttentionTask& task, const float* partials, const float* weights, const float* scores,
-                float* sums);
+// Of all parts [parts][queries][PartialFloats] the task's results. scores: as the parts had them, no longer needed.
+// sums: [queries][PartialFloats] to work in.
+void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* scores, float* sums);
 
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
@@ -156,7 +158,7 @@ struct AttentionKernels {
     void (*attend_part)(const AttentionTask&, int32_t, int32_t, const float*, float*, float*, float*);
   };
   OfType f16, f32;
-  void (*merge_parts)(const AttentionTask&, const float*, const float*, const float*, float*);
+  void (*merge_parts)(const AttentionTask&, const float*, const float*, float*, float*);
   float (*exp_and_sum)(float*, int32_t);
   void (*float_to_half)(const float*, int64_t, uint16_t*);
   void (*half_to_float)(const uint16_t*, int64_t, float*);

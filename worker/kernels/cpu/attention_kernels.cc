@@ -326,7 +326,7 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, const float* scores,
+void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, float* scores,
                     float* sums) {
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
   for (int32_t part = 0; part < PartsOf(task.rows); ++part) MergePart(task, part == 0, partials + part * floats, sums);

@@ -11,6 +11,7 @@
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
 #include "worker/kernels/cpu/attention_scores.h"
+#include "worker/kernels/cpu/largest_cosine.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -129,51 +130,22 @@ void FindNearest(const AttentionTask& task, int32_t part, int32_t rows, float* c
   partial[task.head_dim + 3] = static_cast<float>(first + nearest);  // numbers of rows are exact
 }
 
-// Of the cosines of all slots, that of `own` left out.
-void FindNearestSlot(const AttentionTask& task, const float* cosines, int32_t own) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  KeyComparison& comparison = *task.comparison;
-  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const auto none = hn::Set(di, -1), left_out = hn::Set(di, own);
-  const auto slots = static_cast<int32_t>(SlotFloats(task.slots));
-  V most = lowest;
-  auto position = none, slot = none;  // of the largest
-  for (int32_t i = 0; i < slots; i += kLanes) {
-    const V cosine = hn::LoadU(d, cosines + i);
-    const auto at = hn::LoadU(di, comparison.positions + i), index = hn::Iota(di, i);
-    const auto asked = hn::RebindMask(d, hn::And(hn::Gt(at, none), hn::Ne(index, left_out)));
-    const auto sooner = hn::RebindMask(d, hn::Lt(at, position));
-    // Comparisons with what is not a number are false.
-    const auto higher = hn::And(asked, hn::Or(hn::Gt(cosine, most), hn::And(hn::Eq(cosine, most), sooner)));
-    most = hn::IfThenElse(higher, cosine, most);
-    position = hn::IfThenElse(hn::RebindMask(di, higher), at, position);
-    slot = hn::IfThenElse(hn::RebindMask(di, higher), index, slot);
-  }
-  HWY_ALIGN float largest[kLanes];
-  HWY_ALIGN int32_t positions[kLanes], of_lanes[kLanes];
-  hn::Store(most, d, largest);
-  hn::Store(position, di, positions);
-  hn::Store(slot, di, of_lanes);
-  int best = 0;
-  for (int lane = 1; lane < kLanes; ++lane) {
-    if (of_lanes[lane] < 0) continue;
-    const bool equal = largest[lane] == largest[best] && positions[lane] < positions[best];
-    if (of_lanes[best] < 0 || largest[lane] > largest[best] || equal) best = lane;
-  }
-  comparison.nearest = of_lanes[best];
-  comparison.cosine = largest[best];
-}
-
 // Of all parts. scores: by slot, where the parts did not look for it.
-void TellNearest(const AttentionTask& task, const float* scores, const float* sums) {
+void TellNearest(const AttentionTask& task, float* scores, const float* sums) {
   KeyComparison& comparison = *task.comparison;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
   if (scores != nullptr) {
-    return FindNearestSlot(task, scores + task.queries * SlotFloats(task.slots), task.order[comparison.row]);
+    const auto slots = static_cast<int32_t>(SlotFloats(task.slots));
+    float* cosines = scores + int64_t{task.queries} * slots;
+    cosines[task.order[comparison.row]] = kNone;
+    for (int32_t i = 0; i < comparison.free_slots; ++i) cosines[comparison.free[i]] = kNone;
+    comparison.nearest = LargestOf(cosines, slots, comparison.positions);
+    comparison.cosine = comparison.nearest >= 0 ? cosines[comparison.nearest] : kNone;
+    return;
   }
   comparison.cosine = sums[task.head_dim + 2];
   comparison.nearest = -1;
-  if (comparison.cosine == -std::numeric_limits<float>::infinity()) return;
+  if (comparison.cosine == kNone) return;
   const auto row = static_cast<int32_t>(sums[task.head_dim + 3]);
   comparison.nearest = task.order != nullptr ? task.order[row] : row;
 }

@@ -3,6 +3,7 @@
 
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention_elements.h"
+#include "worker/kernels/cpu/largest_cosine.h"
 #include "worker/kernels/cpu/leaving_row.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -94,29 +95,9 @@ void Cosines(const KeysTask& task, float* cosines) {
   CosinesOf<kVectors>(task, keys, to);
 }
 
-int32_t Largest(const float* cosines, int32_t slots, const int32_t* positions) {
-  const D d;
-  const V lowest = hn::Set(d, -kInfinity);
-  V most = lowest;
-  for (int32_t slot = 0; slot < slots; slot += kLanes) {
-    const V cosine = hn::LoadU(d, cosines + slot);
-    most = hn::Max(most, hn::IfThenElse(hn::IsNaN(cosine), lowest, cosine));
-  }
-  const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
-  if (largest == -kInfinity) return -1;
-  int32_t best = -1;
-  for (int32_t slot = 0; slot < slots; slot += kLanes) {
-    if (hn::AllFalse(d, hn::Eq(hn::LoadU(d, cosines + slot), hn::Set(d, largest)))) continue;
-    for (int32_t i = slot; i < slot + kLanes; ++i) {
-      if (cosines[i] == largest && (best < 0 || positions[i] < positions[best])) best = i;
-    }
-  }
-  return best;
-}
-
 }  // namespace
 
 extern const LeavingRowKernels kLeavingRowKernels;
-const LeavingRowKernels kLeavingRowKernels = {FindLeastSum, Cosines<hwy::float16_t>, Cosines<float>, Largest};
+const LeavingRowKernels kLeavingRowKernels = {FindLeastSum, Cosines<hwy::float16_t>, Cosines<float>, LargestOf};
 
 }  // namespace tidepool::TIDEPOOL_ISA
