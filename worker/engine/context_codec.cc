@@ -220,7 +220,6 @@ const char* RestoreHead(Context& context, Backend& backend, int layer, int kv_he
   const bool step_sums = context.compressor().keeps_step_sums(layer);
   auto set_sums = [&](int32_t slot, const std::vector<float>& sums) {
     for (size_t g = 0; g < head.column_sums().size(); ++g) head.column_sums()[g][slot] = sums[g];
-    head.ColumnSumsChanged();
     if (step_sums) head.step_sums()[slot] = sums.back();
   };
   int32_t last = -1;

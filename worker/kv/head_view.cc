@@ -15,14 +15,12 @@ namespace {
 struct ColumnSums {
   ColumnSums(const HeadRows& head, GroupReduce reduce) {
     TIDEPOOL_CHECK(head.keeps_column_sums());
-    const size_t query_heads = head.column_sums().size();
-    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(query_heads) : 1.0f;
+    for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
+    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(arrays.size()) : 1.0f;
     task.largest = reduce == GroupReduce::kMax;
     if (head.keeps_step_sums()) {
       TIDEPOOL_CHECK(!task.largest);
-      arrays = {head.all_column_sums().data(), head.step_sums().data()};  // steps add to the latter alone
-    } else {
-      for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
+      arrays.push_back(head.step_sums().data());
     }
     task.sums = arrays.data();
     task.arrays = static_cast<int32_t>(arrays.size());

@@ -30,7 +30,6 @@ int32_t HeadRows::AppendSlots(const SlotPage& page) {
   kind_.resize(first + kPageSlots, RowKind::kFree);
   merged_.resize(first + kPageSlots, 0);
   for (std::vector<float>& sums : sums_) sums.resize(first + kPageSlots, 0.0f);
-  if (!all_columns_.empty()) all_columns_.resize(first + kPageSlots, 0.0f);
   return first;
 }
 
@@ -40,7 +39,6 @@ void HeadRows::Place(int32_t slot, int32_t position, RowKind kind) {
   merged_[slot] = 0;
   recalled_ += kind == RowKind::kRecalled;
   for (std::vector<float>& sums : sums_) sums[slot] = 0;
-  if (!all_columns_.empty()) all_columns_[slot] = 0;
 }
 
 void HeadRows::NeedFreeSlot(PagePool& pool) {
@@ -126,17 +124,7 @@ void HeadRows::RemoveAll(absl::Span<const int32_t> slots) {
 void HeadRows::KeepColumnSums(int query_heads, bool steps) {
   sums_.assign(query_heads, std::vector<float>(position_.size(), 0.0f));
   query_heads_ = query_heads;
-  all_columns_.clear();
   steps_in_columns_ = steps;
-}
-
-const std::vector<float>& HeadRows::all_column_sums() const {
-  if (!all_columns_.empty() || query_heads_ == 0) return all_columns_;
-  all_columns_.assign(position_.size(), 0.0f);
-  for (size_t head = 0; head < query_heads_; ++head) {
-    for (size_t slot = 0; slot < all_columns_.size(); ++slot) all_columns_[slot] += sums_[head][slot];
-  }
-  return all_columns_;
 }
 
 void HeadRows::KeepStepSums() {
@@ -204,7 +192,6 @@ void HeadRows::Renumber(PagePool& pool) {
   move(kind_, RowKind::kFree);
   move(merged_, uint8_t{0});
   for (std::vector<float>& sums : sums_) move(sums, 0.0f);
-  all_columns_.clear();
   for (int32_t& slot : order_) slot = new_slot[slot];
   pages_ = std::move(pages);
   hollow_pages_ = 0;
@@ -254,7 +241,6 @@ std::vector<int32_t> HeadRows::AddGroups(PagePool& pool, KvPrecision precision) 
     pages.push_back(groups_.back().page);
   }
   pending_.clear();
-  all_columns_.clear();
   SortOrder();
   return pages;
 }
@@ -287,7 +273,6 @@ int32_t HeadRows::MoveToPlain(PagePool& pool, int32_t slot) {
   Remove(slot);
   const int32_t moved = Add(pool, position, RowKind::kKept);
   for (size_t g = 0; g < sums.size(); ++g) sums_[g][moved] = sums[g];
-  all_columns_.clear();
   merged_[moved] = 1;
   return moved;
 }
@@ -309,7 +294,6 @@ std::vector<int32_t> HeadRows::DissolveGroup(PagePool& pool, size_t group) {
     merged_[slot] = 1;
     slots.push_back(slot);
   }
-  all_columns_.clear();
   return slots;
 }
 
@@ -320,7 +304,6 @@ void HeadRows::MovePacked(int32_t from, int32_t to) {
   kind_[to] = std::exchange(kind_[from], RowKind::kFree);
   merged_[to] = merged_[from];
   for (std::vector<float>& sums : sums_) sums[to] = sums[from];
-  all_columns_.clear();
   *std::find(order_.begin(), order_.end(), from) = to;
   for (RowGroup& group : groups_) {
     if (from >= group.first_slot && from < group.first_slot + kGroupTokens) {

@@ -111,12 +111,8 @@ class HeadRows {
   void KeepColumnSums(int query_heads, bool steps);
   bool keeps_column_sums() const { return query_heads_ > 0; }
   bool adds_steps_to_column_sums() const { return keeps_column_sums() && steps_in_columns_; }
-  // Whoever adds to them says so afterwards.
   absl::Span<std::vector<float>> column_sums() { return absl::MakeSpan(sums_).first(query_heads_); }
-  void ColumnSumsChanged() { all_columns_.clear(); }
   absl::Span<const std::vector<float>> column_sums() const { return absl::MakeConstSpan(sums_).first(query_heads_); }
-  // Those of all query heads together, added up in their order. Not while another thread uses this head.
-  const std::vector<float>& all_column_sums() const;
   // Attention that each slot's row receives from the queries of decoding steps from now on, of all query heads of the
   // group together.
   void KeepStepSums();
@@ -157,9 +153,8 @@ class HeadRows {
   std::vector<uint8_t> merged_;    // by slot
   std::vector<int32_t> free_;      // free plain slots, the lowest at the back
   std::vector<int32_t> order_;
-  std::vector<std::vector<float>> sums_;    // by slot: column sums, then step sums
-  mutable std::vector<float> all_columns_;  // all_column_sums; empty: not known
-  size_t query_heads_ = 0;                  // that have column sums
+  std::vector<std::vector<float>> sums_;  // by slot: column sums, then step sums
+  size_t query_heads_ = 0;                // that have column sums
   bool steps_in_columns_ = true;
   int32_t summed_steps_ = 0;
   int32_t recalled_ = 0;

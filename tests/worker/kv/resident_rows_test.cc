@@ -4,7 +4,6 @@
 
 #include <map>
 #include <random>
-#include <utility>
 #include <vector>
 
 #include "base/limits.h"
@@ -115,42 +114,6 @@ TEST(HeadRowsTest, RenumberingPutsRowsInOrderAndFreesPages) {
     EXPECT_EQ(head.column_sums()[0][i], static_cast<float>(4 * i + 1));
     EXPECT_EQ(head.column_sums()[1][i], static_cast<float>(3 * (4 * i + 1)));
   }
-  head.Clear(pool);
-}
-
-TEST(HeadRowsTest, ColumnSumsOfAllQueryHeadsFollowEachOfThem) {
-  PagePool pool(8, 1024);
-  HeadRows head;
-  head.KeepColumnSums(2, false);
-  for (int32_t position = 0; position < 40; ++position) {
-    const int32_t slot = head.Add(pool, position, RowKind::kKept);
-    head.column_sums()[0][slot] = static_cast<float>(position);
-    head.column_sums()[1][slot] = static_cast<float>(2 * position);
-  }
-  auto expect_sums = [&] {
-    const std::vector<float>& all = std::as_const(head).all_column_sums();
-    ASSERT_EQ(all.size(), static_cast<size_t>(head.slots()));
-    for (int32_t slot : head.order()) {
-      const absl::Span<const std::vector<float>> sums = std::as_const(head).column_sums();
-      EXPECT_EQ(all[slot], sums[0][slot] + sums[1][slot]) << head.position(slot);
-    }
-  };
-  expect_sums();
-  head.Remove(head.Find(7));
-  head.Add(pool, 40, RowKind::kKept);  // in the slot of the one before
-  expect_sums();
-  for (int32_t position = 41; position < 60; ++position) head.Add(pool, position, RowKind::kKept);
-  expect_sums();
-  head.column_sums()[1][head.Find(50)] = 3;
-  head.ColumnSumsChanged();
-  expect_sums();
-  EXPECT_EQ(head.all_column_sums()[head.Find(50)], 3);
-  head.RemoveAll({0, 3, 4, 10, 20, 39});
-  head.Renumber(pool);
-  expect_sums();
-  EXPECT_EQ(head.all_column_sums()[head.Find(30)], 90);
-  head.KeepColumnSums(0, false);
-  EXPECT_TRUE(head.all_column_sums().empty());
   head.Clear(pool);
 }
 

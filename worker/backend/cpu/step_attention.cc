@@ -77,7 +77,6 @@ void StepAttention::FindHeads(int layer) {
       head.first_row = first_row;
       const bool decodes = slices_[i].decodes;
       head.sums_columns = decodes ? head.rows->adds_steps_to_column_sums() : head.rows->keeps_column_sums();
-      if (head.sums_columns) head.rows->ColumnSumsChanged();  // tiles of a prompt will add to them
       head.sums_steps = decodes && head.rows->keeps_step_sums();
       head.busy = hook_ != nullptr && hook_->Busy(head.slice_index, kv_head);
       head.by_slot = hook_ != nullptr && count == 1 && hook_->MayAttendBySlot(head.slice_index);
@@ -222,7 +221,6 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
 }
 
 void StepAttention::Attended(const Head& head, int layer) {
-  if (head.sums_columns) head.rows->ColumnSumsChanged();
   if (hook_ == nullptr || head.slice->tokens.size() != 1) return;
   if (head.compared != nullptr) {
     head.compared->nearest = head.comparison.nearest;

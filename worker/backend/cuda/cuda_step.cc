@@ -476,7 +476,6 @@ void CudaBackend::AddColumnSums(const Plan& plan) {
         for (int32_t slot = 0; slot < of.slots; ++slot) sums[slot] += from[slot];
         from += of.slots;
       }
-      if (!together) head.ColumnSumsChanged();
     }
   });
 }
