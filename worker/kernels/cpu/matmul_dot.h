@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "worker/kernels/cpu/packed_format.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -79,6 +80,14 @@ HWY_INLINE Raw FlipTopBits(Raw a) { return _mm_xor_si128(a, _mm_set1_epi8(-128))
 #endif
 
 // Sums of two products are formed in 16 bits with saturation, so as many are added there as stay below 2^15.
+template <int kMaximum, int kGroups>
+constexpr int RunOf() {
+  constexpr int kFit = 32767 / (2 * kMaximum * 127);
+  constexpr int kRun = kFit < kGroups ? kFit : kGroups;
+  static_assert(kRun >= 1 && kGroups % kRun == 0);
+  return kRun;
+}
+
 template <int kMaximum, int kOffset, int kGroups, int kStride>
 HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t negative_sum) {
   if constexpr (kMaximum > 127) {
@@ -91,9 +100,7 @@ HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t
     }
     return I32{sum};
   } else {
-    constexpr int kFit = 32767 / (2 * kMaximum * 127);
-    constexpr int kRun = kFit < kGroups ? kFit : kGroups;
-    static_assert(kRun >= 1 && kGroups % kRun == 0);
+    constexpr int kRun = RunOf<kMaximum, kGroups>();
     Raw sum = TimesOffset<kOffset>(negative_sum).raw;
     for (int first = 0; first < kGroups; first += kRun) {
       Raw pairs = PairProducts(w[first].raw, BroadcastInputs(inputs + first * kStride).raw);
@@ -103,6 +110,69 @@ HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t
       sum = Add32(sum, AddPairs(pairs));
     }
     return I32{sum};
+  }
+}
+
+// The same of kColumns rows of inputs for two vectors of outputs, which share every broadcast: take(column, vector,
+// dot). w: [group][kTileRows][4], from the first of them. The barriers keep the compiler from reading ahead what there
+// are no registers for.
+template <int kMaximum, int kOffset, int kGroups, int kStride, int kColumns, typename Sum, typename Take>
+HWY_INLINE void DotTwoVectors(const uint8_t* HWY_RESTRICT w, const int8_t* inputs, const Sum* negative_sums,
+                              const Take& take) {
+  const DU8 d;
+  if constexpr (kMaximum > 127) {
+    static_assert(kOffset == 128);
+    Raw sum[kColumns][2];
+    HWY_UNROLL(8)
+    for (int g = 0; g < kGroups; ++g) {
+      Raw value[2], magnitude[2];
+      for (int v = 0; v < 2; ++v) {
+        value[v] = FlipTopBits(hn::Load(d, w + g * kTileRows * 4 + v * kLanes * 4).raw);
+        magnitude[v] = Magnitude(value[v]);
+      }
+      HWY_UNROLL(8)
+      for (int c = 0; c < kColumns; ++c) {
+        const Raw x = BroadcastInputs(inputs + g * kStride + 4 * c).raw;
+        for (int v = 0; v < 2; ++v) {
+          const Raw products = AddPairs(PairProducts(magnitude[v], WithSignOf(x, value[v])));
+          sum[c][v] = g == 0 ? products : Add32(sum[c][v], products);
+        }
+      }
+      for (int c = 0; c < kColumns; ++c) asm volatile("" : "+x"(sum[c][0]), "+x"(sum[c][1]));
+    }
+    HWY_UNROLL(8)
+    for (int c = 0; c < kColumns; ++c) {
+      for (int v = 0; v < 2; ++v) take(c, v, I32{sum[c][v]});
+    }
+  } else {
+    constexpr int kRun = RunOf<kMaximum, kGroups>();
+    Raw before[kColumns][2];
+    HWY_UNROLL(8)
+    for (int first = 0; first < kGroups; first += kRun) {
+      Raw pairs[kColumns][2];
+      HWY_UNROLL(8)
+      for (int g = first; g < first + kRun; ++g) {
+        Raw value[2];
+        for (int v = 0; v < 2; ++v) value[v] = hn::Load(d, w + g * kTileRows * 4 + v * kLanes * 4).raw;
+        HWY_UNROLL(8)
+        for (int c = 0; c < kColumns; ++c) {
+          const Raw x = BroadcastInputs(inputs + g * kStride + 4 * c).raw;
+          for (int v = 0; v < 2; ++v) {
+            const Raw products = PairProducts(value[v], x);
+            pairs[c][v] = g == first ? products : Add16(pairs[c][v], products);
+          }
+        }
+        for (int c = 0; c < kColumns; ++c) asm volatile("" : "+x"(pairs[c][0]), "+x"(pairs[c][1]));
+      }
+      HWY_UNROLL(8)
+      for (int c = 0; c < kColumns; ++c) {
+        for (int v = 0; v < 2; ++v) {
+          const Raw sum = first == 0 ? TimesOffset<kOffset>(negative_sums[c]).raw : before[c][v];
+          before[c][v] = Add32(sum, AddPairs(pairs[c][v]));
+          if (first + kRun == kGroups) take(c, v, I32{before[c][v]});
+        }
+      }
+    }
   }
 }
 

@@ -106,6 +106,107 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
   }
 }
 
+#if defined(__SSSE3__) && !defined(__AVX512VNNI__)
+
+// The stored values of one block as bytes, [group][kTileRows][4], in `to` if they are packed.
+template <int kBits>
+HWY_INLINE const uint8_t* UnpackValues(const uint8_t* block, uint8_t* to) {
+  if constexpr (kBits == 8) return block;
+  const DU8 d;
+  const U8 low = hn::Set(d, 15);
+  for (int run = 0; run < kBlockGroups / 2; ++run) {
+    for (int at = 0; at < kTileRows * 4; at += kLanes * 4) {
+      const U8 both = hn::LoadU(d, block + run * kTileRows * 4 + at);
+      hn::Store(hn::And(both, low), d, to + 2 * run * kTileRows * 4 + at);
+      hn::Store(hn::ShiftRight<4>(both), d, to + (2 * run + 1) * kTileRows * 4 + at);
+    }
+  }
+  return to;
+}
+
+// What MultiplyPanel takes of a panel's rows at a time, as many as leave registers for two sums of each.
+constexpr int kTogether = 4;
+
+// A block times kTogether rows of a panel, from `first` on, added to sum[row][kParts]: of two parts of the tile, to
+// which w, factors [scales, then minima][kTileRows] and sum point. Not inlined: what surrounds it would take its
+// registers.
+template <PackedFormat kFormat, int kPanel>
+HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBlock<kPanel>& x, int first, F32* sum) {
+  constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
+  constexpr int kGroups = kBlockGroups / kFacts.scales;
+  const DF32 d;
+  for (int i = 0; i < kFacts.scales; ++i) {
+    auto add = [&](int c, int v, I32 dot) HWY_ATTR {
+      F32& to = sum[c * kParts + v];
+      const F32 scale = hn::Load(d, factors + i * kTileRows + v * kLanes);
+      F32 with = hn::Add(to, hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale), hn::Set(d, x.scale[first + c])));
+      if constexpr (kFacts.has_minimum) {
+        const F32 minimum = hn::Load(d, factors + kFacts.scales * kTileRows + v * kLanes);
+        with = hn::Add(with, hn::Mul(minimum, hn::Set(d, x.scaled_sum[first + c])));
+      }
+      to = with;
+    };
+    auto multiply = [&](const auto* negative_sums) HWY_ATTR {
+      DotTwoVectors<kFacts.maximum, kFacts.offset, kGroups, 4 * kPanel, kTogether>(
+          w + i * kGroups * kTileRows * 4, x.values[i * kGroups][first], negative_sums, add);
+    };
+    if constexpr (kFacts.scales == 1) {
+      multiply(x.negative_sum + first);
+    } else {
+      multiply(x.negative_half[i] + first);
+    }
+  }
+}
+
+// One tile times a panel: a block's values are unpacked once for all of it, and read from the first cache, so that
+// registers hold sums. With the values in registers, as above, there were half as many sums for each input read.
+template <PackedFormat kFormat, int kPanel>
+HWY_INLINE void MultiplyPanel(const TileJob& job, int64_t tile, int64_t column) {
+  constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
+  constexpr int kFactors = kFacts.scales + (kFacts.has_minimum ? 1 : 0);
+  const DF32 d;
+  const int64_t blocks = job.columns / kBlockInputs;
+  F32 sum[kPanel * kParts];
+  for (F32& of : sum) of = hn::Zero(d);
+  const uint8_t* block = job.tiles + tile * job.tile_bytes;
+  const auto* x = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + column * blocks);
+  for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
+    if (column == 0) {
+      for (size_t line = 0; line < kFacts.block_bytes(); line += 64) __builtin_prefetch(block + kPrefetchBytes + line);
+    }
+    HWY_ALIGN uint8_t unpacked[kBlockGroups * kTileRows * 4];
+    HWY_ALIGN float factors[kFactors * kTileRows];
+    const uint8_t* w = UnpackValues<kFacts.value_bits>(block, unpacked);
+    for (int i = 0; i < kFactors; ++i) {
+      const uint8_t* of = block + kFacts.values_bytes() + i * kFacts.scale_bytes();
+      for (int part = 0; part < kParts; ++part) {
+        hn::Store(LoadScales(of, part, kFacts.wide_scales), d, factors + i * kTileRows + part * kLanes);
+      }
+    }
+    for (int part = 0; part < kParts; part += 2) {
+      for (int first = 0; first < kPanel; first += kTogether) {
+        AddBlock<kFormat, kPanel>(w + part * kLanes * 4, factors + part * kLanes, *x, first,
+                                  sum + first * kParts + part);
+      }
+    }
+  }
+  for (int c = 0; c < kPanel; ++c) {
+    for (int part = 0; part < kParts; ++part) {
+      StoreResults(sum[c * kParts + part], job, tile * kTileRows + part * kLanes,
+                   job.out + (column + c) * job.out_stride);
+    }
+  }
+}
+constexpr int kLeastPanel = kTogether;
+
+#else
+
+constexpr int kLeastPanel = kPanelRows + 1;  // none
+template <PackedFormat kFormat, int kPanel>
+HWY_INLINE void MultiplyPanel(const TileJob&, int64_t, int64_t) {}
+
+#endif
+
 HWY_INLINE F32 LoadElements(const float* from) { return hn::LoadU(DF32(), from); }
 HWY_INLINE F32 LoadElements(const hwy::float16_t* from) {
   return hn::PromoteTo(DF32(), hn::LoadU(hn::Rebind<hwy::float16_t, DF32>(), from));
@@ -145,6 +246,7 @@ struct IntegerTiles {
   static constexpr int kMaxTiles = 1, kMaxColumns = kPanelRows;
   template <int kTiles, int kColumns>
   static HWY_INLINE void Multiply(const TileJob& job, int64_t tile, int64_t column) {
+    if constexpr (kColumns >= kLeastPanel) return MultiplyPanel<kFormat, kColumns>(job, tile, column);
     constexpr int kTogether = kColumns < kMostColumns ? kColumns : kMostColumns;
     for (int first = 0; first < kColumns; first += kTogether) {
       MultiplyIntegerTile<kFormat, kColumns, kTogether>(job, tile, column, first);
