@@ -48,6 +48,52 @@ HWY_INLINE V TermOf(V x, V factor, V maximum, V least, V cap) {
   return TwoTo(hn::Min(hn::Max(hn::Sub(hn::Mul(x, factor), maximum), least), cap));
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+
+// [mask][lane]: the lanes of the mask in ascending order, then any.
+struct FrontTable {
+  constexpr FrontTable() {
+    for (int mask = 0; mask < 256; ++mask) {
+      int found = 0;
+      for (int lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) != 0) lanes[mask][found++] = static_cast<uint8_t>(lane);
+      }
+    }
+  }
+  uint8_t lanes[256][8] = {};
+};
+alignas(64) constexpr FrontTable kFrontTable;
+
+// Moves the lanes of a mask to the front, of several vectors. Highway's Compress copies its table of 1 KiB to the stack
+// in each call where GCC 12 compiles it for AVX2.
+class ToFront {
+ public:
+  HWY_INLINE explicit ToFront(hn::Mask<D> mask) : bits_(_mm256_movemask_ps(mask.raw)) {
+    const auto* lanes = reinterpret_cast<const __m128i*>(kFrontTable.lanes[bits_]);
+    from_ = _mm256_cvtepu8_epi32(_mm_loadl_epi64(lanes));
+  }
+  HWY_INLINE V operator()(V x) const { return V{_mm256_permutevar8x32_ps(x.raw, from_)}; }
+  int count() const { return __builtin_popcount(static_cast<unsigned>(bits_)); }
+
+ private:
+  int bits_;
+  __m256i from_;
+};
+
+#else
+
+class ToFront {
+ public:
+  HWY_INLINE explicit ToFront(hn::Mask<D> mask) : mask_(mask) {}
+  HWY_INLINE V operator()(V x) const { return hn::Compress(x, mask_); }
+  int count() const { return static_cast<int>(hn::CountTrue(D(), mask_)); }
+
+ private:
+  hn::Mask<D> mask_;
+};
+
+#endif
+
 template <bool kKeep>
 void SumTerms(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
   constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
@@ -183,14 +229,14 @@ int32_t ListRowsOf(const WeighRowsTask& task, const ListedRows& listed) {
   int32_t found = 0;
   WeighRows<kQueries>(task, [&](int32_t first, const V* x, const V* share, V weight, hn::Mask<D> marked) HWY_ATTR {
     // Without a branch: which are listed is hard to guess. To registers first: to memory it is slow on some machines.
-    const auto is_listed = hn::Or(hn::Gt(weight, limit), marked);
-    hn::StoreU(hn::Compress(hn::Iota(di, first), hn::RebindMask(di, is_listed)), di, listed.rows + found);
-    hn::StoreU(hn::Compress(weight, is_listed), d, listed.weight + found);
+    const ToFront front(hn::Or(hn::Gt(weight, limit), marked));
+    hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, first)))), di, listed.rows + found);
+    hn::StoreU(front(weight), d, listed.weight + found);
     for (int j = 0; j < queries; ++j) {
-      hn::StoreU(hn::Compress(x[j], is_listed), d, to_x[j] + found);
-      hn::StoreU(hn::Compress(share[j], is_listed), d, to_share[j] + found);
+      hn::StoreU(front(x[j]), d, to_x[j] + found);
+      hn::StoreU(front(share[j]), d, to_share[j] + found);
     }
-    found += static_cast<int32_t>(hn::CountTrue(d, is_listed));
+    found += front.count();
   });
   return found;
 }
@@ -227,11 +273,11 @@ int32_t WeighSharesImpl(const WeighSharesTask& task) {
       sum = hn::Add(sum, hn::Mul(hn::Set(d, task.factor[j]), hn::LoadU(d, task.shares[j] + i)));
     }
     hn::StoreU(sum, d, task.weight + i);
-    const auto is_above = hn::Gt(sum, limit);
     // Without a branch: which are above is hard to guess. To registers first: to memory it is slow on some machines.
-    hn::StoreU(hn::Compress(hn::Iota(di, i), hn::RebindMask(di, is_above)), di, task.above + found);
-    hn::StoreU(hn::Compress(sum, is_above), d, task.above_weight + found);
-    found += static_cast<int32_t>(hn::CountTrue(d, is_above));
+    const ToFront front(hn::Gt(sum, limit));
+    hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, i)))), di, task.above + found);
+    hn::StoreU(front(sum), d, task.above_weight + found);
+    found += front.count();
   }
   for (; i < task.count; ++i) {
     float sum = 0;
