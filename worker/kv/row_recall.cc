@@ -285,8 +285,8 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
     scores.SumShares(scores.estimate.data());
     return scores.share.swap(scores.estimate);
   }
-  if (waits) scores.share.resize(group_ * scores.stride);
-  scores.SumShares(waits ? scores.share.data() : nullptr);
+  scores.share.resize(group_ * scores.stride);
+  scores.SumShares(scores.share.data());
   const HeadState& state = heads_[layer * layout_.kv_heads + kv_head];
   if (waits) {
     scores.SetWeights(0);

@@ -34,21 +34,24 @@ absl::FixedArray<float, 16> FactorsOf(const RowScores& scores) {
   return factor;
 }
 
-// All positions with their estimates.
+// All positions with their estimates and shares.
 struct PlacesToWeigh {
-  PlacesToWeigh(const RowScores& scores, float least) : estimates(scores.group), factors(FactorsOf(scores)) {
-    for (int g = 0; g < scores.group; ++g) estimates[g] = scores.estimate.data() + g * scores.stride;
-    task = {.x = estimates.data(),
+  PlacesToWeigh(RowScores& scores, float least)
+      : estimates(scores.group), shares(scores.group), factors(FactorsOf(scores)) {
+    for (int g = 0; g < scores.group; ++g) {
+      estimates[g] = scores.estimate.data() + g * scores.stride;
+      shares[g] = scores.share.data() + g * scores.stride;
+    }
+    task = {.shares = shares.data(),
+            .x = estimates.data(),
             .which = reinterpret_cast<const uint8_t*>(scores.state.data()),
             .queries = scores.group,
             .count = scores.positions,
-            .scale = scores.scale,
-            .maximum = scores.maximum.data(),
             .factor = factors.data(),
             .least = least,
             .mark = static_cast<uint8_t>(RecallState::kSlot)};
   }
-  absl::FixedArray<const float*, 16> estimates;
+  absl::FixedArray<float*, 16> estimates, shares;
   absl::FixedArray<float, 16> factors;
   WeighRowsTask task;
 };
@@ -116,14 +119,11 @@ void RowScores::SumShares(float* shares) {
   static_assert(static_cast<uint8_t>(RecallState::kOut) == 0);
   const auto* which = reinterpret_cast<const uint8_t*>(state.data());
   sum.resize(group);
-  maximum.resize(group);
   mass = 0;
   for (int g = 0; g < group; ++g) {
     ShareSums sums;
-    SharesOf(estimate.data() + g * stride, which, positions, scale, shares == nullptr ? nullptr : shares + g * stride,
-             &sums);
+    SharesOf(estimate.data() + g * stride, which, positions, scale, shares + g * stride, &sums);
     sum[g] = sums.chosen;
-    maximum[g] = sums.maximum;
     mass += sums.chosen / sums.all / static_cast<float>(group);
   }
 }
@@ -147,16 +147,11 @@ void RowScores::MeasureWorth(float least) {
 
 void RowScores::List(float least) {
   MakeRoomAbove(*this);
-  share.resize(group * stride);
   const PlacesToWeigh places(*this, least);
-  absl::FixedArray<float*, 16> estimates(group), shares(group);
-  for (int g = 0; g < group; ++g) {
-    estimates[g] = estimate.data() + g * stride;
-    shares[g] = share.data() + g * stride;
-  }
-  rows_above =
-      ListRows(places.task,
-               {.rows = above.data(), .weight = above_weight.data(), .x = estimates.data(), .share = shares.data()});
+  rows_above = ListRows(places.task, {.rows = above.data(),
+                                      .weight = above_weight.data(),
+                                      .x = places.estimates.data(),
+                                      .shares = places.shares.data()});
   is_listed = true;
   listed.assign(above.begin(), above.begin() + rows_above);
   SpreadWeights(above_weight.data(), *this);

@@ -25,7 +25,6 @@ struct RowScores {
   std::vector<float> estimate;     // [group][stride]: q.k by the index, where there is a shortlist
   std::vector<float> share;        // [group][stride]: exp of the scaled estimate of candidates, not normalised
   std::vector<float> sum;          // [group]: of the candidates' shares
-  std::vector<float> maximum;      // [group]: what they are relative to (ShareSums)
   float mass = 0;                  // the candidates' part of the attention, by the index, mean over the group
   // async, trigger score: of the candidates' weights what is in recall slots, and of the attention what a choice could
   // bring; by the index.
@@ -69,8 +68,7 @@ struct RowScores {
   // Fills joint from the attention that rows have in all heads that choose together, and above with candidates whose
   // joint weight is more than `least`.
   void SetJoint(absl::Span<const float> shares, float least);
-  // Fills sum, maximum and mass from the estimates. shares: gets the shares, may be the estimates; null: they are not
-  // kept.
+  // Fills sum and mass from the estimates. shares: gets the shares, may be the estimates.
   void SumShares(float* shares);
   // Then, or where rows are listed and weighed: fills held and worth. What weighs more than `least` would be wanted.
   void MeasureWorth(float least);

@@ -25,24 +25,22 @@ void ScoreK4Tiles(const K4Task& task);
 
 // Shares of an attention restricted to some rows: shares[i] = exp(scale * x[i] - maximum), to 1e-5 of it, where
 // which[i] is not 0, else 0; the maximum is that of scale * x[i] where which[i] is not 0, of which there is one at
-// least. shares: may be x; null: only their sums are wanted. Sums are taken in 16 lanes by index.
+// least. shares: may be x. Sums are taken in 16 lanes by index.
 struct ShareSums {
-  float maximum = 0;  // times log2(e)
-  float chosen = 0;   // of the shares
-  float all = 0;      // of all rows' terms, none taken above e^60
+  float chosen = 0;  // of the shares
+  float all = 0;     // of all rows' terms, none taken above e^60
 };
 void SharesOf(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums);
 
-// What SharesOf would give, weighed: weight = sum over j of factor[j] * share[j], j ascending.
+// What SharesOf has given, weighed: weight = sum over j of factor[j] * shares[j], j ascending.
 struct WeighRowsTask {
-  const float* const* x = nullptr;  // [queries] of [count]
-  const uint8_t* which = nullptr;   // [count]
-  int32_t queries = 0, count = 0;   // queries: at most kMaxWeighQueries
-  float scale = 0;
-  const float* maximum = nullptr;  // [queries] as SharesOf gave it
-  const float* factor = nullptr;   // [queries]
-  float least = 0;                 // >= 0
-  uint8_t mark = 0;                // in `which`
+  const float* const* shares = nullptr;  // [queries] of [count]
+  const float* const* x = nullptr;       // the same, for ListRows: what they are of
+  const uint8_t* which = nullptr;        // [count]
+  int32_t queries = 0, count = 0;        // queries: at most kMaxWeighQueries
+  const float* factor = nullptr;         // [queries]
+  float least = 0;                       // >= 0
+  uint8_t mark = 0;                      // in `which`
 };
 inline constexpr int kMaxWeighQueries = 64;
 
@@ -57,8 +55,8 @@ WeightSums SumWeights(const WeighRowsTask& task);
 struct ListedRows {
   int32_t* rows = nullptr;
   float* weight = nullptr;
-  float* const* x = nullptr;      // [queries]; may be the task's
-  float* const* share = nullptr;  // [queries]
+  float* const* x = nullptr;       // [queries]; may be the task's
+  float* const* shares = nullptr;  // the same
 };
 // Returns how many.
 int32_t ListRows(const WeighRowsTask& task, const ListedRows& listed);

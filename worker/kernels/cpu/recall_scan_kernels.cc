@@ -94,8 +94,7 @@ class ToFront {
 
 #endif
 
-template <bool kKeep>
-void SumTerms(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
+void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
   constexpr size_t kLanes = hn::MaxLanes(D()), kParts = kSlots / kLanes;
   const D d;
   const V factor = hn::Set(d, scale * kLog2E), lowest = hn::Set(d, -hwy::HighestValue<float>());
@@ -125,12 +124,12 @@ void SumTerms(const float* x, const uint8_t* which, int32_t count, float scale, 
     for (size_t part = 0; part < kParts; ++part) {
       const V e = TermOf(hn::LoadU(d, values + part * kLanes), factor, maximum, least, cap);
       const V share = hn::IfThenElseZero(Chosen(chosen + part * kLanes), e);
-      if constexpr (kKeep) hn::StoreU(share, d, out + part * kLanes);
+      hn::StoreU(share, d, out + part * kLanes);
       chosen_sum[part] = hn::Add(chosen_sum[part], share);
       all[part] = hn::Add(all[part], e);
     }
   };
-  for (int32_t i = 0; i < whole; i += kSlots) add(x + i, which + i, kKeep ? shares + i : nullptr, all_sum);
+  for (int32_t i = 0; i < whole; i += kSlots) add(x + i, which + i, shares + i, all_sum);
   V tail_e[kParts];
   for (V& of_part : tail_e) of_part = hn::Zero(d);
   add(tail_x, tail_which, tail_shares, tail_e);
@@ -141,25 +140,16 @@ void SumTerms(const float* x, const uint8_t* which, int32_t count, float scale, 
     hn::Store(all_sum[part], d, all_lanes + part * kLanes);
   }
   for (int k = 0; k < count - whole; ++k) {
-    if (kKeep) shares[whole + k] = tail_shares[k];
+    shares[whole + k] = tail_shares[k];
     all_lanes[k] += e[k];
   }
-  sums->maximum = hn::GetLane(maximum);
   sums->chosen = SumOf16(chosen_lanes);
   sums->all = SumOf16(all_lanes);
 }
 
-void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float scale, float* shares, ShareSums* sums) {
-  if (shares == nullptr) {
-    SumTerms<false>(x, which, count, scale, shares, sums);
-  } else {
-    SumTerms<true>(x, which, count, scale, shares, sums);
-  }
-}
-
-// The rows of a task, a vector of them at once: body(first row, the queries' x, their shares, weights, marks).
-// kQueries: theirs, so that they stay in registers; 0: any number.
-template <int kQueries, typename Body>
+// The rows of a task, a vector of them at once: body(first row, the queries' shares, weights, marks, the queries' x
+// where they are wanted). kQueries: theirs, so that they stay in registers; 0: any number.
+template <int kQueries, bool kWithX, typename Body>
 HWY_INLINE void WeighRows(const WeighRowsTask& task, const Body& body) {
   constexpr int kMost = kQueries > 0 ? kQueries : kMaxWeighQueries;
   const D d;
@@ -167,38 +157,40 @@ HWY_INLINE void WeighRows(const WeighRowsTask& task, const Body& body) {
   const hn::Rebind<uint8_t, D> d8;
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
   const int queries = kQueries > 0 ? kQueries : task.queries;
-  const V factor = hn::Set(d, task.scale * kLog2E), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
   const auto mark = hn::Set(di, task.mark);
-  V maximum[kMost], factors[kMost];
-  for (int j = 0; j < queries; ++j) {
-    maximum[j] = hn::Set(d, task.maximum[j]);
-    factors[j] = hn::Set(d, task.factor[j]);
-  }
-  auto weigh = [&](int32_t first, int32_t at, const float* const* from, const uint8_t* which) HWY_ATTR {
+  auto weigh = [&](int32_t first, int32_t at, const float* const* of_shares, const float* const* of_x,
+                   const uint8_t* which) HWY_ATTR {
     V x[kMost], share[kMost];
-    const auto kind = hn::PromoteTo(di, hn::LoadU(d8, which + at));
-    const auto chosen = hn::RebindMask(d, hn::Ne(kind, hn::Zero(di)));
     V weight = hn::Zero(d);
     for (int j = 0; j < queries; ++j) {
-      x[j] = hn::LoadU(d, from[j] + at);
-      share[j] = hn::IfThenElseZero(chosen, TermOf(x[j], factor, maximum[j], least, cap));
-      weight = hn::Add(weight, hn::Mul(factors[j], share[j]));
+      if constexpr (kWithX) x[j] = hn::LoadU(d, of_x[j] + at);
+      share[j] = hn::LoadU(d, of_shares[j] + at);
+      weight = hn::Add(weight, hn::Mul(hn::Set(d, task.factor[j]), share[j]));
     }
-    body(first, x, share, weight, hn::RebindMask(d, hn::Eq(kind, mark)));
+    body(first, share, weight, hn::RebindMask(d, hn::Eq(hn::PromoteTo(di, hn::LoadU(d8, which + at)), mark)), x);
   };
-  const float* from[kMost];
-  for (int j = 0; j < queries; ++j) from[j] = task.x[j];
+  const float *shares[kMost], *x[kMost];
+  for (int j = 0; j < queries; ++j) {
+    shares[j] = task.shares[j];
+    x[j] = kWithX ? task.x[j] : nullptr;
+  }
   int32_t i = 0;
-  for (; i + kLanes <= task.count; i += kLanes) weigh(i, i, from, task.which);
+  for (; i + kLanes <= task.count; i += kLanes) weigh(i, i, shares, x, task.which);
   if (i == task.count) return;
-  HWY_ALIGN float tail[kMost][kLanes] = {};
+  HWY_ALIGN float tail_shares[kMost][kLanes] = {}, tail_x[kMost][kLanes] = {};
   HWY_ALIGN uint8_t tail_which[kLanes] = {};
   for (int k = 0; k < task.count - i; ++k) {
-    for (int j = 0; j < queries; ++j) tail[j][k] = from[j][i + k];
+    for (int j = 0; j < queries; ++j) {
+      tail_shares[j][k] = shares[j][i + k];
+      if constexpr (kWithX) tail_x[j][k] = x[j][i + k];
+    }
     tail_which[k] = task.which[i + k];
   }
-  for (int j = 0; j < queries; ++j) from[j] = tail[j];
-  weigh(i, 0, from, tail_which);
+  for (int j = 0; j < queries; ++j) {
+    shares[j] = tail_shares[j];
+    x[j] = tail_x[j];
+  }
+  weigh(i, 0, shares, x, tail_which);
 }
 
 template <int kQueries>
@@ -206,7 +198,7 @@ void SumWeightsOf(const WeighRowsTask& task, WeightSums* sums) {
   const D d;
   const V limit = hn::Set(d, task.least);
   V marked_sum = hn::Zero(d), above_sum = hn::Zero(d);
-  WeighRows<kQueries>(task, [&](int32_t, const V*, const V*, V weight, hn::Mask<D> marked) HWY_ATTR {
+  WeighRows<kQueries, false>(task, [&](int32_t, const V*, V weight, hn::Mask<D> marked, const V*) HWY_ATTR {
     marked_sum = hn::Add(marked_sum, hn::IfThenElseZero(marked, weight));
     above_sum = hn::Add(above_sum, hn::IfThenElseZero(hn::AndNot(marked, hn::Gt(weight, limit)), weight));
   });
@@ -224,20 +216,22 @@ int32_t ListRowsOf(const WeighRowsTask& task, const ListedRows& listed) {
   float *to_x[kMost], *to_share[kMost];
   for (int j = 0; j < queries; ++j) {
     to_x[j] = listed.x[j];
-    to_share[j] = listed.share[j];
+    to_share[j] = listed.shares[j];
   }
   int32_t found = 0;
-  WeighRows<kQueries>(task, [&](int32_t first, const V* x, const V* share, V weight, hn::Mask<D> marked) HWY_ATTR {
-    // Without a branch: which are listed is hard to guess. To registers first: to memory it is slow on some machines.
-    const ToFront front(hn::Or(hn::Gt(weight, limit), marked));
-    hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, first)))), di, listed.rows + found);
-    hn::StoreU(front(weight), d, listed.weight + found);
-    for (int j = 0; j < queries; ++j) {
-      hn::StoreU(front(x[j]), d, to_x[j] + found);
-      hn::StoreU(front(share[j]), d, to_share[j] + found);
-    }
-    found += front.count();
-  });
+  WeighRows<kQueries, true>(
+      task, [&](int32_t first, const V* share, V weight, hn::Mask<D> marked, const V* x) HWY_ATTR {
+        // Without a branch: which are listed is hard to guess. To registers first: to memory it is slow on some
+        // machines.
+        const ToFront front(hn::Or(hn::Gt(weight, limit), marked));
+        hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, first)))), di, listed.rows + found);
+        hn::StoreU(front(weight), d, listed.weight + found);
+        for (int j = 0; j < queries; ++j) {
+          hn::StoreU(front(x[j]), d, to_x[j] + found);
+          hn::StoreU(front(share[j]), d, to_share[j] + found);
+        }
+        found += front.count();
+      });
   return found;
 }
 
