@@ -123,12 +123,9 @@ HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t begin, in
       weight = scaled;
       weight_stride = kPartRows;
     }
-    switch (queries) {
-      case 1: WeightedValues<1>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
-      case 2: WeightedValues<2>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
-      case 3: WeightedValues<3>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
-      default: WeightedValues<4>(begin, end, task.head_dim, weight, weight_stride, load, to); break;
-    }
+    ForTile<kQueryTile>(queries, [&](auto tile) {
+      WeightedValues<decltype(tile)::value>(begin, end, task.head_dim, weight, weight_stride, load, to);
+    });
   }
 }
 
@@ -405,7 +402,7 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
       __builtin_prefetch(by_slot + (task.order != nullptr ? task.order[k] : k));
     }
   };
-  for (int j = 0; j < task.queries && task.column_sums != nullptr && task.queries <= kQueryTile; ++j) {
+  for (int j = 0; j < task.queries && task.column_sums != nullptr && task.queries <= kSumTile; ++j) {
     prefetch(task.column_sums[j]);
   }
   if (task.sums != nullptr) prefetch(task.sums);

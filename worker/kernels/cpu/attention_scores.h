@@ -13,9 +13,9 @@
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
 
-constexpr int kQueryTile = 4;  // queries that share one load of a key or value
-// Vectors that are worked on together, so that each of kQueryTile queries has sums that do not wait for each other, as
-// many as there are registers for.
+// Queries that share one load of a key or value, and vectors that are worked on together: sums that do not wait for
+// each other, as many as there are registers for.
+constexpr int kQueryTile = kLanes == 8 ? 6 : 4;
 constexpr int kTogether = kLanes == kSlots ? 4 : 2;
 constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
@@ -25,6 +25,15 @@ constexpr int kConvertQueries = 8;  // from so many queries on keys and values a
 constexpr int kPagesAhead = 4;
 constexpr int kRowsAhead = kPagesAhead * kSlots;
 constexpr int kLine = 64;  // bytes
+
+// body(std::integral_constant<int, n>) for the next queries of a tile: `queries`, but no more than kMost.
+template <int kMost, typename Body>
+HWY_INLINE void ForTile(int queries, const Body& body) {
+  if constexpr (kMost > 1) {
+    if (queries < kMost) return ForTile<kMost - 1>(queries, body);
+  }
+  body(std::integral_constant<int, kMost>());
+}
 
 HWY_INLINE void PrefetchLines(const char* from, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(from + line);
@@ -103,12 +112,7 @@ HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, con
         SlotScores<kTile, kVectors, false>(task, load, task.q + j, to, nullptr);
       }
     };
-    switch (task.queries - j) {
-      case 1: tile(std::integral_constant<int, 1>()); break;
-      case 2: tile(std::integral_constant<int, 2>()); break;
-      case 3: tile(std::integral_constant<int, 3>()); break;
-      default: tile(std::integral_constant<int, 4>()); break;
-    }
+    ForTile<kQueryTile>(task.queries - j, tile);
   }
 }
 

@@ -16,6 +16,8 @@
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
 
+constexpr int kSumTile = 4;  // queries whose probabilities are added together
+
 // Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
 // Most rows lie beside their neighbours.
 template <int kQueries>
@@ -71,9 +73,9 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
   const D d;
   const int32_t parts = PartsOf(task.rows);
   const int64_t stride = int64_t{parts} * kPartRows;
-  // Of up to kQueryTile queries from the j-th on, a part.
+  // Of up to kSumTile queries from the j-th on, a part.
   auto give = [&](int32_t part, int j, int queries) {
-    float factors[kQueryTile];
+    float factors[kSumTile];
     for (int i = 0; i < queries; ++i) {
       const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
       const float most =
@@ -84,20 +86,14 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
     const float* of_part = weights + j * stride + first;
     if (task.column_sums != nullptr) {
       float* const* columns = task.column_sums + j;
-      switch (queries) {
-        case 1: AddToColumns<1>(of_part, stride, factors, task.order, first, end, columns); break;
-        case 2: AddToColumns<2>(of_part, stride, factors, task.order, first, end, columns); break;
-        case 3: AddToColumns<3>(of_part, stride, factors, task.order, first, end, columns); break;
-        default: AddToColumns<4>(of_part, stride, factors, task.order, first, end, columns); break;
-      }
+      ForTile<kSumTile>(queries, [&](auto tile) {
+        AddToColumns<decltype(tile)::value>(of_part, stride, factors, task.order, first, end, columns);
+      });
     }
     if (task.sums != nullptr) {
-      switch (queries) {
-        case 1: AddToSums<1>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        case 2: AddToSums<2>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        case 3: AddToSums<3>(of_part, stride, factors, task.order, first, end, task.sums); break;
-        default: AddToSums<4>(of_part, stride, factors, task.order, first, end, task.sums); break;
-      }
+      ForTile<kSumTile>(queries, [&](auto tile) {
+        AddToSums<decltype(tile)::value>(of_part, stride, factors, task.order, first, end, task.sums);
+      });
     }
     if (task.probabilities == nullptr) return;
     for (int i = 0; i < queries; ++i) {
@@ -105,8 +101,8 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
       for (int32_t k = first; k < end; ++k) to[k] = of_part[i * stride + k - first] * factors[i];
     }
   };
-  for (int j = 0; j < task.queries; j += kQueryTile) {
-    const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
+  for (int j = 0; j < task.queries; j += kSumTile) {
+    const int queries = task.queries - j < kSumTile ? task.queries - j : kSumTile;
     for (int32_t part = 0; part < parts; ++part) give(part, j, queries);
   }
 }
