@@ -3,6 +3,7 @@
 // caches, as a model's layers do. Each product is compared with the baseline's bits first.
 //
 // Run on a quiet machine: build/release/bin/kernels_bench --benchmark_repetitions=3
+// Beside oneDNN (libdnnl-dev): cmake --preset release -DTIDEPOOL_ONEDNN=ON, then --benchmark_filter=x576
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -15,6 +16,9 @@
 #include <utility>
 #include <vector>
 
+#ifdef TIDEPOOL_ONEDNN
+#include "bench/onednn_product.h"
+#endif
 #include "worker/kernels/cpu/isa.h"
 #include "worker/kernels/cpu/matmul.h"
 #include "worker/kernels/cpu/matmul_dispatch.h"
@@ -85,6 +89,17 @@ void Product(benchmark::State& state, Shape shape, int64_t count) {
                                                benchmark::Counter::kIsRate);
 }
 
+#ifdef TIDEPOOL_ONEDNN
+void OneDnn(benchmark::State& state, OneDnnProduct::Type type, Shape shape, int64_t count) {
+  OneDnnProduct product(type, shape.rows, shape.columns, count, kWeightsBytes);
+  for (auto _ : state) product.Run();
+  state.SetLabel(product.implementation());
+  state.counters["MAC/s"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * static_cast<double>(count * shape.rows * shape.columns),
+      benchmark::Counter::kIsRate);
+}
+#endif
+
 // The bound of a product at batch 1: all threads reading memory.
 void ReadMemory(benchmark::State& state) {
   ThreadTeam team(Threads());
@@ -130,6 +145,15 @@ void Register() {
       benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
         Product(state, shape, count);
       })->UseRealTime();
+#ifdef TIDEPOOL_ONEDNN
+      const std::string of = name.substr(name.find('/'));
+      for (const auto type : {OneDnnProduct::Type::kFloat, OneDnnProduct::Type::kInt8}) {
+        const std::string as = type == OneDnnProduct::Type::kFloat ? "oneDNN/f32" : "oneDNN/int8";
+        benchmark::RegisterBenchmark((as + of).c_str(), [=](benchmark::State& state) {
+          OneDnn(state, type, shape, count);
+        })->UseRealTime();
+      }
+#endif
     }
   }
 }
