@@ -159,11 +159,12 @@ HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBl
 }
 
 // One tile times a panel: a block's values are unpacked once for all of it, and read from the first cache, so that
-// registers hold sums. With the values in registers, as above, there were half as many sums for each input read.
+// registers hold sums. With the values in registers, as above, each input is read for one vector of outputs, not two.
 template <PackedFormat kFormat, int kPanel>
 HWY_INLINE void MultiplyPanel(const TileJob& job, int64_t tile, int64_t column) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   constexpr int kFactors = kFacts.scales + (kFacts.has_minimum ? 1 : 0);
+  static_assert(kFacts.block_bytes() % (kLanes * 4) == 0);  // values are loaded by whole vectors
   const DF32 d;
   const int64_t blocks = job.columns / kBlockInputs;
   F32 sum[kPanel * kParts];
@@ -197,6 +198,7 @@ HWY_INLINE void MultiplyPanel(const TileJob& job, int64_t tile, int64_t column) 
     }
   }
 }
+
 constexpr int kLeastPanel = kTogether;
 
 #else
