@@ -140,7 +140,7 @@ HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBl
       F32& to = sum[c * kParts + v];
       const F32 scale = hn::Load(d, factors + i * kTileRows + v * kLanes);
       F32 with = hn::Add(to, hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale), hn::Set(d, x.scale[first + c])));
-      if constexpr (kFacts.has_minimum) {
+      if (kFacts.has_minimum && i + 1 == kFacts.scales) {
         const F32 minimum = hn::Load(d, factors + kFacts.scales * kTileRows + v * kLanes);
         with = hn::Add(with, hn::Mul(minimum, hn::Set(d, x.scaled_sum[first + c])));
       }
