@@ -59,24 +59,34 @@ HWY_INLINE void DotColumns(const U8* HWY_RESTRICT w, const int8_t* inputs, const
 
 #if defined(__SSSE3__)
 
+// The additions in place are spelt out: GCC 12 would move sums from register to register, and read ahead what there are
+// no registers for.
 #if defined(__AVX2__)
 using Raw = __m256i;
 HWY_INLINE Raw PairProducts(Raw w, Raw x) { return _mm256_maddubs_epi16(w, x); }
-HWY_INLINE Raw AddPairs(Raw sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+HWY_INLINE Raw Ones16() { return _mm256_set1_epi16(1); }
+HWY_INLINE Raw AddPairs(Raw sums) { return _mm256_madd_epi16(sums, Ones16()); }
 HWY_INLINE Raw Add16(Raw a, Raw b) { return _mm256_add_epi16(a, b); }
 HWY_INLINE Raw Add32(Raw a, Raw b) { return _mm256_add_epi32(a, b); }
 HWY_INLINE Raw Magnitude(Raw a) { return _mm256_abs_epi8(a); }
 HWY_INLINE Raw WithSignOf(Raw x, Raw sign) { return _mm256_sign_epi8(x, sign); }
 HWY_INLINE Raw FlipTopBits(Raw a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+HWY_INLINE void AddTo16(Raw& sum, Raw x) { asm volatile("vpaddw %1, %0, %0" : "+x"(sum) : "x"(x)); }
+HWY_INLINE void AddTo32(Raw& sum, Raw x) { asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x)); }
+HWY_INLINE void AddPairsOf(Raw& sums, Raw ones) { asm volatile("vpmaddwd %1, %0, %0" : "+x"(sums) : "x"(ones)); }
 #else
 using Raw = __m128i;
 HWY_INLINE Raw PairProducts(Raw w, Raw x) { return _mm_maddubs_epi16(w, x); }
-HWY_INLINE Raw AddPairs(Raw sums) { return _mm_madd_epi16(sums, _mm_set1_epi16(1)); }
+HWY_INLINE Raw Ones16() { return _mm_set1_epi16(1); }
+HWY_INLINE Raw AddPairs(Raw sums) { return _mm_madd_epi16(sums, Ones16()); }
 HWY_INLINE Raw Add16(Raw a, Raw b) { return _mm_add_epi16(a, b); }
 HWY_INLINE Raw Add32(Raw a, Raw b) { return _mm_add_epi32(a, b); }
 HWY_INLINE Raw Magnitude(Raw a) { return _mm_abs_epi8(a); }
 HWY_INLINE Raw WithSignOf(Raw x, Raw sign) { return _mm_sign_epi8(x, sign); }
 HWY_INLINE Raw FlipTopBits(Raw a) { return _mm_xor_si128(a, _mm_set1_epi8(-128)); }
+HWY_INLINE void AddTo16(Raw& sum, Raw x) { asm volatile("paddw %1, %0" : "+x"(sum) : "x"(x)); }
+HWY_INLINE void AddTo32(Raw& sum, Raw x) { asm volatile("paddd %1, %0" : "+x"(sum) : "x"(x)); }
+HWY_INLINE void AddPairsOf(Raw& sums, Raw ones) { asm volatile("pmaddwd %1, %0" : "+x"(sums) : "x"(ones)); }
 #endif
 
 // Sums of two products are formed in 16 bits with saturation, so as many are added there as stay below 2^15.
@@ -113,9 +123,31 @@ HWY_INLINE I32 DotGroups(const U8* HWY_RESTRICT w, const int8_t* inputs, int32_t
   }
 }
 
-// The same of kColumns rows of inputs for two vectors of outputs, which share every broadcast: take(column, vector,
-// dot). w: [group][kTileRows][4], from the first of them. The barriers keep the compiler from reading ahead what there
-// are no registers for.
+// 16-bit sums of pairs of products of kRun groups: of kColumns rows of inputs, for two vectors of outputs, which share
+// every broadcast.
+template <int kRun, int kStride, int kColumns>
+HWY_INLINE void PairsOfRun(const uint8_t* HWY_RESTRICT w, const int8_t* inputs, Raw (&pairs)[kColumns][2]) {
+  HWY_UNROLL(8)
+  for (int g = 0; g < kRun; ++g) {
+    Raw value[2];
+    for (int v = 0; v < 2; ++v) value[v] = hn::Load(DU8(), w + g * kTileRows * 4 + v * kLanes * 4).raw;
+    HWY_UNROLL(8)
+    for (int c = 0; c < kColumns; ++c) {
+      const Raw x = BroadcastInputs(inputs + g * kStride + 4 * c).raw;
+      for (int v = 0; v < 2; ++v) {
+        const Raw products = PairProducts(value[v], x);
+        if (g == 0) {
+          pairs[c][v] = products;
+        } else {
+          AddTo16(pairs[c][v], products);
+        }
+      }
+    }
+  }
+}
+
+// DotGroups of kColumns rows of inputs for two vectors of outputs, which share every broadcast: take(column, vector,
+// dot). w: [group][kTileRows][4], from the first of them.
 template <int kMaximum, int kOffset, int kGroups, int kStride, int kColumns, typename Sum, typename Take>
 HWY_INLINE void DotTwoVectors(const uint8_t* HWY_RESTRICT w, const int8_t* inputs, const Sum* negative_sums,
                               const Take& take) {
@@ -135,10 +167,13 @@ HWY_INLINE void DotTwoVectors(const uint8_t* HWY_RESTRICT w, const int8_t* input
         const Raw x = BroadcastInputs(inputs + g * kStride + 4 * c).raw;
         for (int v = 0; v < 2; ++v) {
           const Raw products = AddPairs(PairProducts(magnitude[v], WithSignOf(x, value[v])));
-          sum[c][v] = g == 0 ? products : Add32(sum[c][v], products);
+          if (g == 0) {
+            sum[c][v] = products;
+          } else {
+            AddTo32(sum[c][v], products);
+          }
         }
       }
-      for (int c = 0; c < kColumns; ++c) asm volatile("" : "+x"(sum[c][0]), "+x"(sum[c][1]));
     }
     HWY_UNROLL(8)
     for (int c = 0; c < kColumns; ++c) {
@@ -146,31 +181,34 @@ HWY_INLINE void DotTwoVectors(const uint8_t* HWY_RESTRICT w, const int8_t* input
     }
   } else {
     constexpr int kRun = RunOf<kMaximum, kGroups>();
-    Raw before[kColumns][2];
-    HWY_UNROLL(8)
-    for (int first = 0; first < kGroups; first += kRun) {
-      Raw pairs[kColumns][2];
+    const Raw ones = Ones16();
+    Raw pairs[kColumns][2];
+    if constexpr (kRun == kGroups) {
+      PairsOfRun<kRun, kStride, kColumns>(w, inputs, pairs);
       HWY_UNROLL(8)
-      for (int g = first; g < first + kRun; ++g) {
-        Raw value[2];
-        for (int v = 0; v < 2; ++v) value[v] = hn::Load(d, w + g * kTileRows * 4 + v * kLanes * 4).raw;
+      for (int c = 0; c < kColumns; ++c) {
+        const Raw offset = TimesOffset<kOffset>(negative_sums[c]).raw;
+        for (int v = 0; v < 2; ++v) {
+          AddPairsOf(pairs[c][v], ones);
+          take(c, v, I32{Add32(offset, pairs[c][v])});
+        }
+      }
+    } else {
+      Raw sum[kColumns][2];
+      HWY_UNROLL(8)
+      for (int first = 0; first < kGroups; first += kRun) {
+        PairsOfRun<kRun, kStride, kColumns>(w + first * kTileRows * 4, inputs + first * kStride, pairs);
         HWY_UNROLL(8)
         for (int c = 0; c < kColumns; ++c) {
-          const Raw x = BroadcastInputs(inputs + g * kStride + 4 * c).raw;
           for (int v = 0; v < 2; ++v) {
-            const Raw products = PairProducts(value[v], x);
-            pairs[c][v] = g == first ? products : Add16(pairs[c][v], products);
+            AddPairsOf(pairs[c][v], ones);
+            sum[c][v] = Add32(first == 0 ? TimesOffset<kOffset>(negative_sums[c]).raw : sum[c][v], pairs[c][v]);
           }
         }
-        for (int c = 0; c < kColumns; ++c) asm volatile("" : "+x"(pairs[c][0]), "+x"(pairs[c][1]));
       }
       HWY_UNROLL(8)
       for (int c = 0; c < kColumns; ++c) {
-        for (int v = 0; v < 2; ++v) {
-          const Raw sum = first == 0 ? TimesOffset<kOffset>(negative_sums[c]).raw : before[c][v];
-          before[c][v] = Add32(sum, AddPairs(pairs[c][v]));
-          if (first + kRun == kGroups) take(c, v, I32{before[c][v]});
-        }
+        for (int v = 0; v < 2; ++v) take(c, v, I32{sum[c][v]});
       }
     }
   }

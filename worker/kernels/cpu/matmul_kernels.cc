@@ -2,6 +2,7 @@
 #include "worker/kernels/cpu/matmul_kernels.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/matmul_dot.h"
@@ -131,30 +132,32 @@ constexpr int kTogether = 4;
 // which w, factors [scales, then minima][kTileRows] and sum point. Not inlined: what surrounds it would take its
 // registers.
 template <PackedFormat kFormat, int kPanel>
-HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBlock<kPanel>& x, int first, F32* sum) {
+HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBlock<kPanel>& x, int first,
+                           F32* HWY_RESTRICT sum) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   constexpr int kGroups = kBlockGroups / kFacts.scales;
   const DF32 d;
-  for (int i = 0; i < kFacts.scales; ++i) {
+  auto add_scaled = [&](auto index, const auto* negative_sums) HWY_ATTR {
+    constexpr int i = decltype(index)::value;
     auto add = [&](int c, int v, I32 dot) HWY_ATTR {
       F32& to = sum[c * kParts + v];
       const F32 scale = hn::Load(d, factors + i * kTileRows + v * kLanes);
       F32 with = hn::Add(to, hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale), hn::Set(d, x.scale[first + c])));
-      if (kFacts.has_minimum && i + 1 == kFacts.scales) {
+      if constexpr (kFacts.has_minimum && i + 1 == kFacts.scales) {
         const F32 minimum = hn::Load(d, factors + kFacts.scales * kTileRows + v * kLanes);
         with = hn::Add(with, hn::Mul(minimum, hn::Set(d, x.scaled_sum[first + c])));
       }
       to = with;
     };
-    auto multiply = [&](const auto* negative_sums) HWY_ATTR {
-      DotTwoVectors<kFacts.maximum, kFacts.offset, kGroups, 4 * kPanel, kTogether>(
-          w + i * kGroups * kTileRows * 4, x.values[i * kGroups][first], negative_sums, add);
-    };
-    if constexpr (kFacts.scales == 1) {
-      multiply(x.negative_sum + first);
-    } else {
-      multiply(x.negative_half[i] + first);
-    }
+    DotTwoVectors<kFacts.maximum, kFacts.offset, kGroups, 4 * kPanel, kTogether>(
+        w + i * kGroups * kTileRows * 4, x.values[i * kGroups][first], negative_sums + first, add);
+  };
+  if constexpr (kFacts.scales == 1) {
+    add_scaled(std::integral_constant<int, 0>(), x.negative_sum);
+  } else {
+    static_assert(kFacts.scales == 2);
+    add_scaled(std::integral_constant<int, 0>(), x.negative_half[0]);
+    add_scaled(std::integral_constant<int, 1>(), x.negative_half[1]);
   }
 }
 
