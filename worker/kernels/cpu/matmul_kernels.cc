@@ -125,7 +125,7 @@ HWY_INLINE const uint8_t* UnpackValues(const uint8_t* block, uint8_t* to) {
   return to;
 }
 
-// What MultiplyPanel takes of a panel's rows at a time, as many as leave registers for two sums of each.
+// What MultiplyPanels takes of a panel's rows at a time, as many as leave registers for two sums of each.
 constexpr int kTogether = 4;
 
 // A block times kTogether rows of a panel, from `first` on, added to sum[row][kParts]: of two parts of the tile, to
@@ -161,20 +161,25 @@ HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBl
   }
 }
 
-// One tile times a panel: a block's values are unpacked once for all of it, and read from the first cache, so that
+// One tile times panels: a block's values are unpacked once for all of them, and read from the first cache, so that
 // registers hold sums. With the values in registers, as above, each input is read for one vector of outputs, not two.
-template <PackedFormat kFormat, int kPanel>
-HWY_INLINE void MultiplyPanel(const TileJob& job, int64_t tile, int64_t column) {
+template <PackedFormat kFormat, int kPanel, int kPanels>
+HWY_INLINE void MultiplyPanels(const TileJob& job, int64_t tile, int64_t column) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   constexpr int kFactors = kFacts.scales + (kFacts.has_minimum ? 1 : 0);
   static_assert(kFacts.block_bytes() % (kLanes * 4) == 0);  // values are loaded by whole vectors
   const DF32 d;
   const int64_t blocks = job.columns / kBlockInputs;
-  F32 sum[kPanel * kParts];
-  for (F32& of : sum) of = hn::Zero(d);
+  F32 sum[kPanels][kPanel * kParts];
+  for (auto& of_panel : sum) {
+    for (F32& of : of_panel) of = hn::Zero(d);
+  }
   const uint8_t* block = job.tiles + tile * job.tile_bytes;
-  const auto* x = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + column * blocks);
-  for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
+  const PanelBlock<kPanel>* x[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    x[p] = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + (column + p * kPanel) * blocks);
+  }
+  for (int64_t b = 0; b < blocks; ++b, block += kFacts.block_bytes()) {
     if (column == 0) {
       for (size_t line = 0; line < kFacts.block_bytes(); line += 64) __builtin_prefetch(block + kPrefetchBytes + line);
     }
@@ -187,17 +192,21 @@ HWY_INLINE void MultiplyPanel(const TileJob& job, int64_t tile, int64_t column) 
         hn::Store(LoadScales(of, part, kFacts.wide_scales), d, factors + i * kTileRows + part * kLanes);
       }
     }
-    for (int part = 0; part < kParts; part += 2) {
-      for (int first = 0; first < kPanel; first += kTogether) {
-        AddBlock<kFormat, kPanel>(w + part * kLanes * 4, factors + part * kLanes, *x, first,
-                                  sum + first * kParts + part);
+    for (int p = 0; p < kPanels; ++p) {
+      for (int part = 0; part < kParts; part += 2) {
+        for (int first = 0; first < kPanel; first += kTogether) {
+          AddBlock<kFormat, kPanel>(w + part * kLanes * 4, factors + part * kLanes, x[p][b], first,
+                                    sum[p] + first * kParts + part);
+        }
       }
     }
   }
-  for (int c = 0; c < kPanel; ++c) {
-    for (int part = 0; part < kParts; ++part) {
-      StoreResults(sum[c * kParts + part], job, tile * kTileRows + part * kLanes,
-                   job.out + (column + c) * job.out_stride);
+  for (int p = 0; p < kPanels; ++p) {
+    for (int c = 0; c < kPanel; ++c) {
+      for (int part = 0; part < kParts; ++part) {
+        StoreResults(sum[p][c * kParts + part], job, tile * kTileRows + part * kLanes,
+                     job.out + (column + p * kPanel + c) * job.out_stride);
+      }
     }
   }
 }
@@ -207,8 +216,8 @@ constexpr int kLeastPanel = kTogether;
 #else
 
 constexpr int kLeastPanel = kPanelRows + 1;  // none
-template <PackedFormat kFormat, int kPanel>
-HWY_INLINE void MultiplyPanel(const TileJob&, int64_t, int64_t) {}
+template <PackedFormat kFormat, int kPanel, int kPanels>
+HWY_INLINE void MultiplyPanels(const TileJob&, int64_t, int64_t) {}
 
 #endif
 
@@ -248,10 +257,15 @@ HWY_INLINE void MultiplyFloatTiles(const TileJob& job, int64_t tile, int64_t col
 
 template <PackedFormat kFormat>
 struct IntegerTiles {
-  static constexpr int kMaxTiles = 1, kMaxColumns = kPanelRows;
+  // Panels share the unpacking of a block's values, where there is any.
+  static constexpr bool kUnpacks = kLeastPanel <= kPanelRows && FactsOf(kFormat).value_bits < 8;
+  static constexpr int kMaxTiles = 1, kMaxColumns = (kUnpacks ? 4 : 1) * kPanelRows;
   template <int kTiles, int kColumns>
   static HWY_INLINE void Multiply(const TileJob& job, int64_t tile, int64_t column) {
-    if constexpr (kColumns >= kLeastPanel) return MultiplyPanel<kFormat, kColumns>(job, tile, column);
+    constexpr int kPanel = kColumns < kPanelRows ? kColumns : kPanelRows;
+    if constexpr (kColumns >= kLeastPanel) {
+      return MultiplyPanels<kFormat, kPanel, kColumns / kPanel>(job, tile, column);
+    }
     constexpr int kTogether = kColumns < kMostColumns ? kColumns : kMostColumns;
     for (int first = 0; first < kColumns; first += kTogether) {
       MultiplyIntegerTile<kFormat, kColumns, kTogether>(job, tile, column, first);
