@@ -111,9 +111,13 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.is_scored = false;
       if (!unit.chooses) unit.choice = std::move(come);
       unit.scanned = false;
+      unit.mass = 0;
       unit.queries = of_group;
       unit.local.Begin(*slice.log, layer, kv_head);
     }
+  }
+  for (Units* units : {&waiting_, &passing_}) {
+    for (Unit& unit : units->now()) unit.scores = &unit.kept_scores;  // now that units stay where they are
   }
 }
 
@@ -146,16 +150,16 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
 
 void BatchRecall::WeighTogether(int layer, absl::Span<Unit> units) {
   auto takes_part = [](const Unit& unit) {
-    return unit.chooser == Chooser::kHeadsTogether && unit.chooses && unit.scores.any();
+    return unit.chooser == Chooser::kHeadsTogether && unit.chooses && unit.scores->any();
   };
   for (Unit& unit : units) {
     if (!takes_part(unit)) continue;
-    slices_[unit.slice].recall->Weigh(layer, unit.kv_head, unit.scores);
-    joint_[unit.slice].Add(unit.scores);
+    slices_[unit.slice].recall->Weigh(layer, unit.kv_head, *unit.scores);
+    joint_[unit.slice].Add(*unit.scores);
   }
   for (Unit& unit : units) {
     if (!takes_part(unit)) continue;
-    slices_[unit.slice].recall->ChooseBy(joint_[unit.slice].Mean(), layer, unit.kv_head, unit.scores);
+    slices_[unit.slice].recall->ChooseBy(joint_[unit.slice].Mean(), layer, unit.kv_head, *unit.scores);
   }
 }
 
@@ -165,7 +169,7 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
     const RecallSlice& slice = slices_[unit.slice];
     unit.scanned = unit.chooses && unit.chooser != Chooser::kLayerBelow &&
                    slice.recall->PrepareScan(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries,
-                                             slice.first_position, unit.scores, unit.scan);
+                                             slice.first_position, *unit.scores, unit.scan);
   });
   scans_.clear();
   for (Unit& unit : units) {
@@ -179,26 +183,26 @@ void BatchRecall::Scan(int layer, absl::Span<Unit> units) {
 void BatchRecall::Score(int layer, Unit& unit) {
   const RecallSlice& slice = slices_[unit.slice];
   if (unit.chooser == Chooser::kLayerBelow) {
-    slice.recall->Follow(*slice.rows, *slice.log, layer, unit.kv_head, joint_[unit.slice].Mean(), unit.scores);
-    unit.chooses = unit.waits || unit.scores.any();
+    slice.recall->Follow(*slice.rows, *slice.log, layer, unit.kv_head, joint_[unit.slice].Mean(), *unit.scores);
+    unit.chooses = unit.waits || unit.scores->any();
     unit.far.clear();  // nothing is compared
     return;
   }
   if (unit.scanned) {
-    slice.recall->TakeScan(unit.scan, unit.waits, unit.scores);
+    slice.recall->TakeScan(unit.scan, unit.waits, *unit.scores);
   } else {
     slice.recall->Score(*slice.rows, *slice.log, layer, unit.kv_head, unit.queries, slice.first_position, unit.waits,
-                        unit.scores);
+                        *unit.scores);
   }
   unit.is_scored = true;
-  unit.chooses = unit.waits || (slice.recall->WorthChoosing(unit.scores) && TakeTurn(layer, unit));
+  unit.chooses = unit.waits || (slice.recall->WorthChoosing(*unit.scores) && TakeTurn(layer, unit));
   if (unit.chooses) CompareNear(layer, unit);
 }
 
 bool BatchRecall::TakeTurn(int layer, const Unit& unit) {
   RowRecall& recall = *slices_[unit.slice].recall;
   if (unit.chooser != Chooser::kHead || !recall.MeasuresWorth() || recall.begins_answer()) return true;
-  if (unit.owed || unit.scores.worth >= kUrgentShare) return true;
+  if (unit.owed || unit.scores->worth >= kUrgentShare) return true;
   const KvLayout& layout = backend_->layout();
   const int most = std::max(layout.layers * layout.kv_heads / kHeadsForTurn, kLeastTurns);
   if (!recall.rests() && turns_[unit.slice].fetch_add(1, std::memory_order_relaxed) < most) return true;
@@ -208,7 +212,7 @@ bool BatchRecall::TakeTurn(int layer, const Unit& unit) {
 
 void BatchRecall::ScorePassing(int layer, Unit& unit) {
   Score(layer, unit);
-  if (unit.chooses) unit.scores.CompareByOthers(unit.far);
+  if (unit.chooses) unit.scores->CompareByOthers(unit.far);
 }
 
 void BatchRecall::Wait(int layer) {
@@ -236,10 +240,17 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   Unit& unit = passing_.all[index];
   RowRecall& recall = *slices_[slice].recall;
   const bool scores = unit.chooses || unit.is_scored;
-  if (scores && !unit.is_scored) ScorePassing(layer, unit);
+  // Its arrays are gone through again and again. They stay in the thread's cache; those of all heads of a batch do not.
+  thread_local RowScores scores_of_thread;
+  if (scores && !unit.is_scored) {
+    if (!unit.scanned) unit.scores = &scores_of_thread;
+    ScorePassing(layer, unit);
+  }
   if (unit.chooses) {
     Choose(layer, unit);
-    return MeasureDropped(unit);
+    MeasureDropped(unit);
+    unit.scores = nullptr;
+    return;
   }
   unit.groups.clear();
   unit.asked.clear();
@@ -247,8 +258,9 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   unit.new_slot.clear();
   unit.missed = 0;
   if (scores) {
-    unit.covered = unit.scores.held;
+    unit.covered = unit.scores->held;
     MeasureDropped(unit);
+    unit.scores = nullptr;
     if (!recall.TakeExpected(layer, kv_head, unit.choice)) return;
   }
   InstallLocal(layer, unit);
@@ -274,7 +286,8 @@ void BatchRecall::AfterHead(int layer, int slice, int kv_head) {
 }
 
 void BatchRecall::MeasureDropped(Unit& unit) const {
-  unit.dropped = unit.scores.mass * std::clamp(1.0f - unit.covered, 0.0f, 1.0f);
+  unit.mass = unit.scores->mass;
+  unit.dropped = unit.mass * std::clamp(1.0f - unit.covered, 0.0f, 1.0f);
 }
 
 void BatchRecall::Count(int layer, Unit& unit) {
@@ -285,13 +298,13 @@ void BatchRecall::Count(int layer, Unit& unit) {
   if (meter == nullptr) return;
   meter->recalled_rows += installed;
   if (slice.prompt || !unit.is_scored) return;
-  meter->evicted_mass.Observe(unit.scores.mass);
+  meter->evicted_mass.Observe(unit.mass);
   meter->dropped_mass.Observe(unit.dropped);
 }
 
 void BatchRecall::CompareNear(int layer, Unit& unit) {
   unit.far.clear();
-  RowScores& scores = unit.scores;
+  RowScores& scores = *unit.scores;
   if (scores.shortlist.empty()) return;
   RecallSlice& slice = slices_[unit.slice];
   RowStaging& staging = slice.recall->staging();
@@ -337,23 +350,23 @@ void BatchRecall::CompareFar(int layer, absl::Span<Unit> units) {
   std::vector<MissingRows> missing;
   for (Unit& unit : units) {
     unit.missing.clear();
-    for (int32_t place : unit.far) unit.missing.push_back({unit.scores.PositionAt(place), /*wanted=*/false});
+    for (int32_t place : unit.far) unit.missing.push_back({unit.scores->PositionAt(place), /*wanted=*/false});
     AppendMissing({.slice = unit.slice, .layer = layer, .kv_head = unit.kv_head}, unit.missing, &missing);
   }
   if (missing.empty()) return;
   Fetch(missing, [&](const MissingRows& of, int32_t position, const char* bytes) {
     for (Unit& unit : units) {
       if (unit.slice != of.slice || unit.kv_head != of.kv_head) continue;
-      slices_[of.slice].recall->Compare(unit.queries, {unit.scores.PlaceOf(position)}, {bytes}, unit.scores);
+      slices_[of.slice].recall->Compare(unit.queries, {unit.scores->PlaceOf(position)}, {bytes}, *unit.scores);
     }
   });
 }
 
 void BatchRecall::Choose(int layer, Unit& unit) {
-  unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, unit.scores, unit.waits);
+  unit.choice = slices_[unit.slice].recall->Choose(layer, unit.kv_head, *unit.scores, unit.waits);
   unit.covered = 0;
-  if (unit.scores.any()) {
-    for (const SlotRow& row : unit.scores.slots) unit.covered += unit.scores.weight[row.position];
+  if (unit.scores->any()) {
+    for (const SlotRow& row : unit.scores->slots) unit.covered += unit.scores->weight[row.position];
   }
   InstallLocal(layer, unit);
   Ask(layer, unit);
@@ -376,7 +389,7 @@ void BatchRecall::InstallLocal(int layer, Unit& unit) {
     const char* row = LocalRow(unit, index, position);
     if (row == nullptr) {
       unit.missing.push_back({position, /*wanted=*/true});
-      if (unit.chooses) unit.missed += unit.scores.mass * unit.scores.weight[position];
+      if (unit.chooses) unit.missed += unit.scores->mass * unit.scores->weight[position];
     } else if (head.recalled_rows() >= slice.recall->slots() || head.has_free_slot() || head.Find(position) >= 0) {
       Install(layer, unit, position, row);
     } else {
@@ -469,10 +482,10 @@ void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* r
     }
     if (slot < 0) return;
     head.Replace(slot, position);
-    if (unit.chooses) unit.covered -= unit.scores.weight[victim];
+    if (unit.chooses && unit.scores != nullptr) unit.covered -= unit.scores->weight[victim];
   }
   backend_->WriteRow(*slice.rows, layer, unit.kv_head, slot, row);
-  if (unit.chooses) unit.covered += unit.scores.weight[position];
+  if (unit.chooses && unit.scores != nullptr) unit.covered += unit.scores->weight[position];
   ++unit.installed;
 }
 

@@ -98,7 +98,9 @@ class BatchRecall : public StepHook {
     std::vector<const float*> queries;  // the group's that choose
     bool scanned = false;               // on the device
     IndexScan scan;
-    RowScores scores;
+    RowScores kept_scores;        // where others look at them
+    RowScores* scores = nullptr;  // these, or those of the thread that is in BeforeHead; null: after it
+    float mass = 0;               // theirs
     std::vector<int32_t> far;  // of the shortlist, by places: neither local nor in a slot
     // Of a comparison, kept for their memory.
     std::vector<int32_t> near_places;

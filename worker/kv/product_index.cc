@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/container/fixed_array.h"
 #include "base/check.h"
 #include "base/limits.h"
 #include "worker/kernels/cpu/attention.h"
@@ -86,24 +87,24 @@ void ProductIndex::Score(int head, absl::Span<const float* const> queries, int32
   const int count = static_cast<int>(queries.size());
   const int32_t coded = std::min(CodedBlocks(at), blocks);
   const size_t table_size = static_cast<size_t>(shape_.groups) * shape_.centroids();
-  const auto tables = std::make_unique_for_overwrite<float[]>(count * table_size);
-  const auto entry = std::make_unique_for_overwrite<uint8_t[]>(shape_.bits == 4 ? count * table_size : 0);
-  std::vector<float> offset(count), step(count);
-  std::vector<const float*> table(count);
-  std::vector<const uint8_t*> entries(count);
-  std::vector<float*> out(count);
+  absl::FixedArray<float, 1024> tables(count * table_size);
+  absl::FixedArray<uint8_t, 1024> entry(shape_.bits == 4 ? count * table_size : 0);
+  absl::FixedArray<float, 16> offset(count), step(count);
+  absl::FixedArray<const float*, 16> table(count);
+  absl::FixedArray<const uint8_t*, 16> entries(count);
+  absl::FixedArray<float*, 16> out(count);
   for (size_t s = 0; s < at.segments.size() && at.segments[s].first_block < coded; ++s) {
     const ProductTables& of_segment = at.segments[s].tables;
     const int32_t first = at.segments[s].first_block;
     const int32_t end = s + 1 < at.segments.size() ? std::min(at.segments[s + 1].first_block, coded) : coded;
     for (int i = 0; i < count; ++i) {
-      float* own = tables.get() + i * table_size;
+      float* own = tables.data() + i * table_size;
       table[i] = own;
       if (shape_.bits == 4) {
-        entries[i] = entry.get() + i * table_size;
+        entries[i] = entry.data() + i * table_size;
         const RoundedScale scale = RoundedProductTable(
             {shape_.groups, shape_.width(), of_segment.channel.data(), of_segment.centroid.data(),
-             of_segment.offset.data(), of_segment.scale.data(), queries[i], own, entry.get() + i * table_size});
+             of_segment.offset.data(), of_segment.scale.data(), queries[i], own, entry.data() + i * table_size});
         offset[i] = scale.offset;
         step[i] = scale.step;
       } else {

@@ -270,12 +270,12 @@ void RowRecall::Score(const SequenceRows& rows, const BlockLog& log, int layer, 
 
   scores.stride = static_cast<size_t>(blocks + 1) * kBlockTokens;
   scores.estimate.resize(group_ * scores.stride);
-  std::vector<float*> of_query(group_);
+  absl::FixedArray<float*, 16> of_query(group_);
   for (int g = 0; g < group_; ++g) of_query[g] = scores.estimate.data() + g * scores.stride;
   index_->Score(layer * layout_.kv_heads + kv_head, queries, blocks, of_query.data());
   if (!FindCandidates(rows, log, layer, kv_head, scores)) return;
   // The block being filled is not indexed yet: its exact keys are here.
-  ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, of_query);
+  ScoreRows(queries, tail, blocks * kBlockTokens, scores.positions, absl::MakeSpan(of_query));
 
   const bool by_cosine = !waits && spec_.trigger == RecallTrigger::kCosine;
   if (by_cosine) SetNearness(rows, log, layer, kv_head, queries, scores);
@@ -329,11 +329,11 @@ bool RowRecall::PrepareScan(const SequenceRows& rows, const BlockLog& log, int l
   if (count == 0) return true;
   const size_t stride = static_cast<size_t>(std::max(blocks * kBlockTokens - coded, 0)) + kBlockTokens;
   std::vector<float> exact(group_ * stride);
-  std::vector<float*> of_query(group_);
+  absl::FixedArray<float*, 16> of_query(group_);
   for (int g = 0; g < group_; ++g) of_query[g] = exact.data() + g * stride;
   index_->ScoreUncoded(head, queries, blocks, of_query.data());
   for (float*& to : of_query) to -= coded;
-  ScoreRows(queries, log.TailRows(layer, kv_head), first, scan.positions, of_query);
+  ScoreRows(queries, log.TailRows(layer, kv_head), first, scan.positions, absl::MakeSpan(of_query));
   for (int g = 0; g < group_; ++g) {
     const auto from = exact.begin() + static_cast<int64_t>(g * stride);
     scan.exact.insert(scan.exact.end(), from, from + count);
@@ -388,7 +388,7 @@ void RowRecall::Weigh(int layer, int kv_head, RowScores& scores) const {
 }
 
 void RowRecall::ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
-                          std::vector<float*>& of_query) const {
+                          absl::Span<float*> of_query) const {
   const int head_dim = layout_.head_dim;
   for (float*& to : of_query) to += first;
   if (layout_.type == KvType::kF16) {

@@ -205,7 +205,7 @@ class RowRecall {
   // Scores of rows [end - first][row_bytes] by their own keys, to the places from `first` of each query's scores, where
   // of_query is moved to.
   void ScoreRows(absl::Span<const float* const> queries, const char* rows, int32_t first, int32_t end,
-                 std::vector<float*>& of_query) const;
+                 absl::Span<float*> of_query) const;
   // Fills nearness and nearest, from the estimates.
   void SetNearness(const SequenceRows& rows, const BlockLog& log, int layer, int kv_head,
                    absl::Span<const float* const> queries, RowScores& scores) const;

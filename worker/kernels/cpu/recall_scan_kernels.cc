@@ -28,19 +28,20 @@ float SumOf16(const float* partial) {
 HWY_INLINE V TwoTo(V y) {
   const D d;
   const hn::RebindToSigned<D> di;
-  const auto whole = hn::NearestInt(y);
-  const V f = hn::Sub(y, hn::ConvertTo(d, whole));
+  // Rounds to a whole number, which the lowest nine bits of the sum then are. hn::NearestInt minds what is out of range.
+  const V rounder = hn::Set(d, 0x1.8p23f), rounded = hn::Add(y, rounder);
+  const V f = hn::Sub(y, hn::Sub(rounded, rounder));
   V p = hn::MulAdd(hn::Set(d, 9.666368515e-3f), f, hn::Set(d, 5.592197584e-2f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.2402234904f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.6931210452f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(whole)));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, rounded))));
 }
 
 HWY_INLINE hn::Mask<D> Chosen(const uint8_t* which) {
   const hn::RebindToSigned<D> di;
   const hn::Rebind<uint8_t, D> d8;
-  return hn::RebindMask(D(), hn::Ne(hn::PromoteTo(di, hn::LoadU(d8, which)), hn::Zero(di)));
+  return hn::RebindMask(D(), hn::Gt(hn::PromoteTo(di, hn::LoadU(d8, which)), hn::Zero(di)));
 }
 
 // 2^y for y = factor * x - maximum, in the range of TwoTo.
@@ -110,13 +111,13 @@ void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float sca
   auto raise = [&](const float* values, const uint8_t* chosen) HWY_ATTR {
     for (size_t part = 0; part < kParts; ++part) {
       const V value = hn::IfThenElse(Chosen(chosen + part * kLanes), hn::LoadU(d, values + part * kLanes), lowest);
-      most[part] = hn::Max(most[part], hn::Mul(value, factor));
+      most[part] = hn::Max(most[part], value);
     }
   };
   for (int32_t i = 0; i < whole; i += kSlots) raise(x + i, which + i);
   raise(tail_x, tail_which);
   for (size_t part = 1; part < kParts; ++part) most[0] = hn::Max(most[0], most[part]);
-  const V maximum = hn::MaxOfLanes(d, most[0]), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
+  const V maximum = hn::Mul(hn::MaxOfLanes(d, most[0]), factor), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
 
   V chosen_sum[kParts], all_sum[kParts];
   for (size_t part = 0; part < kParts; ++part) chosen_sum[part] = all_sum[part] = hn::Zero(d);
