@@ -94,11 +94,6 @@ void StepAttention::FindHeads(int layer) {
   }
   to_attend_.store(to_attend, std::memory_order_relaxed);
   // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
-  for (const bool busy : {true, false}) {
-    for (Head* head : now_) {
-      if (head->busy == busy) prepare_.push_back(head);
-    }
-  }
   std::sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
     return std::tie(a->busy, a->split, a->slice_index, a->kv_head) <
            std::tie(b->busy, b->split, b->slice_index, b->kv_head);
@@ -117,6 +112,14 @@ void StepAttention::FindHeads(int layer) {
     if (head.sums_columns || head.sums_steps) scratch += queries * parts * kPartRows;
   }
   scratch_.Floats(scratch);
+  attends_at_once_ = std::all_of(now_.begin(), now_.end(), [](const Head* head) { return head->split; });
+  for (const bool whole : {false, true}) {  // those that threads share are waited for
+    for (const bool busy : {true, false}) {
+      for (Head* head : now_) {
+        if (head->whole == whole && head->busy == busy) prepare_.push_back(head);
+      }
+    }
+  }
 }
 
 void StepAttention::PrepareComparison(Head& head, int layer) {
@@ -275,22 +278,28 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
   }
 }
 
+void StepAttention::AttendWhole(Head& head, int layer, int thread) {
+  if (head.taken.exchange(true, std::memory_order_relaxed)) return;
+  SpinUntil([&] { return head.prepared.load(std::memory_order_acquire); });
+  Attend(layout_.type, head.task, thread_scratch_[thread]->Floats(ScratchOf(head.task).end));
+  Attended(head, layer);
+}
+
 void StepAttention::Work(int layer, int thread, const float* q, float* out) {
   for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
     Head& head = *prepare_[i];
     if (hook_ != nullptr) hook_->BeforeHead(layer, head.slice_index, head.kv_head);
     Prepare(head, layer, q, out);
     head.prepared.store(true, std::memory_order_release);
+    // The caches hold what the hook has read of its rows; and other threads compute while this one reads memory.
+    if (attends_at_once_ && head.whole) AttendWhole(head, layer, thread);
   }
   for (Head* head : now_) {
-    if (head->whole && head->taken.exchange(true, std::memory_order_relaxed)) continue;
-    SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
     if (head->whole) {
-      const AttentionTask& task = head->task;
-      Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(task).end));
-      Attended(*head, layer);
+      AttendWhole(*head, layer, thread);
       continue;
     }
+    SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
       if (head->split) {
         if (head->score_units > 0) ScoreFor(*head, unit, thread);

@@ -94,9 +94,10 @@ HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const f
       for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[j][v], d, out[j] + first + v * kLanes);
     }
   };
+  constexpr int kVectors = VectorsOf(kTile);
   int first = 0;
-  for (; first + kTogether * kLanes <= head_dim; first += kTogether * kLanes) {
-    columns(first, std::integral_constant<int, kTogether>());
+  for (; first + kVectors * kLanes <= head_dim; first += kVectors * kLanes) {
+    columns(first, std::integral_constant<int, kVectors>());
   }
   for (; first < head_dim; first += kLanes) columns(first, std::integral_constant<int, 1>());
 }

@@ -17,6 +17,8 @@ namespace {
 // each other, as many as there are registers for.
 constexpr int kQueryTile = kLanes == 8 ? 6 : 4;
 constexpr int kTogether = kLanes == kSlots ? 4 : 2;
+// For fewer queries than a tile there are registers for more.
+constexpr int VectorsOf(int queries) { return kLanes == 8 && queries <= 3 ? 4 : kTogether; }
 constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
 // Memory is slower than what is done with it, and the machine reads ahead too late, and only within a page. So with
