@@ -41,6 +41,10 @@ struct StepSlice {
   // place of `logits`: higher first, of equal ones the lower token; fewer where others are NaN or -inf.
   int32_t best = 0;
   std::vector<TokenLogit>* best_logits = nullptr;
+  // Not null, of one token and where Backend::copies_new_rows(): its rows are also written here, as ReadRows has them,
+  // [layer][kv_head], copy_stride bytes from one to the next.
+  char* row_copies = nullptr;
+  size_t copy_stride = 0;
   // A decoding step of one token: what its queries attend to goes where HeadRows::KeepColumnSums and KeepStepSums say.
   bool decodes = false;
 };
@@ -115,6 +119,9 @@ class Backend {
   virtual bool waits_for_hooks() const { return false; }
   // What a step's queries attend to is summed up at little cost (HeadRows::KeepStepSums).
   virtual bool sums_steps() const { return false; }
+
+  // StepSlice::row_copies is minded.
+  virtual bool copies_new_rows() const { return false; }
 
   // Runs all slices in one batch. A slice's results do not depend on the others. `hook` may be null.
   virtual void Step(absl::Span<const StepSlice> slices, StepHook* hook) = 0;

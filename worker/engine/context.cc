@@ -62,7 +62,16 @@ int32_t Context::NextChunk(int32_t limit) const {
   return count;
 }
 
-void Context::BeginStep(int32_t count) { rows_.Extend(step_position(), count); }
+void Context::BeginStep(int32_t count) {
+  rows_.Extend(step_position(), count);
+  copied_rows_ = false;
+}
+
+char* Context::RowCopies(int32_t count) {
+  if (!stores() || repeating() || count != 1 || !backend_->copies_new_rows()) return nullptr;
+  copied_rows_ = true;
+  return log_.NextRow();
+}
 
 bool Context::BeginRepetition() {
   TIDEPOOL_CHECK(!repeating() && uncomputed() == 0);
@@ -97,6 +106,7 @@ void Context::EndStep(int32_t count, bool prompt) {
       const int32_t part = std::min(count - done, log_.room_in_tail());
       log_.Append(absl::MakeConstSpan(token_ids_).subspan(computed_ + done, part), exact,
                   [&](int layer, int kv_head, char* out) {
+                    if (copied_rows_) return;  // they are there
                     const absl::Span<const int32_t> order = rows_.head(layer, kv_head).order();
                     backend_->ReadRows(rows_, layer, kv_head, order.subspan(order.size() - count + done, part), out);
                   });

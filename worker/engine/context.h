@@ -71,6 +71,10 @@ class Context {
   int32_t NextChunk(int32_t limit) const;
   // Before a step over the next `count` waiting tokens: makes room for their rows.
   void BeginStep(int32_t count);
+  // Then, of a step that copies new rows (StepSlice::row_copies): where those of its one token are wanted, and the bytes
+  // from one to the next. Null: they are read once it is over.
+  char* RowCopies(int32_t count);
+  size_t copy_stride() const { return kBlockTokens * backend_->layout().row_bytes(); }
   // After it: logs the new rows, and lets the policy's per-step rule act after a decoding step, or after the last step
   // of a chunk of a prompt that is compressed in chunks.
   void EndStep(int32_t count, bool prompt);
@@ -131,6 +135,7 @@ class Context {
   std::optional<QueryRing> ring_;
   std::optional<Repetition> repetition_;  // under way
   std::optional<QueryRing> repetition_ring_;
+  bool copied_rows_ = false;    // in the step under way
   bool reading_prompt_ = true;  // the rows that the log takes are those of a prompt
   std::optional<RowRecall> recall_;
   RetentionObserver* observer_ = nullptr;

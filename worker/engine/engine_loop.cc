@@ -271,6 +271,8 @@ bool EngineLoop::Step() {
     slice.rows = &context.rows();
     slice.tokens = context.StepTokens(count);
     slice.first_position = context.step_position();
+    slice.row_copies = context.RowCopies(count);
+    slice.copy_stride = context.copy_stride();
     const bool wanted = context.uncomputed() == count && !context.repeating() && !generation.nothing_to_generate();
     slice.logits_rows = wanted ? 1 : 0;
     slices.push_back(slice);

@@ -52,6 +52,9 @@ class BlockLog {
   // rows) sees its kBlockTokens rows, if it is set.
   void Append(absl::Span<const int32_t> token_ids, bool exact,
               absl::FunctionRef<void(int layer, int kv_head, char* out)> fill);
+  // Where Append has fill write the next token's row of the first layer and kv head; that of the next head, and layer,
+  // comes kBlockTokens rows later.
+  char* NextRow() { return tail_.data() + TailOffset(0, 0, tail_tokens()); }
   using FullBlockObserver = std::function<void(int32_t block, int layer, int kv_head, const char* rows)>;
   void set_on_full(FullBlockObserver observer) { on_full_ = std::move(observer); }
   // Runs body(0 .. count-1) in any order, at once for different numbers: on_full for each (layer, kv head), and what a

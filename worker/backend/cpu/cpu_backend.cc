@@ -144,6 +144,10 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
         }
         const int32_t slot = head.order()[head.rows() - count + token - first];
         memory_->Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots, row);
+        if (slice.row_copies != nullptr) {
+          std::memcpy(slice.row_copies + (int64_t{layer} * config_.kv_heads + kv_head) * slice.copy_stride, row,
+                      layout_.row_bytes());
+        }
       }
     }
   };

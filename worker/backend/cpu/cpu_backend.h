@@ -25,6 +25,7 @@ class CpuBackend : public Backend {
   PagePool& pool() override { return pool_; }
   const Rope& rope() const override { return rope_; }
   bool sums_steps() const override { return true; }
+  bool copies_new_rows() const override { return true; }
   void Step(absl::Span<const StepSlice> slices, StepHook* hook) override;
   void ReadRows(const SequenceRows& rows, int layer, int kv_head, absl::Span<const int32_t> slots, char* out) override;
   bool KeyScores(const SequenceRows& rows, int layer, int kv_head, absl::Span<const float* const> queries,
