@@ -7,6 +7,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -19,6 +20,7 @@
 #ifdef TIDEPOOL_ONEDNN
 #include "bench/onednn_product.h"
 #endif
+#include "worker/kernels/cpu/huge_memory.h"
 #include "worker/kernels/cpu/isa.h"
 #include "worker/kernels/cpu/matmul.h"
 #include "worker/kernels/cpu/matmul_dispatch.h"
@@ -100,19 +102,74 @@ void OneDnn(benchmark::State& state, OneDnnProduct::Type type, Shape shape, int6
 }
 #endif
 
-// The bound of a product at batch 1: all threads reading memory.
-void ReadMemory(benchmark::State& state) {
+// The bound of a product at batch 1: all threads reading memory, each at so many places in turn. From several it comes
+// faster.
+void ReadMemory(benchmark::State& state, int streams) {
   ThreadTeam team(Threads());
-  std::vector<uint64_t> memory(kWeightsBytes / sizeof(uint64_t), 1);
+  HugeMemory memory;
+  constexpr int64_t kLine = 64 / sizeof(uint64_t), kPieces = 16;
+  constexpr auto kWords = static_cast<int64_t>(kWeightsBytes / sizeof(uint64_t));
+  auto* words = reinterpret_cast<uint64_t*>(memory.Take(kWeightsBytes));
+  std::fill(words, words + kWords, 1);
+  const int64_t of_stream = kWords / kPieces / streams;
   for (auto _ : state) {
-    team.ForEach(static_cast<int64_t>(memory.size()), 1 << 15, [&](int64_t first, int64_t last) {
-      uint64_t sum = 0;
-      for (int64_t i = first; i < last; ++i) sum += memory[i];
-      benchmark::DoNotOptimize(sum);
+    team.ForEach(kPieces, 1, [&](int64_t first, int64_t last) {
+      uint64_t sums[kLine] = {};
+      for (const uint64_t* piece = words + first * kWords / kPieces; first < last; ++first) {
+        for (int64_t i = 0; i < of_stream; i += kLine) {
+          for (int k = 0; k < streams; ++k) {
+            for (int64_t word = 0; word < kLine; ++word) sums[word] += piece[k * of_stream + i + word];
+          }
+        }
+      }
+      benchmark::DoNotOptimize(sums);
     });
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kWeightsBytes));
 }
+
+#if defined(__x86_64__)
+// The bound of products of many rows: the instructions that multiply bytes, and with AVX2 those that add what they
+// give, on numbers that are in registers. Returns the multiply-adds of `times`.
+int64_t MultiplyInRegisters(Isa isa, int64_t times) {
+  constexpr int kAtOnce = 6;
+  if (isa == Isa::kAvx512) {
+    for (int64_t i = 0; i < times; ++i) {
+      asm volatile(
+          "vpdpbusd %%zmm15, %%zmm14, %%zmm0\n vpdpbusd %%zmm15, %%zmm14, %%zmm1\n vpdpbusd %%zmm15, %%zmm14, %%zmm2\n"
+          "vpdpbusd %%zmm15, %%zmm14, %%zmm3\n vpdpbusd %%zmm15, %%zmm14, %%zmm4\n vpdpbusd %%zmm15, %%zmm14, %%zmm5\n"
+          "vpdpbusd %%zmm15, %%zmm14, %%zmm6\n vpdpbusd %%zmm15, %%zmm14, %%zmm7\n vpdpbusd %%zmm15, %%zmm14, %%zmm8\n"
+          "vpdpbusd %%zmm15, %%zmm14, %%zmm9\n vpdpbusd %%zmm15, %%zmm14, %%zmm10\n vpdpbusd %%zmm15, %%zmm14, "
+          "%%zmm11\n" ::
+              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
+    }
+    return times * 2 * kAtOnce * 64;
+  }
+  for (int64_t i = 0; i < times; ++i) {
+    asm volatile(
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm6\n vpaddw %%ymm6, %%ymm0, %%ymm0\n"
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm7\n vpaddw %%ymm7, %%ymm1, %%ymm1\n"
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm8\n vpaddw %%ymm8, %%ymm2, %%ymm2\n"
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm9\n vpaddw %%ymm9, %%ymm3, %%ymm3\n"
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm10\n vpaddw %%ymm10, %%ymm4, %%ymm4\n"
+        "vpmaddubsw %%ymm15, %%ymm14, %%ymm11\n vpaddw %%ymm11, %%ymm5, %%ymm5\n" ::
+            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
+  }
+  return times * kAtOnce * 32;
+}
+
+void Int8Peak(benchmark::State& state) {
+  const Isa isa = ActiveIsa();
+  if (isa == Isa::kBaseline) return state.SkipWithError("AVX2 or AVX-512 only");
+  ThreadTeam team(Threads());
+  std::atomic<int64_t> done{0};
+  for (auto _ : state) {
+    team.ForEach(64, 1, [&](int64_t, int64_t) { done += MultiplyInRegisters(isa, 2000); });
+  }
+  state.SetLabel(IsaName(isa));
+  state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(done.load()), benchmark::Counter::kIsRate);
+}
+#endif
 
 // An empty parallel region: what every MatMul pays besides its arithmetic.
 void EmptyRegion(benchmark::State& state) {
@@ -130,7 +187,14 @@ void Quantize(benchmark::State& state, int64_t count) {
 }
 
 void Register() {
-  benchmark::RegisterBenchmark("ReadMemory", ReadMemory)->UseRealTime();
+  for (int streams : {1, 4, 8}) {
+    benchmark::RegisterBenchmark(("ReadMemory/streams:" + std::to_string(streams)).c_str(),
+                                 [=](benchmark::State& state) { ReadMemory(state, streams); })
+        ->UseRealTime();
+  }
+#if defined(__x86_64__)
+  benchmark::RegisterBenchmark("Int8Peak", Int8Peak)->UseRealTime();
+#endif
   benchmark::RegisterBenchmark("EmptyRegion", EmptyRegion)->UseRealTime();
   for (int64_t count : {1, 64}) {
     benchmark::RegisterBenchmark(("Quantize/batch:" + std::to_string(count)).c_str(), [=](benchmark::State& state) {

@@ -71,8 +71,8 @@ class Context {
   int32_t NextChunk(int32_t limit) const;
   // Before a step over the next `count` waiting tokens: makes room for their rows.
   void BeginStep(int32_t count);
-  // Then, of a step that copies new rows (StepSlice::row_copies): where those of its one token are wanted, and the bytes
-  // from one to the next. Null: they are read once it is over.
+  // Then, of a step that copies new rows (StepSlice::row_copies): where those of its one token are wanted, and the
+  // bytes from one to the next. Null: they are read once it is over.
   char* RowCopies(int32_t count);
   size_t copy_stride() const { return kBlockTokens * backend_->layout().row_bytes(); }
   // After it: logs the new rows, and lets the policy's per-step rule act after a decoding step, or after the last step

@@ -101,7 +101,7 @@ class BatchRecall : public StepHook {
     RowScores kept_scores;        // where others look at them
     RowScores* scores = nullptr;  // these, or those of the thread that is in BeforeHead; null: after it
     float mass = 0;               // theirs
-    std::vector<int32_t> far;  // of the shortlist, by places: neither local nor in a slot
+    std::vector<int32_t> far;     // of the shortlist, by places: neither local nor in a slot
     // Of a comparison, kept for their memory.
     std::vector<int32_t> near_places;
     std::vector<const char*> near_rows;

@@ -105,7 +105,7 @@ class StepAttention {
   StepHook* hook_ = nullptr;
   std::vector<std::unique_ptr<Head>> all_;  // kept from layer to layer for their memory
   std::vector<Head*> now_, prepare_;        // this layer's: in the order of their work, of their preparation
-  bool attends_at_once_ = false;            // whole heads, as soon as they are prepared: there are no prompts beside them
+  bool attends_at_once_ = false;  // whole heads, as soon as they are prepared: there are no prompts beside them
   std::atomic<size_t> next_prepare_{0};
   std::atomic<int> to_attend_{0};  // heads of one token
   // What is left to the team: the hook's AfterHead, of a head by its number among those of all layers and slices.

@@ -28,7 +28,8 @@ float SumOf16(const float* partial) {
 HWY_INLINE V TwoTo(V y) {
   const D d;
   const hn::RebindToSigned<D> di;
-  // Rounds to a whole number, which the lowest nine bits of the sum then are. hn::NearestInt minds what is out of range.
+  // Rounds to a whole number, which the lowest nine bits of the sum then are. hn::NearestInt minds what is out of
+  // range.
   const V rounder = hn::Set(d, 0x1.8p23f), rounded = hn::Add(y, rounder);
   const V f = hn::Sub(y, hn::Sub(rounded, rounder));
   V p = hn::MulAdd(hn::Set(d, 9.666368515e-3f), f, hn::Set(d, 5.592197584e-2f));
@@ -117,7 +118,8 @@ void SharesOfImpl(const float* x, const uint8_t* which, int32_t count, float sca
   for (int32_t i = 0; i < whole; i += kSlots) raise(x + i, which + i);
   raise(tail_x, tail_which);
   for (size_t part = 1; part < kParts; ++part) most[0] = hn::Max(most[0], most[part]);
-  const V maximum = hn::Mul(hn::MaxOfLanes(d, most[0]), factor), least = hn::Set(d, kLeastPower), cap = hn::Set(d, kMostPower);
+  const V maximum = hn::Mul(hn::MaxOfLanes(d, most[0]), factor), least = hn::Set(d, kLeastPower),
+          cap = hn::Set(d, kMostPower);
 
   V chosen_sum[kParts], all_sum[kParts];
   for (size_t part = 0; part < kParts; ++part) chosen_sum[part] = all_sum[part] = hn::Zero(d);
