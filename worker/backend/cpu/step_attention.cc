@@ -93,7 +93,7 @@ void StepAttention::FindHeads(int layer) {
     first_row += count;
   }
   to_attend_.store(to_attend, std::memory_order_relaxed);
-  // Hooks take longest and are waited for. Prompts' tiles are long, too: they are not left for the end.
+  // Prompts' tiles are long: they are not left for the end.
   std::sort(now_.begin(), now_.end(), [](const Head* a, const Head* b) {
     return std::tie(a->busy, a->split, a->slice_index, a->kv_head) <
            std::tie(b->busy, b->split, b->slice_index, b->kv_head);
@@ -113,7 +113,8 @@ void StepAttention::FindHeads(int layer) {
   }
   scratch_.Floats(scratch);
   attends_at_once_ = std::all_of(now_.begin(), now_.end(), [](const Head* head) { return head->split; });
-  for (const bool whole : {false, true}) {  // those that threads share are waited for
+  // What threads share is waited for, and hooks take longest.
+  for (const bool whole : {false, true}) {
     for (const bool busy : {true, false}) {
       for (Head* head : now_) {
         if (head->whole == whole && head->busy == busy) prepare_.push_back(head);

@@ -262,13 +262,14 @@ struct IntegerTiles {
   static constexpr int kMaxTiles = 1, kMaxColumns = (kUnpacks ? 4 : 1) * kPanelRows;
   template <int kTiles, int kColumns>
   static HWY_INLINE void Multiply(const TileJob& job, int64_t tile, int64_t column) {
-    constexpr int kPanel = kColumns < kPanelRows ? kColumns : kPanelRows;
     if constexpr (kColumns >= kLeastPanel) {
-      return MultiplyPanels<kFormat, kPanel, kColumns / kPanel>(job, tile, column);
-    }
-    constexpr int kTogether = kColumns < kMostColumns ? kColumns : kMostColumns;
-    for (int first = 0; first < kColumns; first += kTogether) {
-      MultiplyIntegerTile<kFormat, kColumns, kTogether>(job, tile, column, first);
+      constexpr int kPanel = kColumns < kPanelRows ? kColumns : kPanelRows;
+      MultiplyPanels<kFormat, kPanel, kColumns / kPanel>(job, tile, column);
+    } else {
+      constexpr int kTogether = kColumns < kMostColumns ? kColumns : kMostColumns;
+      for (int first = 0; first < kColumns; first += kTogether) {
+        MultiplyIntegerTile<kFormat, kColumns, kTogether>(job, tile, column, first);
+      }
     }
   }
 };
