@@ -55,22 +55,24 @@ HWY_INLINE void StoreResults(F32 sum, const TileJob& job, int64_t row, float* ou
 }
 
 // One tile times kColumns activation rows: from the `first` on of the panel of kPanel rows that begins with `column`.
+// All parts of a block are done before the next block, so that memory is waited for evenly.
 template <PackedFormat kFormat, int kPanel, int kColumns>
 HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t column, int first) {
   constexpr PackedFormatFacts kFacts = FactsOf(kFormat);
   const DF32 d;
   const int64_t blocks = job.columns / kBlockInputs;
-  for (int part = 0; part < kParts; ++part) {
-    F32 sum[kColumns];
-    for (int c = 0; c < kColumns; ++c) sum[c] = hn::Zero(d);
-    const uint8_t* block = job.tiles + tile * job.tile_bytes;
-    const auto* x = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + column * blocks);
-    for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
-      if (column == 0) {
-        for (size_t line = 0; line < kFacts.block_bytes(); line += 64) {
-          __builtin_prefetch(block + kPrefetchBytes + line);
-        }
-      }
+  F32 sum[kParts][kColumns];
+  for (auto& of_part : sum) {
+    for (F32& of : of_part) of = hn::Zero(d);
+  }
+  const uint8_t* block = job.tiles + tile * job.tile_bytes;
+  const auto* x = reinterpret_cast<const PanelBlock<kPanel>*>(job.blocks + column * blocks);
+  for (int64_t b = 0; b < blocks; ++b, ++x, block += kFacts.block_bytes()) {
+    if (column == 0) {
+      for (size_t line = 0; line < kFacts.block_bytes(); line += 64) __builtin_prefetch(block + kPrefetchBytes + line);
+    }
+    HWY_UNROLL(4)
+    for (int part = 0; part < kParts; ++part) {
       U8 w[kBlockGroups];
       LoadValues<kFacts.value_bits>(block, part, w);
       const uint8_t* scales = block + kFacts.values_bytes();
@@ -90,19 +92,22 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
         HWY_UNROLL(8)
         for (int c = 0; c < kColumns; ++c) {
           const F32 product = hn::Mul(hn::Mul(hn::ConvertTo(d, dot[c]), scale), hn::Set(d, x->scale[first + c]));
-          sum[c] = hn::Add(sum[c], product);
+          sum[part][c] = hn::Add(sum[part][c], product);
         }
       }
       if constexpr (kFacts.has_minimum) {
         const F32 minimum = LoadScales(scales + kFacts.scales * kFacts.scale_bytes(), part, kFacts.wide_scales);
         HWY_UNROLL(8)
         for (int c = 0; c < kColumns; ++c) {
-          sum[c] = hn::Add(sum[c], hn::Mul(minimum, hn::Set(d, x->scaled_sum[first + c])));
+          sum[part][c] = hn::Add(sum[part][c], hn::Mul(minimum, hn::Set(d, x->scaled_sum[first + c])));
         }
       }
     }
+  }
+  for (int part = 0; part < kParts; ++part) {
     for (int c = 0; c < kColumns; ++c) {
-      StoreResults(sum[c], job, tile * kTileRows + part * kLanes, job.out + (column + first + c) * job.out_stride);
+      StoreResults(sum[part][c], job, tile * kTileRows + part * kLanes,
+                   job.out + (column + first + c) * job.out_stride);
     }
   }
 }
@@ -173,6 +178,9 @@ HWY_INLINE void MultiplyPanels(const TileJob& job, int64_t tile, int64_t column)
   F32 sum[kPanels][kPanel * kParts];
   for (auto& of_panel : sum) {
     for (F32& of : of_panel) of = hn::Zero(d);
+  }
+  for (int c = 0; c < kPanels * kPanel; ++c) {
+    __builtin_prefetch(job.out + (column + c) * job.out_stride + tile * kTileRows, 1);
   }
   const uint8_t* block = job.tiles + tile * job.tile_bytes;
   const PanelBlock<kPanel>* x[kPanels];
