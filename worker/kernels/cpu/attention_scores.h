@@ -18,7 +18,8 @@ namespace {
 constexpr int kQueryTile = kLanes == 8 ? 6 : 4;
 constexpr int kTogether = kLanes == kSlots ? 4 : 2;
 // For fewer queries than a tile there are registers for more.
-constexpr int VectorsOf(int queries) { return kLanes == 8 && queries <= 3 ? 4 : kTogether; }
+constexpr int kFewQueries = 3;
+constexpr int VectorsOf(int queries) { return kLanes == 8 && queries <= kFewQueries ? 4 : kTogether; }
 constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
 // Memory is slower than what is done with it, and the machine reads ahead too late, and only within a page. So with
@@ -102,10 +103,11 @@ struct PagesAhead {
 template <int kVectors, bool kMayCompare, typename Load>
 HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, const PagesAhead& later, float* scores,
                                 int64_t stride, float* cosines) {
-  for (int j = 0; j < task.queries; j += kQueryTile) {
+  constexpr int kMost = kVectors > kTogether ? kFewQueries : kQueryTile;
+  for (int j = 0; j < task.queries; j += kMost) {
     later.Ask(j, task.queries);
-    float* to[kQueryTile];
-    for (int k = 0; k < kQueryTile; ++k) to[k] = scores + (j + k) * stride;
+    float* to[kMost];
+    for (int k = 0; k < kMost; ++k) to[k] = scores + (j + k) * stride;
     auto tile = [&](auto queries) {
       constexpr int kTile = decltype(queries)::value;
       if (kMayCompare && cosines != nullptr && j == 0) {
@@ -114,7 +116,7 @@ HWY_INLINE void SlotScoresOfAll(const AttentionTask& task, const Load& load, con
         SlotScores<kTile, kVectors, false>(task, load, task.q + j, to, nullptr);
       }
     };
-    ForTile<kQueryTile>(task.queries - j, tile);
+    ForTile<kMost>(task.queries - j, tile);
   }
 }
 
@@ -131,8 +133,15 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
       return LoadElements(d, pages[v] + c * kStride);
     };
     SlotScoresOfAll<kPages, kMayCompare>(task, load, later, scores, stride, cosines);
+  } else if constexpr (kPages > 1) {
+    constexpr int kOfPage = kSlots / kLanes;  // vectors
+    auto load = [&](int v, int c) {
+      const int page = v / kOfPage;
+      if (kAhead && v % kOfPage == 0 && c % kChannels == 0) __builtin_prefetch(ahead[page] + c / kChannels * kLine);
+      return LoadElements(d, pages[page] + v % kOfPage * kLanes + c * kStride);
+    };
+    SlotScoresOfAll<kPages * kOfPage, false>(task, load, later, scores, stride, nullptr);
   } else {
-    static_assert(kPages == 1);
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
       const K* key = pages[0] + part;
       auto load = [&](int v, int c) {
@@ -165,9 +174,10 @@ template <typename T, int kBits>
 void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t next, float* scores, int64_t stride,
                 float* cosines, float* keys) {
   const D d;
-  constexpr int kPages = kLanes == kSlots ? kTogether : 1;  // together
+  constexpr int kPages = kLanes == kSlots ? kTogether : kLanes * VectorsOf(1) > kSlots ? 2 : 1;  // together
   constexpr bool kMayCompare = kBits == 0;
   const bool few = task.queries < kConvertQueries;
+  const bool all = kLanes == kSlots || (task.queries <= kFewQueries && cosines == nullptr);  // of kPages
   const bool convert = !std::is_same_v<T, float> && !few;
 #if TIDEPOOL_INT8_DOTS
   if (kBits == 8 && task.queries > kRoundedQueries) {
@@ -207,7 +217,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
       ++together;
     }
     constexpr int kPacked = kBits == 8 && TIDEPOOL_INT8_DOTS ? 2 : 1;  // halves together
-    together = of_packed ? together < kPacked ? 1 : kPacked : together < kPages ? 1 : kPages;
+    together = of_packed ? together < kPacked ? 1 : kPacked : together < kPages || !all ? 1 : kPages;
     const char* ahead[kPages];
     for (int k = 0; k < together; ++k) ahead[k] = ahead_of(p + k);
     p += together;
