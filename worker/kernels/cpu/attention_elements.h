@@ -8,6 +8,9 @@
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
 
+// Of a lambda that is called for each vector: as a function it would take all registers.
+#define TIDEPOOL_INLINED __attribute__((always_inline))
+
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
 

@@ -233,10 +233,11 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
   if (task.out == nullptr) return;
 
   const float* scale = kBits == 8 ? place.scale : nullptr;
-  auto numbers = [&](int32_t i, int c) { return LoadElements(d, reinterpret_cast<const T*>(place.at[i]) + c); };
+  auto numbers = [&](int32_t i, int c)
+                     TIDEPOOL_INLINED { return LoadElements(d, reinterpret_cast<const T*>(place.at[i]) + c); };
   if (few && (kBits == 0 || kBits == 8)) {
     constexpr int kOfLine = kLine / sizeof(T);
-    auto load = [&](int32_t i, int c) {
+    auto load = [&](int32_t i, int c) TIDEPOOL_INLINED {
       if constexpr (kBits == 8) {
         if (place.packed[i]) {
           if (c % kLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c);
@@ -281,7 +282,8 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
     }
     WeightedValuesOfAll(
         task, begin, end, weights, stride, scale,
-        [&](int32_t i, int c) { return hn::LoadU(D(), values + int64_t{i - begin} * head_dim + c); }, partial);
+        [&](int32_t i, int c) TIDEPOOL_INLINED { return hn::LoadU(D(), values + int64_t{i - begin} * head_dim + c); },
+        partial);
   }
 }
 

@@ -128,14 +128,14 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
   const D d;
   constexpr int kChannels = kLine / (kSlots * sizeof(K));  // of a line
   if constexpr (kLanes == kSlots) {
-    auto load = [&](int v, int c) {
+    auto load = [&](int v, int c) TIDEPOOL_INLINED {
       if (kAhead && c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
       return LoadElements(d, pages[v] + c * kStride);
     };
     SlotScoresOfAll<kPages, kMayCompare>(task, load, later, scores, stride, cosines);
   } else if constexpr (kPages > 1) {
     constexpr int kOfPage = kSlots / kLanes;  // vectors
-    auto load = [&](int v, int c) {
+    auto load = [&](int v, int c) TIDEPOOL_INLINED {
       const int page = v / kOfPage;
       if (kAhead && v % kOfPage == 0 && c % kChannels == 0) __builtin_prefetch(ahead[page] + c / kChannels * kLine);
       return LoadElements(d, pages[page] + v % kOfPage * kLanes + c * kStride);
@@ -144,7 +144,7 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
   } else {
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
       const K* key = pages[0] + part;
-      auto load = [&](int v, int c) {
+      auto load = [&](int v, int c) TIDEPOOL_INLINED {
         if (kAhead && v == 0 && part == 0 && c % kChannels == 0) __builtin_prefetch(ahead[0] + c / kChannels * kLine);
         return LoadElements(d, key + v * kLanes + c * kStride);
       };
