@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
@@ -102,31 +103,40 @@ void OneDnn(benchmark::State& state, OneDnnProduct::Type type, Shape shape, int6
 }
 #endif
 
+// Adds up what lies at `from`, read at kStreams places in turn, of_stream words each.
+template <int kStreams>
+uint64_t SumInTurn(const uint64_t* from, int64_t of_stream) {
+  constexpr int64_t kLine = 64 / sizeof(uint64_t);
+  uint64_t sums[kLine] = {};
+  for (int64_t i = 0; i < of_stream; i += kLine) {
+    for (int k = 0; k < kStreams; ++k) {
+      for (int64_t word = 0; word < kLine; ++word) sums[word] += from[k * of_stream + i + word];
+    }
+  }
+  return std::accumulate(sums, sums + kLine, uint64_t{0});
+}
+
 // The bound of a product at batch 1: all threads reading memory, each at so many places in turn. From several it comes
 // faster.
-void ReadMemory(benchmark::State& state, int streams) {
+template <int kStreams>
+void ReadMemory(benchmark::State& state) {
   ThreadTeam team(Threads());
   HugeMemory memory;
-  constexpr int64_t kLine = 64 / sizeof(uint64_t), kPieces = 16;
-  constexpr auto kWords = static_cast<int64_t>(kWeightsBytes / sizeof(uint64_t));
+  constexpr int64_t kPieces = 16, kWords = kWeightsBytes / sizeof(uint64_t), kOfStream = kWords / kPieces / kStreams;
   auto* words = reinterpret_cast<uint64_t*>(memory.Take(kWeightsBytes));
   std::fill(words, words + kWords, 1);
-  const int64_t of_stream = kWords / kPieces / streams;
   for (auto _ : state) {
     team.ForEach(kPieces, 1, [&](int64_t first, int64_t last) {
-      uint64_t sums[kLine] = {};
-      for (const uint64_t* piece = words + first * kWords / kPieces; first < last; ++first) {
-        for (int64_t i = 0; i < of_stream; i += kLine) {
-          for (int k = 0; k < streams; ++k) {
-            for (int64_t word = 0; word < kLine; ++word) sums[word] += piece[k * of_stream + i + word];
-          }
-        }
+      for (; first < last; ++first) {
+        benchmark::DoNotOptimize(SumInTurn<kStreams>(words + first * (kWords / kPieces), kOfStream));
       }
-      benchmark::DoNotOptimize(sums);
     });
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kWeightsBytes));
 }
+BENCHMARK(ReadMemory<1>)->Name("ReadMemory/streams:1")->UseRealTime();
+BENCHMARK(ReadMemory<4>)->Name("ReadMemory/streams:4")->UseRealTime();
+BENCHMARK(ReadMemory<8>)->Name("ReadMemory/streams:8")->UseRealTime();
 
 #if defined(__x86_64__)
 // The bound of products of many rows: the instructions that multiply bytes, and with AVX2 those that add what they
@@ -158,13 +168,40 @@ int64_t MultiplyInRegisters(Isa isa, int64_t times) {
   return times * kAtOnce * 32;
 }
 
-void Int8Peak(benchmark::State& state) {
+// The bound of attention: multiply-adds of floats that are in registers. Returns those of `times`.
+int64_t MultiplyAddInRegisters(Isa isa, int64_t times) {
+  constexpr int kAtOnce = 10;
+  if (isa == Isa::kAvx512) {
+    for (int64_t i = 0; i < times; ++i) {
+      asm volatile(
+          "vfmadd231ps %%zmm15, %%zmm14, %%zmm0\n vfmadd231ps %%zmm15, %%zmm14, %%zmm1\n"
+          "vfmadd231ps %%zmm15, %%zmm14, %%zmm2\n vfmadd231ps %%zmm15, %%zmm14, %%zmm3\n"
+          "vfmadd231ps %%zmm15, %%zmm14, %%zmm4\n vfmadd231ps %%zmm15, %%zmm14, %%zmm5\n"
+          "vfmadd231ps %%zmm15, %%zmm14, %%zmm6\n vfmadd231ps %%zmm15, %%zmm14, %%zmm7\n"
+          "vfmadd231ps %%zmm15, %%zmm14, %%zmm8\n vfmadd231ps %%zmm15, %%zmm14, %%zmm9\n" ::
+              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
+    }
+    return times * kAtOnce * 16;
+  }
+  for (int64_t i = 0; i < times; ++i) {
+    asm volatile(
+        "vfmadd231ps %%ymm15, %%ymm14, %%ymm0\n vfmadd231ps %%ymm15, %%ymm14, %%ymm1\n"
+        "vfmadd231ps %%ymm15, %%ymm14, %%ymm2\n vfmadd231ps %%ymm15, %%ymm14, %%ymm3\n"
+        "vfmadd231ps %%ymm15, %%ymm14, %%ymm4\n vfmadd231ps %%ymm15, %%ymm14, %%ymm5\n"
+        "vfmadd231ps %%ymm15, %%ymm14, %%ymm6\n vfmadd231ps %%ymm15, %%ymm14, %%ymm7\n"
+        "vfmadd231ps %%ymm15, %%ymm14, %%ymm8\n vfmadd231ps %%ymm15, %%ymm14, %%ymm9\n" ::
+            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
+  }
+  return times * kAtOnce * 8;
+}
+
+void Peak(benchmark::State& state, int64_t (*multiply)(Isa, int64_t)) {
   const Isa isa = ActiveIsa();
   if (isa == Isa::kBaseline) return state.SkipWithError("AVX2 or AVX-512 only");
   ThreadTeam team(Threads());
   std::atomic<int64_t> done{0};
   for (auto _ : state) {
-    team.ForEach(64, 1, [&](int64_t, int64_t) { done += MultiplyInRegisters(isa, 2000); });
+    team.ForEach(64, 1, [&](int64_t, int64_t) { done += multiply(isa, 2000); });
   }
   state.SetLabel(IsaName(isa));
   state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(done.load()), benchmark::Counter::kIsRate);
@@ -187,13 +224,9 @@ void Quantize(benchmark::State& state, int64_t count) {
 }
 
 void Register() {
-  for (int streams : {1, 4, 8}) {
-    benchmark::RegisterBenchmark(("ReadMemory/streams:" + std::to_string(streams)).c_str(),
-                                 [=](benchmark::State& state) { ReadMemory(state, streams); })
-        ->UseRealTime();
-  }
 #if defined(__x86_64__)
-  benchmark::RegisterBenchmark("Int8Peak", Int8Peak)->UseRealTime();
+  benchmark::RegisterBenchmark("Int8Peak", [](auto& state) { Peak(state, MultiplyInRegisters); })->UseRealTime();
+  benchmark::RegisterBenchmark("FloatPeak", [](auto& state) { Peak(state, MultiplyAddInRegisters); })->UseRealTime();
 #endif
   benchmark::RegisterBenchmark("EmptyRegion", EmptyRegion)->UseRealTime();
   for (int64_t count : {1, 64}) {
