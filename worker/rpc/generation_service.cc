@@ -31,9 +31,10 @@ void SetDeadline(grpc::CallbackServerContext* call, Request& request) {
 
 class GenerationService final : public v1::Generation::CallbackService {
  public:
-  GenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security, NamedPolicies policies,
-                    const RequestTracer* tracer)
+  GenerationService(Engine* engine, OpenStreams* open, std::shared_ptr<const ServerSecurity> security,
+                    NamedPolicies policies, const RequestTracer* tracer)
       : engine_(engine),
+        open_(open),
         tracer_(tracer),
         policies_(std::move(policies)),
         security_(std::move(security)),
@@ -45,7 +46,7 @@ class GenerationService final : public v1::Generation::CallbackService {
     auto trace = tracer_ != nullptr ? tracer_->Begin(*call, *request) : nullptr;
     absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model().tokenizer());
     auto charge = ChargeFor(converted);
-    return new GenerationStream(engine_, std::move(converted), std::move(charge), std::move(trace));
+    return new GenerationStream(engine_, open_, std::move(converted), std::move(charge), std::move(trace));
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* call,
@@ -53,7 +54,7 @@ class GenerationService final : public v1::Generation::CallbackService {
     auto trace = tracer_ != nullptr ? tracer_->Begin(*call, *request) : nullptr;
     absl::StatusOr<GenerationRequest> converted = Admitted(call, *request, engine_->model());
     auto charge = ChargeFor(converted);
-    return new GenerationStream(engine_, std::move(converted), std::move(charge), std::move(trace));
+    return new GenerationStream(engine_, open_, std::move(converted), std::move(charge), std::move(trace));
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
@@ -260,6 +261,7 @@ class GenerationService final : public v1::Generation::CallbackService {
   }
 
   Engine* const engine_;
+  OpenStreams* const open_;
   const RequestTracer* const tracer_;
   const NamedPolicies policies_;
   const std::shared_ptr<const ServerSecurity> security_;
@@ -268,9 +270,10 @@ class GenerationService final : public v1::Generation::CallbackService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, OpenStreams* open,
+                                                     std::shared_ptr<const ServerSecurity> security,
                                                      NamedPolicies policies, const RequestTracer* tracer) {
-  return std::make_unique<GenerationService>(engine, std::move(security), std::move(policies), tracer);
+  return std::make_unique<GenerationService>(engine, open, std::move(security), std::move(policies), tracer);
 }
 
 }  // namespace tidepool

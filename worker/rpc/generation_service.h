@@ -9,15 +9,18 @@
 
 #include "security/rpc/server_security.h"
 #include "worker/engine/engine.h"
+#include "worker/rpc/open_streams.h"
 #include "worker/rpc/policy_file.h"
 
 namespace tidepool {
 
 class RequestTracer;  // worker/rpc/request_tracer.h
 
-// `engine` outlives the service. security: of the port that it is served on; its access file's rates bound what each
-// tenant asks for. policies: offered beside the presets. tracer: outlives the service; null: nothing is recorded.
-std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, std::shared_ptr<const ServerSecurity> security,
+// `engine` and `open`, the answers that it streams, outlive the service. security: of the port that it is served on;
+// its access file's rates bound what each tenant asks for. policies: offered beside the presets. tracer: outlives the
+// service; null: nothing is recorded.
+std::unique_ptr<grpc::Service> MakeGenerationService(Engine* engine, OpenStreams* open,
+                                                     std::shared_ptr<const ServerSecurity> security,
                                                      NamedPolicies policies, const RequestTracer* tracer);
 
 }  // namespace tidepool

@@ -31,10 +31,11 @@ grpc::Status GenerationStatus(const GenerationResult& result) {
   return grpc::Status::OK;
 }
 
-GenerationStream::GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request,
+GenerationStream::GenerationStream(Engine* engine, OpenStreams* open, absl::StatusOr<GenerationRequest> request,
                                    std::function<void(int64_t)> on_generated,
                                    std::function<void(const GenerationResult&)> on_end)
-    : engine_(engine), sink_(std::make_shared<Sink>(this, std::move(on_generated), std::move(on_end))) {
+    : engine_(engine), open_(open), sink_(std::make_shared<Sink>(this, std::move(on_generated), std::move(on_end))) {
+  if (!open_->Enter() && request.ok()) request = absl::UnavailableError("the worker is shutting down");
   if (!request.ok()) {
     sink_->OnRefused(request.status());
     Finish(GenerationStatus(request.status()));
@@ -69,7 +70,9 @@ void GenerationStream::OnWriteDone(bool ok) { sink_->OnWriteDone(ok); }
 
 void GenerationStream::OnDone() {
   sink_->Detach();
+  OpenStreams* open = open_;
   delete this;
+  open->Leave();
 }
 
 void GenerationStream::Sink::OnProgress(int64_t prefilled_tokens, int64_t prompt_tokens) {

@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "tidepool/v1/generation.pb.h"
 #include "worker/engine/engine.h"
+#include "worker/rpc/open_streams.h"
 
 namespace tidepool {
 
@@ -23,9 +24,10 @@ namespace tidepool {
 class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
   // on_generated: called with the number of tokens as they come, from the engine thread; also when the client is gone.
-  // on_end: called once, when the engine has ended the request or refused it; null: nobody.
-  GenerationStream(Engine* engine, absl::StatusOr<GenerationRequest> request, std::function<void(int64_t)> on_generated,
-                   std::function<void(const GenerationResult&)> on_end);
+  // on_end: called once, when the engine has ended the request or refused it; null: nobody. open: outlives this, which
+  // is among them.
+  GenerationStream(Engine* engine, OpenStreams* open, absl::StatusOr<GenerationRequest> request,
+                   std::function<void(int64_t)> on_generated, std::function<void(const GenerationResult&)> on_end);
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
@@ -64,6 +66,7 @@ class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
   };
 
   Engine* const engine_;
+  OpenStreams* const open_;
   std::shared_ptr<Sink> sink_;
   Mutex mutex_;
   uint64_t id_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: not submitted

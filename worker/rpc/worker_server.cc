@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -15,7 +16,15 @@
 
 namespace tidepool {
 
+namespace {
+
+// In which a client reads the end of an answer.
+constexpr absl::Duration kLastRead = absl::Milliseconds(100);
+
+}  // namespace
+
 struct WorkerServer::Impl {
+  OpenStreams open;
   std::unique_ptr<grpc::Service> generation;
   std::unique_ptr<grpc::Server> server;
   std::string address;
@@ -29,7 +38,8 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
     const std::string& listen, std::shared_ptr<const ServerSecurity> security, Engine* engine,
     const std::vector<grpc::Service*>& more, const NamedPolicies* policies, const RequestTracer* tracer) {
   auto impl = std::make_unique<Impl>();
-  impl->generation = MakeGenerationService(engine, security, policies != nullptr ? *policies : NamedPolicies(), tracer);
+  impl->generation =
+      MakeGenerationService(engine, &impl->open, security, policies != nullptr ? *policies : NamedPolicies(), tracer);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -56,7 +66,12 @@ int WorkerServer::port() const { return impl_->port; }
 void WorkerServer::Shutdown(absl::Duration grace) {
   if (impl_->server == nullptr) return;
   impl_->server->GetHealthCheckService()->SetServingStatus(false);
-  impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  grace = std::min(grace, absl::Hours(24));
+  const absl::Time end = absl::Now() + grace;
+  // gRPC closes a connection with its last stream. What the client has sent meanwhile and nobody has read would reset
+  // it, and the end of the answer might be lost on its way.
+  if (impl_->open.Close(absl::ToChronoNanoseconds(grace))) absl::SleepFor(std::min(kLastRead, end - absl::Now()));
+  impl_->server->Shutdown(absl::ToChronoTime(end));
   impl_->server.reset();
 }
 
