@@ -139,73 +139,54 @@ BENCHMARK(ReadMemory<4>)->Name("ReadMemory/streams:4")->UseRealTime();
 BENCHMARK(ReadMemory<8>)->Name("ReadMemory/streams:8")->UseRealTime();
 
 #if defined(__x86_64__)
+// What `instruction`, whose last register lacks its number, does to ten registers in turn, twice.
+#define TIDEPOOL_TEN(instruction)                                                                                  \
+  instruction "0\n" instruction "1\n" instruction "2\n" instruction "3\n" instruction "4\n" instruction "5\n" \
+  instruction "6\n" instruction "7\n" instruction "8\n" instruction "9\n"
+#define TIDEPOOL_IN_REGISTERS(instruction)                                                                        \
+  asm volatile(TIDEPOOL_TEN(instruction) TIDEPOOL_TEN(instruction)::                                              \
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10")
+constexpr int64_t kInRegisters = 20;
+
 // The bound of products of many rows: the instructions that multiply bytes, and with AVX2 those that add what they
-// give, on numbers that are in registers. Returns the multiply-adds of `times`.
-int64_t MultiplyInRegisters(Isa isa, int64_t times) {
-  constexpr int kAtOnce = 6;
+// give, on numbers that are in registers. Returns the multiply-adds.
+int64_t MultiplyBytes(Isa isa) {
   if (isa == Isa::kAvx512) {
-    for (int64_t i = 0; i < times; ++i) {
-      asm volatile(
-          "vpdpbusd %%zmm15, %%zmm14, %%zmm0\n vpdpbusd %%zmm15, %%zmm14, %%zmm1\n vpdpbusd %%zmm15, %%zmm14, %%zmm2\n"
-          "vpdpbusd %%zmm15, %%zmm14, %%zmm3\n vpdpbusd %%zmm15, %%zmm14, %%zmm4\n vpdpbusd %%zmm15, %%zmm14, %%zmm5\n"
-          "vpdpbusd %%zmm15, %%zmm14, %%zmm6\n vpdpbusd %%zmm15, %%zmm14, %%zmm7\n vpdpbusd %%zmm15, %%zmm14, %%zmm8\n"
-          "vpdpbusd %%zmm15, %%zmm14, %%zmm9\n vpdpbusd %%zmm15, %%zmm14, %%zmm10\n vpdpbusd %%zmm15, %%zmm14, "
-          "%%zmm11\n" ::
-              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
-    }
-    return times * 2 * kAtOnce * 64;
+    TIDEPOOL_IN_REGISTERS("vpdpbusd %%zmm15, %%zmm14, %%zmm");
+    return kInRegisters * 64;
   }
-  for (int64_t i = 0; i < times; ++i) {
-    asm volatile(
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm6\n vpaddw %%ymm6, %%ymm0, %%ymm0\n"
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm7\n vpaddw %%ymm7, %%ymm1, %%ymm1\n"
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm8\n vpaddw %%ymm8, %%ymm2, %%ymm2\n"
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm9\n vpaddw %%ymm9, %%ymm3, %%ymm3\n"
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm10\n vpaddw %%ymm10, %%ymm4, %%ymm4\n"
-        "vpmaddubsw %%ymm15, %%ymm14, %%ymm11\n vpaddw %%ymm11, %%ymm5, %%ymm5\n" ::
-            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
-  }
-  return times * kAtOnce * 32;
+  TIDEPOOL_IN_REGISTERS("vpmaddubsw %%ymm15, %%ymm14, %%ymm10\n vpaddw %%ymm10, %%ymm13, %%ymm");
+  return kInRegisters * 32;
 }
 
-// The bound of attention: multiply-adds of floats that are in registers. Returns those of `times`.
-int64_t MultiplyAddInRegisters(Isa isa, int64_t times) {
-  constexpr int kAtOnce = 10;
+// The bound of attention: multiply-adds of floats.
+int64_t MultiplyFloats(Isa isa) {
   if (isa == Isa::kAvx512) {
-    for (int64_t i = 0; i < times; ++i) {
-      asm volatile(
-          "vfmadd231ps %%zmm15, %%zmm14, %%zmm0\n vfmadd231ps %%zmm15, %%zmm14, %%zmm1\n"
-          "vfmadd231ps %%zmm15, %%zmm14, %%zmm2\n vfmadd231ps %%zmm15, %%zmm14, %%zmm3\n"
-          "vfmadd231ps %%zmm15, %%zmm14, %%zmm4\n vfmadd231ps %%zmm15, %%zmm14, %%zmm5\n"
-          "vfmadd231ps %%zmm15, %%zmm14, %%zmm6\n vfmadd231ps %%zmm15, %%zmm14, %%zmm7\n"
-          "vfmadd231ps %%zmm15, %%zmm14, %%zmm8\n vfmadd231ps %%zmm15, %%zmm14, %%zmm9\n" ::
-              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
-    }
-    return times * kAtOnce * 16;
+    TIDEPOOL_IN_REGISTERS("vfmadd231ps %%zmm15, %%zmm14, %%zmm");
+    return kInRegisters * 16;
   }
-  for (int64_t i = 0; i < times; ++i) {
-    asm volatile(
-        "vfmadd231ps %%ymm15, %%ymm14, %%ymm0\n vfmadd231ps %%ymm15, %%ymm14, %%ymm1\n"
-        "vfmadd231ps %%ymm15, %%ymm14, %%ymm2\n vfmadd231ps %%ymm15, %%ymm14, %%ymm3\n"
-        "vfmadd231ps %%ymm15, %%ymm14, %%ymm4\n vfmadd231ps %%ymm15, %%ymm14, %%ymm5\n"
-        "vfmadd231ps %%ymm15, %%ymm14, %%ymm6\n vfmadd231ps %%ymm15, %%ymm14, %%ymm7\n"
-        "vfmadd231ps %%ymm15, %%ymm14, %%ymm8\n vfmadd231ps %%ymm15, %%ymm14, %%ymm9\n" ::
-            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
-  }
-  return times * kAtOnce * 8;
+  TIDEPOOL_IN_REGISTERS("vfmadd231ps %%ymm15, %%ymm14, %%ymm");
+  return kInRegisters * 8;
 }
 
-void Peak(benchmark::State& state, int64_t (*multiply)(Isa, int64_t)) {
+template <int64_t (*kMultiply)(Isa)>
+void Peak(benchmark::State& state) {
   const Isa isa = ActiveIsa();
   if (isa == Isa::kBaseline) return state.SkipWithError("AVX2 or AVX-512 only");
   ThreadTeam team(Threads());
   std::atomic<int64_t> done{0};
   for (auto _ : state) {
-    team.ForEach(64, 1, [&](int64_t, int64_t) { done += multiply(isa, 2000); });
+    team.ForEach(64, 1, [&](int64_t, int64_t) {
+      int64_t products = 0;
+      for (int i = 0; i < 1000; ++i) products += kMultiply(isa);
+      done += products;
+    });
   }
   state.SetLabel(IsaName(isa));
   state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(done.load()), benchmark::Counter::kIsRate);
 }
+BENCHMARK(Peak<MultiplyBytes>)->Name("Int8Peak")->UseRealTime();
+BENCHMARK(Peak<MultiplyFloats>)->Name("FloatPeak")->UseRealTime();
 #endif
 
 // An empty parallel region: what every MatMul pays besides its arithmetic.
@@ -224,10 +205,6 @@ void Quantize(benchmark::State& state, int64_t count) {
 }
 
 void Register() {
-#if defined(__x86_64__)
-  benchmark::RegisterBenchmark("Int8Peak", [](auto& state) { Peak(state, MultiplyInRegisters); })->UseRealTime();
-  benchmark::RegisterBenchmark("FloatPeak", [](auto& state) { Peak(state, MultiplyAddInRegisters); })->UseRealTime();
-#endif
   benchmark::RegisterBenchmark("EmptyRegion", EmptyRegion)->UseRealTime();
   for (int64_t count : {1, 64}) {
     benchmark::RegisterBenchmark(("Quantize/batch:" + std::to_string(count)).c_str(), [=](benchmark::State& state) {

@@ -9,11 +9,11 @@
 
 #include "security/rpc/server_security.h"
 #include "worker/engine/engine.h"
-#include "worker/rpc/open_streams.h"
 #include "worker/rpc/policy_file.h"
 
 namespace tidepool {
 
+class OpenStreams;    // worker/rpc/open_streams.h
 class RequestTracer;  // worker/rpc/request_tracer.h
 
 // `engine` and `open`, the answers that it streams, outlive the service. security: of the port that it is served on;

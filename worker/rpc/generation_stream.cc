@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "worker/rpc/convert.h"
+#include "worker/rpc/open_streams.h"
 #include "worker/rpc/status_details.h"
 
 namespace tidepool {

@@ -16,9 +16,10 @@
 #include "base/mutex.h"
 #include "tidepool/v1/generation.pb.h"
 #include "worker/engine/engine.h"
-#include "worker/rpc/open_streams.h"
 
 namespace tidepool {
+
+class OpenStreams;  // worker/rpc/open_streams.h
 
 // Deletes itself when the call is done. The engine holds its sink apart, which outlives it.
 class GenerationStream : public grpc::ServerWriteReactor<v1::GenerateResponse> {

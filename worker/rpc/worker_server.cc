@@ -13,9 +13,9 @@
 #include "base/limits.h"
 #include "security/rpc/server_security.h"
 #include "worker/rpc/generation_service.h"
+#include "worker/rpc/open_streams.h"
 
 namespace tidepool {
-
 namespace {
 
 // In which a client reads the end of an answer.

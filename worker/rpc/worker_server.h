@@ -35,7 +35,8 @@ class WorkerServer {
 
   const std::string& address() const;  // with the port that was taken
   int port() const;                    // 0 for a Unix socket
-  // Health says not serving; requests under way get `grace` to end, then they are cancelled.
+  // Health says not serving, and new answers are refused; requests under way get `grace` to end, then they are
+  // cancelled.
   void Shutdown(absl::Duration grace);
 
  private:

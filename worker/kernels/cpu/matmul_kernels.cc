@@ -179,6 +179,7 @@ HWY_INLINE void MultiplyPanels(const TileJob& job, int64_t tile, int64_t column)
   for (auto& of_panel : sum) {
     for (F32& of : of_panel) of = hn::Zero(d);
   }
+  // Results go to as many places, far from each other: a store would wait for its line.
   for (int c = 0; c < kPanels * kPanel; ++c) {
     __builtin_prefetch(job.out + (column + c) * job.out_stride + tile * kTileRows, 1);
   }
