@@ -140,11 +140,11 @@ BENCHMARK(ReadMemory<8>)->Name("ReadMemory/streams:8")->UseRealTime();
 
 #if defined(__x86_64__)
 // What `instruction`, whose last register lacks its number, does to ten registers in turn, twice.
-#define TIDEPOOL_TEN(instruction)                                                                                  \
-  instruction "0\n" instruction "1\n" instruction "2\n" instruction "3\n" instruction "4\n" instruction "5\n" \
-  instruction "6\n" instruction "7\n" instruction "8\n" instruction "9\n"
-#define TIDEPOOL_IN_REGISTERS(instruction)                                                                        \
-  asm volatile(TIDEPOOL_TEN(instruction) TIDEPOOL_TEN(instruction)::                                              \
+#define TIDEPOOL_TEN(instruction)                                                                       \
+  instruction "0\n" instruction "1\n" instruction "2\n" instruction "3\n" instruction "4\n" instruction \
+              "5\n" instruction "6\n" instruction "7\n" instruction "8\n" instruction "9\n"
+#define TIDEPOOL_IN_REGISTERS(instruction)                           \
+  asm volatile(TIDEPOOL_TEN(instruction) TIDEPOOL_TEN(instruction):: \
                    : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10")
 constexpr int64_t kInRegisters = 20;
 
