@@ -202,7 +202,10 @@ TEST(SmolLm2Test, AsShippedItIsAsCloseAsInt8ActivationsAllow) {
     EXPECT_LT(KlDivergence(prompt.last_logits, last), 0.01) << name;
     EXPECT_LT(TopDifference(logits, vocabulary, prompt), 0.6f) << name;
     EXPECT_EQ(ArgMax(last), ArgMax(prompt.last_logits)) << name;
-    EXPECT_NEAR(MeanNll(logits, vocabulary, prompt.ids), prompt.mean_nll, 0.02) << name;
+    // The mean of a few tokens varies with how activations happen to be rounded: of p5, which predicts four, by 0.013
+    // to 0.029 from one order of operations to another, of p500 by 0.002 to 0.01.
+    const double tolerance = 0.02 + 0.08 / static_cast<double>(prompt.ids.size() - 1);
+    EXPECT_NEAR(MeanNll(logits, vocabulary, prompt.ids), prompt.mean_nll, tolerance) << name;
   }
 }
 

@@ -91,15 +91,15 @@ HWY_INLINE void MultiplyIntegerTile(const TileJob& job, int64_t tile, int64_t co
         const F32 scale = LoadScales(scales + i * kFacts.scale_bytes(), part, kFacts.wide_scales);
         HWY_UNROLL(8)
         for (int c = 0; c < kColumns; ++c) {
-          const F32 product = hn::Mul(hn::Mul(hn::ConvertTo(d, dot[c]), scale), hn::Set(d, x->scale[first + c]));
-          sum[part][c] = hn::Add(sum[part][c], product);
+          const F32 scaled = hn::Mul(hn::ConvertTo(d, dot[c]), scale);
+          sum[part][c] = hn::MulAdd(scaled, hn::Set(d, x->scale[first + c]), sum[part][c]);
         }
       }
       if constexpr (kFacts.has_minimum) {
         const F32 minimum = LoadScales(scales + kFacts.scales * kFacts.scale_bytes(), part, kFacts.wide_scales);
         HWY_UNROLL(8)
         for (int c = 0; c < kColumns; ++c) {
-          sum[part][c] = hn::Add(sum[part][c], hn::Mul(minimum, hn::Set(d, x->scaled_sum[first + c])));
+          sum[part][c] = hn::MulAdd(minimum, hn::Set(d, x->scaled_sum[first + c]), sum[part][c]);
         }
       }
     }
@@ -147,10 +147,10 @@ HWY_NOINLINE void AddBlock(const uint8_t* w, const float* factors, const PanelBl
     auto add = [&](int c, int v, I32 dot) HWY_ATTR {
       F32& to = sum[c * kParts + v];
       const F32 scale = hn::Load(d, factors + i * kTileRows + v * kLanes);
-      F32 with = hn::Add(to, hn::Mul(hn::Mul(hn::ConvertTo(d, dot), scale), hn::Set(d, x.scale[first + c])));
+      F32 with = hn::MulAdd(hn::Mul(hn::ConvertTo(d, dot), scale), hn::Set(d, x.scale[first + c]), to);
       if constexpr (kFacts.has_minimum && i + 1 == kFacts.scales) {
         const F32 minimum = hn::Load(d, factors + kFacts.scales * kTileRows + v * kLanes);
-        with = hn::Add(with, hn::Mul(minimum, hn::Set(d, x.scaled_sum[first + c])));
+        with = hn::MulAdd(minimum, hn::Set(d, x.scaled_sum[first + c]), with);
       }
       to = with;
     };

@@ -2,10 +2,9 @@
 //
 // One result is the sum over blocks of 32 inputs, ascending, of
 //   (float(dot) * scale) * x.scale, then + minimum * x.scaled_sum
-// with `dot` the exact int32 product of the stored values less the offset, every float operation rounded by itself (no
-// fused multiply-add): so every instruction set, every batch size and every split give the same bits. Float formats add
-// w * x input by input, fused where the instruction set has it: the same bits for every batch size and split of one
-// instruction set.
+// with `dot` the exact int32 product of the stored values less the offset. Float formats add w * x input by input.
+// Products are added fused where the instruction set has that: the same bits for every batch size and split of one
+// instruction set, and for all that fuse.
 #ifndef TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_KERNELS_H_
 #define TIDEPOOL_WORKER_KERNELS_CPU_MATMUL_KERNELS_H_
 
