@@ -1,12 +1,12 @@
 // Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
 #include <type_traits>
 
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
 #include "worker/kernels/cpu/attention_scores.h"
 #include "worker/kernels/cpu/attention_sums.h"
+#include "worker/kernels/cpu/exponential.h"
 #include "worker/kernels/cpu/half_float.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -35,24 +35,27 @@ float SumOf16(const float* partial) {
 template <typename Meanwhile>
 HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most, const Meanwhile& meanwhile) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
   const V maximum = hn::Set(d, most);
-  HWY_ALIGN float partial[kSlots] = {};
+  constexpr int kVectors = kSlots / kLanes;
+  V sums[kVectors];
+  for (V& sum : sums) sum = hn::Zero(d);
   int32_t i = 0;
   for (; i + kSlots <= count; i += kSlots) {
     meanwhile(i / kSlots);
-    for (int part = 0; part < kSlots; part += lanes) {
-      const V e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i + part), maximum));
-      hn::StoreU(e, d, x + i + part);
-      hn::Store(hn::Add(hn::Load(d, partial + part), e), d, partial + part);
+    for (int v = 0; v < kVectors; ++v) {
+      const V e = Exponential(d, hn::Sub(hn::LoadU(d, x + i + v * kLanes), maximum));
+      hn::StoreU(e, d, x + i + v * kLanes);
+      sums[v] = hn::Add(sums[v], e);
     }
   }
+  HWY_ALIGN float partial[kSlots];
+  for (int v = 0; v < kVectors; ++v) hn::Store(sums[v], d, partial + v * kLanes);
   if (i < count) {
     HWY_ALIGN float tail[kSlots];
     const int rest = count - i;
     for (int k = 0; k < kSlots; ++k) tail[k] = k < rest ? x[i + k] : -hwy::HighestValue<float>();
-    for (int part = 0; part < kSlots; part += lanes) {
-      hn::Store(hn::Exp(d, hn::Sub(hn::Load(d, tail + part), maximum)), d, tail + part);
+    for (int part = 0; part < kSlots; part += kLanes) {
+      hn::Store(Exponential(d, hn::Sub(hn::Load(d, tail + part), maximum)), d, tail + part);
     }
     for (int k = 0; k < rest; ++k) {
       x[i + k] = tail[k];
@@ -305,7 +308,7 @@ void MergePart(const AttentionTask& task, bool first, const float* partial, floa
     }
     if (partial[head_dim + 1] == 0) continue;  // sees nothing of it
     const float before = sums[head_dim], now = partial[head_dim], most = before > now ? before : now;
-    const V old_factor = hn::Exp(d, hn::Set(d, before - most)), new_factor = hn::Exp(d, hn::Set(d, now - most));
+    const V old_factor = Exponential(d, hn::Set(d, before - most)), new_factor = Exponential(d, hn::Set(d, now - most));
     for (int c = 0; c < head_dim; c += kLanes) {
       const V sum = hn::Mul(hn::LoadU(d, sums + c), old_factor);
       hn::StoreU(hn::MulAdd(hn::LoadU(d, partial + c), new_factor, sum), d, sums + c);

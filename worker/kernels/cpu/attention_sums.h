@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <limits>
 
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/attention_elements.h"
 #include "worker/kernels/cpu/attention_scores.h"
+#include "worker/kernels/cpu/exponential.h"
 #include "worker/kernels/cpu/largest_cosine.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -80,7 +80,7 @@ void GiveProbabilities(const AttentionTask& task, const float* weights, const fl
       const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
       const float most =
           partials[(int64_t{part} * task.queries + j + i) * PartialFloats(task.head_dim) + task.head_dim];
-      factors[i] = hn::GetLane(hn::Exp(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
+      factors[i] = hn::GetLane(Exponential(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
     }
     const int32_t first = part * kPartRows, end = part == parts - 1 ? task.rows : first + kPartRows;
     const float* of_part = weights + j * stride + first;

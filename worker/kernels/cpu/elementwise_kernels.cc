@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "worker/kernels/cpu/exponential.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -53,7 +53,10 @@ void RopeRotateImpl(float* head, const float* cosine, const float* sine, int pai
   }
 }
 
-V Silu(D d, V gate) { return hn::Div(gate, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, hn::Neg(gate)))); }
+V Silu(D d, V gate) {
+  const V silu = hn::Div(gate, hn::Add(hn::Set(d, 1.0f), Exponential(d, hn::Neg(gate))));
+  return hn::IfThenElse(hn::Lt(gate, hn::Set(d, -87.0f)), hn::Zero(d), silu);  // far out; not-a-number stays so
+}
 
 void SiluMultiplyImpl(float* gate, const float* up, int64_t size) {
   const D d;

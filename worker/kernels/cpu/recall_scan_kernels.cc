@@ -1,6 +1,7 @@
 // Compiled once for each instruction set: see worker/kernels/CMakeLists.txt.
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "worker/kernels/cpu/exponential.h"
 #include "worker/kernels/cpu/recall_scan.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -10,8 +11,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int kSlots = 16;
 constexpr int kMaxHeadDim = 256;
-constexpr int kQueryTile = 4;  // queries that share one load of a code
-constexpr float kLog2E = 1.44269504f;
+constexpr int kQueryTile = 4;                                     // queries that share one load of a code
 constexpr float kLeastPower = -120.0f, kMostPower = 60 * kLog2E;  // of 2, that a term is
 using D = hn::CappedTag<float, kSlots>;
 using V = hn::Vec<D>;
@@ -24,21 +24,6 @@ float SumOf16(const float* partial) {
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-// 2^y for y in -120 to 127, to 4e-6 of it.
-HWY_INLINE V TwoTo(V y) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  // Rounds to a whole number, which the lowest nine bits of the sum then are. hn::NearestInt minds what is out of
-  // range.
-  const V rounder = hn::Set(d, 0x1.8p23f), rounded = hn::Add(y, rounder);
-  const V f = hn::Sub(y, hn::Sub(rounded, rounder));
-  V p = hn::MulAdd(hn::Set(d, 9.666368515e-3f), f, hn::Set(d, 5.592197584e-2f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0.2402234904f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0.6931210452f));
-  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, rounded))));
-}
-
 HWY_INLINE hn::Mask<D> Chosen(const uint8_t* which) {
   const hn::RebindToSigned<D> di;
   const hn::Rebind<uint8_t, D> d8;
@@ -47,7 +32,7 @@ HWY_INLINE hn::Mask<D> Chosen(const uint8_t* which) {
 
 // 2^y for y = factor * x - maximum, in the range of TwoTo.
 HWY_INLINE V TermOf(V x, V factor, V maximum, V least, V cap) {
-  return TwoTo(hn::Min(hn::Max(hn::Sub(hn::Mul(x, factor), maximum), least), cap));
+  return TwoTo(D(), hn::Min(hn::Max(hn::Sub(hn::Mul(x, factor), maximum), least), cap));
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
@@ -297,7 +282,7 @@ float CorrectSharesImpl(const float* estimate, const float* exact, int32_t count
     for (size_t part = 0; part < kParts; ++part) {
       const size_t at = part * kLanes;
       const V y = hn::Mul(hn::Sub(hn::LoadU(d, to + at), hn::LoadU(d, from + at)), factor);
-      const V share = hn::Mul(hn::LoadU(d, out + at), TwoTo(hn::Min(hn::Max(y, least), cap)));
+      const V share = hn::Mul(hn::LoadU(d, out + at), TwoTo(d, hn::Min(hn::Max(y, least), cap)));
       hn::StoreU(share, d, out + at);
       sum[part] = hn::Add(sum[part], share);
     }
