@@ -274,6 +274,7 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
         ChooseLazyLayers(backend, rows, *ring, seen, SplitBudget(spec_, shape_, horizon.tokens).kept - horizon.growth);
   }
   SetBudgets(horizon, seen, lazy);
+  for (LowestRows& of_head : lowest_) of_head.Clear();
   CompressLayers(backend, rows, ring, moment, horizon.binds);
   if (moment == Moment::kAgain) return TidyPages(backend, rows, horizon.growth, moment);
   std::vector<Backend::HeadAt> heads;
@@ -363,6 +364,9 @@ void Compressor::Count(const LayerWork& work) {
 Compressor::LayerWork Compressor::CompressLayer(Backend& backend, SequenceRows& rows, int layer, const QueryRing* ring,
                                                 Moment moment, bool binds, bool at_once) {
   LayerWork work;
+  for (int kv_head = 0; kv_head < layout_.kv_heads && !lowest_.empty(); ++kv_head) {
+    lowest_[layer * layout_.kv_heads + kv_head].Clear();
+  }
   const LayerBudget& budget = budgets_[layer];
   const ScoreMethod& method = *budget.score;
   const int heads = layout_.kv_heads;

@@ -19,6 +19,7 @@
 #include "policies/retain/token_class.h"
 #include "worker/backend/backend.h"
 #include "worker/kv/head_view.h"
+#include "worker/kv/lowest_rows.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 #include "worker/kv/retention_observer.h"
@@ -166,13 +167,10 @@ class Compressor {
   struct Found;
   // A head gives up rows by its column sums, once it has more than the budget.
   bool GivesUp(const LayerBudget& budget, const HeadRows& head) const;
-  // Those of which it gives up some, at least one: positions [first, end).
-  struct Past {
-    int32_t first = 0, end = 0;
-  };
-  static Past PastOf(const HeadRows& head, const LayerBudget& budget);
+  // Those of which it gives up some, at least one.
+  static LowestRows::Past PastOf(const HeadRows& head, const LayerBudget& budget);
   // The few that go, and what they are most like.
-  Found FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) const;
+  Found FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head);
   // Merges and evicts what AfterHead found, if that is as many rows of each head of the layer, or none of any: true.
   bool GoByFound(Backend& backend, SequenceRows& rows, int layer, LayerWork& work);
   // at_once: other layers at the same time.
@@ -202,12 +200,9 @@ class Compressor {
     int32_t rows = 0;  // of the head then
     RowMerger::Likes likes;
   };
-  struct Guess {
-    StepHook::Comparison compared;  // the row that will probably leave
-    float others = 0;               // the lowest score of all others before the step
-  };
-  std::vector<Guess> guesses_;  // as found_
-  std::vector<Found> found_;    // by layer and kv head, of this step; empty: AfterHead has nothing to do
+  std::vector<LowestRows> lowest_;              // by layer and kv head
+  std::vector<StepHook::Comparison> compared_;  // likewise: the row that will probably leave
+  std::vector<Found> found_;  // by layer and kv head, of this step; empty: AfterHead has nothing to do
   struct LayerInStep {
     std::atomic<int> attended{0};  // heads
     bool done = false;             // GoByFound

@@ -21,28 +21,24 @@ bool Compressor::BeginStep(int32_t tokens) {
   if (!one_by_one || budgets_.empty() || first_step_due_) return false;
   if (held() && evicts_each_step()) SetBudgets(HorizonFrom(tokens), tokens, {});
   found_.resize(scorers_.size());
-  guesses_.assign(scorers_.size(), {});
+  lowest_.resize(scorers_.size());
+  compared_.assign(scorers_.size(), {});
   for (LayerInStep& layer : in_step_) layer.done = false;
   return true;
 }
 
-Compressor::Past Compressor::PastOf(const HeadRows& head, const LayerBudget& budget) {
-  const absl::Span<const int32_t> order = head.order();
-  const int sinks = std::min(budget.rows.sinks, budget.rows.heavy);
-  const int end = static_cast<int>(order.size()) - budget.rows.recent;
-  return {.first = head.position(order[sinks]), .end = head.position(order[end - 1]) + 1};
+LowestRows::Past Compressor::PastOf(const HeadRows& head, const LayerBudget& budget) {
+  return {.first = std::min(budget.rows.sinks, budget.rows.heavy), .end = head.rows() - budget.rows.recent};
 }
 
 StepHook::Comparison* Compressor::Compares(const SequenceRows& rows, int layer, int kv_head) {
   const LayerBudget& budget = budgets_[layer];
   const HeadRows& head = rows.head(layer, kv_head);
   if (!GivesUp(budget, head) || head.rows() != budget.rows.total() + 1) return nullptr;
-  const Past past = PastOf(head, budget);
-  const LeastSum least = LeastByColumnSums(head, head.positions(), past.first, past.end, spec_.group_reduce);
-  Guess& guess = guesses_[layer * layout_.kv_heads + kv_head];
-  guess.compared.slot = least.slot;
-  guess.others = least.others;
-  return &guess.compared;
+  const int i = layer * layout_.kv_heads + kv_head;
+  lowest_[i].Follow(head);
+  compared_[i].slot = lowest_[i].Guess(head, spec_.group_reduce, PastOf(head, budget));
+  return &compared_[i];
 }
 
 bool Compressor::GivesUp(const LayerBudget& budget, const HeadRows& head) const {
@@ -50,37 +46,28 @@ bool Compressor::GivesUp(const LayerBudget& budget, const HeadRows& head) const 
          budget.rows.total() > 0;
 }
 
-Compressor::Found Compressor::FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) const {
+Compressor::Found Compressor::FindLeaving(Backend& backend, const SequenceRows& rows, int layer, int kv_head) {
   const LayerBudget& budget = budgets_[layer];
   const HeadRows& head = rows.head(layer, kv_head);
+  LowestRows& lowest = lowest_[layer * layout_.kv_heads + kv_head];
   const int32_t kept = budget.rows.total();
   Found found = {.rows = head.rows()};
-  if (!GivesUp(budget, head)) return found;
+  if (!GivesUp(budget, head)) {
+    lowest.Clear();
+    return found;
+  }
+  lowest.Follow(head);
   if (head.rows() <= kept) found.what = Found::kNothingLeaves;
   if (head.rows() <= kept || head.rows() > kept + kMostInStep) return found;
-  const Past past = PastOf(head, budget);
-  absl::InlinedVector<int32_t, kMostInStep> going;
-  if (head.rows() == kept + 1) {
-    const auto& [compared, others] = guesses_[layer * layout_.kv_heads + kv_head];
-    // Sums only grow: what was below all others before the step still is if it is below what they were then.
-    const bool is_least = compared.slot >= 0 && ScoreByColumnSums(head, compared.slot, spec_.group_reduce) < others;
-    const int32_t slot = is_least
-                             ? compared.slot
-                             : LeastByColumnSums(head, head.positions(), past.first, past.end, spec_.group_reduce).slot;
-    if (compared.slot == slot && compared.nearest >= 0) {
-      found.likes.push_back({.evicted = slot, .target = compared.nearest, .similarity = compared.cosine});
-      found.what = Found::kRows;
-      return found;
-    }
-    going.push_back(slot);
-  } else {
-    std::vector<int32_t> left(head.positions().begin(), head.positions().end());
-    for (int32_t rows_left = head.rows(); rows_left > kept; --rows_left) {
-      going.push_back(LeastByColumnSums(head, left, past.first, past.end, spec_.group_reduce).slot);
-      left[going.back()] = -1;
-    }
-    std::sort(going.begin(), going.end(), [&](int32_t a, int32_t b) { return head.position(a) < head.position(b); });
+  absl::InlinedVector<int32_t, kMostInStep> going(head.rows() - kept);
+  lowest.Find(head, spec_.group_reduce, PastOf(head, budget), absl::MakeSpan(going));
+  const StepHook::Comparison& compared = compared_[layer * layout_.kv_heads + kv_head];
+  if (going.size() == 1 && compared.slot == going[0] && compared.nearest >= 0) {
+    found.likes.push_back({.evicted = going[0], .target = compared.nearest, .similarity = compared.cosine});
+    found.what = Found::kRows;
+    return found;
   }
+  std::sort(going.begin(), going.end(), [&](int32_t a, int32_t b) { return head.position(a) < head.position(b); });
   for (const int32_t slot : going) {
     const std::optional<Backend::Alike> like = backend.MostLike(rows, layer, kv_head, slot, going);
     if (!like.has_value()) return found;
@@ -121,7 +108,10 @@ bool Compressor::GoByFound(Backend& backend, SequenceRows& rows, int layer, Laye
   for (const Found& of_head : found) likes.push_back(of_head.likes);
   work.merged_rows = merger_.MergeFew(backend, rows, layer, likes);
   for (int kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-    for (const RowMerger::Like& like : likes[kv_head]) rows.head(layer, kv_head).Remove(like.evicted);
+    for (const RowMerger::Like& like : likes[kv_head]) {
+      rows.head(layer, kv_head).Remove(like.evicted);
+      lowest_[layer * layout_.kv_heads + kv_head].Left(like.evicted);
+    }
     work.evicted_rows += static_cast<int64_t>(likes[kv_head].size());
   }
   return true;

@@ -1,36 +1,12 @@
 #include "worker/kv/head_view.h"
 
 #include <algorithm>
-#include <utility>
 
-#include "absl/container/inlined_vector.h"
 #include "base/check.h"
 #include "policies/retain/expected_attention.h"
 #include "worker/kv/window_attention.h"
 
 namespace tidepool {
-namespace {
-
-// A head's column sums as a task, of which slots is still to be said.
-struct ColumnSums {
-  ColumnSums(const HeadRows& head, GroupReduce reduce) {
-    TIDEPOOL_CHECK(head.keeps_column_sums());
-    for (const std::vector<float>& of_query_head : head.column_sums()) arrays.push_back(of_query_head.data());
-    task.divisor = reduce == GroupReduce::kMean ? static_cast<float>(arrays.size()) : 1.0f;
-    task.largest = reduce == GroupReduce::kMax;
-    if (head.keeps_step_sums()) {
-      TIDEPOOL_CHECK(!task.largest);
-      arrays.push_back(head.step_sums().data());
-    }
-    task.sums = arrays.data();
-    task.arrays = static_cast<int32_t>(arrays.size());
-  }
-  absl::InlinedVector<const float*, 16> arrays;
-  LeastSumTask task;
-};
-
-}  // namespace
-
 std::vector<int32_t> KeptSlots(const HeadRows& head) {
   std::vector<int32_t> slots;
   slots.reserve(head.rows());
@@ -57,20 +33,6 @@ std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> 
     for (float& sum : result) sum /= static_cast<float>(head.column_sums().size());
   }
   return result;
-}
-
-LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> positions, int32_t first, int32_t end,
-                           GroupReduce reduce) {
-  ColumnSums sums(head, reduce);
-  sums.task.positions = positions.data();
-  sums.task.slots = static_cast<int32_t>(positions.size());
-  sums.task.first = first;
-  sums.task.end = end;
-  return LeastSumRow(sums.task);
-}
-
-float ScoreByColumnSums(const HeadRows& head, int32_t slot, GroupReduce reduce) {
-  return SumScore(ColumnSums(head, reduce).task, slot);
 }
 
 ResidentHeadView::ResidentHeadView(const Sequence& sequence, int layer, int kv_head, int budget)

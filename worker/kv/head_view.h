@@ -9,7 +9,6 @@
 #include "absl/types/span.h"
 #include "policies/retain/score_method.h"
 #include "worker/backend/backend.h"
-#include "worker/kernels/cpu/leaving_row.h"
 #include "worker/kv/query_ring.h"
 #include "worker/kv/resident_rows.h"
 
@@ -19,13 +18,6 @@ namespace tidepool {
 std::vector<int32_t> KeptSlots(const HeadRows& head);
 // Column sums of some of its slots, reduced over the group, those of decoding steps included.
 std::vector<float> ColumnSumsOf(const HeadRows& head, absl::Span<const int32_t> slots, GroupReduce reduce);
-// Of the rows at positions [first, end), which has the lowest score. positions: those of the head by slot, or some of
-// them, -1 in place of the others.
-LeastSum LeastByColumnSums(const HeadRows& head, absl::Span<const int32_t> positions, int32_t first, int32_t end,
-                           GroupReduce reduce);
-// The score of one.
-float ScoreByColumnSums(const HeadRows& head, int32_t slot, GroupReduce reduce);
-
 class ResidentHeadView final : public HeadView {
  public:
   // What is pointed to outlives the view, and does not change.

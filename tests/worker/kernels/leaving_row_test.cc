@@ -9,7 +9,6 @@
 #include <random>
 #include <vector>
 
-#include "policies/retain/token_scores.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/isa.h"
 
@@ -27,66 +26,6 @@ std::vector<const LeavingRowKernels*> AllKernels() {
   if (ActiveIsa() >= Isa::kAvx512) kernels.push_back(&cpu_avx512::kLeavingRowKernels);
 #endif
   return kernels;
-}
-
-float LowestBut(std::vector<float> scores, int row) {
-  scores[row] = kInfinity;
-  for (float& score : scores) score = std::isnan(score) ? -kInfinity : score;
-  return *std::min_element(scores.begin(), scores.end());
-}
-
-// By the policy's own arithmetic. Values are few, so that many rows are equal.
-TEST(LeavingRowTest, TheLeastSumIsWhatThePolicyLeavesOut) {
-  std::mt19937 random(3);
-  for (const int rows : {1, 7, 16, 17, 64, 131}) {
-    for (int turn = 0; turn < 24; ++turn) {
-      const int arrays = 1 + turn % 3, slots = (rows + 24) / kSlots * kSlots;
-      std::vector<std::vector<float>> sums(arrays, std::vector<float>(slots));
-      for (std::vector<float>& of_head : sums) {
-        for (float& sum : of_head) sum = static_cast<float>(random() % 5) + 0.1f;
-        if (turn % 4 == 3) of_head[random() % rows] = turn % 8 == 3 ? kNan : kInfinity;
-      }
-      // Rows lie anywhere, beside slots without one, and some of them are not asked about.
-      std::vector<int32_t> places(slots), positions(slots, -1);
-      std::iota(places.begin(), places.end(), 0);
-      if (turn % 2 == 1) std::shuffle(places.begin(), places.end(), random);
-      const int before = turn % 6, after = turn % 5;
-      for (int row = 0; row < std::min(slots, before + rows + after); ++row) positions[places[row]] = 3 * row;
-      const int asked = std::min(rows, slots - before);
-      const bool largest = turn % 3 == 1;
-      const auto divisor = static_cast<float>(turn % 3 == 2 ? arrays : 1);
-      std::vector<float> scores;
-      std::vector<const float*> arrays_of_task;
-      for (const std::vector<float>& of_head : sums) arrays_of_task.push_back(of_head.data());
-      for (int i = 0; i < asked; ++i) {
-        float score = 0;
-        for (const float* of_head : arrays_of_task) {
-          const float sum = of_head[places[before + i]];
-          score = largest ? std::max(score, sum) : score + sum;
-        }
-        scores.push_back(score / divisor);
-      }
-      LeastSumTask task = {.sums = arrays_of_task.data(),
-                           .arrays = arrays,
-                           .largest = largest,
-                           .divisor = divisor,
-                           .positions = positions.data(),
-                           .slots = slots,
-                           .first = 3 * before,
-                           .end = 3 * (before + asked - 1) + 1};
-      for (const LeavingRowKernels* kernels : AllKernels()) {
-        const LeastSum least = kernels->least_sum(task);
-        const int worst = WorstIndex(scores);
-        ASSERT_EQ(least.slot, places[before + worst]) << rows << " rows, turn " << turn;
-        ASSERT_EQ(least.others, LowestBut(scores, worst));
-        for (int i = 0; i < asked; ++i) {
-          ASSERT_TRUE(std::isnan(scores[i]) || SumScore(task, places[before + i]) == scores[i]);
-        }
-      }
-      task.end = task.first;
-      for (const LeavingRowKernels* kernels : AllKernels()) ASSERT_EQ(kernels->least_sum(task).slot, -1);
-    }
-  }
 }
 
 TEST(LeavingRowTest, CosinesAreThoseOfTheKeysInTheirPages) {

@@ -403,9 +403,10 @@ template <typename T, int kBits>
 void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 int64_t stride, float* rows, float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
-  auto prefetch = [&](const float* by_slot) {  // they are far, and needed when all parts are done
-    for (int32_t k = first; k < end; k += kSlots) {
-      __builtin_prefetch(by_slot + (task.order != nullptr ? task.order[k] : k));
+  auto prefetch = [&](const float* by_slot) {  // they are far, and needed when all parts are done: each asks for some
+    const int64_t pages = SlotFloats(task.slots) / kSlots, parts = PartsOf(task.rows);
+    for (int64_t page = pages * part / parts; page < pages * (part + 1) / parts; ++page) {
+      __builtin_prefetch(by_slot + page * kSlots);
     }
   };
   for (int j = 0; j < task.queries && task.column_sums != nullptr && task.queries <= kSumTile; ++j) {

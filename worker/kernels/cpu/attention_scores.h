@@ -82,6 +82,26 @@ HWY_INLINE void SlotScores(const AttentionTask& task, const Load& load, const fl
   }
 }
 
+// The cosines of the task's comparison alone.
+template <int kVectors, typename Load>
+HWY_INLINE void SlotCosines(const AttentionTask& task, const Load& load, float* cosines) {
+  const D d;
+  V product[kVectors], square[kVectors];
+  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
+  const float* compared = task.comparison->key;
+  for (int c = 0; c < task.head_dim; ++c) {
+    const V of_channel = hn::Set(d, compared[c]);
+    for (int v = 0; v < kVectors; ++v) {
+      const V key = load(v, c);
+      product[v] = hn::MulAdd(of_channel, key, product[v]);
+      square[v] = hn::MulAdd(key, key, square[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    hn::StoreU(Cosine(product[v], task.comparison->length, square[v]), d, cosines + v * kLanes);
+  }
+}
+
 // Whole pages, keys and values, that are asked for into the second cache while others are worked on: a share of them
 // with each few queries.
 struct PagesAhead {
@@ -141,6 +161,14 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
       return LoadElements(d, pages[page] + v % kOfPage * kLanes + c * kStride);
     };
     SlotScoresOfAll<kPages * kOfPage, false>(task, load, later, scores, stride, nullptr);
+    // There are no registers for these, too; and the keys are near now.
+    if (kMayCompare && cosines != nullptr) {
+      SlotCosines<kPages * kOfPage>(
+          task,
+          [&](int v, int c)
+              TIDEPOOL_INLINED { return LoadElements(d, pages[v / kOfPage] + v % kOfPage * kLanes + c * kStride); },
+          cosines);
+    }
   } else {
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
       const K* key = pages[0] + part;
@@ -177,7 +205,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
   constexpr int kPages = kLanes == kSlots ? kTogether : kLanes * VectorsOf(1) > kSlots ? 2 : 1;  // together
   constexpr bool kMayCompare = kBits == 0;
   const bool few = task.queries < kConvertQueries;
-  const bool all = kLanes == kSlots || (task.queries <= kFewQueries && cosines == nullptr);  // of kPages
+  const bool all = kLanes == kSlots || task.queries <= kFewQueries;  // of kPages
   const bool convert = !std::is_same_v<T, float> && !few;
 #if TIDEPOOL_INT8_DOTS
   if (kBits == 8 && task.queries > kRoundedQueries) {

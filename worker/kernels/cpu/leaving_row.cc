@@ -21,17 +21,6 @@ const LeavingRowKernels& Kernels() {
 
 }  // namespace
 
-LeastSum LeastSumRow(const LeastSumTask& task) { return Kernels().least_sum(task); }
-
-float SumScore(const LeastSumTask& task, int32_t slot) {
-  float score = 0;
-  for (int32_t a = 0; a < task.arrays; ++a) {
-    const float sum = task.sums[a][slot];
-    score = !task.largest ? score + sum : score < sum ? sum : score;
-  }
-  return score / task.divisor;
-}
-
 float LengthOf(const float* vector, int32_t head_dim) {
   float square = 0;
   for (int32_t c = 0; c < head_dim; ++c) square += vector[c] * vector[c];

@@ -11,47 +11,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// By slot, not by row: sums that lie side by side need not be gathered.
-LeastSum FindLeastSum(const LeastSumTask& task) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const V divisor = hn::Set(d, task.divisor), lowest = hn::Set(d, -kInfinity);
-  const auto before = hn::Set(di, task.first - 1), end = hn::Set(di, task.end);
-  V least = hn::Set(d, kInfinity), others = least;
-  auto position = hn::Set(di, -1), slot = position;  // of the least
-  for (int32_t i = 0; i < task.slots; i += kLanes) {
-    V score = hn::Zero(d);
-    for (int32_t a = 0; a < task.arrays; ++a) {
-      const V sum = hn::LoadU(d, task.sums[a] + i);
-      score = task.largest ? hn::IfThenElse(hn::Lt(score, sum), sum, score) : hn::Add(score, sum);
-    }
-    score = hn::Div(score, divisor);
-    score = hn::IfThenElse(hn::IsNaN(score), lowest, score);
-    const auto at = hn::LoadU(di, task.positions + i);
-    const auto asked = hn::RebindMask(d, hn::And(hn::Gt(at, before), hn::Lt(at, end)));
-    const auto later = hn::RebindMask(d, hn::Gt(at, position));
-    const auto lower = hn::And(asked, hn::Or(hn::Lt(score, least), hn::And(hn::Eq(score, least), later)));
-    others = hn::IfThenElse(lower, least, hn::IfThenElse(asked, hn::Min(others, score), others));
-    least = hn::IfThenElse(lower, score, least);
-    position = hn::IfThenElse(hn::RebindMask(di, lower), at, position);
-    slot = hn::IfThenElse(hn::RebindMask(di, lower), hn::Iota(di, i), slot);
-  }
-  HWY_ALIGN float scores[kLanes];
-  HWY_ALIGN int32_t positions[kLanes], slots[kLanes];
-  hn::Store(least, d, scores);
-  hn::Store(position, di, positions);
-  hn::Store(slot, di, slots);
-  int best = 0;
-  for (int lane = 1; lane < kLanes; ++lane) {
-    if (scores[lane] < scores[best] || (scores[lane] == scores[best] && positions[lane] > positions[best])) best = lane;
-  }
-  LeastSum found = {.slot = slots[best], .others = hn::GetLane(hn::MinOfLanes(d, others))};
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (lane != best && scores[lane] < found.others) found.others = scores[lane];
-  }
-  return found;
-}
-
 // Of kVectors vectors of slots, keys[v] + c * kSlots has channel c of the v-th.
 template <int kVectors, typename T>
 HWY_INLINE void CosinesOf(const KeysTask& task, const T* const* keys, float* const* cosines) {
@@ -98,6 +57,6 @@ void Cosines(const KeysTask& task, float* cosines) {
 }  // namespace
 
 extern const LeavingRowKernels kLeavingRowKernels;
-const LeavingRowKernels kLeavingRowKernels = {FindLeastSum, Cosines<hwy::float16_t>, Cosines<float>, LargestOf};
+const LeavingRowKernels kLeavingRowKernels = {Cosines<hwy::float16_t>, Cosines<float>, LargestOf};
 
 }  // namespace tidepool::TIDEPOOL_ISA
