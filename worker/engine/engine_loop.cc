@@ -295,8 +295,15 @@ bool EngineLoop::Step() {
   for (std::unique_ptr<Generation>& generation : active_) {
     if (generation->phase == Generation::Phase::kPrefill) prompts.push_back(generation.get());
   }
+  std::vector<int32_t> left;
+  for (Generation* generation : prompts) left.push_back(generation->context()->NextChunk(INT32_MAX));
+  const std::vector<int32_t> shares = PromptShares(room, left);
+  int32_t to_share = 0;  // what those before did not need
   for (size_t i = 0; i < prompts.size() && room > 0; ++i) {
-    add(*prompts[i], prompts[i]->context()->NextChunk(PromptShare(room, prompts.size(), i)));
+    to_share += shares[i];
+    if (to_share == 0) continue;
+    add(*prompts[i], prompts[i]->context()->NextChunk(to_share));
+    to_share -= static_cast<int32_t>(slices.back().tokens.size());
     const auto count = static_cast<double>(slices.back().tokens.size());
     depths += count * (slices.back().first_position + count / 2);
   }

@@ -1,6 +1,7 @@
 #include "worker/engine/step_pace.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace tidepool {
 namespace {
@@ -14,6 +15,11 @@ constexpr double kSmallPiece = 2;
 // Of the first step after idleness: some milliseconds, in which others arrive.
 constexpr int kFirstTokens = 64;
 
+constexpr size_t kMostSharing = 8;
+constexpr int32_t kLeastShare = 32;
+// Prompts with so many tokens more than others are near to them: what the first step may be ahead, and as much again.
+constexpr int32_t kNear = 2 * kFirstTokens;
+
 constexpr double kNew = 0.2;
 // Of a step that was slower than others: what comes with a prompt, such as the tokens of its text, slows the steps
 // before it, and they would set the pace of the whole prompt.
@@ -25,12 +31,39 @@ void Average(double& average, double value, double share = kNew) {
 
 }  // namespace
 
-int PromptShare(int room, size_t prompts, size_t index) {
-  constexpr size_t kMostSharing = 8;
-  constexpr int kLeastShare = 32;
-  const size_t sharing = std::min(prompts, kMostSharing);
-  const int left = index < sharing ? static_cast<int>(sharing - index) : 1;
-  return std::min(room, std::max(kLeastShare, (room + left - 1) / left));
+std::vector<int32_t> PromptShares(int32_t room, absl::Span<const int32_t> left) {
+  const size_t sharing = std::min(left.size(), kMostSharing);
+  std::vector<int32_t> shares(left.size(), 0);
+  for (size_t i = 0; i < left.size() && room > 0; ++i) {
+    const auto others = i < sharing ? static_cast<int32_t>(sharing - i) : 1;  // it and those after it
+    shares[i] = std::min({room, left[i], std::max(kLeastShare, (room + others - 1) / others)});
+    room -= shares[i];
+  }
+  // What those that are near to each other take together leaves them with as much.
+  std::vector<size_t> by_left(sharing);
+  std::iota(by_left.begin(), by_left.end(), size_t{0});
+  std::stable_sort(by_left.begin(), by_left.end(), [&](size_t a, size_t b) { return left[a] < left[b]; });
+  for (size_t first = 0, end = 0; first < sharing; first = end) {
+    int32_t taken = 0;
+    for (end = first; end < sharing && left[by_left[end]] <= left[by_left[first]] + kNear; ++end) {
+      taken += shares[by_left[end]];
+    }
+    const auto count = static_cast<int32_t>(end - first);
+    if (count < 2 || taken < count * kLeastShare) continue;
+    int32_t most_left = 0;  // when they have taken it
+    for (int32_t above = 0, i = count; i > 0; --i) {
+      above += left[by_left[first + i - 1]];
+      const int32_t rest = std::max(0, above - taken), of_each = rest / (count - i + 1);
+      most_left = of_each;
+      if (i == 1 || of_each >= left[by_left[first + i - 2]]) break;
+    }
+    for (size_t i = first; i < end; ++i) {
+      int32_t& share = shares[by_left[i]];
+      share = std::min(std::max(0, left[by_left[i]] - most_left), taken);
+      taken -= share;
+    }
+  }
+  return shares;
 }
 
 int StepPace::PromptTokens(int decoding) const {

@@ -3,17 +3,20 @@
 #ifndef TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
 #define TIDEPOOL_WORKER_ENGINE_STEP_PACE_H_
 
-#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace tidepool {
 
-// Prompts share what a step has room for: how many of `room` tokens left the `index`-th of `prompts` takes at most, in
-// order of arrival. Equal shares of at most eight prompts: a short one does not wait for a long one, and what came
-// together is answered together, all of it for one pass over the weights. No share is so few tokens that a pass over a
-// prompt's rows is not worth it.
-int PromptShare(int room, size_t prompts, size_t index);
+// Prompts share what a step has room for: how many tokens each takes at most, of `left` in order of arrival. Equal
+// shares of at most eight prompts: a short one does not wait for a long one, and what came together is answered
+// together, all of it for one pass over the weights. Those that have nearly as much left as others let these catch up:
+// the first to be answered would slow the rest of the others to the pace of its answer. No share is so few tokens that
+// a pass over a prompt's rows is not worth it.
+std::vector<int32_t> PromptShares(int32_t room, absl::Span<const int32_t> left);
 
 class StepPace {
  public:

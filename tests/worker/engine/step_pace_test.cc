@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 namespace tidepool {
 namespace {
 
@@ -76,24 +79,55 @@ TEST(StepPaceTest, ZeroHoldsNothingBack) {
   EXPECT_EQ(pace.PromptTokens(4), 256);
 }
 
+using Shares = std::vector<int32_t>;
+
 TEST(StepPaceTest, PromptsShareAStepEqually) {
-  EXPECT_EQ(PromptShare(256, 1, 0), 256);
-  int room = 256;
-  for (size_t i = 0; i < 3; ++i) {
-    const int share = PromptShare(room, 3, i);
-    EXPECT_NEAR(share, 256 / 3, 1) << i;
-    room -= share;
-  }
-  EXPECT_EQ(room, 0);
-  EXPECT_EQ(PromptShare(200, 3, 1), 100) << "what the first did not need is the others'";
+  EXPECT_EQ(PromptShares(256, {1000}), Shares({256}));
+  EXPECT_EQ(PromptShares(256, {1000, 5000, 3000}), Shares({86, 85, 85}));
+  EXPECT_EQ(PromptShares(256, {56, 5000, 3000}), Shares({56, 100, 100}))
+      << "what the first does not need is the others'";
+  EXPECT_EQ(PromptShares(256, {100, 20}), Shares({100, 20}));
 }
 
 TEST(StepPaceTest, NoMoreThanEightPromptsShareAndNoneTakesAFewTokens) {
-  EXPECT_EQ(PromptShare(2048, 20, 0), 256);
-  EXPECT_EQ(PromptShare(256, 20, 7), 256) << "the last of the eight takes the rest";
-  EXPECT_EQ(PromptShare(100, 20, 12), 100) << "if any is left behind them";
-  EXPECT_EQ(PromptShare(64, 8, 0), 32);
-  EXPECT_EQ(PromptShare(13, 8, 0), 13);
+  Shares left;
+  for (int i = 0; i < 20; ++i) left.push_back(1000 * (i + 1));
+  Shares shares(20, 0);
+  std::fill_n(shares.begin(), 8, 256);
+  EXPECT_EQ(PromptShares(2048, left), shares);
+  shares.assign(20, 0);
+  shares[0] = shares[1] = 32;
+  EXPECT_EQ(PromptShares(64, left), shares);
+  shares[0] = 13;
+  shares[1] = 0;
+  EXPECT_EQ(PromptShares(13, left), shares);
+  std::fill_n(left.begin(), 8, 10);
+  std::fill_n(shares.begin(), 8, 10);
+  shares[8] = 20;
+  EXPECT_EQ(PromptShares(100, left), shares) << "what is left behind the eight";
+}
+
+TEST(StepPaceTest, PromptsThatAreNearToEachOtherEndTogether) {
+  EXPECT_EQ(PromptShares(256, {936, 1000, 1000, 1000}), Shares({16, 80, 80, 80}));
+  EXPECT_EQ(PromptShares(96, {1000, 980, 900}), Shares({58, 38, 0}));
+  EXPECT_EQ(PromptShares(256, {400, 800}), Shares({128, 128})) << "not near";
+  EXPECT_EQ(PromptShares(40, {930, 1000}), Shares({32, 8})) << "too little for both: the first goes on";
+  // Whatever they are ahead by in the beginning.
+  Shares left = {1024, 1024, 1024, 1024, 1024, 1024, 1024, 1000};
+  left[0] -= 64;
+  for (int step = 0; left[1] > 0; ++step) {
+    const Shares shares = PromptShares(256, left);
+    int32_t taken = 0;
+    for (size_t i = 0; i < left.size(); ++i) {
+      ASSERT_LE(shares[i], left[i]);
+      taken += shares[i];
+      left[i] -= shares[i];
+    }
+    ASSERT_TRUE(taken == 256 || left[1] == 0);
+    if (step < 3) continue;
+    ASSERT_LE(*std::max_element(left.begin(), left.end()), *std::min_element(left.begin(), left.end()) + 1);
+  }
+  EXPECT_EQ(left, Shares(8, 0));
 }
 
 }  // namespace
