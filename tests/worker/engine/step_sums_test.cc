@@ -36,8 +36,9 @@ CompressionSpec SpecOfPreset(const std::string& preset) {
   return spec;
 }
 
-// decodes: the backend is told what steps are, and sums up what it is asked for.
-Outcome Decode(const CompressionSpec& spec, int threads, bool decodes) {
+// decodes: the backend is told what steps are, and sums up what it is asked for. by_query_head: what steps add to column
+// sums, it adds to those of each query head.
+Outcome Decode(const CompressionSpec& spec, int threads, bool decodes, bool by_query_head = false) {
   static const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f16.gguf"));
   const ModelConfig& config = model->config();
   const auto backend = *CreateCpuBackend(model, {.threads = threads, .kv_bytes = size_t{64} << 20});
@@ -47,6 +48,9 @@ Outcome Decode(const CompressionSpec& spec, int threads, bool decodes) {
   Context context(backend.get(), nullptr, std::move(options));
   BatchRecall recall(backend.get(), nullptr, config.heads, absl::Seconds(1));
   SequenceRows& rows = context.rows();
+  for (int i = 0; i < config.layers * config.kv_heads && by_query_head; ++i) {
+    rows.head(i / config.kv_heads, i % config.kv_heads).KeepColumnSums(config.heads / config.kv_heads, /*steps=*/true);
+  }
   Outcome outcome;
   auto step = [&](int count, bool prompt) {
     context.BeginStep(count);
@@ -109,7 +113,7 @@ TEST(StepSumsTest, WhatTheyCannotSayIsComputed) {
 TEST(StepSumsTest, ColumnSumsOfStepsTogetherEvictTheSameRows) {
   for (const char* preset : {"h2o", "d2o"}) {
     const CompressionSpec spec = SpecOfPreset(preset);
-    const Outcome together = Decode(spec, 2, true), each = Decode(spec, 2, false);
+    const Outcome together = Decode(spec, 2, true), each = Decode(spec, 2, true, /*by_query_head=*/true);
     EXPECT_GT(together.evicted, 0);
     EXPECT_TRUE(together.positions == each.positions) << preset;
     EXPECT_FALSE(together.column_sums == each.column_sums);  // of the prompt alone, and of all queries
