@@ -36,8 +36,8 @@ CompressionSpec SpecOfPreset(const std::string& preset) {
   return spec;
 }
 
-// decodes: the backend is told what steps are, and sums up what it is asked for. by_query_head: what steps add to column
-// sums, it adds to those of each query head.
+// decodes: the backend is told what steps are, and sums up what it is asked for. by_query_head: what steps add to
+// column sums, it adds to those of each query head.
 Outcome Decode(const CompressionSpec& spec, int threads, bool decodes, bool by_query_head = false) {
   static const std::shared_ptr<const Model> model = *Model::Load(test::DataPath("tiny_models/llama_f16.gguf"));
   const ModelConfig& config = model->config();
