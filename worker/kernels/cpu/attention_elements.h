@@ -44,6 +44,24 @@ HWY_INLINE V Cosine(V products, float length, V squares) {
   return hn::Div(products, lengths);
 }
 
+// Those of a vector with kVectors times kLanes keys, sums in order of the channels. load(v, c): channel c of the v-th
+// keys. store(v, cosines).
+template <int kVectors, typename Load, typename Store>
+HWY_INLINE void CosinesOf(int head_dim, const float* vector, float length, const Load& load, const Store& store) {
+  const D d;
+  V product[kVectors], square[kVectors];
+  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
+  for (int c = 0; c < head_dim; ++c) {
+    const V of_channel = hn::Set(d, vector[c]);
+    for (int v = 0; v < kVectors; ++v) {
+      const V key = load(v, c);
+      product[v] = hn::MulAdd(of_channel, key, product[v]);
+      square[v] = hn::MulAdd(key, key, square[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) store(v, Cosine(product[v], length, square[v]));
+}
+
 // Sixteen codes of kBits, the first in the lowest bits, as numbers: those from `part`, one for each lane.
 template <int kBits>
 HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {

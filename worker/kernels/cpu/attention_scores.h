@@ -82,26 +82,6 @@ HWY_INLINE void SlotScores(const AttentionTask& task, const Load& load, const fl
   }
 }
 
-// The cosines of the task's comparison alone.
-template <int kVectors, typename Load>
-HWY_INLINE void SlotCosines(const AttentionTask& task, const Load& load, float* cosines) {
-  const D d;
-  V product[kVectors], square[kVectors];
-  for (int v = 0; v < kVectors; ++v) product[v] = square[v] = hn::Zero(d);
-  const float* compared = task.comparison->key;
-  for (int c = 0; c < task.head_dim; ++c) {
-    const V of_channel = hn::Set(d, compared[c]);
-    for (int v = 0; v < kVectors; ++v) {
-      const V key = load(v, c);
-      product[v] = hn::MulAdd(of_channel, key, product[v]);
-      square[v] = hn::MulAdd(key, key, square[v]);
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) {
-    hn::StoreU(Cosine(product[v], task.comparison->length, square[v]), d, cosines + v * kLanes);
-  }
-}
-
 // Whole pages, keys and values, that are asked for into the second cache while others are worked on: a share of them
 // with each few queries.
 struct PagesAhead {
@@ -163,11 +143,11 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
     SlotScoresOfAll<kPages * kOfPage, false>(task, load, later, scores, stride, nullptr);
     // There are no registers for these, too; and the keys are near now.
     if (kMayCompare && cosines != nullptr) {
-      SlotCosines<kPages * kOfPage>(
-          task,
+      CosinesOf<kPages * kOfPage>(
+          task.head_dim, task.comparison->key, task.comparison->length,
           [&](int v, int c)
               TIDEPOOL_INLINED { return LoadElements(d, pages[v / kOfPage] + v % kOfPage * kLanes + c * kStride); },
-          cosines);
+          [&](int v, V of_keys) TIDEPOOL_INLINED { hn::StoreU(of_keys, d, cosines + v * kLanes); });
     }
   } else {
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
