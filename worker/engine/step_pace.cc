@@ -1,7 +1,7 @@
 #include "worker/engine/step_pace.h"
 
 #include <algorithm>
-#include <numeric>
+#include <compare>
 
 namespace tidepool {
 namespace {
@@ -29,6 +29,22 @@ void Average(double& average, double value, double share = kNew) {
   average = average == 0 ? value : (1 - share) * average + share * value;
 }
 
+struct Left {
+  int32_t tokens;
+  size_t prompt;
+  auto operator<=>(const Left&) const = default;
+};
+
+// What prompts, in ascending order, are left with when they take so many tokens together, those with most left first.
+int32_t LevelOf(absl::Span<const Left> prompts, int32_t taken) {
+  int32_t above = -taken;
+  for (size_t count = 1;; ++count) {
+    above += prompts[prompts.size() - count].tokens;
+    const int32_t level = above / static_cast<int32_t>(count);
+    if (count == prompts.size() || level >= prompts[prompts.size() - count - 1].tokens) return level;
+  }
+}
+
 }  // namespace
 
 std::vector<int32_t> PromptShares(int32_t room, absl::Span<const int32_t> left) {
@@ -39,28 +55,20 @@ std::vector<int32_t> PromptShares(int32_t room, absl::Span<const int32_t> left) 
     shares[i] = std::min({room, left[i], std::max(kLeastShare, (room + others - 1) / others)});
     room -= shares[i];
   }
-  // What those that are near to each other take together leaves them with as much.
-  std::vector<size_t> by_left(sharing);
-  std::iota(by_left.begin(), by_left.end(), size_t{0});
-  std::stable_sort(by_left.begin(), by_left.end(), [&](size_t a, size_t b) { return left[a] < left[b]; });
+  std::vector<Left> by_left;
+  for (size_t i = 0; i < sharing; ++i) by_left.push_back({left[i], i});
+  std::sort(by_left.begin(), by_left.end());
   for (size_t first = 0, end = 0; first < sharing; first = end) {
-    int32_t taken = 0;
-    for (end = first; end < sharing && left[by_left[end]] <= left[by_left[first]] + kNear; ++end) {
-      taken += shares[by_left[end]];
+    int32_t taken = 0;  // by those that are near to the first
+    for (end = first; end < sharing && by_left[end].tokens <= by_left[first].tokens + kNear; ++end) {
+      taken += shares[by_left[end].prompt];
     }
-    const auto count = static_cast<int32_t>(end - first);
-    if (count < 2 || taken < count * kLeastShare) continue;
-    int32_t most_left = 0;  // when they have taken it
-    for (int32_t above = 0, i = count; i > 0; --i) {
-      above += left[by_left[first + i - 1]];
-      const int32_t rest = std::max(0, above - taken), of_each = rest / (count - i + 1);
-      most_left = of_each;
-      if (i == 1 || of_each >= left[by_left[first + i - 2]]) break;
-    }
-    for (size_t i = first; i < end; ++i) {
-      int32_t& share = shares[by_left[i]];
-      share = std::min(std::max(0, left[by_left[i]] - most_left), taken);
-      taken -= share;
+    const absl::Span<const Left> near = absl::MakeConstSpan(by_left).subspan(first, end - first);
+    if (near.size() < 2 || taken < static_cast<int32_t>(near.size()) * kLeastShare) continue;
+    const int32_t level = LevelOf(near, taken);
+    for (const Left& of : near) {
+      shares[of.prompt] = std::min(std::max(0, of.tokens - level), taken);
+      taken -= shares[of.prompt];
     }
   }
   return shares;
