@@ -274,7 +274,6 @@ void Compressor::CompressAll(Backend& backend, SequenceRows& rows, const QueryRi
         ChooseLazyLayers(backend, rows, *ring, seen, SplitBudget(spec_, shape_, horizon.tokens).kept - horizon.growth);
   }
   SetBudgets(horizon, seen, lazy);
-  for (LowestRows& of_head : lowest_) of_head.Clear();
   CompressLayers(backend, rows, ring, moment, horizon.binds);
   if (moment == Moment::kAgain) return TidyPages(backend, rows, horizon.growth, moment);
   std::vector<Backend::HeadAt> heads;

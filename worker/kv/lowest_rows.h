@@ -28,8 +28,8 @@ class LowestRows {
   void Find(const HeadRows& head, GroupReduce reduce, Past past, absl::Span<int32_t> slots);
   // The lowest one, if sums have not changed since Find.
   int32_t Guess(const HeadRows& head, GroupReduce reduce, Past past);
-  // In each step, once its row is there. What else has been done to the rows is seen by their number, but for this:
-  // Left; and Clear, as when sums begin anew.
+  // In each step, once its row is there. Rows that have come or gone otherwise are noticed by their number; but where
+  // sums begin anew, or rows are selected or moved by other means, Clear is to be called.
   void Follow(const HeadRows& head);
   // The row in `slot` has been removed.
   void Left(int32_t slot);
