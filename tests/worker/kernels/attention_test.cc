@@ -246,6 +246,29 @@ TEST_P(AttentionTest, DoesNotDependOnSlotsNorOnOtherQueries) {
   }
 }
 
+TEST_P(AttentionTest, ExponentialsAgreeWithDoublePrecision) {
+  constexpr int kCount = 1003;
+  std::vector<float> x(kCount);
+  for (int i = 0; i < kCount; ++i) x[i] = 7.5f - 0.085f * static_cast<float>(i);
+  std::vector<float> powers = x;
+  const double sum = KernelsOf(GetParam()).exp_and_sum(powers.data(), kCount);
+  double expected_sum = 0;
+  EXPECT_EQ(powers[0], 1.0f) << "the maximum";
+  for (int i = 0; i < kCount; ++i) {
+    const double expected = std::exp(double{x[i]} - double{x[0]});
+    expected_sum += expected;
+    // Rounding the difference comes on top.
+    ASSERT_NEAR(powers[i], expected, expected * (2e-7 + 6e-8 * std::abs(x[i] - x[0]))) << x[i] - x[0];
+  }
+  EXPECT_NEAR(sum, expected_sum, 1e-6 * expected_sum);
+  std::vector<float> far = {0, -90, -1e30f};
+  KernelsOf(GetParam()).exp_and_sum(far.data(), 3);
+  for (const int i : {1, 2}) {
+    EXPECT_GE(far[i], 0) << i;
+    EXPECT_LT(far[i], 1e-37) << i;
+  }
+}
+
 // As a policy finds it by itself. Some keys are alike, one has no length, one is not a number.
 TEST_P(AttentionTest, ComparesAKeyOnTheWay) {
   const AttentionKernels& kernels = KernelsOf(GetParam());
