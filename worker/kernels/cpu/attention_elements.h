@@ -7,6 +7,7 @@
 
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/attention.h"
+#include "worker/kernels/cpu/lane_numbers.h"
 
 // Of a lambda that is called for each vector: as a function it would take all registers.
 #define TIDEPOOL_INLINED __attribute__((always_inline))
@@ -31,7 +32,7 @@ HWY_INLINE bool Beside(const int32_t* order) {
   const hn::RebindToSigned<D> di;
   bool beside = true;
   for (int part = 0; part < kSlots && beside; part += kLanes) {
-    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), hn::Iota(di, order[0] + part)));
+    beside = hn::AllTrue(di, hn::Eq(hn::LoadU(di, order + part), LanesFrom(di, order[0] + part)));
   }
   return beside;
 }

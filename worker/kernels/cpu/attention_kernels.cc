@@ -8,6 +8,7 @@
 #include "worker/kernels/cpu/attention_sums.h"
 #include "worker/kernels/cpu/exponential.h"
 #include "worker/kernels/cpu/half_float.h"
+#include "worker/kernels/cpu/lane_numbers.h"
 
 namespace tidepool::TIDEPOOL_ISA {
 namespace {
@@ -377,7 +378,7 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
     const int32_t first = (found - 1) * kSlots + static_cast<int32_t>(slot % kSlots);
     if (IsPage(order + i, count - i)) {
       const hn::RebindToSigned<D> di;
-      for (int k = 0; k < kSlots; k += kLanes) hn::StoreU(hn::Iota(di, first + k), di, places + i + k);
+      for (int k = 0; k < kSlots; k += kLanes) hn::StoreU(LanesFrom(di, first + k), di, places + i + k);
       i += kSlots;
     } else {
       places[i++] = first;

@@ -2,6 +2,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "worker/kernels/cpu/exponential.h"
+#include "worker/kernels/cpu/lane_numbers.h"
 #include "worker/kernels/cpu/recall_scan.h"
 
 namespace tidepool::TIDEPOOL_ISA {
@@ -212,7 +213,7 @@ int32_t ListRowsOf(const WeighRowsTask& task, const ListedRows& listed) {
         // Without a branch: which are listed is hard to guess. To registers first: to memory it is slow on some
         // machines.
         const ToFront front(hn::Or(hn::Gt(weight, limit), marked));
-        hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, first)))), di, listed.rows + found);
+        hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, LanesFrom(di, first)))), di, listed.rows + found);
         hn::StoreU(front(weight), d, listed.weight + found);
         for (int j = 0; j < queries; ++j) {
           hn::StoreU(front(x[j]), d, to_x[j] + found);
@@ -257,7 +258,7 @@ int32_t WeighSharesImpl(const WeighSharesTask& task) {
     hn::StoreU(sum, d, task.weight + i);
     // Without a branch: which are above is hard to guess. To registers first: to memory it is slow on some machines.
     const ToFront front(hn::Gt(sum, limit));
-    hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, hn::Iota(di, i)))), di, task.above + found);
+    hn::StoreU(hn::BitCast(di, front(hn::BitCast(d, LanesFrom(di, i)))), di, task.above + found);
     hn::StoreU(front(sum), d, task.above_weight + found);
     found += front.count();
   }
