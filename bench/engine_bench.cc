@@ -235,10 +235,11 @@ BENCHMARK(BM_Mixed)
     ->Repetitions(5);
 
 // Decoding at 7,900 tokens with a policy and a fifth of the rows; policy_share: of the time, what the same steps over
-// the same rows do not take without the policy. These are taken in turns, as the machine's speed changes: the median.
+// the same rows do not take without the policy. Each step is followed by one without it, as the machine's speed changes;
+// the median of sums of some steps.
 void BM_DecodePolicy(benchmark::State& state, const char* preset, KvPrecision precision) {
   constexpr int kTokens = 7900, kWarm = 32;
-  constexpr int kTurn = 32;  // a policy that selects now and then does so once in as many
+  constexpr int kSummed = 32;  // steps: a policy that selects now and then does so once in as many
   Setup& s = Shared();
   const ModelConfig& config = s.model->config();
   ContextOptions options;
@@ -274,33 +275,32 @@ void BM_DecodePolicy(benchmark::State& state, const char* preset, KvPrecision pr
   const int heads = config.layers * config.kv_heads;
   auto head = [&](int i) -> HeadRows& { return rows.head(i / config.kv_heads, i % config.kv_heads); };
   std::vector<HeadRows> saved(heads);
-  // Steps over the rows as they are, which are as before in the end.
+  // A step over the rows as they are, which are as before in the end: what it takes.
   auto decode_plainly = [&] {
     for (int i = 0; i < heads; ++i) {
       head(i).NeedFreeSlot(rows.pool());
       saved[i] = head(i);
       head(i).KeepColumnSums(0, false);
     }
-    absl::Duration took;
-    for (int step = 0; step < kTurn; ++step) {
-      const absl::Time began = absl::Now();
-      Prefill(rows, context.computed(), 1, &logits);
-      took += absl::Now() - began;
-      for (int i = 0; i < heads; ++i) head(i).Remove(head(i).order().back());
-    }
+    const absl::Time began = absl::Now();
+    Prefill(rows, context.computed(), 1, &logits);
+    const absl::Duration took = absl::Now() - began;
     for (int i = 0; i < heads; ++i) head(i) = saved[i];
     return took;
   };
-  absl::Duration with;
-  std::vector<double> shares;  // of the turns
+  absl::Duration with, without;
+  std::vector<double> shares;
   int steps = 0;
   for (auto _ : state) {
     const absl::Time began = absl::Now();
     decode();
     with += absl::Now() - began;
-    if (++steps % kTurn != 0) continue;
     state.PauseTiming();
-    shares.push_back(1 - absl::FDivDuration(decode_plainly(), std::exchange(with, absl::ZeroDuration())));
+    without += decode_plainly();
+    if (++steps % kSummed == 0) {
+      shares.push_back(1 - absl::FDivDuration(without, with));
+      with = without = absl::ZeroDuration();
+    }
     state.ResumeTiming();
   }
   std::sort(shares.begin(), shares.end());
