@@ -235,8 +235,8 @@ BENCHMARK(BM_Mixed)
     ->Repetitions(5);
 
 // Decoding at 7,900 tokens with a policy and a fifth of the rows; policy_share: of the time, what the same steps over
-// the same rows do not take without the policy. Each step is followed by one without it, as the machine's speed changes;
-// the median of sums of some steps.
+// the same rows do not take without the policy. Each step is followed by one without it, as the machine's speed
+// changes; the median of sums of some steps.
 void BM_DecodePolicy(benchmark::State& state, const char* preset, KvPrecision precision) {
   constexpr int kTokens = 7900, kWarm = 32;
   constexpr int kSummed = 32;  // steps: a policy that selects now and then does so once in as many

@@ -43,12 +43,12 @@ def cores_taken(pid):
 class Servers:
     """A cache service, if wanted, and a worker."""
 
-    def __init__(self, model=MODEL, threads=2, cache=True, worker_flags=()):
+    def __init__(self, model=MODEL, threads=2, cache=True, cache_flags=(), worker_flags=()):
         self.directory = tempfile.mkdtemp(prefix="tidepool-bench-")
         self.processes = []
         flags = [f"--model={model}", f"--threads={threads}", *worker_flags]
         if cache:
-            flags.append("--cache=" + self.start("tidepool-cache", f"--data-dir={self.directory}/cache"))
+            flags.append("--cache=" + self.start("tidepool-cache", f"--data-dir={self.directory}/cache", *cache_flags))
         self.worker = self.start("tidepool-worker", *flags)
 
     @classmethod

@@ -69,7 +69,8 @@ class Ours:
         memory = "--device-kv-bytes=4GiB"
         self.plain = processes.Servers(cache=False, worker_flags=[memory])
         self.batch = processes.Servers(cache=False, worker_flags=[memory, "--decode-pace=0"])
-        self.cached = processes.Servers(cache=True, worker_flags=[memory, "--decode-pace=0"])
+        # Room for all rounds: answers that have ended are not to push blocks to disk while others recall them.
+        self.cached = processes.Servers(cache_flags=["--memory-bytes=8GiB"], worker_flags=[memory, "--decode-pace=0"])
         self.asked = 0
 
     def stop(self):
@@ -94,6 +95,8 @@ class Ours:
         end = min(answer["times"][-1] for answer in answers)
         if end <= begin:
             sys.exit(f"bench: the {batch} answers at {depth} tokens were not generated side by side")
+        if recall and not all(answer["usage"].get("recalledRows") for answer in answers):
+            sys.exit(f"bench: not all of the {batch} answers at {depth} tokens recalled rows")
         count = sum(1 for answer in answers for time in answer["times"] if begin < time <= end)
         return count / (end - begin), answers[0]["usage"]
 

@@ -135,6 +135,13 @@ void ChainPolicy::Touch(uint32_t slot) {
   Reference(at, blocks_[at].new_blocks);
 }
 
+void ChainPolicy::TouchRows(uint32_t slot) {
+  TIDEPOOL_CHECK(slot < slots_.size() && slots_[slot].block != kNone);
+  const uint32_t at = slots_[slot].block;
+  blocks_[at].used_until = clock_ + held_ / 8 + 1;
+  if (leaving_ == at) leaving_ = kNone;
+}
+
 void ChainPolicy::Remove(uint32_t slot) {
   TIDEPOOL_CHECK(slot < slots_.size() && slots_[slot].block != kNone);
   const Slot removed = std::exchange(slots_[slot], Slot{});

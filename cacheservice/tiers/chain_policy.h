@@ -36,6 +36,9 @@ class ChainPolicy final : public ReplacementPolicy {
   // A reference, unless it comes so soon after the last that any policy would have kept the block: the reads of one
   // request are one use.
   void Touch(uint32_t slot) override;
+  // No reference: an answer reads rows of its own blocks as long as it lasts, which says nothing of requests to come.
+  // It leaves after all others for a while, in which an eighth as many blocks are referenced as are held.
+  void TouchRows(uint32_t slot) override;
   void Remove(uint32_t slot) override;
   std::optional<uint32_t> Victim(absl::FunctionRef<bool(uint32_t slot)> may_leave) override;
   bool MayRefuse() const override { return true; }
@@ -56,8 +59,9 @@ class ChainPolicy final : public ReplacementPolicy {
   struct Block {
     uint64_t id = ChainPlace::kUnknown;  // that: the entry is free
     uint64_t parent = ChainPlace::kUnknown;
-    uint64_t last = 0;     // clock of the last reference
-    uint64_t counted = 0;  // clock up to which the model has heard of the time waited
+    uint64_t last = 0;        // clock of the last reference
+    uint64_t counted = 0;     // clock up to which the model has heard of the time waited
+    uint64_t used_until = 0;  // clock: an answer reads its rows
     uint32_t references = 0;
     uint32_t new_blocks = 0;                // that the last request for it brought
     uint32_t depth = 0;                     // its place in the last request's chain, as far as that is known
@@ -94,11 +98,11 @@ class ChainPolicy final : public ReplacementPolicy {
   void UnlinkGhost(uint32_t block);
   void Forget(uint32_t block);
 
-  // Who leaves first: rank, last reference, and the place from the end of a chain: the blocks of a request are alike,
-  // and without those before it none is of use.
-  using Order = std::tuple<int, uint64_t, uint32_t>;
+  // Who leaves first: what no answer reads, then by rank, last reference, and the place from the end of a chain: the
+  // blocks of a request are alike, and without those before it none is of use.
+  using Order = std::tuple<bool, int, uint64_t, uint32_t>;
   Order OrderOf(const Block& block) const {
-    return {model_.Rank(block.cls, clock_ - block.last), block.last, ~block.depth};
+    return {clock_ < block.used_until, model_.Rank(block.cls, clock_ - block.last), block.last, ~block.depth};
   }
   uint32_t SlotThatMayLeave(const Block& block, absl::FunctionRef<bool(uint32_t slot)> may_leave) const;
   std::optional<uint32_t> SearchAll(absl::FunctionRef<bool(uint32_t slot)> may_leave);

@@ -244,12 +244,12 @@ absl::flat_hash_map<TenantId, MemoryTier::TenantUsage> MemoryTier::UsageByTenant
   return sum;
 }
 
-BlockValue MemoryTier::Get(const BlockId& id) {
+BlockValue MemoryTier::Get(const BlockId& id, Use use) {
   Shard& shard = ShardOf(id);
   MutexLock lock(&shard.mutex);
   const auto found = shard.slots.find(id);
   if (found != shard.slots.end()) {
-    shard.policy->Touch(found->second);
+    use == Use::kRows ? shard.policy->TouchRows(found->second) : shard.policy->Touch(found->second);
     ++shard.stats.hits;
     Entry& entry = shard.entries[found->second];
     if (clock_ != nullptr) entry.used = Now();

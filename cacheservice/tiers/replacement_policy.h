@@ -39,6 +39,8 @@ class ReplacementPolicy {
   virtual void Insert(uint32_t slot, const ChainPlace& place) = 0;
   // The slot is held.
   virtual void Touch(uint32_t slot) = 0;
+  // The slot is held; a request that its block belongs to has read rows of it, and may go on doing so.
+  virtual void TouchRows(uint32_t slot) { Touch(slot); }
   // The slot is held; afterwards it may be inserted again as another value.
   virtual void Remove(uint32_t slot) = 0;
   // The slot that leaves next among those that may; it is held until Remove. nullopt: none may.

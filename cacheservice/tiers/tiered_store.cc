@@ -11,6 +11,7 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "cacheservice/rocksdb/database.h"
+#include "cacheservice/tiers/answer_time.h"
 #include "cacheservice/tiers/demotion_queue.h"
 #include "cacheservice/tiers/disk_expiry.h"
 #include "cacheservice/tiers/lower_tiers.h"
@@ -26,6 +27,7 @@ namespace tidepool {
 namespace {
 
 constexpr size_t kReadBatch = 32;        // blocks read from disk between two looks at the deadline
+constexpr size_t kGatherBatch = 4;       // the same for rows, whose answers have little time
 constexpr size_t kGatheredAhead = 4;     // blocks in memory that the processor fetches while another's rows are copied
 constexpr size_t kMaxSpareBytes = 4096;  // of a string's capacity beyond its size: memory that holds nothing
 constexpr size_t kDrainBatch = 64;       // blocks
@@ -123,7 +125,7 @@ class TieredStore::Impl {
   void StoreDurable(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
   void StoreVolatile(const Batch& batch, std::vector<absl::StatusOr<Tier>>* results);
   // Not verified yet.
-  BlockValue FindInMemory(const BlockId& id);
+  BlockValue FindInMemory(const BlockId& id, MemoryTier::Use use = MemoryTier::Use::kWhole);
   // Of memory; what is on its way to disk is found damaged again when it is read there.
   void DropDamaged(const BlockId& id, const absl::Status& damage);
   std::vector<absl::StatusOr<BlockValue>> ReadFromDisk(absl::Span<const BlockId> ids, const ReadTerms& terms);
@@ -204,11 +206,7 @@ void TieredStore::Impl::StoreVolatile(const Batch& batch, std::vector<absl::Stat
   if (to_disk.puts.empty()) return;
   const std::vector<absl::Status> written = disk_->Put(to_disk.puts, /*durable=*/false);
   for (size_t i = 0; i < to_disk.puts.size(); ++i) {
-    if (written[i].ok()) {
-      (*results)[to_disk.places[i]] = Tier::kDisk;
-    } else {
-      (*results)[to_disk.places[i]] = written[i];
-    }
+    (*results)[to_disk.places[i]] = written[i].ok() ? absl::StatusOr<Tier>(Tier::kDisk) : written[i];
   }
 }
 
@@ -219,8 +217,8 @@ void TieredStore::Impl::DropDamaged(const BlockId& id, const absl::Status& damag
   common_->departures.Note(id.key, Departure::Reason::kCorrupt);
 }
 
-BlockValue TieredStore::Impl::FindInMemory(const BlockId& id) {
-  BlockValue value = memory_.Get(id);
+BlockValue TieredStore::Impl::FindInMemory(const BlockId& id, MemoryTier::Use use) {
+  BlockValue value = memory_.Get(id, use);
   return value != nullptr ? value : queue_.Find(id);
 }
 
@@ -332,7 +330,7 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
     }
     place = nullptr;
     if (i >= gather.blocks().size()) continue;
-    place = FindInMemory(gather.blocks()[i]);
+    place = FindInMemory(gather.blocks()[i], MemoryTier::Use::kRows);
     if (place != nullptr) {
       gather.Prefetch(i, *place);
     } else {
@@ -340,13 +338,14 @@ absl::StatusOr<RecalledRows> TieredStore::Impl::GatherRows(absl::Span<const RowS
       on_disk.push_back(gather.blocks()[i]);
     }
   }
-  for (size_t first = 0; first < on_disk.size(); first += kReadBatch) {
-    if (absl::Now() >= deadline) {
-      failure = absl::DeadlineExceededError("gather: the deadline passed before the disk was read");
+  AnswerTime time(deadline);
+  for (size_t first = 0; first < on_disk.size(); first += kGatherBatch) {
+    if (!time.ForMore()) {
+      failure = absl::DeadlineExceededError("gather: the deadline leaves no time to read the disk");
       late_blocks_ += on_disk.size() - first;
       break;
     }
-    const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kReadBatch);
+    const auto batch = absl::MakeConstSpan(on_disk).subspan(first, kGatherBatch);
     const std::vector<absl::StatusOr<BlockValue>> read = ReadFromDisk(batch, deadline);
     for (size_t i = 0; i < batch.size(); ++i) {
       if (!read[i].ok()) {

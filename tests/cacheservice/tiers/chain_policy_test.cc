@@ -175,6 +175,30 @@ TEST(ChainPolicyTest, AConversationThatGoesOnOutlivesOneThatHasNot) {
   EXPECT_EQ(cache.policy.held_blocks(), 4u);
 }
 
+// Answers that have ended are to make room for those that go on, however often rows of theirs were read.
+TEST(ChainPolicyTest, RowsThatAnAnswerReadsKeepItsBlocksWhileItLastsAndNoLonger) {
+  Cache cache(100);
+  auto chain_from = [](uint64_t first) {
+    std::vector<uint64_t> chain(10);
+    for (size_t i = 0; i < chain.size(); ++i) chain[i] = first + i;
+    return chain;
+  };
+  const std::vector<uint64_t> ended = chain_from(100), goes_on = chain_from(200), other = chain_from(300);
+  auto read = [&](const std::vector<uint64_t>& chain) {
+    for (const uint64_t block : chain) cache.policy.TouchRows(Cache::SlotOf(block));
+  };
+  cache.Request(ended);
+  for (int step = 0; step < 50; ++step) read(ended);
+  cache.Request(goes_on);
+  cache.Request(other);
+  read(goes_on);
+  std::vector<uint64_t> left;
+  for (int i = 0; i < 30; ++i) left.push_back(cache.Evict());
+  const std::set<uint64_t> first(left.begin(), left.begin() + 10), last(left.begin() + 20, left.end());
+  EXPECT_EQ(first, std::set<uint64_t>(ended.begin(), ended.end()));
+  EXPECT_EQ(last, std::set<uint64_t>(goes_on.begin(), goes_on.end()));
+}
+
 TEST(ChainPolicyTest, LinksThatCrossPoliciesAreHandedOut) {
   Cache even(100, /*alone=*/false), odd(100, /*alone=*/false);
   odd.policy.Refer(std::vector<ChainPlace>{{.block = 1, .parent = 0}}, 2);
@@ -234,7 +258,7 @@ TEST(ChainPolicyTest, HoldsItsPromisesUnderRandomOperations) {
         for (uint32_t layer = 0; layer < Cache::kLayers; ++layer) {
           const uint32_t slot = Cache::SlotOf(block, layer);
           if (held.count(block) != 0 && held[block].count(layer) != 0) {
-            cache.policy.Touch(slot);
+            random() % 4 == 0 ? cache.policy.TouchRows(slot) : cache.policy.Touch(slot);
             continue;
           }
           cache.Store(block, parents[block], layer);

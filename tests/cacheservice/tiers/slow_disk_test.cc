@@ -103,6 +103,22 @@ TEST_F(SlowDiskTest, PrefixesGoWithoutItAndRecallAndSessionsDoNot) {
   EXPECT_EQ(stats.slow_blocks, 2u);
 }
 
+// Rows that were found at once were lost with those that took too long.
+TEST_F(SlowDiskTest, ARecallThatWouldBeLateBringsWhatItHasInstead) {
+  constexpr std::chrono::milliseconds kRead(20);
+  const int in_memory = kBlocks;
+  ASSERT_TRUE(store_->Put({NumberedKey(in_memory), 0}, NumberedValue(in_memory, 0), /*durable=*/false).ok());
+  std::vector<RowSelection> rows = {{{NumberedKey(in_memory), 0}, 0, 1}};
+  for (const BlockKey& key : chain_) rows.push_back({{key, 0}, 0, 1});
+  disk_->set_read_delay(kRead);
+  const auto recalled = store_->GatherRows(rows, absl::Now() + 20 * absl::FromChrono(kRead));
+  ASSERT_TRUE(recalled.ok()) << recalled.status();
+  EXPECT_FALSE(recalled->complete);
+  EXPECT_EQ(recalled->found[0], 1u);
+  EXPECT_LE(recalled->row_checksums.size(), 20u) << "one at a time";
+  EXPECT_GE(store_->Stats().late_blocks, kBlocks - 20u);
+}
+
 class RecoveringDiskTest : public SlowDiskTest {
  protected:
   RecoveringDiskTest() : SlowDiskTest(absl::Milliseconds(1)) {}
