@@ -3,7 +3,6 @@
 #define TIDEPOOL_CACHESERVICE_TIERS_ANSWER_TIME_H_
 
 #include <algorithm>
-#include <optional>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -15,19 +14,19 @@ namespace tidepool {
 class AnswerTime {
  public:
   explicit AnswerTime(absl::Time deadline)
-      : until_(deadline - std::min((deadline - absl::Now()) / 4, absl::Milliseconds(5))) {}
+      : begun_(absl::Now()), until_(deadline - std::min((deadline - begun_) / 4, absl::Milliseconds(5))) {}
 
   // Before each piece of work. False: there is no time for it.
   bool ForMore() {
     const absl::Time now = absl::Now();
-    if (begun_.has_value()) longest_ = std::max(longest_, now - *begun_);
+    longest_ = std::max(longest_, now - begun_);
     begun_ = now;
     return now + longest_ < until_;
   }
 
  private:
+  absl::Time begun_;  // the last piece, or before the first
   const absl::Time until_;
-  std::optional<absl::Time> begun_;
   absl::Duration longest_;
 };
 

@@ -138,7 +138,7 @@ void ChainPolicy::Touch(uint32_t slot) {
 void ChainPolicy::TouchRows(uint32_t slot) {
   TIDEPOOL_CHECK(slot < slots_.size() && slots_[slot].block != kNone);
   const uint32_t at = slots_[slot].block;
-  blocks_[at].used_until = clock_ + held_ / 8 + 1;
+  blocks_[at].used_until = clock_ + BurstLength() + 1;
   if (leaving_ == at) leaving_ = kNone;
 }
 

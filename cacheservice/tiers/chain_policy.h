@@ -84,7 +84,8 @@ class ChainPolicy final : public ReplacementPolicy {
   void Reference(uint32_t block, uint32_t new_blocks);
   void CountWaiting(Block& block);
   void Advance(uint64_t references);
-  bool IsBurst(const Block& block) const { return clock_ - block.last <= held_ / 8; }
+  uint64_t BurstLength() const { return held_ / 8; }  // on the clock
+  bool IsBurst(const Block& block) const { return clock_ - block.last <= BurstLength(); }
 
   bool IsHeld(const Block& block) const { return block.first_slot != kNone; }
   void Link(uint32_t block);

@@ -64,8 +64,11 @@ class MemoryTier {
   // Tells the policies that a request looks for this chain of blocks, held or not.
   void Refer(absl::Span<const BlockKey> chain);
 
-  // Null: a miss. Counts, and refreshes recency. kRows: some rows of it, for an answer that its block belongs to.
-  enum class Use : uint8_t { kWhole, kRows };
+  enum class Use : uint8_t {
+    kWhole,
+    kRows,  // some rows of it, for an answer that its block belongs to
+  };
+  // Null: a miss. Counts, and refreshes recency.
   BlockValue Get(const BlockId& id, Use use = Use::kWhole);
   // Neither counts. Touch refreshes recency.
   bool Contains(const BlockId& id) const;
