@@ -80,7 +80,7 @@ HWY_INLINE V LoadCodes(const uint8_t* codes, int part) {
     if constexpr (kBits == 4) {
       if (hn::Lanes(d) == kSlots) word = hn::IfThenElse(hn::FirstN(du, kPerWord), word, hn::Set(du, words[1]));
     }
-    const auto index = hn::And(hn::Iota(du, static_cast<uint32_t>(part)), hn::Set(du, uint32_t{kPerWord - 1}));
+    const auto index = hn::And(hn::BitCast(du, LanesFrom(di, part)), hn::Set(du, uint32_t{kPerWord - 1}));
     const auto shift = hn::ShiftLeft < kBits == 2 ? 1 : 2 > (index);
     return hn::ConvertTo(d, hn::BitCast(di, hn::And(hn::Shr(word, shift), hn::Set(du, (1u << kBits) - 1))));
   }
