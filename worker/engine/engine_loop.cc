@@ -303,9 +303,9 @@ bool EngineLoop::Step() {
     to_share += shares[i];
     if (to_share == 0) continue;
     add(*prompts[i], prompts[i]->context()->NextChunk(to_share));
-    to_share -= static_cast<int32_t>(slices.back().tokens.size());
-    const auto count = static_cast<double>(slices.back().tokens.size());
-    depths += count * (slices.back().first_position + count / 2);
+    const auto count = static_cast<int32_t>(slices.back().tokens.size());
+    to_share -= count;
+    depths += count * (slices.back().first_position + count / 2.0);
   }
   prompt_tokens -= room;
   if (slices.empty()) return false;
