@@ -150,6 +150,7 @@ BENCHMARK_CAPTURE(BM_Attention, f16, KvPrecision::kF16)
     ->Apply(Args)
     ->Args({1580, 16, 0, 1})
     ->Args({1580, 1, 0, 1})
+    ->Args({7900, 16, 0, 1})
     ->Args({1580, 16, 64, 1})
     ->Args({820, 16, 0, 8})
     ->Args({820, 16, 64, 8});

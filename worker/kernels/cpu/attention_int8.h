@@ -92,7 +92,7 @@ HWY_INLINE void Int8Scores(const AttentionTask& task, const RoundedQueries& quer
   for (int c = 0; c < task.head_dim; c += 4) {
     __m512i keys[kHalves];
     for (int v = 0; v < kHalves; ++v) {
-      __builtin_prefetch(ahead[v] + c * kSlots);
+      AskForLine(ahead[v] + c * kSlots);
       const __m512i by_channel = _mm512_loadu_si512(codes[v] + c * kSlots);
       keys[v] = _mm512_xor_si512(_mm512_permutexvar_epi8(by_slot, by_channel), top_bits);
     }

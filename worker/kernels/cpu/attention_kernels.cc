@@ -244,11 +244,11 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
     auto load = [&](int32_t i, int c) TIDEPOOL_INLINED {
       if constexpr (kBits == 8) {
         if (place.packed[i]) {
-          if (c % kLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c);
+          if (c % kLine == 0) AskForLine(place.at[i + kRowsAhead] + c);
           return LoadCodes<8>(reinterpret_cast<const uint8_t*>(place.at[i]) + c, 0);
         }
       }
-      if (c % kOfLine == 0) __builtin_prefetch(place.at[i + kRowsAhead] + c * sizeof(T));
+      if (c % kOfLine == 0) AskForLine(place.at[i + kRowsAhead] + c * sizeof(T));
       return numbers(i, c);
     };
     WeightedValuesOfAll(task, 0, most, weights, stride, scale, load, partial);

@@ -94,7 +94,7 @@ struct PagesAhead {
     const int64_t lines = page_bytes / kLine;
     const int64_t tile = query / kQueryTile, tiles = (queries + kQueryTile - 1) / kQueryTile;
     for (int64_t line = lines * tile / tiles; line < lines * (tile + 1) / tiles; ++line) {
-      for (int k = 0; k < count; ++k) __builtin_prefetch(pages[k] + line * kLine, 0, 2);
+      for (int k = 0; k < count; ++k) AskForLine(pages[k] + line * kLine);
     }
   }
 };
@@ -129,7 +129,7 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
   constexpr int kChannels = kLine / (kSlots * sizeof(K));  // of a line
   if constexpr (kLanes == kSlots) {
     auto load = [&](int v, int c) TIDEPOOL_INLINED {
-      if (kAhead && c % kChannels == v % kChannels) __builtin_prefetch(ahead[v] + c / kChannels * kLine);
+      if (kAhead && c % kChannels == v % kChannels) AskForLine(ahead[v] + c / kChannels * kLine);
       return LoadElements(d, pages[v] + c * kStride);
     };
     SlotScoresOfAll<kPages, kMayCompare>(task, load, later, scores, stride, cosines);
@@ -137,7 +137,7 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
     constexpr int kOfPage = kSlots / kLanes;  // vectors
     auto load = [&](int v, int c) TIDEPOOL_INLINED {
       const int page = v / kOfPage;
-      if (kAhead && v % kOfPage == 0 && c % kChannels == 0) __builtin_prefetch(ahead[page] + c / kChannels * kLine);
+      if (kAhead && v % kOfPage == 0 && c % kChannels == 0) AskForLine(ahead[page] + c / kChannels * kLine);
       return LoadElements(d, pages[page] + v % kOfPage * kLanes + c * kStride);
     };
     SlotScoresOfAll<kPages * kOfPage, false>(task, load, later, scores, stride, nullptr);
@@ -153,7 +153,7 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
     for (int part = 0; part < kSlots; part += kTogether * kLanes) {
       const K* key = pages[0] + part;
       auto load = [&](int v, int c) TIDEPOOL_INLINED {
-        if (kAhead && v == 0 && part == 0 && c % kChannels == 0) __builtin_prefetch(ahead[0] + c / kChannels * kLine);
+        if (kAhead && v == 0 && part == 0 && c % kChannels == 0) AskForLine(ahead[0] + c / kChannels * kLine);
         return LoadElements(d, key + v * kLanes + c * kStride);
       };
       SlotScoresOfAll<kTogether, kMayCompare>(task, load, part == 0 ? later : PagesAhead(), scores + part, stride,
