@@ -60,6 +60,7 @@ void BatchRecall::Begin(std::vector<RecallSlice> slices) {
   const absl::Time now = absl::Now();
   silent_ = now < ask_again_;
   left_alone_ = now < rested_;
+  unanswered_now_ = false;
   step_deadline_ = now + (pause_ > absl::ZeroDuration() ? std::min(kProbe, sync_deadline_) : sync_deadline_);
 }
 
@@ -489,8 +490,6 @@ void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* r
   ++unit.installed;
 }
 
-void BatchRecall::End() {
-  for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
-}
+void BatchRecall::End() { SendAll(); }
 
 }  // namespace tidepool

@@ -165,8 +165,11 @@ class BatchRecall : public StepHook {
   void NoteAnswer(bool answered);
   // Leaves of `rows` those that nobody has asked for, which from now on are asked for; false: none.
   bool AskFor(RowStaging& staging, MissingRows& rows) const;
-  // Asks for what slices_[slice] has collected, unless that can wait for more.
-  void Send(int slice);
+  // Asks for what slices have collected.
+  void SendAll();
+  // What slices_[slice] has, unless that can wait for more, or does not fit to what all have under way: how many bytes
+  // of rows are under way with it.
+  int64_t Send(int slice, int64_t under_way);
   // The rows of an answer to an asynchronous request, or what came of it.
   void Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups);
   // A row of `of` did not come, for this reason.
@@ -202,7 +205,8 @@ class BatchRecall : public StepHook {
 
   // As asynchronous recall sees it.
   bool left_alone_ = false;                     // in this step
-  int unanswered_ = 0;                          // requests in a row
+  int unanswered_ = 0;                          // steps in a row
+  bool unanswered_now_ = false;                 // in this step
   absl::Duration rest_ = absl::ZeroDuration();  // 0: it answers in time
   absl::Time rested_ = absl::InfinitePast();
 };

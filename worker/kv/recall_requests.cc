@@ -27,7 +27,13 @@ constexpr int kPatientSteps = 4;
 // After the service has let a deadline pass: how long it is not asked.
 constexpr absl::Duration kShortestPause = absl::Seconds(1), kLongestPause = absl::Seconds(30);
 
-// Asynchronous requests in a row that come to nothing, before the service is left alone, and for how long then.
+// Rows that the sequences of a batch have under way, by the milliseconds that a request may take: what is more waits
+// for a later step. Answers that begin, and those that begin together all the more, want more at once than comes in
+// time, and then all of it would be late. A request is not worth its while for less than half of that.
+constexpr int64_t kBytesPerMillisecond = 64 << 10;
+
+// Steps in a row in which asynchronous requests come to nothing, before the service is left alone, and for how long
+// then.
 constexpr int kMostUnanswered = 8;
 constexpr absl::Duration kShortestRest = absl::Seconds(1), kLongestRest = absl::Seconds(8);
 
@@ -49,6 +55,7 @@ struct RowRecall::Inflight {
   std::shared_ptr<RecallMailbox> mailbox = std::make_shared<RecallMailbox>();
   absl::Time deadline;
   std::vector<MissingRows> groups;
+  int64_t bytes = 0;  // of their rows
 };
 
 std::vector<RowSelection> BatchRecall::SelectionsOf(absl::Span<const MissingRows> groups) const {
@@ -113,7 +120,22 @@ void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
 void BatchRecall::SendSome(int layer) {
   const int layers = backend_->layout().layers;
   if ((layer + 1) % ((layers + kSendsPerStep - 1) / kSendsPerStep) != 0) return;
-  for (size_t i = 0; i < slices_.size(); ++i) Send(static_cast<int>(i));
+  SendAll();
+}
+
+void BatchRecall::SendAll() {
+  // Those that have waited longest go first.
+  std::vector<int> order;
+  int64_t under_way = 0;
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    const RowRecall* const recall = slices_[i].recall;
+    if (recall == nullptr) continue;
+    for (const auto& inflight : recall->inflight) under_way += inflight->bytes;
+    if (!recall->unsent.groups.empty()) order.push_back(static_cast<int>(i));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [this](int a, int b) { return slices_[a].recall->unsent.steps > slices_[b].recall->unsent.steps; });
+  for (const int slice : order) under_way += Send(slice, under_way);
 }
 
 bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {
@@ -128,30 +150,48 @@ bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {
   return noted != 0;
 }
 
-void BatchRecall::Send(int slice) {
-  if (slices_[slice].recall == nullptr || left_alone_) return;
+int64_t BatchRecall::Send(int slice, int64_t under_way) {
+  if (left_alone_) return 0;
   RowRecall& recall = *slices_[slice].recall;
   RowRecall::Unsent& unsent = recall.unsent;
-  if (unsent.groups.empty()) return;
   const bool all_due = unsent.rows >= kManyRows || unsent.steps + 1 >= kPatientSteps;
-  if (!unsent.urgent && !all_due) return;
+  if (!unsent.urgent && !all_due) return 0;
+  const auto row_bytes = static_cast<int64_t>(backend_->layout().row_bytes());
+  const int64_t most = kBytesPerMillisecond * recall.spec().budget_ms, room = (most - under_way) / row_bytes;
+  if (2 * under_way > most) return 0;
   RowRecall::Unsent now = std::exchange(unsent, {});
   if (!all_due && recall.is_early()) {
     unsent.groups = TakeAhead(now.groups);  // what the step misses is not to come behind it
     for (const MissingRows& group : unsent.groups) unsent.rows += std::popcount(group.rows);
     unsent.steps = unsent.groups.empty() ? 0 : now.steps;
-    if (now.groups.empty()) return;  // what it misses is under way
+    if (now.groups.empty()) return 0;  // what it misses is under way
   }
   MergeMissing(now.groups);
-  std::erase_if(now.groups, [&](MissingRows& rows) { return !AskFor(recall.staging(), rows); });
-  if (now.groups.empty()) return;
+  int64_t asked = 0;
+  size_t kept = 0;
+  for (MissingRows& rows : now.groups) {
+    if (asked < room) {
+      if (!AskFor(recall.staging(), rows)) continue;
+      asked += std::popcount(rows.rows);
+      now.groups[kept++] = rows;
+    } else {
+      unsent.rows += std::popcount(rows.rows);
+      unsent.urgent = unsent.urgent || rows.wanted != 0;
+      unsent.steps = now.steps;
+      unsent.groups.push_back(rows);
+    }
+  }
+  now.groups.resize(kept);
+  if (now.groups.empty()) return 0;
   auto inflight = std::make_shared<RowRecall::Inflight>();
   inflight->deadline = absl::Now() + absl::Milliseconds(recall.spec().budget_ms);
   inflight->groups = std::move(now.groups);
   for (MissingRows& rows : inflight->groups) rows.slice = slice;
+  inflight->bytes = asked * row_bytes;
   cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
                  [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
   recall.inflight.push_back(std::move(inflight));
+  return recall.inflight.back()->bytes;
 }
 
 void BatchRecall::StageArrived(RecallSlice& slice) {
@@ -173,6 +213,7 @@ void BatchRecall::NoteAnswer(bool answered) {
     rested_ = absl::InfinitePast();
     return;
   }
+  if (std::exchange(unanswered_now_, true)) return;  // those of a batch that were asked for together are late together
   if (++unanswered_ < kMostUnanswered || left_alone_) return;
   unanswered_ = kMostUnanswered - 1;  // one more is enough
   rest_ = std::clamp(2 * rest_, kShortestRest, kLongestRest);

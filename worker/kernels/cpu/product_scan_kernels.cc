@@ -53,16 +53,46 @@ HWY_INLINE hn::Vec<hn::FixedTag<uint8_t, 16 * kTiles>> LoadBlocks(const uint8_t*
   }
 }
 
-// Blocks of 16 bytes, 32 bytes from one to the next.
-template <int kTiles>
-HWY_INLINE void StoreBlocks(hn::Vec<hn::FixedTag<uint16_t, 8 * kTiles>> blocks, uint16_t* to) {
-  const hn::FixedTag<uint16_t, 8 * kTiles> d16;
+// The 16 bytes of a register that are tile kTile's.
+template <int kTile, int kTiles>
+HWY_INLINE hn::Vec<hn::FixedTag<uint16_t, 8>> BlockOf(hn::Vec<hn::FixedTag<uint16_t, 8 * kTiles>> blocks) {
   if constexpr (kTiles == 1) {
-    hn::StoreU(blocks, d16, to);
+    return blocks;
   } else {
     const hn::FixedTag<uint16_t, 4 * kTiles> half;
-    StoreBlocks<kTiles / 2>(hn::LowerHalf(half, blocks), to);
-    StoreBlocks<kTiles / 2>(hn::UpperHalf(half, blocks), to + 8 * kTiles);
+    if constexpr (kTile < kTiles / 2) {
+      return BlockOf<kTile, kTiles / 2>(hn::LowerHalf(half, blocks));
+    } else {
+      return BlockOf<kTile - kTiles / 2, kTiles / 2>(hn::UpperHalf(half, blocks));
+    }
+  }
+}
+
+// Sums of tiles from kTile on, of each the first eight rows and the others, as scores: sum * step + offset.
+template <int kTile, int kTiles>
+HWY_INLINE void StoreScores(hn::Vec<hn::FixedTag<uint16_t, 8 * kTiles>> first_rows,
+                            hn::Vec<hn::FixedTag<uint16_t, 8 * kTiles>> last_rows, V offset, V step, float* scores) {
+  if constexpr (kTile < kTiles) {
+    const D d;
+    const DI di;
+    auto store = [&](auto sums, float* to) HWY_ATTR {
+      hn::StoreU(hn::Add(offset, hn::Mul(step, hn::ConvertTo(d, hn::PromoteTo(di, sums)))), d, to);
+    };
+    const auto first = BlockOf<kTile, kTiles>(first_rows), last = BlockOf<kTile, kTiles>(last_rows);
+    // In registers: memory that was written in halves is slow to read as a whole.
+    if constexpr (hn::MaxLanes(D()) == kRows) {
+      store(hn::Combine(hn::FixedTag<uint16_t, hn::MaxLanes(D())>(), last, first), scores);
+    } else if constexpr (hn::MaxLanes(D()) == kRows / 2) {
+      store(first, scores);
+      store(last, scores + kRows / 2);
+    } else {
+      const hn::FixedTag<uint16_t, 4> half;
+      store(hn::LowerHalf(half, first), scores);
+      store(hn::UpperHalf(half, first), scores + 4);
+      store(hn::LowerHalf(half, last), scores + 8);
+      store(hn::UpperHalf(half, last), scores + 12);
+    }
+    StoreScores<kTile + 1, kTiles>(first_rows, last_rows, offset, step, scores + kRows);
   }
 }
 
@@ -100,22 +130,12 @@ HWY_INLINE void ScanNibblesOf(const ProductScanTask& task, int tile, int first) 
   }
   // Block t of the lower halves has the first eight rows of tile t, that of the upper ones the others.
   const D d;
-  const DI di;
-  const hn::Rebind<uint16_t, D> narrow;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  HWY_ALIGN uint16_t sums[kTiles * kRows];
   for (int j = 0; j < kQueries; ++j) {
     const auto even_rows = hn::Sub(both_rows[j], hn::ShiftLeft<8>(odd_rows[j]));
-    const auto first_rows = hn::InterleaveLower(d16, even_rows, odd_rows[j]);
-    const auto last_rows = hn::InterleaveUpper(d16, even_rows, odd_rows[j]);
-    StoreBlocks<kTiles>(first_rows, sums);
-    StoreBlocks<kTiles>(last_rows, sums + 8);
-    const auto offset = hn::Set(d, task.offset[first + j]), step = hn::Set(d, task.step[first + j]);
-    float* scores = task.scores[first + j] + static_cast<int64_t>(tile) * kRows;
-    for (int i = 0; i < kTiles * kRows; i += lanes) {
-      const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(narrow, sums + i)));
-      hn::StoreU(hn::Add(offset, hn::Mul(step, sum)), d, scores + i);
-    }
+    StoreScores<0, kTiles>(hn::InterleaveLower(d16, even_rows, odd_rows[j]),
+                           hn::InterleaveUpper(d16, even_rows, odd_rows[j]), hn::Set(d, task.offset[first + j]),
+                           hn::Set(d, task.step[first + j]),
+                           task.scores[first + j] + static_cast<int64_t>(tile) * kRows);
   }
 }
 
