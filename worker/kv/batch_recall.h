@@ -165,7 +165,7 @@ class BatchRecall : public StepHook {
   void NoteAnswer(bool answered);
   // Leaves of `rows` those that nobody has asked for, which from now on are asked for; false: none.
   bool AskFor(RowStaging& staging, MissingRows& rows) const;
-  // Asks for what slices have collected.
+  // Asks for what slices have collected, those first that have waited longest.
   void SendAll();
   // What slices_[slice] has, unless that can wait for more, or does not fit to what all have under way: how many bytes
   // of rows are under way with it.
@@ -195,6 +195,7 @@ class BatchRecall : public StepHook {
   std::vector<JointShares> joint_;       // [slice]: of the last layer whose heads chose together in this step
   std::vector<IndexScan*> scans_;        // of a layer, kept for its memory
   std::vector<int32_t> passing_of_;      // [slice][kv_head] index into passing_, or -1
+  std::vector<int> order_;               // in which slices ask, kept for its memory
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.

@@ -124,18 +124,20 @@ void BatchRecall::SendSome(int layer) {
 }
 
 void BatchRecall::SendAll() {
-  // Those that have waited longest go first.
-  std::vector<int> order;
+  order_.clear();
   int64_t under_way = 0;
   for (size_t i = 0; i < slices_.size(); ++i) {
     const RowRecall* const recall = slices_[i].recall;
     if (recall == nullptr) continue;
     for (const auto& inflight : recall->inflight) under_way += inflight->bytes;
-    if (!recall->unsent.groups.empty()) order.push_back(static_cast<int>(i));
+    if (!recall->unsent.groups.empty()) order_.push_back(static_cast<int>(i));
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [this](int a, int b) { return slices_[a].recall->unsent.steps > slices_[b].recall->unsent.steps; });
-  for (const int slice : order) under_way += Send(slice, under_way);
+  auto first = [this](int a, int b) {
+    const int waits_a = slices_[a].recall->unsent.steps, waits_b = slices_[b].recall->unsent.steps;
+    return waits_a != waits_b ? waits_a > waits_b : a < b;
+  };
+  std::sort(order_.begin(), order_.end(), first);
+  for (const int slice : order_) under_way += Send(slice, under_way);
 }
 
 bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {

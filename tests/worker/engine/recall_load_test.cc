@@ -16,6 +16,7 @@
 #include "tests/support/eventually.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_dir.h"
+#include "tests/worker/engine/context_step.h"
 #include "worker/engine/context.h"
 #include "worker/engine/engine.h"
 #include "worker/kv/batch_recall.h"
@@ -113,30 +114,15 @@ class RecallLoadTest : public testing::Test {
 
  private:
   void Step(absl::Span<std::unique_ptr<Context>> contexts, int32_t count, bool prompt) {
-    std::vector<StepSlice> slices;
-    std::vector<RecallSlice> recalls;
+    std::vector<Context*> all;
     for (const std::unique_ptr<Context>& context : contexts) {
       std::vector<int32_t> tokens(count);
       for (int32_t& token : tokens) token = static_cast<int32_t>(random_() % model_->config().vocabulary);
       context->AddTokens(tokens);
-      context->BeginStep(count);
-      StepSlice& slice = slices.emplace_back();
-      slice.rows = &context->rows();
-      slice.first_position = context->step_position();
-      slice.tokens = context->StepTokens(count);
-      slice.decodes = !prompt;
-      recalls.push_back({.rows = &context->rows(),
-                         .log = &context->log(),
-                         .recall = context->step_recall(),
-                         .ring = context->step_ring(),
-                         .first_position = slice.first_position,
-                         .tokens = count,
-                         .prompt = prompt});
+      all.push_back(context.get());
     }
-    recall_->Begin(std::move(recalls));
-    backend_->Step(slices, recall_.get());
-    recall_->End();
-    for (const std::unique_ptr<Context>& context : contexts) context->EndStep(count, prompt);
+    test::ComputeStep(*backend_, *recall_, all, count, prompt);
+    for (Context* const context : all) context->EndStep(count, prompt);
   }
 
   std::mt19937 random_{1};
