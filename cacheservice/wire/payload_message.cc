@@ -76,6 +76,7 @@ class PayloadParser {
     while (left_ > end) {
       uint64_t tag = 0;
       if (!Varint(&tag)) return false;
+      if (outer && place_.instead != 0 && tag == TagOf(place_.instead, kBytes)) Forget();
       const bool ours = tag == TagOf(outer ? place_.inner : place_.field, kBytes);
       if (!(ours ? OurField(outer, rest) : OtherField(tag, rest))) return false;
     }
@@ -86,8 +87,8 @@ class PayloadParser {
   bool OurField(bool outer, std::string* rest) {
     uint64_t size = 0;
     if (!Varint(&size) || size > left_) return false;
-    if (!outer) {  // the last one counts
-      payload_->parts_.clear();
+    if (!outer) {
+      Forget();  // the last one counts
       payload_->size_ = size;
       return Take(size, [this](std::string_view part) { payload_->parts_.push_back(part); });
     }
@@ -97,6 +98,11 @@ class PayloadParser {
     AppendVarint(fields.size(), rest);
     *rest += fields;
     return true;
+  }
+
+  void Forget() {
+    payload_->parts_.clear();
+    payload_->size_ = 0;
   }
 
   bool OtherField(uint64_t tag, std::string* rest) {

@@ -26,11 +26,13 @@ namespace tidepool {
 struct PayloadPlace {
   int inner = 0;  // 0: in the message itself
   int field = 0;
+  int instead = 0;  // a message that is in a oneof with `inner`: where it comes later, the payload is gone
 };
 // Of the messages of cache_store.proto.
-inline constexpr PayloadPlace kBlockFramePayload = {.inner = 2, .field = 5};  // OffloadRequest.frame.payload
-inline constexpr PayloadPlace kFetchedPayload = {.inner = 0, .field = 4};     // FetchBlocksResponse.payload
-inline constexpr PayloadPlace kRecalledPayload = {.inner = 0, .field = 3};    // RecallResponse.rows
+inline constexpr PayloadPlace kBlockFramePayload = {
+    .inner = 2, .field = 5, .instead = 1};                                  // OffloadRequest.frame.payload
+inline constexpr PayloadPlace kFetchedPayload = {.inner = 0, .field = 4};   // FetchBlocksResponse.payload
+inline constexpr PayloadPlace kRecalledPayload = {.inner = 0, .field = 3};  // RecallResponse.rows
 
 // `size` bytes at `offset` of what `owner` holds, which lives until gRPC has let go of the slice.
 grpc::Slice SharedSlice(const std::shared_ptr<const std::string>& owner, size_t offset, size_t size);

@@ -138,6 +138,26 @@ TEST(PayloadMessageTest, TheLastPayloadCounts) {
   EXPECT_EQ(response.index(), 2);
 }
 
+// A hello takes the frame's place, and a frame that follows is a new one, without the payload of the first.
+TEST(PayloadMessageTest, TheLastOfAOneofCounts) {
+  v1::OffloadRequest frame, hello, empty;
+  *frame.mutable_frame() = SomeFrame();
+  frame.mutable_frame()->set_payload("some payload");
+  hello.mutable_hello()->set_tenant("somebody");
+  empty.mutable_frame()->set_sequence(2);
+  std::mt19937 random(8);
+  for (const v1::OffloadRequest& last : {hello, empty}) {
+    std::string sent = frame.SerializeAsString() + hello.SerializeAsString();
+    if (last.has_frame()) sent += last.SerializeAsString();
+    grpc::ByteBuffer bytes = InPieces(sent, 3, &random);
+    v1::OffloadRequest request;
+    Payload payload;
+    ASSERT_TRUE(SplitPayload(&bytes, kBlockFramePayload, &request, &payload).ok());
+    EXPECT_EQ(payload.size(), 0);
+    EXPECT_EQ(request.SerializeAsString(), last.SerializeAsString());
+  }
+}
+
 // Every prefix, and every byte changed: an error or a message, never a read past the end. What is accepted is accepted
 // by protobuf, with the same payload.
 TEST(PayloadMessageTest, DamagedMessagesAreReadAsProtobufReadsThem) {
