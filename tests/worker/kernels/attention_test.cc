@@ -155,15 +155,19 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   }
   const int64_t part_floats = queries * PartialFloats(head.head_dim);
   const Memory partials = Floats((PartsOf(head.rows) + 1) * part_floats);
-  const Memory weights = Floats(int64_t{queries} * PartsOf(head.rows) * kPartRows);
+  const int64_t of_part = int64_t{queries} * kPartRows;
+  const Memory weights = Floats(PartsOf(head.rows) * of_part);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
     const int32_t next = (part + 1) * (kPartRows / kPageSlots);
     const bool local = !identity && part % 2 == 0 && IsLocal(task, part);
-    of_type.attend_part(task, part, next, local ? nullptr : scores.get(), weights.get(),
+    of_type.attend_part(task, part, next, local ? nullptr : scores.get(), weights.get() + part * of_part,
                         partials.get() + part * part_floats, scratch.get());
   }
-  kernels.merge_parts(task, partials.get(), weights.get(), identity ? nullptr : scores.get(),
-                      partials.get() + PartsOf(head.rows) * part_floats);
+  float* merged = partials.get() + PartsOf(head.rows) * part_floats;
+  kernels.merge_parts(task, partials.get(), identity ? nullptr : scores.get(), merged);
+  for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
+    kernels.give_part(task, part, weights.get() + part * of_part, partials.get() + part * part_floats, merged);
+  }
   return result;
 }
 

@@ -308,7 +308,7 @@ TEST_P(PackedAttentionTest, DoesNotDependOnOtherQueriesNorOnWhoScores) {
       kernels.f16.attend_part(task, part, (part + 1) * (kPartRows / kPageSlots), locally ? nullptr : scores.get(),
                               nullptr, partials.get() + part * part_floats, scratch.get());
     }
-    kernels.merge_parts(task, partials.get(), nullptr, locally ? nullptr : scores.get(),
+    kernels.merge_parts(task, partials.get(), locally ? nullptr : scores.get(),
                         partials.get() + PartsOf(task.rows) * part_floats);
     return out;
   };

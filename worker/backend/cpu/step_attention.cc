@@ -12,7 +12,6 @@ namespace tidepool {
 namespace {
 
 constexpr int32_t kScorePages = 8;  // of a unit
-constexpr int kSharedHeads = 2;     // the last heads that threads share, for each of them
 
 // Threads that wait here are waited for soon; another process may have the core of the one that works.
 template <typename Condition>
@@ -43,7 +42,7 @@ StepAttention::StepAttention(const KvLayout& layout, int heads, const PageMemory
         hook_->AfterHead(static_cast<int>(head / of_layer), static_cast<int>(head % of_layer / layout_.kv_heads),
                          static_cast<int>(head % layout_.kv_heads));
       }) {
-  for (int i = 0; i < team.size(); ++i) thread_scratch_.push_back(std::make_unique<FloatBuffer>());
+  for (int i = 0; i < team.size(); ++i) threads_.push_back(std::make_unique<Thread>());
 }
 
 int StepAttention::TileTokens(int count) const {
@@ -88,6 +87,8 @@ void StepAttention::FindHeads(int layer) {
       head.next_unit.store(0, std::memory_order_relaxed);
       head.done.store(0, std::memory_order_relaxed);
       head.taken.store(false, std::memory_order_relaxed);
+      head.merged.store(false, std::memory_order_relaxed);
+      head.given.store(0, std::memory_order_relaxed);
       now_.push_back(&head);
     }
     first_row += count;
@@ -98,18 +99,21 @@ void StepAttention::FindHeads(int layer) {
     return std::tie(a->busy, a->split, a->slice_index, a->kv_head) <
            std::tie(b->busy, b->split, b->slice_index, b->kv_head);
   });
-  const size_t shared = team_.size() > 1 ? size_t{kSharedHeads} * team_.size() : 0;
+  // As many for each thread; what is left makes up for heads that take longer than others.
+  const size_t threads = team_.size(), least = threads > 1 ? (threads + 1) / 2 : 0;
+  const size_t whole = now_.size() > least ? (now_.size() - least) / threads * threads : 0;
   int64_t scratch = 0;
+  kept_floats_ = 0;
   for (size_t i = 0; i < now_.size(); ++i) {
     Head& head = *now_[i];
-    head.whole = head.split && i + shared < now_.size();
+    head.whole = head.split && i < whole;
     head.scratch = scratch;
     if (!head.split || head.whole) continue;
     const int64_t queries = static_cast<int64_t>(head.slice->tokens.size()) * group_;
     const int64_t slots = static_cast<int64_t>(head.rows->pages().size()) * kPageSlots;  // a hook takes no pages
     const int64_t parts = PartsOf(static_cast<int32_t>(slots));
     scratch += (queries + 1) * slots + queries * (parts + 1) * PartialFloats(layout_.head_dim);
-    if (head.sums_columns || head.sums_steps) scratch += queries * parts * kPartRows;
+    if (head.sums_columns || head.sums_steps) kept_floats_ += queries * parts * kPartRows;
   }
   scratch_.Floats(scratch);
   attends_at_once_ = std::all_of(now_.begin(), now_.end(), [](const Head* head) { return head->split; });
@@ -189,7 +193,7 @@ void StepAttention::Score(Head& head, int32_t unit, int thread) {
   const auto pages = static_cast<int32_t>(SlotFloats(head.task.slots) / kPageSlots);
   const int32_t first = unit * kScorePages;
   ScorePages(layout_.type, head.task, first, std::min(pages, first + kScorePages), scratch_.Floats(0) + head.scratch,
-             thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
+             threads_[thread]->scratch.Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
 }
 
 void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
@@ -205,11 +209,10 @@ void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
   }
 }
 
-bool StepAttention::Part(Head& head, int32_t unit, int thread) {
+void StepAttention::Part(Head& head, int layer, int32_t unit, int thread) {
+  Thread& own = *threads_[thread];
   float* partials = scratch_.Floats(0) + PartialsAt(head);
-  const int64_t part_floats = head.task.queries * PartialFloats(layout_.head_dim);
-  float* sums = partials + head.units * part_floats;
-  float* weights = head.task.keeps_weights() ? sums + part_floats : nullptr;
+  const int64_t part_floats = PartFloats(head);
   // Threads take parts, and pages to score, in turn.
   const AttentionTask& task = head.task;
   const int32_t later = (unit + team_.size()) * kPartRows;
@@ -217,11 +220,33 @@ bool StepAttention::Part(Head& head, int32_t unit, int thread) {
   if (head.local) next = later < task.rows ? task.order[later] / kPageSlots : task.slots / kPageSlots;
   if (head.score_units > 0) next = head.next_score.load(std::memory_order_relaxed) * kScorePages;
   float* scores = head.score_units > 0 ? scratch_.Floats(0) + head.scratch : nullptr;
+  float* weights = nullptr;
+  if (task.keeps_weights()) {
+    weights = own.weights.Floats(kept_floats_) + own.used;
+    own.used += int64_t{task.queries} * kPartRows;
+    own.kept.push_back({&head, unit, weights});
+  }
   AttendPart(layout_.type, task, unit, next, scores, weights, partials + unit * part_floats,
-             thread_scratch_[thread]->Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
-  if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return false;
-  MergeParts(head.task, partials, weights, scores, sums);
-  return true;
+             own.scratch.Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
+  if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return;
+  MergeParts(head.task, partials, scores, partials + head.units * part_floats);
+  if (weights == nullptr) return Attended(head, layer);
+  head.merged.store(true, std::memory_order_release);
+}
+
+void StepAttention::GiveParts(int layer, int thread, bool wait) {
+  Thread& own = *threads_[thread];
+  for (; own.given < own.kept.size(); ++own.given) {
+    const Kept& part = own.kept[own.given];
+    Head& head = *part.head;
+    if (!wait && !head.merged.load(std::memory_order_acquire)) return;
+    SpinUntil([&] { return head.merged.load(std::memory_order_acquire); });
+    const float* partials = scratch_.Floats(0) + PartialsAt(head);
+    const int64_t part_floats = PartFloats(head);
+    GivePart(head.task, part.unit, part.weights, partials + part.unit * part_floats,
+             partials + head.units * part_floats);
+    if (head.given.fetch_add(1, std::memory_order_acq_rel) + 1 == head.units) Attended(head, layer);
+  }
 }
 
 void StepAttention::Attended(const Head& head, int layer) {
@@ -275,18 +300,22 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
     task.visible = visible;
     task.out = to;
     task.column_sums = sums ? column_sums : nullptr;
-    Attend(layout_.type, task, thread_scratch_[thread]->Floats(ScratchOf(task).end));
+    Attend(layout_.type, task, threads_[thread]->scratch.Floats(ScratchOf(task).end));
   }
 }
 
 void StepAttention::AttendWhole(Head& head, int layer, int thread) {
   if (head.taken.exchange(true, std::memory_order_relaxed)) return;
   SpinUntil([&] { return head.prepared.load(std::memory_order_acquire); });
-  Attend(layout_.type, head.task, thread_scratch_[thread]->Floats(ScratchOf(head.task).end));
+  Attend(layout_.type, head.task, threads_[thread]->scratch.Floats(ScratchOf(head.task).end));
   Attended(head, layer);
 }
 
 void StepAttention::Work(int layer, int thread, const float* q, float* out) {
+  Thread& own = *threads_[thread];
+  own.used = 0;
+  own.kept.clear();
+  own.given = 0;
   for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
     Head& head = *prepare_[i];
     if (hook_ != nullptr) hook_->BeforeHead(layer, head.slice_index, head.kv_head);
@@ -304,12 +333,14 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out) {
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
       if (head->split) {
         if (head->score_units > 0) ScoreFor(*head, unit, thread);
-        if (Part(*head, unit, thread)) Attended(*head, layer);
+        Part(*head, layer, unit, thread);
       } else {
         Tile(*head, unit, thread, q, out);
       }
     }
+    GiveParts(layer, thread, /*wait=*/false);
   }
+  GiveParts(layer, thread, /*wait=*/true);
 }
 
 void StepAttention::Run(int layer, const float* q, float* out) {

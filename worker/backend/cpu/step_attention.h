@@ -66,11 +66,26 @@ class StepAttention {
     float row[2 * kMaxHeadDim];  // compared
     bool local = false;          // all parts score their own pages; else those of an out-of-order head are scored first
     int32_t score_units = 0, units = 0;
-    int64_t scratch = 0;                          // of scratch_: scores, cosines, partials, sums, weights
+    int64_t scratch = 0;                          // of scratch_: scores, cosines, partials, sums
     std::atomic<bool> taken{false};               // whole
     std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
     int32_t scored_size = 0;
     std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};
+    // Where weights are kept: what policies want of them is given by who computed a part, from its own cache.
+    std::atomic<bool> merged{false};
+    std::atomic<int32_t> given{0};
+  };
+  // What a thread works in, and the parts of this layer whose weights it keeps: [queries][kPartRows] each.
+  struct Kept {
+    Head* head;
+    int32_t unit;
+    const float* weights;
+  };
+  struct Thread {
+    FloatBuffer scratch, weights;
+    int64_t used = 0;  // of weights
+    std::vector<Kept> kept;
+    size_t given = 0;  // of those
   };
 
   void FindHeads(int layer);
@@ -81,8 +96,9 @@ class StepAttention {
   void Score(Head& head, int32_t unit, int thread);
   // What a part of an out-of-order head needs; waits for what others score.
   void ScoreFor(Head& head, int32_t part, int thread);
-  // True: it was the head's last.
-  bool Part(Head& head, int32_t unit, int thread);
+  void Part(Head& head, int layer, int32_t unit, int thread);
+  // Of the parts that the thread has kept, those whose heads are merged; wait: all.
+  void GiveParts(int layer, int thread, bool wait);
   // Unless another thread has taken it.
   void AttendWhole(Head& head, int layer, int thread);
   void Attended(const Head& head, int layer);
@@ -93,6 +109,7 @@ class StepAttention {
   int64_t PartialsAt(const Head& head) const {
     return head.scratch + ScoreRows(head.task) * SlotFloats(head.task.slots);
   }
+  int64_t PartFloats(const Head& head) const { return head.task.queries * PartialFloats(layout_.head_dim); }
 
   const KvLayout& layout_;
   const int heads_, group_;
@@ -111,7 +128,8 @@ class StepAttention {
   // What is left to the team: the hook's AfterHead, of a head by its number among those of all layers and slices.
   const std::function<void(int64_t)> after_head_;
   FloatBuffer scratch_;
-  std::vector<std::unique_ptr<FloatBuffer>> thread_scratch_;
+  int64_t kept_floats_ = 0;  // of all weights that this layer's heads may keep
+  std::vector<std::unique_ptr<Thread>> threads_;
 };
 
 }  // namespace tidepool

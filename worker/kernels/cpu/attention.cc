@@ -32,8 +32,11 @@ void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t ne
                 float* partial, float* scratch) {
   Kernels(type).attend_part(task, part, next, scores, weights, partial, scratch);
 }
-void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* scores, float* sums) {
-  Kernels().merge_parts(task, partials, weights, scores, sums);
+void MergeParts(const AttentionTask& task, const float* partials, float* scores, float* sums) {
+  Kernels().merge_parts(task, partials, scores, sums);
+}
+void GivePart(const AttentionTask& task, int32_t part, const float* weights, const float* partial, const float* sums) {
+  Kernels().give_part(task, part, weights, partial, sums);
 }
 float ExpAndSum(float* x, int32_t count) { return Kernels().exp_and_sum(x, count); }
 void FloatToHalf(const float* in, int64_t count, uint16_t* out) { Kernels().float_to_half(in, count, out); }

@@ -106,7 +106,7 @@ static inline int64_t ScoreRows(const AttentionTask& task) {
 // Where Attend keeps what, in floats.
 struct AttentionScratch {
   int64_t scores;    // [ScoreRows][SlotFloats], with an order
-  int64_t weights;   // [queries][parts * kPartRows]; of one part where nobody wants them
+  int64_t weights;   // [parts][queries][kPartRows]; of one part where nobody wants them
   int64_t partials;  // [parts][queries][PartialFloats]; likewise
   int64_t sums;      // [queries][PartialFloats]
   int64_t rows;      // [kPartRows][head_dim]
@@ -136,13 +136,15 @@ static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
 // part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order, and for a part that IsLocal.
-// weights: [queries][parts * kPartRows], of which it fills its part, where the task keeps_weights; else null. next: the
-// page whose keys this thread will probably read then, and those behind it; they are asked for meanwhile.
+// weights: [queries][kPartRows] to fill where the task keeps_weights; else null. next: the page whose keys this thread
+// will probably read then, and those behind it; they are asked for meanwhile.
 void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
-// Of all parts [parts][queries][PartialFloats] the task's results. scores: as the parts had them, no longer needed.
-// sums: [queries][PartialFloats] to work in.
-void MergeParts(const AttentionTask& task, const float* partials, const float* weights, float* scores, float* sums);
+// Of all parts [parts][queries][PartialFloats] the task's results, but for what it wants of weights. scores: as the
+// parts had them, no longer needed. sums: [queries][PartialFloats] of all parts, to be filled.
+void MergeParts(const AttentionTask& task, const float* partials, float* scores, float* sums);
+// Then, where the task keeps_weights, for each part: what it wants of these. May run for different parts at once.
+void GivePart(const AttentionTask& task, int32_t part, const float* weights, const float* partial, const float* sums);
 
 // x[i] = exp(x[i] - maximum) for i < count with the maximum taken first; returns the sum, taken in 16 lanes by index.
 float ExpAndSum(float* x, int32_t count);
@@ -158,7 +160,8 @@ struct AttentionKernels {
     void (*attend_part)(const AttentionTask&, int32_t, int32_t, const float*, float*, float*, float*);
   };
   OfType f16, f32;
-  void (*merge_parts)(const AttentionTask&, const float*, const float*, float*, float*);
+  void (*merge_parts)(const AttentionTask&, const float*, float*, float*);
+  void (*give_part)(const AttentionTask&, int32_t, const float*, const float*, const float*);
   float (*exp_and_sum)(float*, int32_t);
   void (*float_to_half)(const float*, int64_t, uint16_t*);
   void (*half_to_float)(const uint16_t*, int64_t, float*);

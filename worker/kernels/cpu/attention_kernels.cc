@@ -75,8 +75,8 @@ constexpr int32_t kNearFloats = 1 << 13;  // of expanded values: two thirds of a
 // kTile queries' sums over rows [begin, end) of weight * value, in their order; from `begin` 0 on they are added to
 // what is there. load(i, channel): values of row i from a channel on, one for each lane.
 template <int kTile, typename Load>
-HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const float* weight, int64_t stride,
-                               const Load& load, float* const* out) {
+HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const float* weight, const Load& load,
+                               float* const* out) {
   const D d;
   auto columns = [&](int first, auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
@@ -90,7 +90,7 @@ HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const f
       V value[kVectors];
       for (int v = 0; v < kVectors; ++v) value[v] = load(i, first + v * kLanes);
       for (int j = 0; j < kTile; ++j) {
-        const V factor = hn::Set(d, weight[j * stride + i]);
+        const V factor = hn::Set(d, weight[j * kPartRows + i]);
         for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::MulAdd(factor, value[v], sum[j][v]);
       }
     }
@@ -109,27 +109,25 @@ HWY_INLINE void WeightedValues(int32_t begin, int32_t end, int head_dim, const f
 // scale: of each row's values, where they are codes; null: they are numbers.
 template <typename Load>
 HWY_INLINE void WeightedValuesOfAll(const AttentionTask& task, int32_t begin, int32_t end, const float* weights,
-                                    int64_t stride, const float* scale, const Load& load, float* partial) {
+                                    const float* scale, const Load& load, float* partial) {
   const D d;
   HWY_ALIGN float scaled[kQueryTile * kPartRows];
   for (int j = 0; j < task.queries; j += kQueryTile) {
     const int queries = task.queries - j < kQueryTile ? task.queries - j : kQueryTile;
     float* to[kQueryTile];
     for (int k = 0; k < queries; ++k) to[k] = partial + (j + k) * PartialFloats(task.head_dim);
-    const float* weight = weights + j * stride;
-    int64_t weight_stride = stride;
+    const float* weight = weights + j * kPartRows;
     if (scale != nullptr) {
       for (int k = 0; k < queries; ++k) {
         for (int32_t i = begin; i < end; i += kLanes) {
-          hn::Store(hn::Mul(hn::LoadU(d, weight + k * stride + i), hn::Load(d, scale + i)), d,
-                    scaled + k * kPartRows + i);
+          const int at = k * kPartRows + i;
+          hn::Store(hn::Mul(hn::LoadU(d, weight + at), hn::Load(d, scale + i)), d, scaled + at);
         }
       }
       weight = scaled;
-      weight_stride = kPartRows;
     }
     ForTile<kQueryTile>(queries, [&](auto tile) {
-      WeightedValues<decltype(tile)::value>(begin, end, task.head_dim, weight, weight_stride, load, to);
+      WeightedValues<decltype(tile)::value>(begin, end, task.head_dim, weight, load, to);
     });
   }
 }
@@ -200,11 +198,10 @@ HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count
   }
 }
 
-// Scores in the places of the part's weights [queries][stride] become weights exp(score - maximum), their sums and
+// Scores in the places of the part's weights [queries][kPartRows] become weights exp(score - maximum), their sums and
 // maxima and the weighted values go to `partial`.
 template <typename T, int kBits>
-void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weights, int64_t stride, float* values,
-              float* partial) {
+void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weights, float* values, float* partial) {
   const D d;
   const int head_dim = task.head_dim;
   const int32_t first = part * kPartRows;
@@ -227,7 +224,7 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
     }
   };
   for (int j = 0; j < task.queries; ++j) {
-    float* weight = weights + j * stride;
+    float* weight = weights + j * kPartRows;
     const int32_t visible = seen(j);
     float* ends = partial + j * PartialFloats(head_dim) + head_dim;
     ends[0] = visible > 0 ? MaximumOf(weight, visible) : -hwy::HighestValue<float>();
@@ -251,11 +248,11 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
       if (c % kOfLine == 0) AskForLine(place.at[i + kRowsAhead] + c * sizeof(T));
       return numbers(i, c);
     };
-    WeightedValuesOfAll(task, 0, most, weights, stride, scale, load, partial);
+    WeightedValuesOfAll(task, 0, most, weights, scale, load, partial);
     return;
   }
   if (kBits == 0 && std::is_same_v<T, float>) {
-    WeightedValuesOfAll(task, 0, most, weights, stride, scale, numbers, partial);
+    WeightedValuesOfAll(task, 0, most, weights, scale, numbers, partial);
     return;
   }
   auto expand = [&](int32_t i, float* to) {
@@ -285,7 +282,7 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
       expand(i, values + int64_t{i - begin} * head_dim);
     }
     WeightedValuesOfAll(
-        task, begin, end, weights, stride, scale,
+        task, begin, end, weights, scale,
         [&](int32_t i, int c) TIDEPOOL_INLINED { return hn::LoadU(D(), values + int64_t{i - begin} * head_dim + c); },
         partial);
   }
@@ -330,25 +327,23 @@ void DivideSums(const AttentionTask& task, const float* sums) {
   }
 }
 
-void MergePartsImpl(const AttentionTask& task, const float* partials, const float* weights, float* scores,
-                    float* sums) {
+void MergePartsImpl(const AttentionTask& task, const float* partials, float* scores, float* sums) {
   const int64_t floats = task.queries * PartialFloats(task.head_dim);
   for (int32_t part = 0; part < PartsOf(task.rows); ++part) MergePart(task, part == 0, partials + part * floats, sums);
-  if (weights != nullptr) GiveProbabilities(task, weights, partials, sums);
   if (task.comparison != nullptr) TellNearest(task, scores, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
 
-// weights[j * stride + i] = scores[j * scores_stride + order[i]].
-void GatherScores(int queries, const int32_t* order, int32_t count, const float* scores, int64_t scores_stride,
-                  float* weights, int64_t stride) {
+// weights[j * kPartRows + i] = scores[j * stride + order[i]].
+void GatherScores(int queries, const int32_t* order, int32_t count, const float* scores, int64_t stride,
+                  float* weights) {
   const D d;
   const hn::RebindToSigned<D> di;
   for (int32_t i = 0; i < count; i += kSlots, order += kSlots) {
     const bool whole = count - i >= kSlots, beside = whole && Beside(order);
     for (int j = 0; j < queries; ++j) {
-      const float* from = scores + j * scores_stride;
-      float* to = weights + j * stride + i;
+      const float* from = scores + j * stride;
+      float* to = weights + j * kPartRows + i;
       for (int k = 0; k < kSlots && whole; k += kLanes) {
         const V of_order =
             beside ? hn::LoadU(d, from + order[0] + k) : hn::GatherIndex(d, from, hn::LoadU(di, order + k));
@@ -362,7 +357,7 @@ void GatherScores(int queries, const int32_t* order, int32_t count, const float*
 // The scores of a part that IsLocal, from its own pages only. cosines: of its rows; null: not wanted.
 template <typename T, int kBits>
 void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count, int32_t next, float* weights,
-                  int64_t stride, float* cosines, float* rows) {
+                  float* cosines, float* rows) {
   const void* pages[kLocalPages + kPagesAhead];
   uint8_t halves[kLocalPages + kPagesAhead];
   int32_t places[kPartRows];  // in scores of these pages
@@ -395,14 +390,14 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
   float* scores = rows + int64_t{kTogether} * kSlots * task.head_dim;  // behind what is expanded
   HWY_ALIGN float by_place[kStride];
   ScorePages<T, kBits>(local, 0, own, own, scores, kStride, cosines != nullptr ? by_place : nullptr, rows);
-  GatherScores(task.queries, places, count, scores, kStride, weights, stride);
-  if (cosines != nullptr) GatherScores(1, places, count, by_place, 0, cosines, 0);
+  GatherScores(task.queries, places, count, scores, kStride, weights);
+  if (cosines != nullptr) GatherScores(1, places, count, by_place, 0, cosines);
 }
 
 // next: the page whose keys are read after this. `rows`: kPartRows * head_dim floats.
 template <typename T, int kBits>
-void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
-                int64_t stride, float* rows, float* partial) {
+void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights, float* rows,
+                float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
   auto prefetch = [&](const float* by_slot) {  // they are far, and needed when all parts are done: each asks for some
     const int64_t pages = SlotFloats(task.slots) / kSlots, parts = PartsOf(task.rows);
@@ -417,18 +412,18 @@ void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const flo
   HWY_ALIGN float of_rows[kPartRows];
   float* cosines = kBits == 0 && task.comparison != nullptr ? of_rows : nullptr;
   if (task.order == nullptr) {
-    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, stride, cosines, rows);
+    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, kPartRows, cosines, rows);
     next += kPagesAhead;
   } else if (scores == nullptr) {
-    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, stride, cosines, rows);
+    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, cosines, rows);
     next += kPagesAhead;
   } else {
     const int64_t slots = SlotFloats(task.slots);
-    GatherScores(task.queries, task.order + first, end - first, scores, slots, weights, stride);
+    GatherScores(task.queries, task.order + first, end - first, scores, slots, weights);
     cosines = nullptr;  // the nearest of all rows is found at once, where they need not be gathered
   }
   if (cosines != nullptr) FindNearest(task, part, end - first, cosines, partial);
-  FoldPart<T, kBits>(task, part, next, weights, stride, rows, partial);
+  FoldPart<T, kBits>(task, part, next, weights, rows, partial);
 }
 
 // scores: [ScoreRows][SlotFloats].
@@ -445,7 +440,7 @@ void AttendAll(const AttentionTask& task, float* scratch) {
   const bool keep = task.keeps_weights();
   const int32_t parts = PartsOf(task.rows);
   const AttentionScratch at = ScratchOf(task);
-  const int64_t floats = task.queries * PartialFloats(task.head_dim);
+  const int64_t floats = task.queries * PartialFloats(task.head_dim), of_parts = int64_t{task.queries} * kPartRows;
   float *weights = scratch + at.weights, *partials = scratch + at.partials, *sums = scratch + at.sums;
   int32_t scored = 0;  // pages, with an order
   for (int32_t part = 0; part < parts; ++part) {
@@ -462,12 +457,14 @@ void AttendAll(const AttentionTask& task, float* scratch) {
     }
     // Weights that nobody wants, and sums that are merged at once, stay in one place.
     float* partial = partials + (keep ? part * floats : 0);
+    float* of_part = weights + (keep ? part * of_parts : 0);
     const int32_t next = task.order != nullptr ? scored + kPagesAhead : (part + 1) * (kPartRows / kSlots);
-    AttendPart<T, kBits>(task, part, next, scratch + at.scores, weights + (keep ? int64_t{part} * kPartRows : 0),
-                         keep ? int64_t{parts} * kPartRows : kPartRows, scratch + at.rows, partial);
+    AttendPart<T, kBits>(task, part, next, scratch + at.scores, of_part, scratch + at.rows, partial);
     MergePart(task, part == 0, partial, sums);
   }
-  if (keep) GiveProbabilities(task, weights, partials, sums);
+  for (int32_t part = 0; part < parts && keep; ++part) {
+    GivePartImpl(task, part, weights + part * of_parts, partials + part * floats, sums);
+  }
   if (task.comparison != nullptr) TellNearest(task, task.order != nullptr ? scratch + at.scores : nullptr, sums);
   if (task.out != nullptr) DivideSums(task, sums);
 }
@@ -498,9 +495,8 @@ template <typename T>
 void AttendPartImpl(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                     float* partial, float* scratch) {
   float* rows = scratch + int64_t{task.queries} * kPartRows;
-  const int64_t stride = weights == nullptr ? kPartRows : int64_t{PartsOf(task.rows)} * kPartRows;
-  weights = weights == nullptr ? scratch : weights + int64_t{part} * kPartRows;
-  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, next, scores, weights, stride, rows, partial); });
+  if (weights == nullptr) weights = scratch;
+  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, next, scores, weights, rows, partial); });
 }
 
 }  // namespace
@@ -510,6 +506,7 @@ const AttentionKernels kAttentionKernels = {
     {AttendImpl<hwy::float16_t>, ScorePagesImpl<hwy::float16_t>, AttendPartImpl<hwy::float16_t>},
     {AttendImpl<float>, ScorePagesImpl<float>, AttendPartImpl<float>},
     MergePartsImpl,
+    GivePartImpl,
     ExpAndSumImpl,
     half::FromFloat,
     half::ToFloat};

@@ -18,18 +18,18 @@ namespace {
 
 constexpr int kSumTile = 4;  // queries whose probabilities are added together
 
-// Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j * stride + k - first] * factors[j].
+// Of kQueries queries, one after the other: columns[j][slot of row k] += weights[j][k - first] * factors[j].
 // Most rows lie beside their neighbours.
 template <int kQueries>
-void AddToColumns(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
-                  int32_t end, float* const* columns) {
+void AddToColumns(const float* weights, const float* factors, const int32_t* order, int32_t first, int32_t end,
+                  float* const* columns) {
   const D d;
   for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
     const int32_t count = end - k < kSlots ? end - k : kSlots;
     const int32_t slot = order != nullptr ? order[k] : k;
     const bool beside = count == kSlots && (order == nullptr || Beside(order + k));
     for (int j = 0; j < kQueries; ++j) {
-      const float* weight = weights + j * stride;
+      const float* weight = weights + j * kPartRows;
       float* column = columns[j];
       if (!beside) {
         for (int32_t i = 0; i < count; ++i) column[order != nullptr ? order[k + i] : k + i] += weight[i] * factors[j];
@@ -45,8 +45,8 @@ void AddToColumns(const float* weights, int64_t stride, const float* factors, co
 
 // The same into one array, to which what all queries give a row is added at once.
 template <int kQueries>
-void AddToSums(const float* weights, int64_t stride, const float* factors, const int32_t* order, int32_t first,
-               int32_t end, float* sums) {
+void AddToSums(const float* weights, const float* factors, const int32_t* order, int32_t first, int32_t end,
+               float* sums) {
   const D d;
   for (int32_t k = first; k < end; k += kSlots, weights += kSlots) {
     const int32_t count = end - k < kSlots ? end - k : kSlots;
@@ -56,7 +56,7 @@ void AddToSums(const float* weights, int64_t stride, const float* factors, const
     for (int part = 0; part < kSlots; part += kLanes) {
       V share = hn::Mul(hn::LoadU(d, weights + part), hn::Set(d, factors[0]));
       for (int j = 1; j < kQueries; ++j) {
-        share = hn::Add(share, hn::Mul(hn::LoadU(d, weights + j * stride + part), hn::Set(d, factors[j])));
+        share = hn::Add(share, hn::Mul(hn::LoadU(d, weights + j * kPartRows + part), hn::Set(d, factors[j])));
       }
       if (beside) {
         hn::StoreU(hn::Add(hn::LoadU(d, sums + slot + part), share), d, sums + slot + part);
@@ -68,42 +68,37 @@ void AddToSums(const float* weights, int64_t stride, const float* factors, const
   }
 }
 
-// What the policies want of the attention, from each part's weights and the maximum that they are relative to.
-void GiveProbabilities(const AttentionTask& task, const float* weights, const float* partials, const float* sums) {
+// What the policies want of the attention of a part's rows, from its weights [queries][kPartRows], the maxima that they
+// are relative to, and the sums of all parts.
+void GivePartImpl(const AttentionTask& task, int32_t part, const float* weights, const float* partial,
+                  const float* sums) {
   const D d;
-  const int32_t parts = PartsOf(task.rows);
-  const int64_t stride = int64_t{parts} * kPartRows;
-  // Of up to kSumTile queries from the j-th on, a part.
-  auto give = [&](int32_t part, int j, int queries) {
+  const int64_t floats = PartialFloats(task.head_dim);
+  const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
+  for (int j = 0; j < task.queries; j += kSumTile) {
+    const int queries = task.queries - j < kSumTile ? task.queries - j : kSumTile;
     float factors[kSumTile];
     for (int i = 0; i < queries; ++i) {
-      const float* ends = sums + (j + i) * PartialFloats(task.head_dim) + task.head_dim;
-      const float most =
-          partials[(int64_t{part} * task.queries + j + i) * PartialFloats(task.head_dim) + task.head_dim];
+      const float* ends = sums + (j + i) * floats + task.head_dim;
+      const float most = partial[(j + i) * floats + task.head_dim];
       factors[i] = hn::GetLane(Exponential(d, hn::Set(d, most - ends[0]))) * (1.0f / ends[1]);
     }
-    const int32_t first = part * kPartRows, end = part == parts - 1 ? task.rows : first + kPartRows;
-    const float* of_part = weights + j * stride + first;
+    const float* of_queries = weights + j * kPartRows;
     if (task.column_sums != nullptr) {
       float* const* columns = task.column_sums + j;
       ForTile<kSumTile>(queries, [&](auto tile) {
-        AddToColumns<decltype(tile)::value>(of_part, stride, factors, task.order, first, end, columns);
+        AddToColumns<decltype(tile)::value>(of_queries, factors, task.order, first, end, columns);
       });
     }
     if (task.sums != nullptr) {
       ForTile<kSumTile>(queries, [&](auto tile) {
-        AddToSums<decltype(tile)::value>(of_part, stride, factors, task.order, first, end, task.sums);
+        AddToSums<decltype(tile)::value>(of_queries, factors, task.order, first, end, task.sums);
       });
     }
-    if (task.probabilities == nullptr) return;
-    for (int i = 0; i < queries; ++i) {
+    for (int i = 0; i < queries && task.probabilities != nullptr; ++i) {
       float* to = task.probabilities + (j + i) * task.probability_stride;
-      for (int32_t k = first; k < end; ++k) to[k] = of_part[i * stride + k - first] * factors[i];
+      for (int32_t k = first; k < end; ++k) to[k] = of_queries[i * kPartRows + k - first] * factors[i];
     }
-  };
-  for (int j = 0; j < task.queries; j += kSumTile) {
-    const int queries = task.queries - j < kSumTile ? task.queries - j : kSumTile;
-    for (int32_t part = 0; part < parts; ++part) give(part, j, queries);
   }
 }
 
