@@ -440,7 +440,7 @@ void AttendAll(const AttentionTask& task, float* scratch) {
   const bool keep = task.keeps_weights();
   const int32_t parts = PartsOf(task.rows);
   const AttentionScratch at = ScratchOf(task);
-  const int64_t floats = task.queries * PartialFloats(task.head_dim), of_parts = int64_t{task.queries} * kPartRows;
+  const int64_t floats = task.queries * PartialFloats(task.head_dim), weight_floats = int64_t{task.queries} * kPartRows;
   float *weights = scratch + at.weights, *partials = scratch + at.partials, *sums = scratch + at.sums;
   int32_t scored = 0;  // pages, with an order
   for (int32_t part = 0; part < parts; ++part) {
@@ -457,13 +457,13 @@ void AttendAll(const AttentionTask& task, float* scratch) {
     }
     // Weights that nobody wants, and sums that are merged at once, stay in one place.
     float* partial = partials + (keep ? part * floats : 0);
-    float* of_part = weights + (keep ? part * of_parts : 0);
+    float* of_part = weights + (keep ? part * weight_floats : 0);
     const int32_t next = task.order != nullptr ? scored + kPagesAhead : (part + 1) * (kPartRows / kSlots);
     AttendPart<T, kBits>(task, part, next, scratch + at.scores, of_part, scratch + at.rows, partial);
     MergePart(task, part == 0, partial, sums);
   }
   for (int32_t part = 0; part < parts && keep; ++part) {
-    GivePartImpl(task, part, weights + part * of_parts, partials + part * floats, sums);
+    GivePartImpl(task, part, weights + part * weight_floats, partials + part * floats, sums);
   }
   if (task.comparison != nullptr) TellNearest(task, task.order != nullptr ? scratch + at.scores : nullptr, sums);
   if (task.out != nullptr) DivideSums(task, sums);
