@@ -90,11 +90,16 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
         all_due |= slice.recall->Due(layer, kv_head, of_group);
       }
     }
+    // By itself, beside the attention of others.
+    const bool undecided = !waits && chooser == Chooser::kHead && !backend_->waits_for_hooks();
     for (int kv_head = 0; kv_head < heads; ++kv_head) {
       find_queries(kv_head);
-      const bool due = chooser == Chooser::kHead ? slice.recall->Due(layer, kv_head, of_group) : all_due;
-      RowChoice come;
-      if (!due && !waits && !slice.recall->TakeExpected(layer, kv_head, come)) continue;
+      const bool due = undecided || (chooser == Chooser::kHead ? slice.recall->Due(layer, kv_head, of_group) : all_due);
+      auto has_rows = [&](const auto& arrived) { return arrived->Find(layer, kv_head) != nullptr; };
+      if (!due && !waits && !slice.recall->Expects(layer, kv_head) &&
+          std::none_of(slice.recall->arrived.begin(), slice.recall->arrived.end(), has_rows)) {
+        continue;
+      }
       if (!waits) {
         // Beside the attention of other heads no page can be taken: what is ready would be installed after this head's
         // own, a step late.
@@ -107,10 +112,10 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.kv_head = kv_head;
       unit.waits = waits;
       unit.chooser = chooser;
+      unit.undecided = undecided;
       unit.chooses = due || waits;
-      unit.owed = due && slice.recall->TakeOwed(layer, kv_head);
+      unit.owed = !undecided && due && slice.recall->TakeOwed(layer, kv_head);
       unit.is_scored = false;
-      if (!unit.chooses) unit.choice = std::move(come);
       unit.scanned = false;
       unit.mass = 0;
       unit.queries = of_group;
@@ -131,7 +136,7 @@ void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> quer
         slice.ring->Push(layer, queries[i].Head(token, 0, layout.head_dim));
       }
     }
-    if (Active(slice)) StageArrived(slices_[i]);
+    if (Active(slice)) TakeAnswers(slices_[i]);
   }
   FindUnits(layer, queries);
   if (backend_->scans_indexes()) {
@@ -211,7 +216,16 @@ bool BatchRecall::TakeTurn(int layer, const Unit& unit) {
   return false;
 }
 
+void BatchRecall::StageOwn(int layer, Unit& unit) const {
+  RowRecall& recall = *slices_[unit.slice].recall;
+  for (const auto& arrived : recall.arrived) {
+    ArrivedRows::OfHead* const own = arrived->Find(layer, unit.kv_head);
+    if (own != nullptr) Stage(recall.staging(), *arrived, *own, unit.staged);
+  }
+}
+
 void BatchRecall::ScorePassing(int layer, Unit& unit) {
+  StageOwn(layer, unit);
   Score(layer, unit);
   if (unit.chooses) unit.scores->CompareByOthers(unit.far);
 }
@@ -236,10 +250,16 @@ void BatchRecall::Wait(int layer) {
 }
 
 void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
+  SendOne();
   const int32_t index = PassingUnit(slice, kv_head);
   if (index < 0) return;
   Unit& unit = passing_.all[index];
   RowRecall& recall = *slices_[slice].recall;
+  if (unit.undecided) {
+    unit.chooses = recall.Due(layer, kv_head, unit.queries);
+    unit.owed = unit.chooses && recall.TakeOwed(layer, kv_head);
+  }
+  if (!unit.chooses) StageOwn(layer, unit);
   const bool scores = unit.chooses || unit.is_scored;
   // Its arrays are gone through again and again. They stay in the thread's cache; those of all heads of a batch do not.
   thread_local RowScores scores_of_thread;
@@ -262,8 +282,8 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
     unit.covered = unit.scores->held;
     MeasureDropped(unit);
     unit.scores = nullptr;
-    if (!recall.TakeExpected(layer, kv_head, unit.choice)) return;
   }
+  if (!recall.TakeExpected(layer, kv_head, unit.choice)) return;
   InstallLocal(layer, unit);
   recall.KeepVictims(layer, kv_head, std::move(unit.choice.victims));
 }
@@ -273,7 +293,8 @@ void BatchRecall::AfterAttention(int layer) {
   for (Units* units : {&waiting_, &passing_}) {
     for (Unit& unit : units->now()) Count(layer, unit);
   }
-  SendSome(layer);
+  // Requests are sent beside the attention of the last layer.
+  if (layer == backend_->layout().layers - 2) FindRequests();
 }
 
 StepHook::Comparison* BatchRecall::Compares(int layer, int slice, int kv_head) {
@@ -292,7 +313,8 @@ void BatchRecall::MeasureDropped(Unit& unit) const {
 }
 
 void BatchRecall::Count(int layer, Unit& unit) {
-  const RecallSlice& slice = slices_[unit.slice];
+  RecallSlice& slice = slices_[unit.slice];
+  CountStaged(slice, unit.staged);
   const int64_t installed = std::exchange(unit.installed, 0);
   slice.recall->counters().recalled_rows += installed;
   RecallMeter::Group* meter = Meter(slice, layer);
@@ -490,6 +512,14 @@ void BatchRecall::Install(int layer, Unit& unit, int32_t position, const char* r
   ++unit.installed;
 }
 
-void BatchRecall::End() { SendAll(); }
+void BatchRecall::End() {
+  auto send = [this] {
+    while (next_to_send_ < to_send_.size()) SendOne();
+  };
+  send();
+  FindRequests();  // where hooks act after the step, or there is one layer, and what the last one has added
+  send();
+  to_send_.clear();
+}
 
 }  // namespace tidepool

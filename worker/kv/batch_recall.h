@@ -18,7 +18,9 @@
 #define TIDEPOOL_WORKER_KV_BATCH_RECALL_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,7 @@
 #include "absl/types/span.h"
 #include "cacheservice/api/block_cache.h"
 #include "worker/backend/backend.h"
+#include "worker/kv/arrived_rows.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/joint_choice.h"
 #include "worker/kv/local_rows.h"
@@ -86,11 +89,22 @@ class BatchRecall : public StepHook {
   bool Active(const RecallSlice& slice) const;
   bool Synchronous(const RecallSlice& slice) const;
   int HeadIndex(int layer, int kv_head) const { return layer * backend_->layout().kv_heads + kv_head; }
+  // What a head has staged, and what did not come.
+  struct Staged {
+    struct Missed {
+      MissingRows of;
+      int32_t position;
+      absl::Status why;
+    };
+    int64_t rows = 0;
+    std::vector<Missed> missed;
+  };
   // A (slice, kv head) of the layer being recalled that chooses in this step. Kept from layer to layer for its memory.
   struct Unit {
     int slice = 0, kv_head = 0;
     bool waits = false;
     Chooser chooser = Chooser::kHead;
+    bool undecided = false;  // whether it has turned is found out before its attention
     // Else it has turned too little, or a choice could bring too little: what it chose before may have come.
     bool chooses = true;
     bool owed = false;  // it had no turn in the last step
@@ -113,12 +127,15 @@ class BatchRecall : public StepHook {
     std::vector<MissingPosition> asked;    // what is to come later
     std::vector<MissingRows> groups;       // of them
     int64_t installed = 0;
+    Staged staged;
     float covered = 0;  // of the candidates' weights: what recall slots hold
     float missed = 0;   // of the attention: what is on wanted rows that are not local
     float dropped = 0;  // of the attention: what is on evicted rows that are not there as the layer attends
   };
   // The units of this layer, into waiting_ and passing_.
   void FindUnits(int layer, absl::Span<const SliceQueries> queries);
+  // An undecided unit, or one that others have decided on: stages what has come for its head.
+  void StageOwn(int layer, Unit& unit) const;
   // Scores what a device can.
   void Scan(int layer, absl::Span<Unit> units);
   // Chooses for the slices that wait.
@@ -157,21 +174,25 @@ class BatchRecall : public StepHook {
   void Install(int layer, Unit& unit, int32_t position, const char* row);
   // The row if it need not be fetched: staged, or not acknowledged by the service yet. head: HeadIndex.
   const char* LocalRow(Unit& unit, int head, int32_t position) const;
-  // Stages what asynchronous requests have brought by now.
-  void StageArrived(RecallSlice& slice);
-  // After some layers: asks for what slices have collected, so that it travels while later layers compute.
-  void SendSome(int layer);
+  // Takes what asynchronous requests have brought by now. Heads stage their rows when their layers come, or all do now.
+  void TakeAnswers(RecallSlice& slice);
   // An asynchronous request has ended: whether the service is asked further.
   void NoteAnswer(bool answered);
   // Leaves of `rows` those that nobody has asked for, which from now on are asked for; false: none.
   bool AskFor(RowStaging& staging, MissingRows& rows) const;
-  // Asks for what slices have collected, those first that have waited longest.
-  void SendAll();
-  // What slices_[slice] has, unless that can wait for more, or does not fit to what all have under way: how many bytes
-  // of rows are under way with it.
-  int64_t Send(int slice, int64_t under_way);
-  // The rows of an answer to an asynchronous request, or what came of it.
-  void Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups);
+  // Makes requests of what slices have collected, those first that have waited longest.
+  void FindRequests();
+  // Of what slices_[slice] has, unless that can wait for more, or does not fit to what all have under way: how many
+  // bytes of rows are under way with it.
+  int64_t FindRequest(int slice, int64_t under_way);
+  // Sends one of them, if one is left: it takes as long as a head's attention, so threads do it beside the others. May
+  // be called at once.
+  void SendOne();
+  // The rows of one head, or what came of them. For different heads at once.
+  void Stage(RowStaging& staging, ArrivedRows& arrived, ArrivedRows::OfHead& head, Staged& staged) const;
+  void CountStaged(RecallSlice& slice, Staged& staged) const;
+  // Those of all heads.
+  void StageAll(RecallSlice& slice, ArrivedRows& arrived);
   // A row of `of` did not come, for this reason.
   void Miss(RecallSlice& slice, const MissingRows& of, int32_t position, const absl::Status& why, bool waited) const;
 
@@ -196,6 +217,8 @@ class BatchRecall : public StepHook {
   std::vector<IndexScan*> scans_;        // of a layer, kept for its memory
   std::vector<int32_t> passing_of_;      // [slice][kv_head] index into passing_, or -1
   std::vector<int> order_;               // in which slices ask, kept for its memory
+  std::vector<std::shared_ptr<RowRecall::Inflight>> to_send_;  // a step's requests
+  std::atomic<size_t> next_to_send_{0};                        // of them
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.

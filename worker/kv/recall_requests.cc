@@ -15,10 +15,6 @@
 namespace tidepool {
 namespace {
 
-// Asynchronous requests of a sequence in a step. A second one would bring early layers' rows sooner, but each wakes
-// threads here and in the service, which costs a small model's step more than it gains.
-constexpr int kSendsPerStep = 1;
-
 // Rows that are fetched ahead, and those that matter little, are asked for when so many have come together or so many
 // steps have passed: what a request costs beside its rows is as much as a hundred of them.
 constexpr int64_t kManyRows = 512;
@@ -117,13 +113,19 @@ void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
   }
 }
 
-void BatchRecall::SendSome(int layer) {
-  const int layers = backend_->layout().layers;
-  if ((layer + 1) % ((layers + kSendsPerStep - 1) / kSendsPerStep) != 0) return;
-  SendAll();
+void BatchRecall::SendOne() {
+  if (next_to_send_.load(std::memory_order_relaxed) >= to_send_.size()) return;
+  const size_t next = next_to_send_.fetch_add(1, std::memory_order_relaxed);
+  if (next >= to_send_.size()) return;
+  const RowRecall::Inflight& inflight = *to_send_[next];
+  if (inflight.groups.empty()) return;  // late before it was sent
+  cache_->Recall(SelectionsOf(inflight.groups), inflight.deadline,
+                 [mailbox = inflight.mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
 }
 
-void BatchRecall::SendAll() {
+void BatchRecall::FindRequests() {
+  to_send_.clear();
+  next_to_send_ = 0;
   order_.clear();
   int64_t under_way = 0;
   for (size_t i = 0; i < slices_.size(); ++i) {
@@ -137,7 +139,7 @@ void BatchRecall::SendAll() {
     return waits_a != waits_b ? waits_a > waits_b : a < b;
   };
   std::sort(order_.begin(), order_.end(), first);
-  for (const int slice : order_) under_way += Send(slice, under_way);
+  for (const int slice : order_) under_way += FindRequest(slice, under_way);
 }
 
 bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {
@@ -152,7 +154,7 @@ bool BatchRecall::AskFor(RowStaging& staging, MissingRows& rows) const {
   return noted != 0;
 }
 
-int64_t BatchRecall::Send(int slice, int64_t under_way) {
+int64_t BatchRecall::FindRequest(int slice, int64_t under_way) {
   if (left_alone_) return 0;
   RowRecall& recall = *slices_[slice].recall;
   RowRecall::Unsent& unsent = recall.unsent;
@@ -190,22 +192,28 @@ int64_t BatchRecall::Send(int slice, int64_t under_way) {
   inflight->groups = std::move(now.groups);
   for (MissingRows& rows : inflight->groups) rows.slice = slice;
   inflight->bytes = asked * row_bytes;
-  cache_->Recall(SelectionsOf(inflight->groups), inflight->deadline,
-                 [mailbox = inflight->mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+  to_send_.push_back(inflight);
   recall.inflight.push_back(std::move(inflight));
   return recall.inflight.back()->bytes;
 }
 
-void BatchRecall::StageArrived(RecallSlice& slice) {
-  std::erase_if(slice.recall->inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
-    const std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
+void BatchRecall::TakeAnswers(RecallSlice& slice) {
+  RowRecall& recall = *slice.recall;
+  std::erase_if(recall.inflight, [&](const std::shared_ptr<RowRecall::Inflight>& inflight) {
+    std::optional<absl::StatusOr<RecalledRows>> came = inflight->mailbox->TryTake();
     if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
     CountAnswer(came, *inflight->mailbox, requests_.async);
     NoteAnswer(came.has_value() && came->ok());
-    Stage(slice, MissingAnswer(came.has_value() ? &*came : nullptr, inflight->groups, backend_->layout().row_bytes()),
-          inflight->groups);
+    recall.arrived.push_back(std::make_unique<ArrivedRows>(std::move(came), std::move(inflight->groups),
+                                                           backend_->layout().row_bytes()));
     return true;
   });
+  if (recall.arrived.empty()) return;
+  const bool at_once = Synchronous(slice) || backend_->waits_for_hooks();
+  for (const auto& arrived : recall.arrived) {
+    if (at_once || !arrived->answered()) StageAll(slice, *arrived);
+  }
+  std::erase_if(recall.arrived, [](const auto& arrived) { return arrived->empty(); });
 }
 
 void BatchRecall::NoteAnswer(bool answered) {
@@ -225,44 +233,33 @@ void BatchRecall::NoteAnswer(bool answered) {
          absl::FormatDuration(rest_));
 }
 
-void BatchRecall::Stage(RecallSlice& slice, const MissingAnswer& answer, absl::Span<const MissingRows> groups) {
-  // Heads side by side: the rows of one lie together.
-  std::vector<size_t> first;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    if (g == 0 || groups[g].layer != groups[g - 1].layer || groups[g].kv_head != groups[g - 1].kv_head) {
-      first.push_back(g);
-    }
-  }
-  struct Missed {
-    size_t group;
-    int32_t position;
-    absl::Status why;
-  };
-  struct Came {
-    int64_t rows = 0;
-    std::vector<Missed> missed;
-  };
-  std::vector<Came> came(first.size());
-  RowStaging& staging = slice.recall->staging();
-  backend_->ParallelFor(static_cast<int64_t>(first.size()), [&](int64_t i) {
-    const size_t end = i + 1 < static_cast<int64_t>(first.size()) ? first[i + 1] : groups.size();
-    for (size_t g = first[i]; g < end; ++g) {
-      const int head = HeadIndex(groups[g].layer, groups[g].kv_head);
-      answer.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
-        if (bytes == nullptr) {
-          staging.Forget(head, position);
-          came[i].missed.push_back({g, position, why});
-        } else {
-          staging.Put(head, position, bytes);
-          ++came[i].rows;
-        }
-      });
+void BatchRecall::Stage(RowStaging& staging, ArrivedRows& arrived, ArrivedRows::OfHead& head, Staged& staged) const {
+  const int index = HeadIndex(head.layer, head.kv_head);
+  arrived.TakeRows(head, [&](const MissingRows& of, int32_t position, const char* bytes, const absl::Status& why) {
+    if (bytes == nullptr) {
+      staging.Forget(index, position);
+      staged.missed.push_back({of, position, why});
+    } else {
+      staging.Put(index, position, bytes);
+      ++staged.rows;
     }
   });
-  for (const Came& of_head : came) {
-    slice.recall->counters().recalled_bytes += of_head.rows * static_cast<int64_t>(backend_->layout().row_bytes());
-    for (const Missed& row : of_head.missed) Miss(slice, groups[row.group], row.position, row.why, /*waited=*/false);
-  }
+}
+
+void BatchRecall::CountStaged(RecallSlice& slice, Staged& staged) const {
+  slice.recall->counters().recalled_bytes += staged.rows * static_cast<int64_t>(backend_->layout().row_bytes());
+  for (const Staged::Missed& row : staged.missed) Miss(slice, row.of, row.position, row.why, /*waited=*/false);
+  staged.rows = 0;
+  staged.missed.clear();
+}
+
+void BatchRecall::StageAll(RecallSlice& slice, ArrivedRows& arrived) {
+  const absl::Span<ArrivedRows::OfHead> heads = arrived.heads();
+  std::vector<Staged> staged(heads.size());
+  backend_->ParallelFor(static_cast<int64_t>(heads.size()), [&](int64_t i) {
+    if (!heads[i].taken) Stage(slice.recall->staging(), arrived, heads[i], staged[i]);
+  });
+  for (Staged& of_head : staged) CountStaged(slice, of_head);
 }
 
 }  // namespace tidepool

@@ -148,6 +148,7 @@ void RowRecall::Learn(Backend& backend, const QueryRing& ring) {
 void RowRecall::Rest() {
   unsent = Unsent();
   inflight.clear();
+  arrived.clear();
   staging_.Clear();
   for (HeadState& state : heads_) {
     state.query.clear();

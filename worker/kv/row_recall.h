@@ -20,6 +20,7 @@
 #include "policies/recall/select_rows.h"
 #include "policies/retain/compression_spec.h"
 #include "worker/backend/backend.h"
+#include "worker/kv/arrived_rows.h"
 #include "worker/kv/block_log.h"
 #include "worker/kv/joint_choice.h"
 #include "worker/kv/key_index.h"
@@ -99,6 +100,7 @@ class RowRecall {
   // It has asked for these, which it wants. Unless it chooses anew before, they are for the slots of `victims`, in this
   // order, or for free ones, when they have come.
   void Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted, absl::Span<const int32_t> victims);
+  bool Expects(int layer, int kv_head) const { return !heads_[layer * layout_.kv_heads + kv_head].expected.empty(); }
   // Those of them that have come: wanted, with all victims. False: none.
   bool TakeExpected(int layer, int kv_head, RowChoice& choice);
   // What is left of the victims.
@@ -167,7 +169,9 @@ class RowRecall {
 
   // An asynchronous request under way: filled by the cache's thread, its rows are staged when they have come.
   struct Inflight;
-  std::vector<std::shared_ptr<Inflight>> inflight;  // shared with nobody; the type is batch_recall.cc's
+  std::vector<std::shared_ptr<Inflight>> inflight;  // shared while a step sends them; the type is recall_requests.cc's
+  // What such requests have brought, until all heads have staged theirs.
+  std::vector<std::unique_ptr<ArrivedRows>> arrived;
 
  private:
   // async: while an answer is no longer, little of what it wants is in host memory yet.
