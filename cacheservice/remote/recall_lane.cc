@@ -211,18 +211,18 @@ std::optional<grpc::ByteBuffer> RecallLane::NextMessage() {
   }
   next_sent_ = next->first + 1;
   const Request& request = *next->second;
-  v1::RecallRequest message;
-  v1::RowsRequest& rows = *message.mutable_rows();
+  v1::RowsRequest& rows = *message_.mutable_rows();
+  rows.Clear();  // what it has is used again
   rows.set_id(next->first);
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(request.deadline - Clock::now()).count();
   rows.set_deadline_ms(static_cast<uint32_t>(std::max<int64_t>(1, left)));
   for (const RowSelection& selection : request.selections) {
     v1::RowSelectionRef& ref = *rows.add_selections();
-    *ref.mutable_block() = RefOf(selection.block);
+    SetRef(selection.block, ref.mutable_block());
     ref.set_kv_head(selection.kv_head);
     ref.set_row_mask(selection.row_mask);
   }
-  return WithPayload(message, {}, grpc::Slice());
+  return WithPayload(message_, {}, grpc::Slice());
 }
 
 void RecallLane::Break() {

@@ -83,7 +83,8 @@ class RecallLane {
   int starting_ ABSL_GUARDED_BY(mutex_) = 0;          // who has taken stream_ and is to call Write
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;      // a message is, or is about to be
   bool hello_sent_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t next_sent_ ABSL_GUARDED_BY(mutex_) = 0;  // what has a lower id has been sent
+  v1::RecallRequest message_ ABSL_GUARDED_BY(mutex_);  // kept for its memory: a request names hundreds of blocks
+  uint64_t next_sent_ ABSL_GUARDED_BY(mutex_) = 0;     // what has a lower id has been sent
   Clock::time_point next_wake_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   std::thread thread_;
 };

@@ -82,9 +82,14 @@ absl::Status SameLayout(const KvLayout& known, const KvLayout& given) {
 
 v1::BlockRef RefOf(const BlockId& id) {
   v1::BlockRef ref;
-  ref.set_key(std::string(id.key.AsString()));
-  ref.set_layer(id.layer);
+  SetRef(id, &ref);
   return ref;
+}
+
+void SetRef(const BlockId& id, v1::BlockRef* ref) {
+  const std::string_view key = id.key.AsString();
+  ref->set_key(key.data(), key.size());
+  ref->set_layer(id.layer);
 }
 
 absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref) {

@@ -33,6 +33,8 @@ absl::StatusOr<KvLayout> LayoutOfHello(const v1::StreamHello& hello);
 absl::Status SameLayout(const KvLayout& known, const KvLayout& given);
 
 v1::BlockRef RefOf(const BlockId& id);
+// The same into one whose memory is kept.
+void SetRef(const BlockId& id, v1::BlockRef* ref);
 absl::StatusOr<BlockId> BlockOf(const v1::BlockRef& ref);
 // All zero when it has none.
 absl::StatusOr<BlockKey> ParentOf(const v1::BlockFrame& frame);

@@ -52,6 +52,7 @@ grpc::ByteBuffer WithPayload(const google::protobuf::MessageLite& message, Paylo
 }
 
 void Payload::AppendTo(std::string* bytes) const {
+  bytes->reserve(bytes->size() + size_);
   for (const std::string_view part : parts_) bytes->append(part);
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 // What a choice needs for a moment, without asking the allocator as long as there are so many.
 template <typename T>
-using Scratch = absl::FixedArray<T, 1024>;
+using Scratch = absl::FixedArray<T, 2048>;
 
 // All candidates by ascending position.
 std::vector<int32_t> Candidates(const RecallRows& rows) {

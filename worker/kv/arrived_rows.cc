@@ -22,11 +22,10 @@ ArrivedRows::ArrivedRows(std::optional<absl::StatusOr<RecalledRows>> answer, std
 }
 
 ArrivedRows::OfHead* ArrivedRows::Find(int layer, int kv_head) {
-  const auto at = std::lower_bound(
-      heads_.begin(), heads_.end(), std::tie(layer, kv_head),
-      [](const OfHead& head, const std::tuple<const int&, const int&>& other) {
-        return std::tie(head.layer, head.kv_head) < other;
-      });
+  const auto at = std::lower_bound(heads_.begin(), heads_.end(), std::tie(layer, kv_head),
+                                   [](const OfHead& head, const std::tuple<const int&, const int&>& other) {
+                                     return std::tie(head.layer, head.kv_head) < other;
+                                   });
   const bool found = at != heads_.end() && at->layer == layer && at->kv_head == kv_head && !at->taken;
   return found ? &*at : nullptr;
 }

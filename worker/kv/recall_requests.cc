@@ -204,8 +204,8 @@ void BatchRecall::TakeAnswers(RecallSlice& slice) {
     if (!came.has_value() && absl::Now() <= inflight->deadline) return false;
     CountAnswer(came, *inflight->mailbox, requests_.async);
     NoteAnswer(came.has_value() && came->ok());
-    recall.arrived.push_back(std::make_unique<ArrivedRows>(std::move(came), std::move(inflight->groups),
-                                                           backend_->layout().row_bytes()));
+    recall.arrived.push_back(
+        std::make_unique<ArrivedRows>(std::move(came), std::move(inflight->groups), backend_->layout().row_bytes()));
     return true;
   });
   if (recall.arrived.empty()) return;

@@ -25,11 +25,25 @@ constexpr size_t kMostAhead = 16;
 constexpr float kNear = 0.6f;
 
 // async: rows with this part of what a row must weigh to be wanted, by the index, are compared by their own keys.
-constexpr float kReach = 0.05f;
+constexpr float kReach = 0.1f;
 
-// async: a choice that could bring less of a head's attention, by the index, is not made. Three of four could bring
-// less, and what they leave adds up until it is more (decision 0008). When an answer begins it has had no time to.
+// async: with recall slots for so much of the context, or less, what is said for few slots; with so much more it is
+// EnoughSlots. A head that holds more of its rows needs less of the rest (decision 0008).
+constexpr float kFewSlots = 0.05f;
+
+// async: a choice that could bring less of a head's attention, by the index, is not made; with enough slots, less than
+// twice as much. Three of four could bring less, and what they leave adds up until it is more (decision 0008). When an
+// answer begins it has had no time to.
 constexpr float kLeastWorth = 0.01f;
+
+// async: with enough slots a head has turned when its scores have moved apart by so many times RecallSpec::turn.
+constexpr float kTurnOfEnough = 1.5f;
+
+// From 0, with few slots, to 1, with twice as many or more.
+float EnoughSlots(int32_t slots, int64_t positions) {
+  const float share = static_cast<float>(slots) / static_cast<float>(std::max<int64_t>(positions, 1));
+  return std::clamp(share / kFewSlots - 1.0f, 0.0f, 1.0f);
+}
 
 // Rows that a device finds: so many times those that are compared or have slots. Rows that fall behind when they are
 // compared leave their places to the next.
@@ -163,7 +177,8 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
   const int head_dim = layout_.head_dim;
   bool due = begins_answer() || state.query.empty() || state.key_variance.empty() || ++state.age >= spec_.interval;
   // By how much the scaled q.k have moved apart: their change has this variance over the keys.
-  const float most = static_cast<float>(spec_.turn * spec_.turn) * static_cast<float>(head_dim);
+  const float turn = static_cast<float>(spec_.turn) * (1.0f + (kTurnOfEnough - 1.0f) * EnoughSlots(slots_, state.keys));
+  const float most = turn * turn * static_cast<float>(head_dim);
   for (int g = 0; g < group_ && !due; ++g) {
     const float* before = state.query.data() + static_cast<size_t>(g) * head_dim;
     due = !(WeightedDistance(queries[g], before, state.key_variance.data(), head_dim) < most);
@@ -178,7 +193,9 @@ bool RowRecall::Due(int layer, int kv_head, absl::Span<const float* const> queri
 bool RowRecall::MeasuresWorth() const { return spec_.trigger == RecallTrigger::kScore && ShortlistRows(spec_) > 0; }
 
 bool RowRecall::WorthChoosing(const RowScores& scores) const {
-  return scores.any() && (!MeasuresWorth() || begins_answer() || scores.worth >= kLeastWorth);
+  if (!scores.any()) return false;
+  if (!MeasuresWorth() || begins_answer()) return true;
+  return scores.worth >= kLeastWorth * (1.0f + EnoughSlots(slots_, scores.positions));
 }
 
 void RowRecall::Expect(int layer, int kv_head, absl::Span<const MissingPosition> wanted,
@@ -558,40 +575,6 @@ void RowRecall::Promote(SequenceRows& rows, int32_t tokens) {
       });
     }
   }
-}
-
-void RowRecall::Save(ByteWriter& out) const {
-  out.Put<int32_t>(slots_);
-  index_->Save(out);
-  for (const HeadState& state : heads_) {
-    out.Put<bool>(state.threshold.started);
-    out.Put<float>(state.threshold.theta);
-    out.Put<int32_t>(static_cast<int32_t>(state.average.size()));
-    for (const SlotRow& row : state.average) {
-      out.Put<int32_t>(row.position);
-      out.Put<float>(row.average);
-      out.Put<int32_t>(row.since);
-    }
-  }
-}
-
-bool RowRecall::Load(ByteReader& in) {
-  const int32_t slots = in.Get<int32_t>();
-  if (slots < 0) return false;
-  set_slots(slots);
-  if (!index_->Load(in)) return false;
-  for (HeadState& state : heads_) {
-    state.threshold.started = in.Get<bool>();
-    state.threshold.theta = in.Get<float>();
-    const int32_t count = in.Get<int32_t>();
-    for (int32_t i = 0; i < count && in.ok(); ++i) {
-      const int32_t position = in.Get<int32_t>();
-      if (!state.average.empty() && position <= state.average.back().position) return false;
-      const float average = in.Get<float>();
-      state.average.push_back({position, average, in.Get<int32_t>()});
-    }
-  }
-  return in.ok();
 }
 
 }  // namespace tidepool

@@ -154,7 +154,6 @@ void RowScores::List(float least) {
                                       .shares = places.shares.data()});
   is_listed = true;
   listed.assign(above.begin(), above.begin() + rows_above);
-  SpreadWeights(above_weight.data(), *this);
   Narrow(stride, listed.size(), group, estimate);
   Narrow(stride, listed.size(), group, share);
   stride = listed.size();
@@ -200,7 +199,8 @@ void RowScores::SetExact(int32_t place, int g, float score) {
 void RowScores::SetExactOfSlots(absl::Span<const float> scores) {
   absl::FixedArray<float, 1024> in_shortlist(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) {
-    in_shortlist[i] = weight[slots[i].position] >= shortlisted ? 1.0f : 0.0f;
+    const float estimated = is_listed ? above_weight[slot_place[i]] : weight[slots[i].position];
+    in_shortlist[i] = estimated >= shortlisted ? 1.0f : 0.0f;
     compared += static_cast<int>(in_shortlist[i]);
   }
   for (int g = 0; g < group; ++g) {

@@ -73,7 +73,7 @@ struct RowScores {
   // Then, or where rows are listed and weighed: fills held and worth. What weighs more than `least` would be wanted.
   void MeasureWorth(float least);
   // From now on only candidates that weigh more than `least`, and what has slots, are listed, and they are above.
-  // Fills their shares and weights.
+  // Fills their shares; their weights are those above.
   void List(float least);
   // Shortlists of the rows above the `count` best that weigh more than `least`, or all of these. Where rows are listed,
   // all of them are to be above.

@@ -1,6 +1,7 @@
 // When heads choose, beside their queries: turns that are owed, and steps in which few do.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/support/blocks.h"
@@ -42,6 +43,64 @@ TEST(RecallTurnsTest, AHeadWithoutATurnIsDueInTheNextStepAndGoesFirst) {
   recall.Owe(1, 0);
   recall.Rest();
   EXPECT_EQ(recall.owed_heads(), 0) << "the next turn's prompt is recalled for anew";
+}
+
+// The keys are 1 and -1 by turns, so that the change of q.k / sqrt(d) has a standard deviation of |change of q| /
+// sqrt(d).
+TEST(RecallTurnsTest, WithMoreSlotsAHeadTurnsLater) {
+  KvLayout layout = test::SmallLayout();
+  layout.type = KvType::kF32;
+  constexpr int kBlocks = 10, kTokens = kBlocks * kBlockTokens;
+  RecallSpec spec = Async();
+  spec.interval = 64;
+  auto turns_after = [&](int32_t slots) {
+    RowRecall recall(layout, /*group=*/1, spec);
+    const auto row_floats = static_cast<int>(layout.row_bytes() / sizeof(float));
+    std::vector<float> rows(static_cast<size_t>(kBlockTokens) * row_floats);
+    for (int t = 0; t < kBlockTokens; ++t) std::fill_n(rows.begin() + t * row_floats, row_floats, t % 2 == 0 ? 1 : -1);
+    for (int block = 0; block < kBlocks; ++block) {
+      recall.AddBlock(block, 0, 0, reinterpret_cast<const char*>(rows.data()), /*prompt=*/true);
+    }
+    recall.set_slots(slots);
+    std::vector<float> query(layout.head_dim, 0.0f);
+    EXPECT_TRUE(recall.Due(0, 0, {query.data()})) << "nothing has chosen yet";
+    double nats = 0;
+    do {
+      nats += 0.25;
+      std::fill(query.begin(), query.end(), static_cast<float>(nats));
+    } while (!recall.Due(0, 0, {query.data()}) && nats < 10);
+    return nats;
+  };
+  EXPECT_EQ(spec.turn, 2);
+  EXPECT_EQ(turns_after(kTokens / 40), 2);
+  EXPECT_EQ(turns_after(kTokens / 21), 2);
+  EXPECT_EQ(turns_after(kTokens * 7 / 100), 2.5) << "of 2.4";
+  EXPECT_EQ(turns_after(kTokens / 10), 3);
+  EXPECT_EQ(turns_after(kTokens / 2), 3);
+}
+
+TEST(RecallTurnsTest, WithMoreSlotsAChoiceIsToBringMore) {
+  RecallSpec spec = Async();
+  spec.index = RecallIndex::kPq16x4;
+  RowRecall recall(test::SmallLayout(), /*group=*/1, spec);
+  for (int i = 0; i < 8; ++i) recall.BeginStep(/*prompt=*/false, /*selects=*/false);
+  ASSERT_FALSE(recall.begins_answer());
+  RowScores scores;
+  scores.mass = 0.5f;
+  scores.positions = 1000;
+  auto is_made = [&](float worth) {
+    scores.worth = worth;
+    return recall.WorthChoosing(scores);
+  };
+  recall.set_slots(50);
+  EXPECT_FALSE(is_made(0.009f));
+  EXPECT_TRUE(is_made(0.011f));
+  recall.set_slots(75);
+  EXPECT_FALSE(is_made(0.014f));
+  EXPECT_TRUE(is_made(0.016f));
+  recall.set_slots(400);
+  EXPECT_FALSE(is_made(0.019f));
+  EXPECT_TRUE(is_made(0.021f));
 }
 
 TEST(RecallTurnsTest, HeadsRestWhereThePolicySelectsButNotInEveryStep) {
