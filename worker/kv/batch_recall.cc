@@ -90,7 +90,7 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
         all_due |= slice.recall->Due(layer, kv_head, of_group);
       }
     }
-    // By itself, beside the attention of others.
+    // A head finds out by itself whether it is due, beside the attention of others.
     const bool undecided = !waits && chooser == Chooser::kHead && !backend_->waits_for_hooks();
     for (int kv_head = 0; kv_head < heads; ++kv_head) {
       find_queries(kv_head);

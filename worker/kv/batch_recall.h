@@ -3,13 +3,15 @@
 // sync: every layer of every token chooses by its own queries, fetches what is missing in one request for the whole
 // batch and installs it before the layer attends. Deterministic: what is attended to is the best rows by index.
 //
-// async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose anew,
-// if the index says that it could bring something to speak of; when an answer begins all do. A layer installs those of
-// the rows it wants that are ready in host memory (RowStaging); the others, and what the next token may want, are asked
-// for together, every few steps or at once where a step misses much without them, and staged when they come. What takes
-// longer than budget_ms is late. Where a hook makes the device wait, heads choose after the step, and the next step
-// sees the rows: one token later. In a step heads that miss much choose, and some others, the rest in the next one; in
-// a step that is long because the policy selects only those that miss much. The tokens of a later turn's prompt are
+// async: nothing is waited for. Heads whose queries have turned, or that have not chosen for some steps, choose
+// anew, if the index says that it could bring something to speak of; when an answer begins all do. A layer installs
+// those of the rows it wants that are ready in host memory (RowStaging); the others, and what the next token may
+// want, are asked for together, every few steps or at once where a step misses much without them; each head stages
+// what has come for it when its layer comes. What takes longer than budget_ms is late. What a head can do by itself
+// it does on the thread that then attends to it, beside the attention of others (BeforeHead): there nobody waits for
+// the engine's thread. Where a hook makes the device wait, heads choose after the step, and the next step sees the
+// rows: one token later. In a step heads that miss much choose, and some others, the rest in the next one; in a step
+// that is long because the policy selects only those that miss much. The tokens of a later turn's prompt are
 // recalled synchronously, so that the first token of the answer sees what the question asks for.
 //
 // While requests go unanswered neither asks: a dead or slow service is left alone for a while, and then tried with one.
@@ -134,7 +136,7 @@ class BatchRecall : public StepHook {
   };
   // The units of this layer, into waiting_ and passing_.
   void FindUnits(int layer, absl::Span<const SliceQueries> queries);
-  // An undecided unit, or one that others have decided on: stages what has come for its head.
+  // Stages what has come for its head, before that chooses or takes what it expects.
   void StageOwn(int layer, Unit& unit) const;
   // Scores what a device can.
   void Scan(int layer, absl::Span<Unit> units);
@@ -185,8 +187,8 @@ class BatchRecall : public StepHook {
   // Of what slices_[slice] has, unless that can wait for more, or does not fit to what all have under way: how many
   // bytes of rows are under way with it.
   int64_t FindRequest(int slice, int64_t under_way);
-  // Sends one of them, if one is left: it takes as long as a head's attention, so threads do it beside the others. May
-  // be called at once.
+  // Sends one of them, if one is left and no other thread is at it: it takes as long as some heads' attention, so a
+  // thread does it beside the others.
   void SendOne();
   // The rows of one head, or what came of them. For different heads at once.
   void Stage(RowStaging& staging, ArrivedRows& arrived, ArrivedRows::OfHead& head, Staged& staged) const;
@@ -219,6 +221,7 @@ class BatchRecall : public StepHook {
   std::vector<int> order_;               // in which slices ask, kept for its memory
   std::vector<std::shared_ptr<RowRecall::Inflight>> to_send_;  // a step's requests
   std::atomic<size_t> next_to_send_{0};                        // of them
+  std::atomic<bool> sending_{false};                           // one of them
   RecallRequests requests_;
 
   // Of the service, as synchronous recall sees it.

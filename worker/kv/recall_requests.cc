@@ -115,12 +115,18 @@ void BatchRecall::Fetch(const std::vector<MissingRows>& missing,
 
 void BatchRecall::SendOne() {
   if (next_to_send_.load(std::memory_order_relaxed) >= to_send_.size()) return;
-  const size_t next = next_to_send_.fetch_add(1, std::memory_order_relaxed);
-  if (next >= to_send_.size()) return;
-  const RowRecall::Inflight& inflight = *to_send_[next];
-  if (inflight.groups.empty()) return;  // late before it was sent
-  cache_->Recall(SelectionsOf(inflight.groups), inflight.deadline,
-                 [mailbox = inflight.mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+  if (sending_.exchange(true, std::memory_order_acquire)) return;  // another thread does
+  const size_t next = next_to_send_.load(std::memory_order_relaxed);
+  if (next < to_send_.size()) {
+    const RowRecall::Inflight& inflight = *to_send_[next];
+    if (!inflight.groups.empty()) {  // else it was late before it was sent
+      cache_->Recall(
+          SelectionsOf(inflight.groups), inflight.deadline,
+          [mailbox = inflight.mailbox](absl::StatusOr<RecalledRows> rows) { mailbox->Put(std::move(rows)); });
+    }
+    next_to_send_.store(next + 1, std::memory_order_relaxed);
+  }
+  sending_.store(false, std::memory_order_release);
 }
 
 void BatchRecall::FindRequests() {
