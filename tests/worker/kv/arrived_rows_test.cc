@@ -3,19 +3,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/checksum.h"
+#include "tests/support/recalled_rows.h"
 
 namespace tidepool {
 namespace {
 
+using test::kRowBytes;
+using test::RowOf;
 using testing::ElementsAre;
-
-constexpr size_t kRowBytes = 4;
-
-std::string RowOf(int32_t position) { return std::string(kRowBytes, static_cast<char>('a' + position % 26)); }
 
 // Heads (2, 1), of two blocks, and (5, 0).
 std::vector<MissingRows> Groups() {
@@ -42,8 +43,7 @@ std::vector<std::string> Take(ArrivedRows& arrived, int layer, int kv_head) {
   arrived.TakeRows(*head, [&](const MissingRows& of, int32_t position, const char* bytes, const absl::Status& why) {
     EXPECT_EQ(of.layer, layer);
     EXPECT_EQ(of.kv_head, kv_head);
-    taken.push_back(std::to_string(position) + " " +
-                    (bytes != nullptr ? std::string(bytes, kRowBytes) : absl::StatusCodeToString(why.code())));
+    taken.push_back(test::SaidOf(position, bytes, why));
   });
   return taken;
 }

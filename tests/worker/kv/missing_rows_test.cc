@@ -7,15 +7,14 @@
 #include <vector>
 
 #include "base/checksum.h"
+#include "tests/support/recalled_rows.h"
 
 namespace tidepool {
 namespace {
 
+using test::kRowBytes;
+using test::RowOf;
 using testing::ElementsAre;
-
-constexpr size_t kRowBytes = 4;
-
-std::string RowOf(int32_t position) { return std::string(kRowBytes, static_cast<char>('a' + position % 26)); }
 
 std::vector<MissingRows> Groups() {
   std::vector<MissingPosition> positions = {{70, false}, {3, true}, {1, false}};
@@ -24,14 +23,13 @@ std::vector<MissingRows> Groups() {
   return groups;
 }
 
-// What ForEachRow says of each row: its bytes, or the reason why there are none.
+// What ForEachRow says of each row.
 std::vector<std::string> Taken(const absl::StatusOr<RecalledRows>* answer, absl::Span<const MissingRows> groups) {
   std::vector<std::string> taken;
   const MissingAnswer came(answer, groups, kRowBytes);
   for (size_t g = 0; g < groups.size(); ++g) {
     came.ForEachRow(g, [&](int32_t position, const char* bytes, const absl::Status& why) {
-      taken.push_back(std::to_string(position) + " " +
-                      (bytes != nullptr ? std::string(bytes, kRowBytes) : absl::StatusCodeToString(why.code())));
+      taken.push_back(test::SaidOf(position, bytes, why));
     });
   }
   return taken;
