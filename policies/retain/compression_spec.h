@@ -70,7 +70,7 @@ struct RecallSpec {
   int follow_rows = 8;        // async: positions after a wanted one that are fetched with it, 0 to 64
   // async: a (layer, kv head) chooses anew after so many steps, 1 to 64, or when its queries have turned: when the
   // change of q.k / sqrt(d) since it chose last has a standard deviation above `turn` over its keys, nats, 0 to 100; 0:
-  // always.
+  // always. With slots for more than a twentieth of the context it counts for more, up to 1.5 times from a tenth on.
   int interval = 8;
   double turn = 2;
   double min_share = 0.0005;  // async: rows with less of a head's attention, by the index, are left, 0 to below 1

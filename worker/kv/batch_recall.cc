@@ -517,7 +517,7 @@ void BatchRecall::End() {
     while (next_to_send_ < to_send_.size()) SendOne();
   };
   send();
-  FindRequests();  // where hooks act after the step, or there is one layer, and what the last one has added
+  FindRequests();  // of a model of one layer, and what the last layer has added
   send();
   to_send_.clear();
 }

@@ -27,8 +27,8 @@ constexpr float kNear = 0.6f;
 // async: rows with this part of what a row must weigh to be wanted, by the index, are compared by their own keys.
 constexpr float kReach = 0.1f;
 
-// async: with recall slots for so much of the context, or less, what is said for few slots; with so much more it is
-// EnoughSlots. A head that holds more of its rows needs less of the rest (decision 0008).
+// async: recall slots for this share of the context, or a smaller one, are few; twice as many are enough. A head that
+// holds more of its rows needs less of the rest (decision 0008).
 constexpr float kFewSlots = 0.05f;
 
 // async: a choice that could bring less of a head's attention, by the index, is not made; with enough slots, less than
@@ -39,7 +39,7 @@ constexpr float kLeastWorth = 0.01f;
 // async: with enough slots a head has turned when its scores have moved apart by so many times RecallSpec::turn.
 constexpr float kTurnOfEnough = 1.5f;
 
-// From 0, with few slots, to 1, with twice as many or more.
+// From 0, where slots are few, to 1, where they are enough.
 float EnoughSlots(int32_t slots, int64_t positions) {
   const float share = static_cast<float>(slots) / static_cast<float>(std::max<int64_t>(positions, 1));
   return std::clamp(share / kFewSlots - 1.0f, 0.0f, 1.0f);

@@ -167,7 +167,7 @@ class RowRecall {
   };
   Unsent unsent;
 
-  // An asynchronous request under way: filled by the cache's thread, its rows are staged when they have come.
+  // An asynchronous request under way: filled by the cache's thread.
   struct Inflight;
   std::vector<std::shared_ptr<Inflight>> inflight;  // shared while a step sends them; the type is recall_requests.cc's
   // What such requests have brought, until all heads have staged theirs.
