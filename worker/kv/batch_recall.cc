@@ -1,6 +1,7 @@
 #include "worker/kv/batch_recall.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -111,6 +112,7 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
       unit.slice = static_cast<int>(i);
       unit.kv_head = kv_head;
       unit.waits = waits;
+      unit.idle = false;
       unit.chooser = chooser;
       unit.undecided = undecided;
       unit.chooses = due || waits;
@@ -129,9 +131,13 @@ void BatchRecall::FindUnits(int layer, absl::Span<const SliceQueries> queries) {
 
 void BatchRecall::BeforeAttention(int layer, absl::Span<const SliceQueries> queries) {
   const KvLayout& layout = backend_->layout();
+  queries_ = queries;
+  remembered_.assign(slices_.size(), nullptr);
   for (size_t i = 0; i < slices_.size(); ++i) {
     const RecallSlice& slice = slices_[i];
-    if (slice.ring != nullptr) {
+    if (slice.ring != nullptr && slice.tokens == 1 && !backend_->waits_for_hooks()) {
+      remembered_[i] = slice.ring->Extend(layer);  // each head fills its part, before it attends
+    } else if (slice.ring != nullptr) {
       for (int token = std::max(0, slice.tokens - slice.ring->window()); token < slice.tokens; ++token) {
         slice.ring->Push(layer, queries[i].Head(token, 0, layout.head_dim));
       }
@@ -251,6 +257,11 @@ void BatchRecall::Wait(int layer) {
 
 void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
   SendOne();
+  if (remembered_[slice] != nullptr) {
+    const int head_dim = backend_->layout().head_dim, group = query_heads_ / backend_->layout().kv_heads;
+    std::memcpy(remembered_[slice] + static_cast<size_t>(kv_head) * group * head_dim,
+                queries_[slice].Head(0, kv_head * group, head_dim), sizeof(float) * group * head_dim);
+  }
   const int32_t index = PassingUnit(slice, kv_head);
   if (index < 0) return;
   Unit& unit = passing_.all[index];
@@ -283,15 +294,22 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
     MeasureDropped(unit);
     unit.scores = nullptr;
   }
-  if (!recall.TakeExpected(layer, kv_head, unit.choice)) return;
+  if (!recall.TakeExpected(layer, kv_head, unit.choice)) {
+    unit.idle = !scores && unit.staged.rows == 0 && unit.staged.missed.empty();
+    return;
+  }
   InstallLocal(layer, unit);
   recall.KeepVictims(layer, kv_head, std::move(unit.choice.victims));
 }
 
 void BatchRecall::AfterAttention(int layer) {
-  for (Unit& unit : passing_.now()) Finish(layer, unit, nullptr);
+  for (Unit& unit : passing_.now()) {
+    if (!unit.idle) Finish(layer, unit, nullptr);
+  }
   for (Units* units : {&waiting_, &passing_}) {
-    for (Unit& unit : units->now()) Count(layer, unit);
+    for (Unit& unit : units->now()) {
+      if (!unit.idle) Count(layer, unit);
+    }
   }
   // Requests are sent beside the attention of the last layer.
   if (layer == backend_->layout().layers - 2) FindRequests();

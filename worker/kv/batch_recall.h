@@ -105,6 +105,7 @@ class BatchRecall : public StepHook {
   struct Unit {
     int slice = 0, kv_head = 0;
     bool waits = false;
+    bool idle = false;  // it has come to nothing: there is nothing to finish or to count
     Chooser chooser = Chooser::kHead;
     bool undecided = false;  // whether it has turned is found out before its attention
     // Else it has turned too little, or a choice could bring too little: what it chose before may have come.
@@ -203,6 +204,8 @@ class BatchRecall : public StepHook {
   const int query_heads_;
   const absl::Duration sync_deadline_;
   std::vector<RecallSlice> slices_;
+  absl::Span<const SliceQueries> queries_;  // of the layer that attends
+  std::vector<float*> remembered_;  // [slice]: where its ring takes the queries of its only token; null: nowhere
   struct Units {
     std::vector<Unit> all;
     size_t count = 0;  // of them, in this layer

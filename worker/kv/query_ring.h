@@ -27,10 +27,9 @@ class QueryRing {
   int tokens(int layer) const { return static_cast<int>(std::min<int64_t>(count_[layer], window_)); }
   int64_t seen(int layer) const { return count_[layer]; }
 
-  void Push(int layer, const float* query) {
-    std::memcpy(Slot(layer, count_[layer] % window_), query, width_ * sizeof(float));
-    ++count_[layer];
-  }
+  void Push(int layer, const float* query) { std::memcpy(Extend(layer), query, width_ * sizeof(float)); }
+  // One more token, in the place of the oldest: [width], to be filled.
+  float* Extend(int layer) { return Slot(layer, count_[layer]++ % window_); }
   // i = 0 is the oldest remembered.
   const float* Token(int layer, int i) const {
     TIDEPOOL_CHECK(i >= 0 && i < tokens(layer));

@@ -233,7 +233,7 @@ TEST_P(MatMulTest, ActivationsAreRoundedToNearestAndScaledByTheirLargest) {
   std::vector<float> x = RandomRows(3, 64, 51);
   for (int i = 0; i < 32; ++i) x[i] = 0;
   std::vector<ActivationBlock> blocks(6);
-  MatMulKernelsOf(GetParam()).quantize(x.data(), 3, 64, blocks.data());
+  MatMulKernelsOf(GetParam()).quantize(x.data(), 3, 64, 0, 2, blocks.data());
   // A panel of two rows, then one of one.
   auto expect_is = [&](const auto& block, int row, const float* values) {
     float largest = 0;
@@ -265,7 +265,7 @@ TEST_P(MatMulTest, RowsAreFilledBeforeTheyAreRounded) {
       ThreadTeam team(threads);
       const OwnedTensor tensor = RandomTensor(type, 20, 256, 55);
       const PackedMatrix matrix = PackedMatrix::Pack(tensor.view, /*as_f32=*/false, team, memory);
-      for (int64_t count : {1, 6, 50}) {
+      for (int64_t count : {1, 6, 16, 29, 50}) {
         const std::vector<float> x = RandomRows(count, 256, 56);
         std::vector<float> filled(x.size()), out(count * 20);
         Activations activations;

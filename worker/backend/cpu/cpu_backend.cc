@@ -98,33 +98,22 @@ void CpuBackend::Embed(absl::Span<const StepSlice> slices, float* x) {
   });
 }
 
-void CpuBackend::Rotate(int layer, int64_t tokens) {
+void CpuBackend::RotateAndStore(absl::Span<const StepSlice> slices, int layer) {
   const CpuLayerWeights& weights = weights_.layers[layer];
-  const int pairs = config_.rope_dims / 2, head_dim = config_.head_dim;
+  const int head_dim = config_.head_dim, pairs = config_.rope_dims / 2;
+  const int64_t stride = int64_t{config_.kv_heads} * head_dim;
   float* q = q_.Floats(0);
   float* k = k_.Floats(0);
+  const float* v = v_.Floats(0);
   const float* cosine = cosine_.Floats(0);
   const float* sine = sine_.Floats(0);
-  team_.ForEach(tokens, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      auto rotate = [&](float* heads, int count, const std::vector<float>& norm) {
-        for (int h = 0; h < count; ++h) {
-          float* head = heads + int64_t{h} * head_dim;
-          if (!norm.empty()) RmsNorm(head, norm.data(), config_.rms_epsilon, head_dim, head);
-          RopeRotate(head, cosine + i * pairs, sine + i * pairs, pairs, config_.rope_neox);
-        }
-      };
-      rotate(q + i * config_.heads * head_dim, config_.heads, weights.q_norm);
-      rotate(k + i * config_.kv_heads * head_dim, config_.kv_heads, weights.k_norm);
+  auto rotate = [&](float* heads, int count, const std::vector<float>& norm, int64_t token) {
+    for (int h = 0; h < count; ++h) {
+      float* head = heads + (token * count + h) * head_dim;
+      if (!norm.empty()) RmsNorm(head, norm.data(), config_.rms_epsilon, head_dim, head);
+      RopeRotate(head, cosine + token * pairs, sine + token * pairs, pairs, config_.rope_neox);
     }
-  });
-}
-
-void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
-  const int head_dim = config_.head_dim;
-  const int64_t stride = int64_t{config_.kv_heads} * head_dim;
-  const float* k = k_.Floats(0);
-  const float* v = v_.Floats(0);
+  };
   // Of a slice whose tokens are those from `first` on, the rows of tokens [begin, end).
   auto store = [&](const StepSlice& slice, int64_t first, int64_t begin, int64_t end) {
     alignas(64) char row[2 * kMaxHeadDim * sizeof(float)];
@@ -155,6 +144,10 @@ void CpuBackend::StoreNewRows(absl::Span<const StepSlice> slices, int layer) {
   // A key's numbers lie on many lines: the tokens of a few sequences are worth sharing, those of a prompt lie together.
   constexpr int64_t kFew = 32;
   team_.ForEach(tokens, tokens <= kFew ? 2 : 16, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      rotate(q, config_.heads, weights.q_norm, token);
+      rotate(k, config_.kv_heads, weights.k_norm, token);
+    }
     int64_t first = 0;
     for (const StepSlice& slice : slices) {
       const int64_t last = first + static_cast<int64_t>(slice.tokens.size());
@@ -211,8 +204,7 @@ void CpuBackend::Step(absl::Span<const StepSlice> slices, StepHook* hook) {
     const MatMulTask qkv[] = {
         {&w.q, bias(w.q_bias), q, q_width}, {&w.k, bias(w.k_bias), k, kv_width}, {&w.v, bias(w.v_bias), v, kv_width}};
     MatMul(qkv, activations_, team_);
-    Rotate(layer, tokens);
-    StoreNewRows(slices, layer);
+    RotateAndStore(slices, layer);
     if (hook != nullptr) hook->BeforeAttention(layer, queries);
     attention_.Run(layer, q, attended);
     if (hook != nullptr) hook->AfterAttention(layer);

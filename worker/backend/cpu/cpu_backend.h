@@ -48,8 +48,8 @@ class CpuBackend : public Backend {
 
  private:
   void Embed(absl::Span<const StepSlice> slices, float* x);
-  void Rotate(int layer, int64_t tokens);
-  void StoreNewRows(absl::Span<const StepSlice> slices, int layer);
+  // Of the step's tokens: queries and keys get their positions, and the new rows go to their slots.
+  void RotateAndStore(absl::Span<const StepSlice> slices, int layer);
   void Logits(absl::Span<const StepSlice> slices);
   // Moves the plain rows of a head to its plain slots 0, 1, ... by ascending position.
   void PutInOrder(const HeadRows& head);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 #include <tuple>
 #include <utility>
 
@@ -12,19 +11,6 @@ namespace tidepool {
 namespace {
 
 constexpr int32_t kScorePages = 8;  // of a unit
-
-// Threads that wait here are waited for soon; another process may have the core of the one that works.
-template <typename Condition>
-void SpinUntil(const Condition& condition) {
-  constexpr int kSpins = 2000;
-  for (int spins = 0; !condition(); ++spins) {
-    if (spins < kSpins) {
-      ThreadTeam::Pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-}
 
 }  // namespace
 
@@ -205,7 +191,7 @@ void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
     head.scored[unit].store(true, std::memory_order_release);
   }
   for (int32_t unit = 0; unit < needed; ++unit) {
-    SpinUntil([&] { return head.scored[unit].load(std::memory_order_acquire); });
+    ThreadTeam::WaitUntil([&] { return head.scored[unit].load(std::memory_order_acquire); });
   }
 }
 
@@ -240,7 +226,7 @@ void StepAttention::GiveParts(int layer, int thread, bool wait) {
     const Kept& part = own.kept[own.given];
     Head& head = *part.head;
     if (!wait && !head.merged.load(std::memory_order_acquire)) return;
-    SpinUntil([&] { return head.merged.load(std::memory_order_acquire); });
+    ThreadTeam::WaitUntil([&] { return head.merged.load(std::memory_order_acquire); });
     const float* partials = scratch_.Floats(0) + PartialsAt(head);
     const int64_t part_floats = PartFloats(head);
     GivePart(head.task, part.unit, part.weights, partials + part.unit * part_floats,
@@ -306,7 +292,7 @@ void StepAttention::Tile(Head& head, int32_t unit, int thread, const float* q, f
 
 void StepAttention::AttendWhole(Head& head, int layer, int thread) {
   if (head.taken.exchange(true, std::memory_order_relaxed)) return;
-  SpinUntil([&] { return head.prepared.load(std::memory_order_acquire); });
+  ThreadTeam::WaitUntil([&] { return head.prepared.load(std::memory_order_acquire); });
   Attend(layout_.type, head.task, threads_[thread]->scratch.Floats(ScratchOf(head.task).end));
   Attended(head, layer);
 }
@@ -329,7 +315,7 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out) {
       AttendWhole(*head, layer, thread);
       continue;
     }
-    SpinUntil([&] { return head->prepared.load(std::memory_order_acquire); });
+    ThreadTeam::WaitUntil([&] { return head->prepared.load(std::memory_order_acquire); });
     for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
       if (head->split) {
         if (head->score_units > 0) ScoreFor(*head, unit, thread);

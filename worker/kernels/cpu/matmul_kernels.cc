@@ -402,19 +402,22 @@ void QuantizeRow(const float* x, int64_t blocks, int row, PanelBlock<kRows>* out
 
 // The rows from `row` on, in panels of kRows, the rest in panels of half as many.
 template <int kRows>
-void QuantizeFrom(const float* x, int64_t row, int64_t count, int64_t columns, ActivationBlock* out) {
+void QuantizeFrom(const float* x, int64_t row, int64_t count, int64_t columns, int64_t first, int64_t end,
+                  ActivationBlock* out) {
   const int64_t blocks = columns / kBlockInputs;
   for (; row + kRows <= count; row += kRows) {
     auto* panel = reinterpret_cast<PanelBlock<kRows>*>(out + row * blocks);
-    for (int r = 0; r < kRows; ++r) QuantizeRow(x + (row + r) * columns, blocks, r, panel);
+    for (int r = 0; r < kRows; ++r) {
+      QuantizeRow(x + (row + r) * columns + first * kBlockInputs, end - first, r, panel + first);
+    }
   }
   if constexpr (kRows > 1) {
-    if (row < count) QuantizeFrom<kRows / 2>(x, row, count, columns, out);
+    if (row < count) QuantizeFrom<kRows / 2>(x, row, count, columns, first, end, out);
   }
 }
 
-void Quantize(const float* x, int64_t count, int64_t columns, ActivationBlock* out) {
-  QuantizeFrom<kPanelRows>(x, 0, count, columns, out);
+void Quantize(const float* x, int64_t count, int64_t columns, int64_t first, int64_t end, ActivationBlock* out) {
+  QuantizeFrom<kPanelRows>(x, 0, count, columns, first, end, out);
 }
 
 }  // namespace

@@ -46,9 +46,9 @@ struct TileJob {
 };
 
 struct MatMulKernels {
-  // x: [count][columns], out: their panels. Symmetric, to nearest even; a block with an infinity or NaN gives NaN
-  // results.
-  void (*quantize)(const float* x, int64_t count, int64_t columns, ActivationBlock* out);
+  // x: [count][columns], out: their panels. Blocks [first, end) of each row. Symmetric, to nearest even; a block with
+  // an infinity or NaN gives NaN results.
+  void (*quantize)(const float* x, int64_t count, int64_t columns, int64_t first, int64_t end, ActivationBlock* out);
   void (*multiply[kPackedFormats])(const TileJob& job);  // by PackedFormat
 };
 

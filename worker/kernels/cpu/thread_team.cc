@@ -6,24 +6,6 @@
 #include "base/check.h"
 
 namespace tidepool {
-namespace {
-
-// Some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice.
-constexpr int kSpins = 4000;
-
-template <typename Condition>
-void SpinUntil(const Condition& condition) {
-  for (int spins = 0; !condition(); ++spins) {
-    if (spins < kSpins) {
-      ThreadTeam::Pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-}
-
-}  // namespace
-
 ThreadTeam::ThreadTeam(int threads) : size_(threads), members_(threads) {
   TIDEPOOL_CHECK(threads >= 1);
   for (int i = 1; i < threads; ++i) threads_.emplace_back([this, i] { Work(i); });
@@ -52,7 +34,7 @@ void ThreadTeam::Run(absl::FunctionRef<void(int)> body) {
     Member& member = members_[thread];
     uint64_t before = region - 1;
     if (member.settled.compare_exchange_strong(before, region)) continue;  // it has not come
-    SpinUntil([&] { return member.done.load(std::memory_order_acquire) == region; });
+    WaitUntil([&] { return member.done.load(std::memory_order_acquire) == region; });
   }
 }
 
@@ -111,7 +93,7 @@ bool ThreadTeam::DoLeft() {
 void ThreadTeam::FinishLeft() {
   while (DoLeft()) {
   }
-  SpinUntil([&] { return left_running_.load(std::memory_order_acquire) == 0; });
+  WaitUntil([&] { return left_running_.load(std::memory_order_acquire) == 0; });
 }
 
 void ThreadTeam::Work(int thread) {

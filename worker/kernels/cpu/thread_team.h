@@ -48,8 +48,22 @@ class ThreadTeam {
     __builtin_ia32_pause();
 #endif
   }
+  // Waits, in a region, for what another thread works on and will soon have done. Another process may have its core.
+  template <typename Condition>
+  static void WaitUntil(const Condition& condition) {
+    for (int spins = 0; !condition(); ++spins) {
+      if (spins < kSpins) {
+        Pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
 
  private:
+  // Some 20 us: longer than the gap between two regions of a step, shorter than a scheduler slice.
+  static constexpr int kSpins = 4000;
+
   // A thread, the caller included. On a cache line of its own.
   struct alignas(64) Member {
     // The newest region that it has joined, or that has ended without it.
