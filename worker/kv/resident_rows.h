@@ -95,7 +95,7 @@ class HeadRows {
   // order()[i] == i for all i.
   bool in_order() const { return in_order_; }
   int32_t position(int32_t slot) const { return position_[slot]; }
-  // Plain ones that hold no row.
+  // Plain ones that hold no row, the lowest last.
   absl::Span<const int32_t> free_slots() const { return free_; }
   // By slot; -1: free.
   absl::Span<const int32_t> positions() const { return position_; }

@@ -12,9 +12,6 @@ namespace {
 class HeadPagesTest : public testing::Test {
  protected:
   HeadPagesTest() {
-    layout_.layers = layout_.kv_heads = 1;
-    layout_.head_dim = 64;
-    layout_.type = KvType::kF16;
     memory_ = *PageMemory::Create(layout_, kPages);
     for (int i = 0; i < kKvPrecisions; ++i) packed_.emplace_back(static_cast<KvPrecision>(i), layout_.head_dim);
   }
@@ -33,10 +30,10 @@ class HeadPagesTest : public testing::Test {
   }
 
   static constexpr int32_t kPages = 16;
-  KvLayout layout_;
+  KvLayout layout_{.layers = 1, .kv_heads = 1, .head_dim = 64, .type = KvType::kF16};
   std::unique_ptr<PageMemory> memory_;
   std::vector<PackedPage> packed_;
-  PagePool pool_{kPages, PageBytes{4096, 0, 0, 0}};
+  PagePool pool_{kPages, PageMemory::BytesOf(layout_)};
   HeadPages pages_;
 };
 
@@ -54,14 +51,44 @@ TEST_F(HeadPagesTest, RowsWithoutHolesAreToldAsTheyLie) {
   head.Clear(pool_);
 }
 
-TEST_F(HeadPagesTest, HolesAreLeftOut) {
+TEST_F(HeadPagesTest, HolesAreToldAndThoseAtTheEndLeftOut) {
   HeadRows head;
   Fill(head, 20);
   head.Replace(/*slot=*/18, /*position=*/5);
-  head.Remove(/*slot=*/2);
+  for (const int32_t slot : {2, 7, 19}) head.Remove(slot);
   const AttentionTask task = TaskOf(head, /*by_slot=*/true);
-  EXPECT_EQ(OrderOf(task), (std::vector<int32_t>{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}));
-  EXPECT_EQ(task.slots, head.slots());
+  EXPECT_EQ(task.order, nullptr);
+  EXPECT_EQ(task.rows, 19);
+  EXPECT_EQ(task.slots, 19);
+  EXPECT_EQ(std::vector<int32_t>(task.holes, task.holes + task.hole_count), (std::vector<int32_t>{7, 2}));
+  EXPECT_EQ(TaskOf(head, /*by_slot=*/false).hole_count, 0);
+  head.Clear(pool_);
+}
+
+TEST_F(HeadPagesTest, BesidePackedRowsSlotsInUseAreListed) {
+  HeadRows head;
+  Fill(head, kGroupTokens + 20);
+  std::vector<int32_t> packed(kGroupTokens);
+  for (int32_t i = 0; i < kGroupTokens; ++i) packed[i] = i;
+  head.TakeForGroups(packed);
+  head.Renumber(pool_);
+  head.AddGroups(pool_, KvPrecision::kInt8);
+  head.Remove(/*slot=*/3);
+  const AttentionTask task = TaskOf(head, /*by_slot=*/true);
+  EXPECT_EQ(task.rows, kGroupTokens + 19);
+  EXPECT_EQ(task.hole_count, 0);
+  std::vector<int32_t> taken;
+  for (int32_t slot = 0; slot < head.slots(); ++slot) {
+    if (head.position(slot) >= 0) taken.push_back(slot);
+  }
+  EXPECT_EQ(OrderOf(task), taken);
+  // Pages whose rows are gone are no pages of rows.
+  for (const int32_t slot : taken) {
+    if (head.is_packed(slot)) head.Remove(slot);
+  }
+  head.FreeEmptyGroups(pool_);
+  EXPECT_EQ(TaskOf(head, /*by_slot=*/true).rows, 19);
+  EXPECT_EQ(TaskOf(head, /*by_slot=*/true).hole_count, 0);
   head.Clear(pool_);
 }
 

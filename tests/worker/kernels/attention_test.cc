@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -112,7 +113,7 @@ Memory Floats(int64_t count) {
 
 Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::vector<float>& q,
                  const std::vector<int32_t>& visible, bool identity = false, bool in_parts = false,
-                 KeyComparison* comparison = nullptr) {
+                 KeyComparison* comparison = nullptr, const std::vector<int32_t>& holes = {}) {
   const int queries = static_cast<int>(visible.size());
   Result result;
   result.out.resize(q.size());
@@ -130,6 +131,8 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.slots = head.used_slots;
   task.order = identity ? nullptr : head.order.data();
   task.rows = head.rows;
+  task.holes = holes.data();
+  task.hole_count = static_cast<int32_t>(holes.size());
   task.head_dim = head.head_dim;
   task.scale = 1.0f / std::sqrt(static_cast<float>(head.head_dim));
   task.queries = queries;
@@ -210,6 +213,58 @@ TEST_P(AttentionTest, EqualsSoftmaxInDoublePrecision) {
         for (float s : got.column_sums) total += s;
         ASSERT_NEAR(total, 5.0f, 1e-4);
         ASSERT_EQ(got.sums, got.column_sums);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, HolesAreAttendedToByNobody) {
+  const AttentionKernels& kernels = KernelsOf(GetParam());
+  constexpr int kSlots = 700;
+  struct Case {
+    const char* name;
+    std::function<bool(int)> is_hole;
+  };
+  const Case cases[] = {{"a few", [](int slot) { return slot % 97 == 3; }},
+                        {"half", [](int slot) { return slot % 2 == 0; }},
+                        {"the first part", [](int slot) { return slot < kPartRows; }},
+                        {"the second part", [](int slot) { return slot / kPartRows == 1 || slot == 5; }}};
+  for (const Case& c : cases) {
+    for (const bool half : {true, false}) {
+      Head with(kSlots, 64, half, 5);
+      Head without = with;
+      std::vector<int32_t> holes, rows;
+      for (int slot = 0; slot < kSlots; ++slot) (c.is_hole(slot) ? holes : rows).push_back(slot);
+      std::reverse(holes.begin(), holes.end());
+      without.rows = static_cast<int>(rows.size());
+      for (std::vector<float> Head::*values : {&Head::k, &Head::v}) {
+        (without.*values).clear();
+        for (const int slot : rows) {
+          const auto row = (with.*values).begin() + slot * 64;
+          (without.*values).insert((without.*values).end(), row, row + 64);
+        }
+        for (const int slot : holes) std::fill_n((with.*values).begin() + slot * 64, 64, std::nanf(""));
+      }
+      std::vector<int32_t> all(kSlots), in_order(rows.size());
+      std::iota(all.begin(), all.end(), 0);
+      std::iota(in_order.begin(), in_order.end(), 0);
+      with.Place(all, kSlots);
+      without.Place(in_order, without.rows);
+      const std::vector<float> q = RandomQueries(11, 64, 9);
+      for (const size_t queries : {3, 11}) {
+        const std::vector<float> some(q.begin(), q.begin() + static_cast<int64_t>(queries) * 64);
+        const Result expected =
+            RunKernel(kernels, without, some, std::vector<int32_t>(queries, without.rows), /*identity=*/true);
+        for (const bool in_parts : {false, true}) {
+          const Result got = RunKernel(kernels, with, some, std::vector<int32_t>(queries, kSlots), /*identity=*/true,
+                                       in_parts, /*comparison=*/nullptr, holes);
+          for (size_t i = 0; i < got.out.size(); ++i) ASSERT_NEAR(got.out[i], expected.out[i], 2e-6) << c.name;
+          for (size_t i = 0; i < rows.size(); ++i) {
+            ASSERT_NEAR(got.sums[rows[i]], expected.sums[i], 2e-6) << c.name;
+            ASSERT_NEAR(got.column_sums[rows[i]], expected.column_sums[i], 2e-6) << c.name;
+          }
+          for (const int slot : holes) ASSERT_LT(got.sums[slot], 1e-30f) << c.name;
+        }
       }
     }
   }

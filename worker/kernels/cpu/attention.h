@@ -49,6 +49,9 @@ struct AttentionTask {
   int32_t slots = 0;                          // slots in use or free below the end: the pages cover them
   const int32_t* order = nullptr;             // [rows] slots by ascending position; null: slot i is the i-th
   int32_t rows = 0;
+  // Without an order, and only in slot pages: slots below `rows` that hold no row, descending.
+  const int32_t* holes = nullptr;
+  int32_t hole_count = 0;
   int32_t head_dim = 0;  // a multiple of 16, at most kMaxHeadDim
   float scale = 0;       // 1 / sqrt(head_dim)
   int32_t queries = 0;

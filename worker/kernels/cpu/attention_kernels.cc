@@ -214,6 +214,14 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
   for (int j = 0; j < task.queries; ++j) most = seen(j) > most ? seen(j) : most;
   PartRows place;
   if (most > 0 && task.out != nullptr) FindRows<T, kBits>(task, first, most, next, place);
+  for (int32_t i = 0; i < task.hole_count && kBits == 0; ++i) {
+    const int32_t row = task.holes[i] - first;
+    if (row < 0 || row >= most) continue;
+    // What was there last counts for nothing, be it no number.
+    alignas(64) static constexpr char kNothing[kMaxHeadDim * sizeof(float)] = {};
+    place.at[row] = kNothing;
+    for (int j = 0; j < task.queries; ++j) weights[j * kPartRows + row] = -hwy::HighestValue<float>();
+  }
   const bool few = task.queries < kConvertQueries;
   const int64_t row_bytes = kBits == 0 ? head_dim * sizeof(T) : head_dim * kBits / 8;
   int32_t asked = few && task.out != nullptr ? 0 : kRowsAhead;  // rows
