@@ -60,8 +60,7 @@ ABSL_FLAG(std::optional<int>, recall_interval, std::nullopt,
           "async: steps after which a kv head chooses anew though its queries have not turned, 1 to 64; unset: 8");
 ABSL_FLAG(std::optional<double>, recall_turn, std::nullopt,
           "async: a kv head chooses anew when its scores have moved apart by so much, nats, 0 to 100; 0: always; "
-          "unset: 2; up "
-          "to 1.5 times as much with recall slots for a tenth of the context");
+          "unset: 2; up to 1.5 times as much with recall slots for a tenth of the context");
 ABSL_FLAG(std::optional<double>, recall_min_share, std::nullopt,
           "async: rows with less of a head's attention are left, 0 to 0.5; unset: 0.0005");
 ABSL_FLAG(

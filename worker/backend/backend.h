@@ -68,7 +68,8 @@ class StepHook {
   // Then once for each slice and kv head, before that head attends. Calls for different ones may run at once, and
   // beside the attention of others: no page is taken or given back, and only this head's rows change.
   virtual void BeforeHead(int layer, int slice, int kv_head) {}
-  // BeforeHead has work to do for it, else it need not be called: such heads go first, so that threads end together.
+  // BeforeHead may have much to do for it: such heads go first, so that threads end together. A backend that
+  // waits_for_hooks need not call it for others.
   virtual bool Busy(int slice, int kv_head) const { return false; }
   virtual void AfterAttention(int layer) {}
   // Of a slice of one token, before it attends with a kv head: a row whose key is to be compared with the others' while

@@ -303,13 +303,11 @@ void BatchRecall::BeforeHead(int layer, int slice, int kv_head) {
 }
 
 void BatchRecall::AfterAttention(int layer) {
+  for (Unit& unit : waiting_.now()) Count(layer, unit);
   for (Unit& unit : passing_.now()) {
-    if (!unit.idle) Finish(layer, unit, nullptr);
-  }
-  for (Units* units : {&waiting_, &passing_}) {
-    for (Unit& unit : units->now()) {
-      if (!unit.idle) Count(layer, unit);
-    }
+    if (unit.idle) continue;
+    Finish(layer, unit, nullptr);
+    Count(layer, unit);
   }
   // Requests are sent beside the attention of the last layer.
   if (layer == backend_->layout().layers - 2) FindRequests();

@@ -78,10 +78,10 @@ void Weigh(RowScores& scores, float least, float* weights) {
 }
 
 // By position, from those of what is listed.
-void SpreadWeights(const float* listed_weight, RowScores& scores) {
+void SpreadWeights(RowScores& scores) {
   scores.weight.resize(scores.positions);
   std::fill(scores.weight.begin(), scores.weight.end(), 0.0f);
-  for (size_t i = 0; i < scores.listed.size(); ++i) scores.weight[scores.listed[i]] = listed_weight[i];
+  for (size_t i = 0; i < scores.listed.size(); ++i) scores.weight[scores.listed[i]] = scores.listed_weight[i];
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ void RowScores::SetWeights(float least) {
   }
   listed_weight.resize(listed.size());
   Weigh(*this, least, listed_weight.data());
-  SpreadWeights(listed_weight.data(), *this);
+  SpreadWeights(*this);
   for (int32_t i = 0; i < rows_above; ++i) above[i] = listed[above[i]];
 }
 
