@@ -38,21 +38,35 @@ std::vector<float> RandomNumbers(int count) {
 
 class Sequence {
  public:
-  // run: pages of a head that lie side by side.
-  Sequence(const KvLayout& layout, PagePool& pool, PageMemory& memory, int count, int run)
-      : rows_(&pool, kLayers, kKvHeads), memory_(memory) {
+  Sequence(PagePool& pool, PageMemory& memory) : rows_(&pool, kLayers, kKvHeads), memory_(memory) {}
+
+  // Sequences of `count` rows. run: pages of a head that lie side by side; where the next ones lie is left to chance,
+  // as it is when many sequences have come and gone.
+  static void Fill(absl::Span<const std::unique_ptr<Sequence>> sequences, int count, int run) {
+    struct Turn {
+      Sequence* sequence;
+      int head;
+    };
+    std::vector<Turn> turns;
     for (int first = 0; first < count; first += run * kPageSlots) {
-      rows_.Extend(first, std::min(run * kPageSlots, count - first));
+      for (const auto& sequence : sequences) {
+        for (int head = 0; head < kLayers * kKvHeads; ++head) turns.push_back({sequence.get(), head});
+      }
     }
+    std::shuffle(turns.begin(), turns.end(), std::mt19937(1));
     const std::vector<float> row = RandomNumbers(2 * kHeadDim);
     std::vector<uint16_t> halves(row.size());
     FloatToHalf(row.data(), static_cast<int64_t>(row.size()), halves.data());
-    ForHeads([&](HeadRows& head) {
-      for (const int32_t slot : head.order()) {
-        memory.Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots,
-                     reinterpret_cast<const char*>(halves.data()));
+    for (const auto& [sequence, at] : turns) {
+      HeadRows& head = sequence->rows_.head(at / kKvHeads, at % kKvHeads);
+      const int rows = std::min(run * kPageSlots, count - head.rows());
+      for (int i = 0; i < rows; ++i) {
+        head.NeedFreeSlot(sequence->rows_.pool(), rows - i);
+        const int32_t slot = head.Add(sequence->rows_.pool(), head.rows(), RowKind::kKept);
+        sequence->memory_.Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots,
+                                reinterpret_cast<const char*>(halves.data()));
       }
-    });
+    }
   }
 
   // So many rows leave, and new ones take their slots.
@@ -106,8 +120,10 @@ void BM_Attention(benchmark::State& state, KvPrecision precision) {
   std::vector<std::unique_ptr<Sequence>> all;
   std::vector<StepSlice> slices;
   int64_t bytes = 0;
-  for (int i = 0; i < sequences; ++i) {
-    Sequence& sequence = *all.emplace_back(std::make_unique<Sequence>(layout, pool, *memory, count, run));
+  for (int i = 0; i < sequences; ++i) all.push_back(std::make_unique<Sequence>(pool, *memory));
+  Sequence::Fill(all, count, run);
+  for (const auto& each : all) {
+    Sequence& sequence = *each;
     sequence.Replace(replaced);
     if (precision != KvPrecision::kF16) sequence.PackOldRows(precision);
     slices.push_back({.rows = &sequence.rows(), .tokens = token, .first_position = count});
@@ -153,6 +169,8 @@ BENCHMARK_CAPTURE(BM_Attention, f16, KvPrecision::kF16)
     ->Args({7900, 16, 0, 1})
     ->Args({1580, 16, 64, 1})
     ->Args({820, 16, 0, 8})
+    ->Args({820, 64, 0, 8})
+    ->Args({820, 1, 0, 8})
     ->Args({820, 16, 64, 8});
 BENCHMARK_CAPTURE(BM_Attention, int8, KvPrecision::kInt8)->Apply(Args)->Args({1580, 16, 0, 1})->Args({820, 16, 0, 8});
 BENCHMARK_CAPTURE(BM_Attention, kivi4, KvPrecision::kKivi4)->Apply(Args)->Args({1580, 16, 0, 1});

@@ -145,6 +145,31 @@ BENCHMARK(ReadMemory<1>)->Name("ReadMemory/streams:1")->UseRealTime();
 BENCHMARK(ReadMemory<4>)->Name("ReadMemory/streams:4")->UseRealTime();
 BENCHMARK(ReadMemory<8>)->Name("ReadMemory/streams:8")->UseRealTime();
 
+// The same for pages of 4 KiB of which kRun lie side by side, the runs in no order: how the pages of a kv cache lie.
+template <int kRun>
+void ReadPages(benchmark::State& state) {
+  ThreadTeam team(Threads());
+  HugeMemory memory;
+  constexpr int64_t kBytes = int64_t{256} << 20, kPageWords = 4096 / sizeof(uint64_t), kRunWords = kRun * kPageWords;
+  constexpr int64_t kWords = kBytes / sizeof(uint64_t), kRuns = kWords / kRunWords;
+  auto* words = reinterpret_cast<uint64_t*>(memory.Take(kBytes));
+  std::fill(words, words + kWords, 1);
+  std::vector<int32_t> runs(kRuns);
+  std::iota(runs.begin(), runs.end(), 0);
+  std::shuffle(runs.begin(), runs.end(), std::mt19937(1));
+  for (auto _ : state) {
+    team.ForEach(kRuns, kRuns / 16, [&](int64_t first, int64_t last) {
+      for (; first < last; ++first) benchmark::DoNotOptimize(SumInTurn<1>(words + runs[first] * kRunWords, kRunWords));
+    });
+  }
+  state.counters["GB"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kBytes / 1e9, benchmark::Counter::kIsRate);
+}
+BENCHMARK(ReadPages<1>)->Name("ReadPages/run:1")->UseRealTime();
+BENCHMARK(ReadPages<8>)->Name("ReadPages/run:8")->UseRealTime();
+BENCHMARK(ReadPages<64>)->Name("ReadPages/run:64")->UseRealTime();
+BENCHMARK(ReadPages<1024>)->Name("ReadPages/run:1024")->UseRealTime();
+
 #if defined(__x86_64__)
 // What `instruction`, whose last register lacks its number, does to ten registers in turn, twice.
 #define TIDEPOOL_TEN(instruction)                                                                       \

@@ -3,6 +3,10 @@
 // address range of its own, as long as the whole budget, so that no page can be kept out by where others lie; what free
 // pages hold of the machine's memory is given back when the ranges together would take more than the budget.
 //
+// A head's pages are read one after another, and memory is read faster where they lie side by side (measured in
+// docs/decisions/0021-extents.md). So a head gets pages that follow those it has, and begins where a whole extent of
+// kExtentPages is free, if there is one.
+//
 // One engine thread allocates; counts may be read from any thread.
 #ifndef TIDEPOOL_WORKER_KV_PAGE_POOL_H_
 #define TIDEPOOL_WORKER_KV_PAGE_POOL_H_
@@ -12,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -23,6 +28,8 @@ using PageBytes = std::array<size_t, kKvPrecisions>;
 
 class PagePool {
  public:
+  static constexpr int32_t kExtentPages = 16;
+
   // Bytes of `pages` slot pages. Packed pages of size 0 are not to be had.
   PagePool(int32_t pages, const PageBytes& page_bytes);
   PagePool(int32_t pages, size_t page_bytes) : PagePool(pages, PageBytes{page_bytes}) {}
@@ -35,7 +42,9 @@ class PagePool {
   void set_hold(Hold hold) { hold_ = std::move(hold); }
 
   // A page's index among those of its precision. The caller has reserved: running dry is a bug of the admission.
-  int32_t Allocate(KvPrecision precision = KvPrecision::kF16);
+  // after: the page of this precision that is read before it; -1: none. many: most of an extent's will follow at once,
+  // so that one never used before is worth it.
+  int32_t Allocate(KvPrecision precision = KvPrecision::kF16, int32_t after = -1, bool many = false);
   void Free(int32_t page, KvPrecision precision = KvPrecision::kF16);
 
   // Of a slot page.
@@ -52,12 +61,26 @@ class PagePool {
   }
 
  private:
-  struct Class {
-    int32_t fresh = 0;            // pages from here on were never used
-    std::vector<int32_t> free;    // used before: their memory is still held
-    std::vector<int32_t> hollow;  // free, and their memory given back
+  // A bit for each page.
+  struct Extent {
+    uint16_t free = 0;
+    uint16_t held = 0;  // its memory is, be it in use or free
+  };
+  static_assert(kExtentPages == 16);
+  struct Range {
+    int32_t pages = 0;            // that it has room for
+    std::vector<Extent> extents;  // those that were ever used
+    std::set<int32_t> whole;      // of them those whose pages are all free,
+    std::set<int32_t> broken;     // and some, but not all
   };
 
+  int64_t total_bytes() const { return int64_t{total_} * static_cast<int64_t>(page_bytes()); }
+  // The pages of an extent.
+  static uint16_t PagesOf(const Range& range, int32_t extent);
+  static bool Holds(const Range& range, int32_t page);
+  static int32_t Choose(const Range& range, int32_t after, bool many);
+  // Its free pages are `free` now.
+  static void SetFree(Range& range, int32_t extent, uint16_t free);
   void GiveBack();
 
   const PageBytes page_bytes_;
@@ -66,7 +89,7 @@ class PagePool {
   Hold hold_;
   std::atomic<int64_t> used_bytes_{0};
   int64_t held_bytes_ = 0;  // used pages and free ones whose memory is held
-  std::array<Class, kKvPrecisions> classes_;
+  std::array<Range, kKvPrecisions> ranges_;
 };
 
 }  // namespace tidepool

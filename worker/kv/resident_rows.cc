@@ -22,6 +22,13 @@ size_t HeadRows::PlaceOf(int32_t position) const {
   return first - order_.data() + (left == 1 && position_[*first] < position ? 1 : 0);
 }
 
+int32_t HeadRows::LastPage(KvPrecision precision) const {
+  for (size_t i = pages_.size(); i-- > 0;) {
+    if (pages_[i].precision == precision && pages_[i].page >= 0) return pages_[i].page;
+  }
+  return -1;
+}
+
 int32_t HeadRows::AppendSlots(const SlotPage& page) {
   const int32_t first = slots();
   Touch(first);
@@ -41,9 +48,10 @@ void HeadRows::Place(int32_t slot, int32_t position, RowKind kind) {
   for (std::vector<float>& sums : sums_) sums[slot] = 0;
 }
 
-void HeadRows::NeedFreeSlot(PagePool& pool) {
+void HeadRows::NeedFreeSlot(PagePool& pool, int32_t rows) {
   if (!free_.empty()) return;
-  const int32_t first = AppendSlots({.page = pool.Allocate()});
+  const bool many = rows > PagePool::kExtentPages / 2 * kPageSlots;
+  const int32_t first = AppendSlots({.page = pool.Allocate(KvPrecision::kF16, LastPage(KvPrecision::kF16), many)});
   for (int32_t slot = first + kPageSlots - 1; slot >= first; --slot) free_.push_back(slot);
 }
 
@@ -217,7 +225,7 @@ void HeadRows::TakeForGroups(absl::Span<const int32_t> slots) {
 }
 
 int32_t HeadRows::AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders) {
-  const int32_t page = pool.Allocate(precision);
+  const int32_t page = pool.Allocate(precision, LastPage(precision));
   const int32_t first = AppendSlots({page, precision, 0});
   AppendSlots({page, precision, 1});
   groups_.push_back({precision, page, first, 0, std::move(founders)});
@@ -353,7 +361,10 @@ SequenceRows::~SequenceRows() {
 
 void SequenceRows::Extend(int32_t first_position, int32_t count) {
   for (HeadRows& head : heads_) {
-    for (int32_t i = 0; i < count; ++i) head.Add(*pool_, first_position + i, RowKind::kKept);
+    for (int32_t i = 0; i < count; ++i) {
+      head.NeedFreeSlot(*pool_, count - i);
+      head.Add(*pool_, first_position + i, RowKind::kKept);
+    }
   }
 }
 

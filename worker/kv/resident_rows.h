@@ -47,8 +47,8 @@ class HeadRows {
   int32_t Add(PagePool& pool, int32_t position, RowKind kind);
   // Add would take no page.
   bool has_free_slot() const { return !free_.empty(); }
-  // Takes the page now, if there is no free slot.
-  void NeedFreeSlot(PagePool& pool);
+  // Takes the page now, if there is no free slot. rows: as many will be added at once.
+  void NeedFreeSlot(PagePool& pool, int32_t rows = 1);
   // The plain slot of a resident row is `position`'s (not yet resident) from now on, of the same kind.
   void Replace(int32_t slot, int32_t position);
   // Frees the slot of a resident row. Its page stays until Renumber.
@@ -136,6 +136,8 @@ class HeadRows {
 
   // The first place in order_ of a row at `position` or after it.
   size_t PlaceOf(int32_t position) const;
+  // Of this precision, the one with the last slots; -1: none.
+  int32_t LastPage(KvPrecision precision) const;
   // New slots at the end, for `page`; returns the first.
   int32_t AppendSlots(const SlotPage& page);
   int32_t AppendGroup(PagePool& pool, KvPrecision precision, std::vector<int32_t> founders);

@@ -84,5 +84,53 @@ TEST(PagePoolTest, NoPageIsHandedOutTwiceAndHeldBytesNeverPassTheBudget) {
   }
 }
 
+TEST(PagePoolTest, PagesThatAreReadInTurnLieSideBySide) {
+  constexpr int kHeads = 3, kPagesEach = 3 * PagePool::kExtentPages;
+  PagePool pool(2 * kHeads * kPagesEach, kBytes);
+  std::vector<std::vector<int32_t>> pages(kHeads);
+  auto grow = [&](std::vector<int32_t>& of, bool many) {
+    of.push_back(pool.Allocate(KvPrecision::kF16, of.empty() ? -1 : of.back(), many));
+  };
+  auto breaks = [](const std::vector<int32_t>& of) {
+    int count = 0;
+    for (size_t i = 1; i < of.size(); ++i) count += of[i] != of[i - 1] + 1;
+    return count;
+  };
+  for (std::vector<int32_t>& of : pages) {
+    for (int i = 0; i < kPagesEach; ++i) grow(of, true);
+    EXPECT_EQ(breaks(of), 0) << "fresh memory";
+  }
+  // Each gives back all but its first pages, and they grow again, a page at a time in turns.
+  for (std::vector<int32_t>& of : pages) {
+    for (; of.size() > PagePool::kExtentPages / 2; of.pop_back()) pool.Free(of.back());
+  }
+  while (pages[0].size() < kPagesEach) {
+    for (std::vector<int32_t>& of : pages) grow(of, false);
+  }
+  for (const std::vector<int32_t>& of : pages) EXPECT_LE(breaks(of), kPagesEach / PagePool::kExtentPages);
+}
+
+TEST(PagePoolTest, SinglePagesFillExtentsThatWereBegunBeforeFreshOnes) {
+  constexpr int kHeads = 5;
+  PagePool pool(20 * PagePool::kExtentPages, kBytes);
+  int32_t highest = 0;
+  std::vector<int32_t> last(kHeads, -1);
+  for (int i = 0; i < 4 * PagePool::kExtentPages; ++i) {
+    for (int32_t& page : last) highest = std::max(highest, page = pool.Allocate(KvPrecision::kF16, page));
+  }
+  EXPECT_EQ(highest + 1, kHeads * 4 * PagePool::kExtentPages) << "no page between them was left out";
+}
+
+TEST(PagePoolTest, APoolThatEndsWithinAnExtentGivesAllItsPages) {
+  constexpr int32_t kPages = 2 * PagePool::kExtentPages + 3;
+  PagePool pool(kPages, kBytes);
+  for (int round = 0; round < 3; ++round) {
+    std::set<int32_t> pages;
+    while (pages.size() < kPages) ASSERT_TRUE(pages.insert(pool.Allocate(KvPrecision::kF16, -1, round == 1)).second);
+    EXPECT_EQ(*pages.rbegin(), kPages - 1);
+    for (const int32_t page : pages) pool.Free(page);
+  }
+}
+
 }  // namespace
 }  // namespace tidepool
