@@ -41,7 +41,7 @@ Context::Context(Backend* backend, BlockCache* cache, ContextOptions options)
   compressor_.set_classes({.of_vocabulary = options_.token_classes, .token_ids = &token_ids_});
   compressor_.KeepSums(rows_);
   if (options_.spec.recall.mode != RecallMode::kOff && compressor_.compresses() && cache != nullptr) {
-    recall_.emplace(layout, group, options_.spec.recall);
+    recall_.emplace(layout, group, options_.spec.recall, options_.staging);
     log_.set_on_full([this](int32_t block, int layer, int kv_head, const char* rows) {
       recall_->AddBlock(block, layer, kv_head, rows, reading_prompt_);
     });

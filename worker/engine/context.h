@@ -33,7 +33,8 @@ struct ContextOptions {
   int query_heads = 0;  // of the model
   // By token id, of the model; outlives the context. Empty: all tokens are alike.
   absl::Span<const TokenClass> token_classes;
-  RepetitionWords repetition;  // for policies that have the context repeated
+  std::shared_ptr<ChunkMemory> staging;  // of recalled rows; null: its own
+  RepetitionWords repetition;            // for policies that have the context repeated
 
   SessionName session() const { return {session_id, tenant}; }
 };

@@ -320,6 +320,7 @@ ContextOptions EngineLoop::MakeContextOptions(const GenerationRequest& request, 
   options.nonce = std::move(nonce);
   options.query_heads = model_->config().heads;
   options.token_classes = token_classes_;
+  options.staging = staging_;
   options.repetition = repetition_words_;
   return options;
 }

@@ -35,6 +35,7 @@ EngineLoop::EngineLoop(EngineOptions options, std::shared_ptr<const Model> model
       token_classes_(ClassesOfVocabulary(model_->tokenizer())),
       repetition_words_(WordsOf(model_->tokenizer())),
       backend_(std::move(backend)),
+      staging_(std::make_shared<ChunkMemory>(RowStaging::ChunkBytes(backend_->layout().row_bytes()))),
       cache_(cache),
       manifests_(manifests),
       pace_(options_.decode_pace, options_.prefill_chunk_tokens),

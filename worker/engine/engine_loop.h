@@ -88,6 +88,7 @@ class EngineLoop : public Engine {
   const std::vector<TokenClass> token_classes_;  // by token id
   const RepetitionWords repetition_words_;
   const std::unique_ptr<Backend> backend_;
+  const std::shared_ptr<ChunkMemory> staging_;  // of what all sequences recall
   BlockCache* const cache_;
   ManifestStore* const manifests_;
 

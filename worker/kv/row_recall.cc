@@ -83,14 +83,14 @@ float WeightedDistance(const float* a, const float* b, const float* weight, int 
 
 }  // namespace
 
-RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec)
+RowRecall::RowRecall(const KvLayout& layout, int group, const RecallSpec& spec, std::shared_ptr<ChunkMemory> staging)
     : layout_(layout),
       group_(group),
       spec_(spec),
       index_(MakeKeyIndex(spec.index, layout, group)),
       choosers_(ChoosersOf(spec, layout.layers)),
       heads_(static_cast<size_t>(layout.layers) * layout.kv_heads),
-      staging_(layout.layers * layout.kv_heads, layout.row_bytes()) {}
+      staging_(layout.layers * layout.kv_heads, layout.row_bytes(), std::move(staging)) {}
 
 int32_t RowRecall::StagedRows(const RecallSpec& spec, int32_t slots) {
   const int shortlist = ShortlistRows(spec);

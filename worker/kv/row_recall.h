@@ -48,7 +48,8 @@ struct RowChoice {
 
 class RowRecall {
  public:
-  RowRecall(const KvLayout& layout, int group, const RecallSpec& spec);
+  // staging: chunks that RowStaging takes; null: its own.
+  RowRecall(const KvLayout& layout, int group, const RecallSpec& spec, std::shared_ptr<ChunkMemory> staging = nullptr);
 
   const RecallSpec& spec() const { return spec_; }
   // Recall slots for each (layer, kv head); 0 until something was evicted.

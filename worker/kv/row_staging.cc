@@ -1,19 +1,24 @@
 #include "worker/kv/row_staging.h"
 
 #include <cstring>
+#include <utility>
 
-#include "worker/kernels/cpu/huge_memory.h"
+#include "base/check.h"
 
 namespace tidepool {
 
-RowStaging::RowStaging(int heads, size_t row_bytes) : row_bytes_(row_bytes), heads_(heads) {}
-
-RowStaging::~RowStaging() = default;
+RowStaging::RowStaging(int heads, size_t row_bytes, std::shared_ptr<ChunkMemory> memory)
+    : row_bytes_(row_bytes),
+      heads_(heads),
+      memory_(memory != nullptr ? std::move(memory) : std::make_shared<ChunkMemory>(ChunkBytes(row_bytes))) {
+  TIDEPOOL_CHECK(memory_->chunk_bytes() == ChunkBytes(row_bytes));
+}
 
 void RowStaging::Clear() {
-  for (Head& head : heads_) head = Head();
-  MutexLock lock(&mutex_);
-  memory_.reset();
+  for (Head& head : heads_) {
+    memory_->Give(head.chunks);
+    head = Head();
+  }
 }
 
 bool RowStaging::Note(int head, int32_t position, bool wanted) {
@@ -51,11 +56,7 @@ void RowStaging::Put(int head, int32_t position, const char* row) {
   if (slot < static_cast<size_t>(capacity_)) {
     at.position.push_back(position);
     at.used.push_back(0);
-    if (slot % kChunkRows == 0) {
-      MutexLock lock(&mutex_);
-      if (memory_ == nullptr) memory_ = std::make_unique<HugeMemory>();
-      at.chunks.push_back(memory_->Take(kChunkRows * row_bytes_));
-    }
+    if (slot % kChunkRows == 0) at.chunks.push_back(memory_->Take());
   } else {
     while (at.used[at.hand] != 0) {
       at.used[at.hand] = 0;

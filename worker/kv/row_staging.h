@@ -10,17 +10,19 @@
 #include <memory>
 #include <vector>
 
-#include "base/mutex.h"
+#include "worker/kv/chunk_memory.h"
 
 namespace tidepool {
 
-class HugeMemory;
-
 class RowStaging {
  public:
-  // heads: (layer, kv head) pairs.
-  RowStaging(int heads, size_t row_bytes);
-  ~RowStaging();
+  static size_t ChunkBytes(size_t row_bytes) { return kChunkRows * row_bytes; }
+
+  // heads: (layer, kv head) pairs. memory: chunks of ChunkBytes; null: its own.
+  RowStaging(int heads, size_t row_bytes, std::shared_ptr<ChunkMemory> memory = nullptr);
+  ~RowStaging() { Clear(); }
+  RowStaging(const RowStaging&) = delete;
+  RowStaging& operator=(const RowStaging&) = delete;
 
   // Rows of each head that are held at most, >= 0; it only grows.
   void Grow(int32_t capacity) { capacity_ = std::max(capacity_, capacity); }
@@ -71,10 +73,9 @@ class RowStaging {
   const size_t row_bytes_;
   int32_t capacity_ = 0;
   std::vector<Head> heads_;
-  Mutex mutex_;
-  // Of all chunks. Rows are read from all over it, and every step pushes them out of the caches: small pages would make
-  // most reads wait for a translation, too.
-  std::unique_ptr<HugeMemory> memory_ ABSL_GUARDED_BY(mutex_);
+  // Rows are read from all over it, and every step pushes them out of the caches: small pages would make most reads
+  // wait for a translation, too.
+  const std::shared_ptr<ChunkMemory> memory_;
 };
 
 }  // namespace tidepool

@@ -121,5 +121,29 @@ TEST(RowStagingTest, ClearForgetsTheRowsNotTheCapacity) {
   EXPECT_EQ(Find(staging, 0, 5), RowOf(5));
 }
 
+TEST(RowStagingTest, WhatOneGivesBackTheNextTakes) {
+  const auto memory = std::make_shared<ChunkMemory>(RowStaging::ChunkBytes(8));
+  const char* row = nullptr;
+  {
+    RowStaging staging(1, 8, memory);
+    staging.Grow(4);
+    Put(staging, 0, 0);
+    row = staging.Find(0, 0);
+    RowStaging beside(1, 8, memory);
+    beside.Grow(4);
+    Put(beside, 0, 1);
+    EXPECT_NE(beside.Find(0, 1), row);
+    EXPECT_EQ(Find(staging, 0, 0), RowOf(0));
+  }
+  RowStaging staging(1, 8, memory);
+  staging.Grow(4);
+  Put(staging, 0, 2);
+  Put(staging, 0, 3);
+  staging.Clear();
+  Put(staging, 0, 4);
+  const char* next = staging.Find(0, 4);
+  EXPECT_TRUE(next == row || next == row + RowStaging::ChunkBytes(8) || next == row - RowStaging::ChunkBytes(8));
+}
+
 }  // namespace
 }  // namespace tidepool
