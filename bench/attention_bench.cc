@@ -59,10 +59,9 @@ class Sequence {
     FloatToHalf(row.data(), static_cast<int64_t>(row.size()), halves.data());
     for (const auto& [sequence, at] : turns) {
       HeadRows& head = sequence->rows_.head(at / kKvHeads, at % kKvHeads);
-      const int rows = std::min(run * kPageSlots, count - head.rows());
-      for (int i = 0; i < rows; ++i) {
-        head.NeedFreeSlot(sequence->rows_.pool(), rows - i);
-        const int32_t slot = head.Add(sequence->rows_.pool(), head.rows(), RowKind::kKept);
+      const int32_t first = head.rows();
+      head.Extend(sequence->rows_.pool(), first, std::min(run * kPageSlots, count - first));
+      for (const int32_t slot : head.order().subspan(first)) {
         sequence->memory_.Write(head.pages()[slot / kPageSlots].page, slot % kPageSlots,
                                 reinterpret_cast<const char*>(halves.data()));
       }

@@ -12,7 +12,6 @@ namespace tidepool {
 namespace {
 
 constexpr int kTrainingRows = 1024;
-constexpr int kMostCentroids = 256;
 // Rounds of k-means: few centroids are cheap and settle late.
 int Rounds(const ProductShape& shape) { return shape.bits <= 4 ? 12 : 5; }
 
@@ -54,14 +53,17 @@ Floats LoadLanes(const float* from) {
 Floats SwapPairs(Floats x) { return __builtin_shufflevector(x, x, 1, 0, 3, 2); }
 Floats SwapHalves(Floats x) { return __builtin_shufflevector(x, x, 2, 3, 0, 1); }
 
-// Nearest for 16 centroids, the same to the bit.
-int NearestOf16(const float* centroids, const float* half_norms, int width, const float* point) {
-  constexpr int kCount = 16, kVectors = kCount / kLanes;
+// The nearest of kCount centroids [width][kCount], half the squared distance less what is the same for all: ties to the
+// lower one.
+template <int kCount>
+int NearestOf(const float* centroids, const float* half_norms, int width, const float* point) {
+  constexpr int kVectors = kCount / kLanes;
   Floats distance[kVectors];
   for (int v = 0; v < kVectors; ++v) distance[v] = LoadLanes(half_norms + v * kLanes);
   for (int i = 0; i < width; ++i) {
     for (int v = 0; v < kVectors; ++v) distance[v] -= point[i] * LoadLanes(centroids + i * kCount + v * kLanes);
   }
+  // Without a branch for each, which would be guessed wrong every other time.
   Floats low = distance[0];
   Ints nearest = {0, 1, 2, 3};
   for (int v = 1; v < kVectors; ++v) {
@@ -72,35 +74,17 @@ int NearestOf16(const float* centroids, const float* half_norms, int width, cons
   // The least of the lanes, and of the lanes that have it the lowest centroid.
   const Floats low_of_two = low < SwapPairs(low) ? low : SwapPairs(low);
   const Floats least = low_of_two < SwapHalves(low_of_two) ? low_of_two : SwapHalves(low_of_two);
-  const Ints most = {kCount, kCount, kCount, kCount};
+  const Ints none = {kCount, kCount, kCount, kCount};
   const Ints has_least = low == least;
-  nearest = has_least ? nearest : most;
+  nearest = has_least ? nearest : none;
   const int first = std::min(nearest[0], nearest[1]), second = std::min(nearest[2], nearest[3]);
   return std::min(first, second) % kCount;  // of no numbers: the first
 }
 
-// The nearest of `count` centroids [width][count], half the squared distance less what is the same for all: ties to the
-// lower one.
+// Of 16 or 256.
 int Nearest(const float* centroids, const float* half_norms, int count, int width, const float* point) {
-  if (count == 16) return NearestOf16(centroids, half_norms, width, point);
-  float distance[kMostCentroids];
-  for (int c = 0; c < count; ++c) distance[c] = half_norms[c];
-  for (int i = 0; i < width; ++i) {
-    const float x = point[i];
-    const float* row = centroids + static_cast<size_t>(i) * count;
-    for (int c = 0; c < count; ++c) distance[c] -= x * row[c];
-  }
-  // Without a branch for each, which would be guessed wrong every other time.
-  float low[kLanes];
-  std::fill_n(low, kLanes, std::numeric_limits<float>::infinity());
-  for (int c = 0; c < count; c += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      low[lane] = distance[c + lane] < low[lane] ? distance[c + lane] : low[lane];
-  }
-  const float least = std::min(std::min(low[0], low[1]), std::min(low[2], low[3]));
-  int best = 0;
-  for (int c = count - 1; c >= 0; --c) best = distance[c] == least ? c : best;
-  return best;
+  return count == 16 ? NearestOf<16>(centroids, half_norms, width, point)
+                     : NearestOf<256>(centroids, half_norms, width, point);
 }
 
 std::vector<float> HalfNorms(const std::vector<float>& centroids, int count, int width) {

@@ -1,6 +1,6 @@
 // Host memory in chunks of one size, which sequences take and give back. It stays with the worker: what the system is
-// asked for anew it clears first, and on a machine that is itself a guest the host may have to find it, 20 us for 4 KiB
-// where that was measured. Safe for any threads.
+// asked for anew it clears first, and on a machine that is itself a guest the host may have to find it
+// (docs/decisions/0021-extents.md). Safe for any threads.
 #ifndef TIDEPOOL_WORKER_KV_CHUNK_MEMORY_H_
 #define TIDEPOOL_WORKER_KV_CHUNK_MEMORY_H_
 

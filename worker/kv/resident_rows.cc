@@ -73,6 +73,13 @@ int32_t HeadRows::Add(PagePool& pool, int32_t position, RowKind kind) {
   return slot;
 }
 
+void HeadRows::Extend(PagePool& pool, int32_t first_position, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    NeedFreeSlot(pool, count - i);
+    Add(pool, first_position + i, RowKind::kKept);
+  }
+}
+
 void HeadRows::Replace(int32_t slot, int32_t position) {
   TIDEPOOL_CHECK(kind_[slot] != RowKind::kFree && !is_packed(slot));
   const auto from = order_.begin() + static_cast<int64_t>(PlaceOf(position_[slot]));
@@ -360,12 +367,7 @@ SequenceRows::~SequenceRows() {
 }
 
 void SequenceRows::Extend(int32_t first_position, int32_t count) {
-  for (HeadRows& head : heads_) {
-    for (int32_t i = 0; i < count; ++i) {
-      head.NeedFreeSlot(*pool_, count - i);
-      head.Add(*pool_, first_position + i, RowKind::kKept);
-    }
-  }
+  for (HeadRows& head : heads_) head.Extend(*pool_, first_position, count);
 }
 
 int64_t SequenceRows::total_rows() const {

@@ -45,6 +45,8 @@ class HeadRows {
  public:
   // Takes a free plain slot, from a new page when there is none, for `position` (not yet resident).
   int32_t Add(PagePool& pool, int32_t position, RowKind kind);
+  // Adds `count` kept rows from first_position on, which is behind all others.
+  void Extend(PagePool& pool, int32_t first_position, int32_t count);
   // Add would take no page.
   bool has_free_slot() const { return !free_.empty(); }
   // Takes the page now, if there is no free slot. rows: as many will be added at once.
