@@ -144,6 +144,11 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   task.probabilities = result.probabilities.data();
   task.probability_stride = head.rows;
   task.comparison = comparison;
+  // What is asked for early changes nothing.
+  std::vector<ReadAhead::Run> runs;
+  for (const void* page : head.pages) runs.push_back({static_cast<const char*>(page), 3});
+  ReadAhead ahead{.run = runs.data(), .end = runs.data() + runs.size(), .most = 100};
+  if (queries % 2 == 1) task.ahead = &ahead;
   const AttentionKernels::OfType& of_type = head.half ? kernels.f16 : kernels.f32;
   if (!in_parts) {
     of_type.attend(task, Floats(ScratchOf(task).end).get());
@@ -161,9 +166,8 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   const int64_t of_part = int64_t{queries} * kPartRows;
   const Memory weights = Floats(PartsOf(head.rows) * of_part);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
-    const int32_t next = (part + 1) * (kPartRows / kPageSlots);
     const bool local = !identity && part % 2 == 0 && IsLocal(task, part);
-    of_type.attend_part(task, part, next, local ? nullptr : scores.get(), weights.get() + part * of_part,
+    of_type.attend_part(task, part, local ? nullptr : scores.get(), weights.get() + part * of_part,
                         partials.get() + part * part_floats, scratch.get());
   }
   float* merged = partials.get() + PartsOf(head.rows) * part_floats;

@@ -25,6 +25,7 @@ class PageMemory {
   PageMemory& operator=(const PageMemory&) = delete;
 
   static PageBytes BytesOf(const KvLayout& layout);
+  size_t page_bytes(KvPrecision precision) const { return page_bytes_[static_cast<int>(precision)]; }
   char* page(int32_t index, KvPrecision precision = KvPrecision::kF16) const {
     const int i = static_cast<int>(precision);
     return base_[i] + static_cast<size_t>(index) * page_bytes_[i];

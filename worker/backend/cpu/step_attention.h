@@ -17,6 +17,7 @@
 #include "worker/backend/backend.h"
 #include "worker/backend/cpu/float_buffer.h"
 #include "worker/backend/cpu/head_pages.h"
+#include "worker/backend/cpu/head_reader.h"
 #include "worker/kernels/cpu/attention.h"
 #include "worker/kernels/cpu/thread_team.h"
 
@@ -70,6 +71,8 @@ class StepAttention {
     std::atomic<bool> taken{false};               // whole
     std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
     int32_t scored_size = 0;
+    std::unique_ptr<std::atomic<bool>[]> part_taken;  // by unit, where it is split and not whole
+    int32_t part_taken_size = 0;
     std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};
     // Where weights are kept: what policies want of them is given by who computed a part, from its own cache.
     std::atomic<bool> merged{false};
@@ -82,8 +85,11 @@ class StepAttention {
     const float* weights;
   };
   struct Thread {
+    explicit Thread(const PageMemory& memory) : reader(memory) {}
     FloatBuffer scratch, weights;
-    int64_t used = 0;  // of weights
+    HeadReader reader;
+    std::vector<size_t> pieces;  // of it: the first one of each head that threads share
+    int64_t used = 0;            // of weights
     std::vector<Kept> kept;
     size_t given = 0;  // of those
   };
@@ -93,14 +99,23 @@ class StepAttention {
   void Prepare(Head& head, int layer, const float* q, float* out);
   // Has attention compare a row's key, if the hook wants that.
   void PrepareComparison(Head& head, int layer);
-  void Score(Head& head, int32_t unit, int thread);
+  void Score(const Head& head, const AttentionTask& task, int32_t unit, int thread);
   // What a part of an out-of-order head needs; waits for what others score.
-  void ScoreFor(Head& head, int32_t part, int thread);
-  void Part(Head& head, int layer, int32_t unit, int thread);
+  void ScoreFor(Head& head, const AttentionTask& task, int32_t part, int thread);
+  // Unless another thread has taken it. ahead: of the part, or null.
+  void Part(Head& head, int layer, int32_t unit, int thread, ReadAhead* ahead);
+  // What is left of the parts of heads that threads share, those first that fall to this one.
+  void Parts(int layer, int thread);
   // Of the parts that the thread has kept, those whose heads are merged; wait: all.
   void GiveParts(int layer, int thread, bool wait);
-  // Unless another thread has taken it.
-  void AttendWhole(Head& head, int layer, int thread);
+  // The whole heads that fall to this thread, then what others have left of theirs.
+  void WholeHeads(int layer, int thread, const float* q, float* out);
+  // Unless another thread has taken it. piece: of the thread's reader.
+  void AttendWhole(Head& head, int layer, int thread, size_t piece, const float* q, float* out);
+  void PrepareWithHook(Head& head, int layer, const float* q, float* out);
+  void ClearReader(int thread);
+  // What the thread will read of the heads that threads share.
+  void AddParts(int thread);
   void Attended(const Head& head, int layer);
   void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
   // Of a prompt's `count` tokens.
@@ -121,7 +136,8 @@ class StepAttention {
   absl::Span<const StepSlice> slices_;
   StepHook* hook_ = nullptr;
   std::vector<std::unique_ptr<Head>> all_;  // kept from layer to layer for their memory
-  std::vector<Head*> now_, prepare_;        // this layer's: in the order of their work, of their preparation
+  // This layer's. prepare_: those that are prepared before any is attended to; whole_: in the order of their work.
+  std::vector<Head*> now_, prepare_, whole_;
   bool attends_at_once_ = false;  // whole heads, as soon as they are prepared: there are no prompts beside them
   std::atomic<size_t> next_prepare_{0};
   std::atomic<int> to_attend_{0};  // heads of one token

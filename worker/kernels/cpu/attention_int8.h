@@ -65,7 +65,7 @@ inline void RoundQueries(const AttentionTask& task, RoundedQueries& to) {
   }
 }
 
-// Of kTile queries from the first on, for halves of int8 pages: a vector holds a half's slots. ahead: the keys that are
+// Of kTile queries from the first on, for halves of int8 pages: a vector holds a half's slots. ahead: what is
 // asked for meanwhile.
 template <int kTile, int kHalves>
 HWY_INLINE void Int8Scores(const AttentionTask& task, const RoundedQueries& queries, int first,

@@ -1,0 +1,38 @@
+// What a thread will read, asked for early and in the order in which it lies in memory.
+//
+// Memory is slower than what attention does with it, and gives most where lines are asked for one after the other,
+// further ahead than the machine does by itself. Attention reads the keys of some pages and then their values, which
+// lie between the keys: so what is asked for is not what is read so much later, but what lies next. Lines go to the
+// second cache.
+#ifndef TIDEPOOL_WORKER_KERNELS_CPU_READ_AHEAD_H_
+#define TIDEPOOL_WORKER_KERNELS_CPU_READ_AHEAD_H_
+
+#include <cstdint>
+
+namespace tidepool {
+
+struct ReadAhead {
+  // Lines of memory (64 bytes) side by side.
+  struct Run {
+    const char* at;
+    int32_t lines;
+  };
+
+  // So many lines are read now: as many to be asked for meanwhile, side by side. Null: nothing more is known to come.
+  // Where too few are under way some are asked for at once.
+  const char* Take(int32_t count);
+
+  // What was not asked for yet: the rest of *run, then those behind it.
+  const Run* run = nullptr;
+  const Run* end = nullptr;
+  int32_t asked = 0;  // lines of *run
+  // Lines that were asked for and not read yet, and how many they should be.
+  int32_t lead = 0, most = 0;
+
+ private:
+  const char* Next(int32_t& count);
+};
+
+}  // namespace tidepool
+
+#endif  // TIDEPOOL_WORKER_KERNELS_CPU_READ_AHEAD_H_
