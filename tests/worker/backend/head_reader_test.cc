@@ -19,10 +19,10 @@ class HeadReaderTest : public testing::Test {
     for (HeadRows* head : {&a_, &b_}) head->Clear(pool_);
   }
   using Run = std::pair<const char*, int32_t>;
-  // What a thread asks for that begins to read a piece: from there on.
-  std::vector<Run> RunsFrom(size_t piece) {
+  // What a thread asks for that begins to read a head: from there on.
+  std::vector<Run> RunsFrom(size_t head) {
     std::vector<Run> runs;
-    const ReadAhead& ahead = *reader_.Begin(piece);
+    const ReadAhead& ahead = *reader_.Begin(head);
     for (const ReadAhead::Run* run = ahead.run; run != ahead.end; ++run) runs.emplace_back(run->at, run->lines);
     return runs;
   }
@@ -42,23 +42,17 @@ class HeadReaderTest : public testing::Test {
 TEST_F(HeadReaderTest, PagesSideBySideAreOneRun) {
   a_.Extend(pool_, 0, 5 * kPageSlots);
   b_.Extend(pool_, 0, 2 * kPageSlots);
-  reader_.Add(a_, false, 0, a_.slots());
-  reader_.Add(b_, false, 0, b_.slots());
+  reader_.Add(a_, false);
+  reader_.Add(b_, false);
   const int32_t page = Lines(KvPrecision::kF16);
   EXPECT_EQ(RunsFrom(0), (std::vector<Run>{{At(a_, 0), 5 * page}, {At(b_, 0), 2 * page}}));
-}
-
-TEST_F(HeadReaderTest, OnlyThePagesOfAPiece) {
-  a_.Extend(pool_, 0, 5 * kPageSlots);
-  reader_.Add(a_, false, kPageSlots, 3 * kPageSlots);
-  EXPECT_EQ(RunsFrom(0), (std::vector<Run>{{At(a_, 1), 2 * Lines(KvPrecision::kF16)}}));
 }
 
 TEST_F(HeadReaderTest, GoesOnWhereItHasCome) {
   a_.Extend(pool_, 0, 2 * kPageSlots);
   b_.Extend(pool_, 0, 4 * kPageSlots);
-  reader_.Add(a_, false, 0, a_.slots());
-  reader_.Add(b_, false, 0, b_.slots());
+  reader_.Add(a_, false);
+  reader_.Add(b_, false);
   const int32_t page = Lines(KvPrecision::kF16);
   ReadAhead* ahead = reader_.Begin(0);
   ahead->most = page;
@@ -71,11 +65,11 @@ TEST_F(HeadReaderTest, GoesOnWhereItHasCome) {
   EXPECT_EQ(ahead->lead, asked);
 }
 
-TEST_F(HeadReaderTest, PiecesThatOthersTookAreLeft) {
+TEST_F(HeadReaderTest, HeadsThatOthersTookAreLeft) {
   a_.Extend(pool_, 0, 2 * kPageSlots);
   b_.Extend(pool_, 0, 4 * kPageSlots);
-  reader_.Add(a_, false, 0, a_.slots());
-  reader_.Add(b_, false, 0, b_.slots());
+  reader_.Add(a_, false);
+  reader_.Add(b_, false);
   EXPECT_EQ(RunsFrom(1), (std::vector<Run>{{At(b_, 0), 4 * Lines(KvPrecision::kF16)}}));
   EXPECT_EQ(reader_.Begin(1)->lead, 0);
 }
@@ -88,10 +82,10 @@ TEST_F(HeadReaderTest, PackedPagesComeFirstAndOnceUnlessRowsAreReadAsTheyLie) {
   a_.AddGroups(pool_, KvPrecision::kInt8);
   ASSERT_EQ(a_.pages().size(), 3);  // a slot page, two halves of a packed one
   const Run plain(At(a_, 0), Lines(KvPrecision::kF16)), packed(At(a_, 1), Lines(KvPrecision::kInt8));
-  reader_.Add(a_, /*by_slot=*/false, 0, a_.slots());
+  reader_.Add(a_, /*by_slot=*/false);
   EXPECT_EQ(RunsFrom(0), (std::vector<Run>{packed, plain}));
   reader_.Clear();
-  reader_.Add(a_, /*by_slot=*/true, 0, a_.slots());
+  reader_.Add(a_, /*by_slot=*/true);
   EXPECT_EQ(RunsFrom(0), (std::vector<Run>{plain, packed}));
 }
 

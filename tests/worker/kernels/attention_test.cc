@@ -166,8 +166,9 @@ Result RunKernel(const AttentionKernels& kernels, const Head& head, const std::v
   const int64_t of_part = int64_t{queries} * kPartRows;
   const Memory weights = Floats(PartsOf(head.rows) * of_part);
   for (int32_t part = PartsOf(head.rows) - 1; part >= 0; --part) {
+    const int32_t next = (part + 1) * (kPartRows / kPageSlots);
     const bool local = !identity && part % 2 == 0 && IsLocal(task, part);
-    of_type.attend_part(task, part, local ? nullptr : scores.get(), weights.get() + part * of_part,
+    of_type.attend_part(task, part, next, local ? nullptr : scores.get(), weights.get() + part * of_part,
                         partials.get() + part * part_floats, scratch.get());
   }
   float* merged = partials.get() + PartsOf(head.rows) * part_floats;

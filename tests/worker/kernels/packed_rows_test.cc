@@ -305,8 +305,8 @@ TEST_P(PackedAttentionTest, DoesNotDependOnOtherQueriesNorOnWhoScores) {
     const auto partials = floats((PartsOf(task.rows) + 1) * part_floats);
     for (int32_t part = PartsOf(task.rows) - 1; part >= 0; --part) {
       EXPECT_TRUE(!locally || IsLocal(task, part));
-      kernels.f16.attend_part(task, part, locally ? nullptr : scores.get(), nullptr,
-                              partials.get() + part * part_floats, scratch.get());
+      kernels.f16.attend_part(task, part, (part + 1) * (kPartRows / kPageSlots), locally ? nullptr : scores.get(),
+                              nullptr, partials.get() + part * part_floats, scratch.get());
     }
     kernels.merge_parts(task, partials.get(), locally ? nullptr : scores.get(),
                         partials.get() + PartsOf(task.rows) * part_floats);

@@ -27,8 +27,8 @@ TEST_F(ReadAheadTest, GivesAsManyLinesAsAreReadOnceEnoughAreUnderWay) {
   ReadAhead ahead = Over(runs, 20);
   ahead.lead = ahead.asked = 20;
   EXPECT_EQ(ahead.Take(8), Line(20));
-  EXPECT_EQ(ahead.Take(8), Line(28));
-  EXPECT_EQ(ahead.Take(4), Line(36));
+  EXPECT_EQ(TakeLines(ahead, 8), Line(28));
+  EXPECT_EQ(TakeLines(ahead, 4), Line(36));
   EXPECT_EQ(ahead.asked, 40);
   EXPECT_EQ(ahead.lead, 20);
 }
@@ -61,7 +61,7 @@ TEST_F(ReadAheadTest, GoesOnInTheNextRunAndEndsBehindTheLast) {
   ReadAhead ahead = Over(runs, 10);
   ahead.lead = ahead.asked = 10;
   // Two lines are left: six that were asked for come again before them, and as many of the next run are asked for.
-  EXPECT_EQ(ahead.Take(8), Line(4));
+  EXPECT_EQ(TakeLines(ahead, 8), Line(4));
   EXPECT_EQ(ahead.run, &runs[1]);
   EXPECT_EQ(ahead.asked, 6);
   EXPECT_EQ(ahead.lead, 10);
@@ -72,7 +72,7 @@ TEST_F(ReadAheadTest, GoesOnInTheNextRunAndEndsBehindTheLast) {
 
 TEST_F(ReadAheadTest, KnowsOfNothing) {
   ReadAhead ahead;
-  EXPECT_EQ(ahead.Take(4), nullptr);
+  EXPECT_EQ(TakeLines(ahead, 4), nullptr);
   ahead.most = 10;
   EXPECT_EQ(ahead.Take(4), nullptr);
 }

@@ -21,30 +21,30 @@ class HeadReader {
   HeadReader& operator=(const HeadReader&) = delete;
 
   void Clear();
-  // Then this: of the head's slots, in the order in which attention reads them, [first, end). by_slot: that of slots;
-  // else packed pages come before the others, as their rows are older. Its pages stay as they are until Clear.
-  void Add(const HeadRows& rows, bool by_slot, int32_t first, int32_t end);
-  size_t pieces() const { return pieces_.size(); }
-  // The thread is about to read this piece. Valid until the next one.
-  ReadAhead* Begin(size_t piece);
+  // This head comes then. by_slot: its rows are read as they lie; else packed pages come before the others, as their
+  // rows are older. Its pages stay as they are until Clear.
+  void Add(const HeadRows& rows, bool by_slot);
+  // The thread is about to read the index-th head. Valid until the next one.
+  ReadAhead* Begin(size_t index);
 
  private:
-  struct Piece {
+  struct Head {
     const HeadRows* rows;
     bool by_slot;
-    int32_t first, end;
     int64_t lines_before;  // of all runs before its own
     size_t run;            // its first
   };
+  enum class Pages : uint8_t { kAll, kPacked, kPlain };
 
-  // Finds the next piece's runs.
+  // Finds the next head's runs.
   void Find();
-  void FindPages(const Piece& piece, bool packed, int32_t& slot);
+  void FindPages(const HeadRows& rows, Pages which);
+  void AddRun(int32_t page, int32_t count, KvPrecision precision);
 
   const PageMemory& memory_;
   ReadAhead ahead_;
-  std::vector<Piece> pieces_;
-  std::vector<ReadAhead::Run> runs_;  // of the first `found_` pieces
+  std::vector<Head> heads_;
+  std::vector<ReadAhead::Run> runs_;  // of the first `found_` heads
   size_t found_ = 0;
   int64_t lines_ = 0;  // of all runs
 };

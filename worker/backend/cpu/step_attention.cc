@@ -162,13 +162,6 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
   }
   PrepareComparison(head, layer);
   head.units = PartsOf(task.rows);
-  if (!head.whole) {
-    if (head.units > head.part_taken_size) {
-      head.part_taken_size = 2 * head.units;
-      head.part_taken = std::make_unique<std::atomic<bool>[]>(head.part_taken_size);
-    }
-    for (int32_t unit = 0; unit < head.units; ++unit) head.part_taken[unit].store(false, std::memory_order_relaxed);
-  }
   head.local = task.order != nullptr;
   for (int32_t part = 0; part < head.units && head.local; ++part) head.local = IsLocal(task, part);
   if (task.order != nullptr && !head.local) {
@@ -182,19 +175,19 @@ void StepAttention::Prepare(Head& head, int layer, const float* q, float* out) {
   }
 }
 
-void StepAttention::Score(const Head& head, const AttentionTask& task, int32_t unit, int thread) {
-  const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kPageSlots);
+void StepAttention::Score(Head& head, int32_t unit, int thread) {
+  const auto pages = static_cast<int32_t>(SlotFloats(head.task.slots) / kPageSlots);
   const int32_t first = unit * kScorePages;
-  ScorePages(layout_.type, task, first, std::min(pages, first + kScorePages), scratch_.Floats(0) + head.scratch,
+  ScorePages(layout_.type, head.task, first, std::min(pages, first + kScorePages), scratch_.Floats(0) + head.scratch,
              threads_[thread]->scratch.Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
 }
 
-void StepAttention::ScoreFor(Head& head, const AttentionTask& task, int32_t part, int thread) {
-  const int32_t needed = (PagesNeeded(task, part) + kScorePages - 1) / kScorePages;
+void StepAttention::ScoreFor(Head& head, int32_t part, int thread) {
+  const int32_t needed = (PagesNeeded(head.task, part) + kScorePages - 1) / kScorePages;
   while (head.next_score.load(std::memory_order_relaxed) < needed) {
     const int32_t unit = head.next_score.fetch_add(1);
     if (unit >= head.score_units) break;
-    Score(head, task, unit, thread);
+    Score(head, unit, thread);
     head.scored[unit].store(true, std::memory_order_release);
   }
   for (int32_t unit = 0; unit < needed; ++unit) {
@@ -202,14 +195,16 @@ void StepAttention::ScoreFor(Head& head, const AttentionTask& task, int32_t part
   }
 }
 
-void StepAttention::Part(Head& head, int layer, int32_t unit, int thread, ReadAhead* ahead) {
-  if (head.part_taken[unit].exchange(true, std::memory_order_relaxed)) return;
+void StepAttention::Part(Head& head, int layer, int32_t unit, int thread) {
   Thread& own = *threads_[thread];
   float* partials = scratch_.Floats(0) + PartialsAt(head);
   const int64_t part_floats = PartFloats(head);
-  AttentionTask task = head.task;
-  task.ahead = ahead;
-  if (head.score_units > 0) ScoreFor(head, task, unit, thread);
+  // Threads take parts, and pages to score, in turn.
+  const AttentionTask& task = head.task;
+  const int32_t later = (unit + team_.size()) * kPartRows;
+  int32_t next = later / kPageSlots;
+  if (head.local) next = later < task.rows ? task.order[later] / kPageSlots : task.slots / kPageSlots;
+  if (head.score_units > 0) next = head.next_score.load(std::memory_order_relaxed) * kScorePages;
   float* scores = head.score_units > 0 ? scratch_.Floats(0) + head.scratch : nullptr;
   float* weights = nullptr;
   if (task.keeps_weights()) {
@@ -217,7 +212,7 @@ void StepAttention::Part(Head& head, int layer, int32_t unit, int thread, ReadAh
     own.used += int64_t{task.queries} * kPartRows;
     own.kept.push_back({&head, unit, weights});
   }
-  AttendPart(layout_.type, task, unit, scores, weights, partials + unit * part_floats,
+  AttendPart(layout_.type, task, unit, next, scores, weights, partials + unit * part_floats,
              own.scratch.Floats(PartScratchFloats(kMostQueries, layout_.head_dim)));
   if (head.done.fetch_add(1, std::memory_order_acq_rel) + 1 != head.units) return;
   MergeParts(head.task, partials, scores, partials + head.units * part_floats);
@@ -300,63 +295,33 @@ void StepAttention::PrepareWithHook(Head& head, int layer, const float* q, float
   Prepare(head, layer, q, out);
 }
 
-void StepAttention::AttendWhole(Head& head, int layer, int thread, size_t piece, const float* q, float* out) {
+void StepAttention::AttendWhole(Head& head, int layer, int thread, size_t index, const float* q, float* out) {
   if (head.taken.exchange(true, std::memory_order_relaxed)) return;
   // The caches hold what the hook has read of its rows; and other threads compute while this one reads memory.
-  if (attends_at_once_) PrepareWithHook(head, layer, q, out);
-  if (!attends_at_once_) ThreadTeam::WaitUntil([&] { return head.prepared.load(std::memory_order_acquire); });
-  head.task.ahead = threads_[thread]->reader.Begin(piece);
+  if (attends_at_once_) {
+    PrepareWithHook(head, layer, q, out);
+  } else {
+    ThreadTeam::WaitUntil([&] { return head.prepared.load(std::memory_order_acquire); });
+  }
+  // Of few heads each would begin with memory that nobody has asked for.
+  const bool many = whole_.size() > static_cast<size_t>(team_.size());
+  head.task.ahead = many ? threads_[thread]->reader.Begin(index) : nullptr;
   Attend(layout_.type, head.task, threads_[thread]->scratch.Floats(ScratchOf(head.task).end));
   Attended(head, layer);
 }
 
 void StepAttention::WholeHeads(int layer, int thread, const float* q, float* out) {
   HeadReader& reader = threads_[thread]->reader;
-  auto add = [&](const Head& head) { reader.Add(*head.rows, head.by_slot, 0, head.rows->slots()); };
   const auto threads = static_cast<size_t>(team_.size());
-  for (size_t i = thread; i < whole_.size(); i += threads) add(*whole_[i]);
-  AddParts(thread);
+  reader.Clear();
+  for (size_t i = thread; i < whole_.size(); i += threads) reader.Add(*whole_[i]->rows, whole_[i]->by_slot);
   for (size_t i = thread; i < whole_.size(); i += threads) AttendWhole(*whole_[i], layer, thread, i / threads, q, out);
   // From the end, so that the others' next heads stay theirs.
   for (size_t i = whole_.size(); i-- > 0;) {
     if (whole_[i]->taken.load(std::memory_order_relaxed)) continue;
-    ClearReader(thread);
-    add(*whole_[i]);
-    AddParts(thread);
+    reader.Clear();
+    reader.Add(*whole_[i]->rows, whole_[i]->by_slot);
     AttendWhole(*whole_[i], layer, thread, 0, q, out);
-  }
-}
-
-void StepAttention::ClearReader(int thread) {
-  threads_[thread]->reader.Clear();
-  threads_[thread]->pieces.clear();
-}
-
-void StepAttention::AddParts(int thread) {
-  Thread& own = *threads_[thread];
-  for (Head* head : now_) {
-    if (!head->split || head->whole) continue;
-    own.pieces.push_back(own.reader.pieces());
-    for (int32_t row = thread * kPartRows; row < head->rows->slots(); row += team_.size() * kPartRows) {
-      own.reader.Add(*head->rows, head->by_slot, row, row + kPartRows);
-    }
-  }
-}
-
-void StepAttention::Parts(int layer, int thread) {
-  Thread& own = *threads_[thread];
-  auto first_piece = own.pieces.begin();
-  for (Head* head : now_) {
-    if (!head->split || head->whole) continue;
-    ThreadTeam::WaitUntil([&] { return head->prepared.load(std::memory_order_acquire); });
-    size_t piece = *first_piece++;
-    for (int32_t unit = thread; unit < head->units; unit += team_.size()) {
-      Part(*head, layer, unit, thread, own.reader.Begin(piece++));
-    }
-    for (int32_t unit = head->units; unit-- > 0;) {
-      if (unit % team_.size() != thread) Part(*head, layer, unit, thread, nullptr);
-    }
-    GiveParts(layer, thread, /*wait=*/false);
   }
 }
 
@@ -365,20 +330,28 @@ void StepAttention::Work(int layer, int thread, const float* q, float* out) {
   own.used = 0;
   own.kept.clear();
   own.given = 0;
-  ClearReader(thread);
   for (size_t i = next_prepare_.fetch_add(1); i < prepare_.size(); i = next_prepare_.fetch_add(1)) {
     PrepareWithHook(*prepare_[i], layer, q, out);
     prepare_[i]->prepared.store(true, std::memory_order_release);
   }
-  for (Head* head : now_) {
-    if (head->split) continue;
-    ThreadTeam::WaitUntil([&] { return head->prepared.load(std::memory_order_acquire); });
-    for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
-      Tile(*head, unit, thread, q, out);
+  auto units = [&](bool split) {
+    for (Head* head : now_) {
+      if (head->split != split || head->whole) continue;
+      ThreadTeam::WaitUntil([&] { return head->prepared.load(std::memory_order_acquire); });
+      for (int32_t unit = head->next_unit.fetch_add(1); unit < head->units; unit = head->next_unit.fetch_add(1)) {
+        if (!split) {
+          Tile(*head, unit, thread, q, out);
+          continue;
+        }
+        if (head->score_units > 0) ScoreFor(*head, unit, thread);
+        Part(*head, layer, unit, thread);
+      }
+      if (split) GiveParts(layer, thread, /*wait=*/false);
     }
-  }
+  };
+  units(/*split=*/false);
   WholeHeads(layer, thread, q, out);
-  Parts(layer, thread);
+  units(/*split=*/true);
   GiveParts(layer, thread, /*wait=*/true);
 }
 

@@ -71,8 +71,6 @@ class StepAttention {
     std::atomic<bool> taken{false};               // whole
     std::unique_ptr<std::atomic<bool>[]> scored;  // by score unit
     int32_t scored_size = 0;
-    std::unique_ptr<std::atomic<bool>[]> part_taken;  // by unit, where it is split and not whole
-    int32_t part_taken_size = 0;
     std::atomic<int32_t> next_score{0}, next_unit{0}, done{0};
     // Where weights are kept: what policies want of them is given by who computed a part, from its own cache.
     std::atomic<bool> merged{false};
@@ -88,8 +86,7 @@ class StepAttention {
     explicit Thread(const PageMemory& memory) : reader(memory) {}
     FloatBuffer scratch, weights;
     HeadReader reader;
-    std::vector<size_t> pieces;  // of it: the first one of each head that threads share
-    int64_t used = 0;            // of weights
+    int64_t used = 0;  // of weights
     std::vector<Kept> kept;
     size_t given = 0;  // of those
   };
@@ -99,23 +96,17 @@ class StepAttention {
   void Prepare(Head& head, int layer, const float* q, float* out);
   // Has attention compare a row's key, if the hook wants that.
   void PrepareComparison(Head& head, int layer);
-  void Score(const Head& head, const AttentionTask& task, int32_t unit, int thread);
+  void Score(Head& head, int32_t unit, int thread);
   // What a part of an out-of-order head needs; waits for what others score.
-  void ScoreFor(Head& head, const AttentionTask& task, int32_t part, int thread);
-  // Unless another thread has taken it. ahead: of the part, or null.
-  void Part(Head& head, int layer, int32_t unit, int thread, ReadAhead* ahead);
-  // What is left of the parts of heads that threads share, those first that fall to this one.
-  void Parts(int layer, int thread);
+  void ScoreFor(Head& head, int32_t part, int thread);
+  void Part(Head& head, int layer, int32_t unit, int thread);
   // Of the parts that the thread has kept, those whose heads are merged; wait: all.
   void GiveParts(int layer, int thread, bool wait);
   // The whole heads that fall to this thread, then what others have left of theirs.
   void WholeHeads(int layer, int thread, const float* q, float* out);
-  // Unless another thread has taken it. piece: of the thread's reader.
-  void AttendWhole(Head& head, int layer, int thread, size_t piece, const float* q, float* out);
+  // Unless another thread has taken it. index: of those that the thread's reader knows.
+  void AttendWhole(Head& head, int layer, int thread, size_t index, const float* q, float* out);
   void PrepareWithHook(Head& head, int layer, const float* q, float* out);
-  void ClearReader(int thread);
-  // What the thread will read of the heads that threads share.
-  void AddParts(int thread);
   void Attended(const Head& head, int layer);
   void Tile(Head& head, int32_t unit, int thread, const float* q, float* out);
   // Of a prompt's `count` tokens.

@@ -28,9 +28,9 @@ void Attend(KvType type, const AttentionTask& task, float* scratch) { Kernels(ty
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch) {
   Kernels(type).score_pages(task, first, end, scores, scratch);
 }
-void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* weights,
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch) {
-  Kernels(type).attend_part(task, part, scores, weights, partial, scratch);
+  Kernels(type).attend_part(task, part, next, scores, weights, partial, scratch);
 }
 void MergeParts(const AttentionTask& task, const float* partials, float* scores, float* sums) {
   Kernels().merge_parts(task, partials, scores, sums);

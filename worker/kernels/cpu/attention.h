@@ -66,7 +66,7 @@ struct AttentionTask {
   float* probabilities = nullptr;
   int64_t probability_stride = 0;
   KeyComparison* comparison = nullptr;  // null: none. Only of slot pages
-  // Told of what few queries read; null: nothing is asked for early.
+  // Told of what few queries read, and tells what to ask for meanwhile; null: the task's own rows, some pages later.
   ReadAhead* ahead = nullptr;
   // Weights of all parts are wanted.
   bool keeps_weights() const { return column_sums != nullptr || sums != nullptr || probabilities != nullptr; }
@@ -142,8 +142,9 @@ static constexpr int64_t PartScratchFloats(int queries, int head_dim) {
 // part.
 void ScorePages(KvType type, const AttentionTask& task, int32_t first, int32_t end, float* scores, float* scratch);
 // A part's sums, to partial[queries][PartialFloats]. scores: null without an order, and for a part that IsLocal.
-// weights: [queries][kPartRows] to fill where the task keeps_weights; else null.
-void AttendPart(KvType type, const AttentionTask& task, int32_t part, const float* scores, float* weights,
+// weights: [queries][kPartRows] to fill where the task keeps_weights; else null. next: the page whose keys this thread
+// will probably read then, and those behind it; they are asked for meanwhile.
+void AttendPart(KvType type, const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
                 float* partial, float* scratch);
 // Of all parts [parts][queries][PartialFloats] the task's results, but for what it wants of weights. scores: as the
 // parts had them, no longer needed. sums: [queries][PartialFloats] of all parts, to be filled.
@@ -162,7 +163,7 @@ struct AttentionKernels {
   struct OfType {
     void (*attend)(const AttentionTask&, float*);
     void (*score_pages)(const AttentionTask&, int32_t, int32_t, float*, float*);
-    void (*attend_part)(const AttentionTask&, int32_t, const float*, float*, float*, float*);
+    void (*attend_part)(const AttentionTask&, int32_t, int32_t, const float*, float*, float*, float*);
   };
   OfType f16, f32;
   void (*merge_parts)(const AttentionTask&, const float*, float*, float*);

@@ -32,8 +32,9 @@ float SumOf16(const float* partial) {
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-// x[i] = exp(x[i] - most); the sum of them.
-HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most) {
+// x[i] = exp(x[i] - most); the sum of them. meanwhile(i): called before the i-th kSlots of them.
+template <typename Meanwhile>
+HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most, const Meanwhile& meanwhile) {
   const D d;
   const V maximum = hn::Set(d, most);
   constexpr int kVectors = kSlots / kLanes;
@@ -41,6 +42,7 @@ HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most) {
   for (V& sum : sums) sum = hn::Zero(d);
   int32_t i = 0;
   for (; i + kSlots <= count; i += kSlots) {
+    meanwhile(i / kSlots);
     for (int v = 0; v < kVectors; ++v) {
       const V e = Exponential(d, hn::Sub(hn::LoadU(d, x + i + v * kLanes), maximum));
       hn::StoreU(e, d, x + i + v * kLanes);
@@ -64,7 +66,9 @@ HWY_INLINE float ExpAndSumFrom(float* x, int32_t count, float most) {
   return SumOf16(partial);
 }
 
-float ExpAndSumImpl(float* x, int32_t count) { return ExpAndSumFrom(x, count, MaximumOf(x, count)); }
+float ExpAndSumImpl(float* x, int32_t count) {
+  return ExpAndSumFrom(x, count, MaximumOf(x, count), [](int32_t) {});
+}
 
 constexpr int32_t kNearFloats = 1 << 13;  // of expanded values: two thirds of a core's first cache
 
@@ -133,18 +137,20 @@ HWY_INLINE bool IsPage(const int32_t* order, int32_t rows) {
   return rows >= kSlots && order[0] % kSlots == 0 && Beside(order);
 }
 
-// Where the values of a part's rows lie, and what is asked for while they are read.
+// Where the values of a part's rows lie, and after them what is read next; and what is asked for with each row.
 struct PartRows {
-  const char* at[kPartRows];
-  const char* ahead[kPartRows];
+  const char* at[kPartRows + kRowsAhead];
+  const char* of_ahead[kPartRows];  // where the task has a ReadAhead
+  const char* const* ahead;
   HWY_ALIGN float scale[kPartRows + kSlots];  // of int8 codes; 1 of numbers
   bool packed[kPartRows];
 };
 
-// Of rows first .. first + count.
+// Of rows first .. first + count; next: the page whose keys come then.
 template <typename T, int kBits>
-HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count, PartRows& rows) {
-  const bool few = task.queries < kConvertQueries;
+HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count, int32_t next, PartRows& rows) {
+  const bool has_ahead = task.ahead != nullptr && task.queries < kConvertQueries;
+  rows.ahead = has_ahead ? rows.of_ahead : rows.at + kRowsAhead;
   for (int32_t i = 0; i < count;) {
     const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
     const int32_t row = slot % kSlots;
@@ -171,10 +177,10 @@ HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count
         }
       }
     }
-    const char* ahead = few ? LinesAhead(task, run * row_bytes, values) : values;
+    const char* ahead = has_ahead ? LinesAhead(task, run * row_bytes, values) : nullptr;
     for (int32_t k = 0; k < run; ++k) {
       rows.at[i + k] = values + k * row_bytes;
-      rows.ahead[i + k] = ahead + k * row_bytes;
+      if (has_ahead) rows.of_ahead[i + k] = ahead + k * row_bytes;
       if constexpr (kBits != 0) rows.packed[i + k] = half != 0;
       if (kBits == 8 && half == 0) rows.scale[i + k] = 1;
     }
@@ -183,12 +189,25 @@ HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count
   if constexpr (kBits == 8) {
     for (int32_t i = count; i < kPartRows; ++i) rows.scale[i] = 1;
   }
+  const auto pages = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+  for (int32_t i = 0; i < kRowsAhead && !has_ahead; i += kSlots) {
+    const int32_t page = next + i / kSlots;
+    const char* keys = page < pages ? KeysOf<kBits>(task, page) : nullptr;
+    if (keys != nullptr) PrefetchRanges<kBits>(task, page);
+    int64_t row_bytes =
+        task.head_dim * (kBits != 0 && keys != nullptr && task.halves[page] != 0 ? kBits / 8.0 : sizeof(T));
+    if (keys == nullptr) {
+      keys = rows.at[count - 1];
+      row_bytes = 0;
+    }
+    for (int k = 0; k < kSlots; ++k) rows.at[count + i + k] = keys + k * row_bytes;
+  }
 }
 
 // Scores in the places of the part's weights [queries][kPartRows] become weights exp(score - maximum), their sums and
 // maxima and the weighted values go to `partial`.
 template <typename T, int kBits>
-void FoldPart(const AttentionTask& task, int32_t part, float* weights, float* values, float* partial) {
+void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weights, float* values, float* partial) {
   const D d;
   const int head_dim = task.head_dim;
   const int32_t first = part * kPartRows;
@@ -200,7 +219,7 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, float* va
   int32_t most = 0;  // rows that some query sees
   for (int j = 0; j < task.queries; ++j) most = seen(j) > most ? seen(j) : most;
   PartRows place;
-  if (most > 0 && task.out != nullptr) FindRows<T, kBits>(task, first, most, place);
+  if (most > 0 && task.out != nullptr) FindRows<T, kBits>(task, first, most, next, place);
   for (int32_t i = 0; i < task.hole_count && kBits == 0; ++i) {
     const int32_t row = task.holes[i] - first;
     if (row < 0 || row >= most) continue;
@@ -211,12 +230,19 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, float* va
   }
   const bool few = task.queries < kConvertQueries;
   const int64_t row_bytes = kBits == 0 ? head_dim * sizeof(T) : head_dim * kBits / 8;
+  int32_t asked = few && task.ahead == nullptr && task.out != nullptr ? 0 : kRowsAhead;  // rows
+  const int32_t ask = (kRowsAhead + task.queries * kSlots - 1) / (task.queries * kSlots);
+  auto meanwhile = [&](int32_t) {
+    for (const int32_t end = asked + ask; asked < end && asked < most && asked < kRowsAhead; ++asked) {
+      PrefetchLines(place.at[asked], row_bytes);
+    }
+  };
   for (int j = 0; j < task.queries; ++j) {
     float* weight = weights + j * kPartRows;
     const int32_t visible = seen(j);
     float* ends = partial + j * PartialFloats(head_dim) + head_dim;
     ends[0] = visible > 0 ? MaximumOf(weight, visible) : -hwy::HighestValue<float>();
-    ends[1] = visible > 0 ? ExpAndSumFrom(weight, visible, ends[0]) : 0.0f;
+    ends[1] = visible > 0 ? ExpAndSumFrom(weight, visible, ends[0], meanwhile) : 0.0f;
     for (int32_t i = visible; i < rows; ++i) weight[i] = 0;  // a zero weight leaves a sum as it is, bit for bit
   }
   if (task.out == nullptr) return;
@@ -266,7 +292,7 @@ void FoldPart(const AttentionTask& task, int32_t part, float* weights, float* va
   for (int32_t begin = 0; begin < most; begin += near) {
     const int32_t end = most - begin < near ? most : begin + near;
     for (int32_t i = begin; i < end; ++i) {
-      if (few) AskForLines(place.ahead[i], row_bytes);
+      if (few) PrefetchLines(place.ahead[i], row_bytes);
       expand(i, values + int64_t{i - begin} * head_dim);
     }
     WeightedValuesOfAll(
@@ -344,10 +370,10 @@ void GatherScores(int queries, const int32_t* order, int32_t count, const float*
 
 // The scores of a part that IsLocal, from its own pages only. cosines: of its rows; null: not wanted.
 template <typename T, int kBits>
-void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count, float* weights, float* cosines,
-                  float* rows) {
-  const void* pages[kLocalPages];
-  uint8_t halves[kLocalPages];
+void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count, int32_t next, float* weights,
+                  float* cosines, float* rows) {
+  const void* pages[kLocalPages + kPagesAhead];
+  uint8_t halves[kLocalPages + kPagesAhead];
   int32_t places[kPartRows];  // in scores of these pages
   int32_t found = 0;
   auto add = [&](int32_t page) {
@@ -367,6 +393,9 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
       places[i++] = first;
     }
   }
+  const int32_t own = found;
+  const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
+  for (int32_t page = next; page < pages_end && page < next + kPagesAhead; ++page) add(page);
   AttentionTask local = task;
   local.pages = pages;
   local.halves = task.halves != nullptr ? halves : nullptr;
@@ -374,14 +403,14 @@ void ScoreLocally(const AttentionTask& task, const int32_t* order, int32_t count
   constexpr int64_t kStride = int64_t{kLocalPages} * kSlots;
   float* scores = rows + int64_t{kTogether} * kSlots * task.head_dim;  // behind what is expanded
   HWY_ALIGN float by_place[kStride];
-  ScorePages<T, kBits>(local, 0, found, scores, kStride, cosines != nullptr ? by_place : nullptr, rows);
+  ScorePages<T, kBits>(local, 0, own, own, scores, kStride, cosines != nullptr ? by_place : nullptr, rows);
   GatherScores(task.queries, places, count, scores, kStride, weights);
   if (cosines != nullptr) GatherScores(1, places, count, by_place, 0, cosines);
 }
 
-// `rows`: kPartRows * head_dim floats.
+// next: the page whose keys are read after this. `rows`: kPartRows * head_dim floats.
 template <typename T, int kBits>
-void AttendPart(const AttentionTask& task, int32_t part, const float* scores, float* weights, float* rows,
+void AttendPart(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights, float* rows,
                 float* partial) {
   const int32_t first = part * kPartRows, end = task.rows - first < kPartRows ? task.rows : first + kPartRows;
   auto prefetch = [&](const float* by_slot) {  // they are far, and needed when all parts are done: each asks for some
@@ -397,16 +426,18 @@ void AttendPart(const AttentionTask& task, int32_t part, const float* scores, fl
   HWY_ALIGN float of_rows[kPartRows];
   float* cosines = kBits == 0 && task.comparison != nullptr ? of_rows : nullptr;
   if (task.order == nullptr) {
-    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, weights, kPartRows, cosines, rows);
+    ScorePages<T, kBits>(task, first / kSlots, (end + kSlots - 1) / kSlots, next, weights, kPartRows, cosines, rows);
+    next += kPagesAhead;
   } else if (scores == nullptr) {
-    ScoreLocally<T, kBits>(task, task.order + first, end - first, weights, cosines, rows);
+    ScoreLocally<T, kBits>(task, task.order + first, end - first, next, weights, cosines, rows);
+    next += kPagesAhead;
   } else {
     const int64_t slots = SlotFloats(task.slots);
     GatherScores(task.queries, task.order + first, end - first, scores, slots, weights);
     cosines = nullptr;  // the nearest of all rows is found at once, where they need not be gathered
   }
   if (cosines != nullptr) FindNearest(task, part, end - first, cosines, partial);
-  FoldPart<T, kBits>(task, part, weights, rows, partial);
+  FoldPart<T, kBits>(task, part, next, weights, rows, partial);
 }
 
 // scores: [ScoreRows][SlotFloats].
@@ -414,7 +445,7 @@ template <typename T, int kBits>
 void ScoreBySlot(const AttentionTask& task, int32_t first, int32_t end, float* scores, float* rows) {
   const int64_t slots = SlotFloats(task.slots);
   scores += int64_t{first} * kSlots;
-  ScorePages<T, kBits>(task, first, end, scores, slots,
+  ScorePages<T, kBits>(task, first, end, end, scores, slots,
                        task.comparison != nullptr ? scores + task.queries * slots : nullptr, rows);
 }
 
@@ -441,7 +472,8 @@ void AttendAll(const AttentionTask& task, float* scratch) {
     // Weights that nobody wants, and sums that are merged at once, stay in one place.
     float* partial = partials + (keep ? part * floats : 0);
     float* of_part = weights + (keep ? part * weight_floats : 0);
-    AttendPart<T, kBits>(task, part, scratch + at.scores, of_part, scratch + at.rows, partial);
+    const int32_t next = task.order != nullptr ? scored + kPagesAhead : (part + 1) * (kPartRows / kSlots);
+    AttendPart<T, kBits>(task, part, next, scratch + at.scores, of_part, scratch + at.rows, partial);
     MergePart(task, part == 0, partial, sums);
   }
   for (int32_t part = 0; part < parts && keep; ++part) {
@@ -474,11 +506,11 @@ void ScorePagesImpl(const AttentionTask& task, int32_t first, int32_t end, float
 }
 
 template <typename T>
-void AttendPartImpl(const AttentionTask& task, int32_t part, const float* scores, float* weights, float* partial,
-                    float* scratch) {
+void AttendPartImpl(const AttentionTask& task, int32_t part, int32_t next, const float* scores, float* weights,
+                    float* partial, float* scratch) {
   float* rows = scratch + int64_t{task.queries} * kPartRows;
   if (weights == nullptr) weights = scratch;
-  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, scores, weights, rows, partial); });
+  WithBits(task, [&](auto bits) { AttendPart<T, bits>(task, part, next, scores, weights, rows, partial); });
 }
 
 }  // namespace

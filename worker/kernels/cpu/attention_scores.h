@@ -22,9 +22,11 @@ constexpr int kFewQueries = 3;
 constexpr int VectorsOf(int queries) { return kLanes == 8 && queries <= kFewQueries ? 4 : kTogether; }
 constexpr int kConvertQueries = 8;  // from so many queries on keys and values are converted once for all
 
-// With each line that is worked on one is asked for that is needed later, never many at once, which would have to wait:
-// what the task's ReadAhead says or, where keys are converted for many queries, a page so much later.
+// Memory is slower than what is done with it, and the machine reads ahead too late, and only within a page. So with
+// each line that is worked on one is asked for that is needed later, never many at once, which would have to wait: what
+// the task's ReadAhead says or, where it has none, what comes so much later.
 constexpr int kPagesAhead = 4;
+constexpr int kRowsAhead = kPagesAhead * kSlots;
 constexpr int kLine = 64;  // bytes
 
 // body(std::integral_constant<int, n>) for the next queries of a tile: `queries`, but no more than kMost.
@@ -36,14 +38,14 @@ HWY_INLINE void ForTile(int queries, const Body& body) {
   body(std::integral_constant<int, kMost>());
 }
 
-// Lines to be asked for while as many are read, which begin at `read`: those where there is nothing else.
-HWY_INLINE const char* LinesAhead(const AttentionTask& task, int64_t bytes, const void* read) {
-  const char* ahead = task.ahead != nullptr ? task.ahead->Take(static_cast<int32_t>(bytes / kLine)) : nullptr;
-  return ahead != nullptr ? ahead : static_cast<const char*>(read);
+HWY_INLINE void PrefetchLines(const char* from, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(from + line);
 }
 
-HWY_INLINE void AskForLines(const char* from, int64_t bytes) {
-  for (int64_t line = 0; line < bytes; line += kLine) AskForLine(from + line);
+// What is to be asked for while so many bytes are read, of a task that has a ReadAhead; `own`: where there is nothing.
+HWY_INLINE const char* LinesAhead(const AttentionTask& task, int64_t bytes, const char* own) {
+  const char* ahead = TakeLines(*task.ahead, static_cast<int32_t>(bytes / kLine));
+  return ahead != nullptr ? ahead : own;
 }
 
 // Scores of kTile queries for kVectors vectors of slots; with kCompares the cosines of the task's comparison, too.
@@ -166,10 +168,25 @@ HWY_INLINE void PageScores(const AttentionTask& task, const K* const* pages, con
   }
 }
 
-// Of pages [first, end). cosines: of a comparison, null: not wanted.
+// The keys of a page, or of half of a packed page; null: no row lies there.
+template <int kBits>
+HWY_INLINE const char* KeysOf(const AttentionTask& task, int32_t page) {
+  const auto* keys = static_cast<const char*>(task.pages[page]);
+  if (kBits == 0 || keys == nullptr || task.halves[page] == 0) return keys;
+  return keys + task.packed_layout->key_codes + int64_t{task.halves[page] - 1} * task.head_dim * 2 * kBits;
+}
+
+// Of a packed page, what comes before its codes, with its first half.
+template <int kBits>
+HWY_INLINE void PrefetchRanges(const AttentionTask& task, int32_t page) {
+  if (kBits == 0 || task.halves[page] != 1) return;
+  PrefetchLines(static_cast<const char*>(task.pages[page]), static_cast<int64_t>(task.packed_layout->key_codes));
+}
+
+// Of pages [first, end). next: the page whose keys are read after those. cosines: of a comparison, null: not wanted.
 template <typename T, int kBits>
-void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* scores, int64_t stride, float* cosines,
-                float* keys) {
+void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t next, float* scores, int64_t stride,
+                float* cosines, float* keys) {
   const D d;
   constexpr int kPages = kLanes == kSlots ? kTogether : kLanes * VectorsOf(1) > kSlots ? 2 : 1;  // together
   constexpr bool kMayCompare = kBits == 0;
@@ -182,7 +199,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
       AttentionTask some = task;
       some.q += j;
       some.queries = task.queries - j < kRoundedQueries ? task.queries - j : kRoundedQueries;
-      ScorePages<T, kBits>(some, first, end, scores + j * stride, stride, nullptr, keys);
+      ScorePages<T, kBits>(some, first, end, next, scores + j * stride, stride, nullptr, keys);
     }
     return;
   }
@@ -192,11 +209,16 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
   const int64_t elements = int64_t{task.head_dim} * kSlots;
   const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
   auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
-  const int64_t key_bytes = elements * static_cast<int64_t>(sizeof(T)), packed_key_bytes = elements * kBits / 8;
+  // Else the keys that are read kPagesAhead pages after those of p; there may be none.
   auto ahead_of = [&](int32_t p) {
-    if (few) return LinesAhead(task, packed(p) ? packed_key_bytes : key_bytes, task.pages[p]);
-    const void* later = p + kPagesAhead < pages_end ? task.pages[p + kPagesAhead] : nullptr;
-    return static_cast<const char*>(later != nullptr ? later : task.pages[p]);
+    if (few && task.ahead != nullptr) {
+      return LinesAhead(task, elements * (packed(p) ? kBits : 8 * sizeof(T)) / 8, KeysOf<kBits>(task, p));
+    }
+    const int32_t later = p + kPagesAhead < end ? p + kPagesAhead : p + kPagesAhead - end + next;
+    const char* ahead = later < pages_end ? KeysOf<kBits>(task, later) : nullptr;
+    if (ahead == nullptr) return KeysOf<kBits>(task, p);
+    if (few) PrefetchRanges<kBits>(task, later);
+    return ahead;
   };
   for (int32_t p = first; p < end;) {
     if (task.pages[p] == nullptr) {
@@ -239,7 +261,7 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, float* sc
         converted[k] = expanded;
         if (of_packed) {
           const auto* page = static_cast<const uint8_t*>(pages[0]);
-          if (few) AskForLines(ahead[0], packed_key_bytes);
+          if (few) PrefetchLines(ahead[0], elements * CodeBits(task.packed) / 8);
           UnpackKeys<kBits == 0 ? 8 : kBits>(task, page, task.halves[p - 1] - 1, keys);
         } else {
           const T* page = static_cast<const T*>(pages[k]);

@@ -18,8 +18,8 @@ struct ReadAhead {
     int32_t lines;
   };
 
-  // So many lines are read now: as many to be asked for meanwhile, side by side. Null: nothing more is known to come.
-  // Where too few are under way some are asked for at once.
+  // So many lines are read now: as many to be asked for meanwhile, side by side. Null: nothing more is known to come,
+  // or enough is under way. Where too few are some are asked for at once.
   const char* Take(int32_t count);
 
   // What was not asked for yet: the rest of *run, then those behind it.
@@ -32,6 +32,15 @@ struct ReadAhead {
  private:
   const char* Next(int32_t& count);
 };
+
+// The same, without a call where it need not be more. Internal linkage, like all that several instruction sets include.
+static inline const char* TakeLines(ReadAhead& ahead, int32_t count) {
+  const int32_t asked = ahead.asked + count;
+  if (ahead.run == ahead.end || ahead.lead != ahead.most || asked >= ahead.run->lines) return ahead.Take(count);
+  const char* at = ahead.run->at + int64_t{ahead.asked} * 64;
+  ahead.asked = asked;
+  return at;
+}
 
 }  // namespace tidepool
 
