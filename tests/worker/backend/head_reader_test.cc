@@ -10,13 +10,16 @@
 namespace tidepool {
 namespace {
 
-constexpr int kLine = 64;
-
 class HeadReaderTest : public testing::Test {
  protected:
   HeadReaderTest() : memory_(*PageMemory::Create(layout_, kPages)), reader_(*memory_) {}
   ~HeadReaderTest() override {
     for (HeadRows* head : {&a_, &b_}) head->Clear(pool_);
+  }
+  // A head of full slot pages, which the thread reads next.
+  void AddHead(HeadRows& head, int pages) {
+    head.Extend(pool_, 0, pages * kPageSlots);
+    reader_.Add(head, /*by_slot=*/false);
   }
   using Run = std::pair<const char*, int32_t>;
   // What a thread asks for that begins to read a head: from there on.
@@ -29,7 +32,9 @@ class HeadReaderTest : public testing::Test {
   const char* At(const HeadRows& head, size_t page) const {
     return memory_->page(head.pages()[page].page, head.pages()[page].precision);
   }
-  int32_t Lines(KvPrecision precision) const { return static_cast<int32_t>(memory_->page_bytes(precision) / kLine); }
+  int32_t Lines(KvPrecision precision) const {
+    return static_cast<int32_t>(memory_->page_bytes(precision) / ReadAhead::kLine);
+  }
 
   static constexpr int32_t kPages = 200;
   KvLayout layout_{.layers = 1, .kv_heads = 1, .head_dim = 64, .type = KvType::kF16};
@@ -40,19 +45,15 @@ class HeadReaderTest : public testing::Test {
 };
 
 TEST_F(HeadReaderTest, PagesSideBySideAreOneRun) {
-  a_.Extend(pool_, 0, 5 * kPageSlots);
-  b_.Extend(pool_, 0, 2 * kPageSlots);
-  reader_.Add(a_, false);
-  reader_.Add(b_, false);
+  AddHead(a_, 5);
+  AddHead(b_, 2);
   const int32_t page = Lines(KvPrecision::kF16);
   EXPECT_EQ(RunsFrom(0), (std::vector<Run>{{At(a_, 0), 5 * page}, {At(b_, 0), 2 * page}}));
 }
 
 TEST_F(HeadReaderTest, GoesOnWhereItHasCome) {
-  a_.Extend(pool_, 0, 2 * kPageSlots);
-  b_.Extend(pool_, 0, 4 * kPageSlots);
-  reader_.Add(a_, false);
-  reader_.Add(b_, false);
+  AddHead(a_, 2);
+  AddHead(b_, 4);
   const int32_t page = Lines(KvPrecision::kF16);
   ReadAhead* ahead = reader_.Begin(0);
   ahead->most = page;
@@ -66,10 +67,8 @@ TEST_F(HeadReaderTest, GoesOnWhereItHasCome) {
 }
 
 TEST_F(HeadReaderTest, HeadsThatOthersTookAreLeft) {
-  a_.Extend(pool_, 0, 2 * kPageSlots);
-  b_.Extend(pool_, 0, 4 * kPageSlots);
-  reader_.Add(a_, false);
-  reader_.Add(b_, false);
+  AddHead(a_, 2);
+  AddHead(b_, 4);
   EXPECT_EQ(RunsFrom(1), (std::vector<Run>{{At(b_, 0), 4 * Lines(KvPrecision::kF16)}}));
   EXPECT_EQ(reader_.Begin(1)->lead, 0);
 }

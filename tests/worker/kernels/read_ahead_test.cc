@@ -9,17 +9,15 @@
 namespace tidepool {
 namespace {
 
-constexpr int kLine = 64;
-
 class ReadAheadTest : public testing::Test {
  protected:
   // most: lines that should be under way.
   ReadAhead Over(const std::vector<ReadAhead::Run>& runs, int32_t most) {
     return {.run = runs.data(), .end = runs.data() + runs.size(), .most = most};
   }
-  const char* Line(int index) const { return memory_.data() + index * kLine; }
+  const char* Line(int index) const { return memory_.data() + index * ReadAhead::kLine; }
 
-  const std::vector<char> memory_ = std::vector<char>(100 * kLine);
+  const std::vector<char> memory_ = std::vector<char>(100 * ReadAhead::kLine);
 };
 
 TEST_F(ReadAheadTest, GivesAsManyLinesAsAreReadOnceEnoughAreUnderWay) {

@@ -3,7 +3,6 @@
 namespace tidepool {
 namespace {
 
-constexpr int kLine = 64;  // bytes
 // Asked for and not read yet. Keys of a part are read twice as fast as what lies between and beside them is asked for,
 // so it must be half a part more than memory is far: 512 and 768 lines were too few, 3,072 too many.
 constexpr int32_t kLead = 1536;
@@ -21,7 +20,7 @@ void HeadReader::Clear() {
 void HeadReader::Add(const HeadRows& rows, bool by_slot) { heads_.push_back({&rows, by_slot, 0, 0}); }
 
 void HeadReader::AddRun(int32_t page, int32_t count, KvPrecision precision) {
-  const auto lines = static_cast<int32_t>(memory_.page_bytes(precision) / kLine) * count;
+  const auto lines = static_cast<int32_t>(memory_.page_bytes(precision) / ReadAhead::kLine) * count;
   runs_.push_back({memory_.page(page, precision), lines});
   lines_ += lines;
 }

@@ -2,8 +2,9 @@
 //
 // A prompt's kv head is split by tiles of its tokens. One of a decoding sequence, or of a prompt's small piece, is one
 // thread's, whose cache then has its scores and the values behind its keys; but the last ones are split by their rows,
-// so that threads end together however few heads there are. What a thread takes next follows one order, after what
-// hooks have to do before heads attend; nobody waits but for what others already work on.
+// so that threads end together however few heads there are. Whole heads fall to threads in advance, so that each can
+// ask for the memory of its next one; who is done takes what others have left. Nobody waits but for what others already
+// work on.
 #ifndef TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 #define TIDEPOOL_WORKER_BACKEND_CPU_STEP_ATTENTION_H_
 

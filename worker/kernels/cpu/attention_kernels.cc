@@ -140,7 +140,7 @@ HWY_INLINE bool IsPage(const int32_t* order, int32_t rows) {
 // Where the values of a part's rows lie, and after them what is read next; and what is asked for with each row.
 struct PartRows {
   const char* at[kPartRows + kRowsAhead];
-  const char* of_ahead[kPartRows];  // where the task has a ReadAhead
+  const char* of_ahead[kPartRows];  // where the task ReadsAhead
   const char* const* ahead;
   HWY_ALIGN float scale[kPartRows + kSlots];  // of int8 codes; 1 of numbers
   bool packed[kPartRows];
@@ -149,7 +149,7 @@ struct PartRows {
 // Of rows first .. first + count; next: the page whose keys come then.
 template <typename T, int kBits>
 HWY_INLINE void FindRows(const AttentionTask& task, int32_t first, int32_t count, int32_t next, PartRows& rows) {
-  const bool has_ahead = task.ahead != nullptr && task.queries < kConvertQueries;
+  const bool has_ahead = ReadsAhead(task);
   rows.ahead = has_ahead ? rows.of_ahead : rows.at + kRowsAhead;
   for (int32_t i = 0; i < count;) {
     const int32_t slot = task.order != nullptr ? task.order[first + i] : first + i;
@@ -230,7 +230,7 @@ void FoldPart(const AttentionTask& task, int32_t part, int32_t next, float* weig
   }
   const bool few = task.queries < kConvertQueries;
   const int64_t row_bytes = kBits == 0 ? head_dim * sizeof(T) : head_dim * kBits / 8;
-  int32_t asked = few && task.ahead == nullptr && task.out != nullptr ? 0 : kRowsAhead;  // rows
+  int32_t asked = few && !ReadsAhead(task) && task.out != nullptr ? 0 : kRowsAhead;  // rows
   const int32_t ask = (kRowsAhead + task.queries * kSlots - 1) / (task.queries * kSlots);
   auto meanwhile = [&](int32_t) {
     for (const int32_t end = asked + ask; asked < end && asked < most && asked < kRowsAhead; ++asked) {

@@ -27,7 +27,7 @@ constexpr int kConvertQueries = 8;  // from so many queries on keys and values a
 // the task's ReadAhead says or, where it has none, what comes so much later.
 constexpr int kPagesAhead = 4;
 constexpr int kRowsAhead = kPagesAhead * kSlots;
-constexpr int kLine = 64;  // bytes
+constexpr int kLine = ReadAhead::kLine;
 
 // body(std::integral_constant<int, n>) for the next queries of a tile: `queries`, but no more than kMost.
 template <int kMost, typename Body>
@@ -42,7 +42,11 @@ HWY_INLINE void PrefetchLines(const char* from, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(from + line);
 }
 
-// What is to be asked for while so many bytes are read, of a task that has a ReadAhead; `own`: where there is nothing.
+HWY_INLINE bool ReadsAhead(const AttentionTask& task) {
+  return task.ahead != nullptr && task.queries < kConvertQueries;
+}
+
+// What is to be asked for while so many bytes are read, of a task that ReadsAhead; `own`: where there is nothing.
 HWY_INLINE const char* LinesAhead(const AttentionTask& task, int64_t bytes, const char* own) {
   const char* ahead = TakeLines(*task.ahead, static_cast<int32_t>(bytes / kLine));
   return ahead != nullptr ? ahead : own;
@@ -209,9 +213,9 @@ void ScorePages(const AttentionTask& task, int32_t first, int32_t end, int32_t n
   const int64_t elements = int64_t{task.head_dim} * kSlots;
   const auto pages_end = static_cast<int32_t>(SlotFloats(task.slots) / kSlots);
   auto packed = [&](int32_t p) { return kBits != 0 && task.halves[p] != 0; };
-  // Else the keys that are read kPagesAhead pages after those of p; there may be none.
+  // With p's keys: what the ReadAhead says, else those that are read kPagesAhead pages later; there may be none.
   auto ahead_of = [&](int32_t p) {
-    if (few && task.ahead != nullptr) {
+    if (ReadsAhead(task)) {
       return LinesAhead(task, elements * (packed(p) ? kBits : 8 * sizeof(T)) / 8, KeysOf<kBits>(task, p));
     }
     const int32_t later = p + kPagesAhead < end ? p + kPagesAhead : p + kPagesAhead - end + next;

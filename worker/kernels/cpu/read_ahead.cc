@@ -3,16 +3,11 @@
 #include <algorithm>
 
 namespace tidepool {
-namespace {
-
-constexpr int64_t kLine = 64;  // bytes
-
-}  // namespace
 
 const char* ReadAhead::Next(int32_t& count) {
   if (run == end) return nullptr;
   count = std::min(count, run->lines - asked);
-  const char* at = run->at + asked * kLine;
+  const char* at = run->at + int64_t{asked} * kLine;
   asked += count;
   lead += count;
   if (asked == run->lines) {
@@ -33,10 +28,10 @@ const char* ReadAhead::Take(int32_t count) {
     int32_t now = more;
     const char* extra = Next(now);
     if (extra == nullptr) break;
-    for (int32_t i = 0; i < now; ++i) __builtin_prefetch(extra + i * kLine, 0, 2);
+    for (int32_t i = 0; i < now; ++i) __builtin_prefetch(extra + int64_t{i} * kLine, 0, 2);
     more -= now;
   }
-  return at - left * kLine;
+  return at - int64_t{left} * kLine;
 }
 
 }  // namespace tidepool

@@ -12,7 +12,9 @@
 namespace tidepool {
 
 struct ReadAhead {
-  // Lines of memory (64 bytes) side by side.
+  static constexpr int kLine = 64;  // bytes
+
+  // Lines of memory side by side.
   struct Run {
     const char* at;
     int32_t lines;
@@ -33,11 +35,11 @@ struct ReadAhead {
   const char* Next(int32_t& count);
 };
 
-// The same, without a call where it need not be more. Internal linkage, like all that several instruction sets include.
+// Take, without a call in the common case. Internal linkage, like all that several instruction sets include.
 static inline const char* TakeLines(ReadAhead& ahead, int32_t count) {
   const int32_t asked = ahead.asked + count;
   if (ahead.run == ahead.end || ahead.lead != ahead.most || asked >= ahead.run->lines) return ahead.Take(count);
-  const char* at = ahead.run->at + int64_t{ahead.asked} * 64;
+  const char* at = ahead.run->at + int64_t{ahead.asked} * ReadAhead::kLine;
   ahead.asked = asked;
   return at;
 }
